@@ -1,0 +1,78 @@
+# Needs GNU make and a Python of at least 3.11 with pip and venv; everything else is installed into a
+# virtual environment of its own for each interpreter, below .venv/.
+
+PYTHON ?= python3
+IMAGES ?=
+ARGS ?=
+
+# One environment for each name and version of the interpreter, so that `make test PYTHON=...` with
+# another one neither reinstalls nor breaks the first. abiflags tell a free-threaded build apart.
+TAG := $(shell $(PYTHON) -c 'import platform, sys; print(platform.python_version() + sys.abiflags)' 2>/dev/null)
+VENV := .venv/$(notdir $(PYTHON))-$(TAG)
+BIN := $(VENV)/bin
+
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+# Two installations into one environment at a time would tread on each other.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## this list
+	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "  %-10s %s\n", $$1, $$2}'
+
+.PHONY: venv
+venv: $(VENV)/.installed-test $(VENV)/.installed-check $(VENV)/.installed-docs ## the environment for working on the project
+	@echo "source $(BIN)/activate"
+
+.PHONY: test
+test: $(VENV)/.installed-test ## all tests, and how much of the code they reach (ARGS: for pytest)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+.PHONY: check
+check: $(VENV)/.installed-check ## lint, format, types, layers, docs
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy ion_actors examples
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	$(if $(wildcard docs/conf.py),$(MAKE) docs)
+
+.PHONY: format
+format: $(VENV)/.installed-check ## mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: demo
+demo: $(VENV)/.installed-demo ## thumbnails of photographs (IMAGES=dir: your own)
+	$(BIN)/python examples/thumbnails.py $(if $(IMAGES),--images '$(IMAGES)') $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.installed-test ## compare with the peers (ARGS: for the benchmark)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+.PHONY: docs
+docs: $(VENV)/.installed-docs ## build/docs/index.html
+	$(BIN)/sphinx-build --fail-on-warning --quiet -b html docs build/docs
+
+.PHONY: clean
+clean: ## remove environments, caches and everything built
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: an extra is installed once, and again when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.created
+	$(INSTALL) --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"ion_actors needs Python 3.11, this is {v[0]}.{v[1]}: make PYTHON=...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,62 @@
+"""ion_actors: a supervised pool of actors behind the futures API.
+
+Start at :class:`Pool`.
+"""
+
+from ion_actors.context import Context, background, current_context
+from ion_actors.errors import (
+    BrokenPool,
+    Cancelled,
+    ContextEnded,
+    DeadlineExceeded,
+    DrainTimeout,
+    FutureAlreadySet,
+    IonError,
+    PoolClosed,
+    PoolForked,
+    QueueFull,
+    TaskAbandoned,
+    TaskPanicked,
+)
+from ion_actors.futures import Future
+from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState, Submit, TrySubmit
+from ion_actors.workerpool.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.pool import Pool
+from ion_actors.workerpool.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask
+from ion_actors.workerpool.submitter import Submitter
+
+__all__ = [
+    "Backoff",
+    "BrokenPool",
+    "Cancelled",
+    "Close",
+    "Context",
+    "ContextEnded",
+    "DeadlineExceeded",
+    "Drain",
+    "DrainReport",
+    "DrainTimeout",
+    "Future",
+    "FutureAlreadySet",
+    "GetMetrics",
+    "GetState",
+    "IonError",
+    "Panic",
+    "PanicRecovery",
+    "Pool",
+    "PoolClosed",
+    "PoolForked",
+    "PoolMetrics",
+    "PoolState",
+    "QueueFull",
+    "Submit",
+    "Submitter",
+    "TaskAbandoned",
+    "TaskPanicked",
+    "TaskState",
+    "TrySubmit",
+    "UnfinishedTask",
+    "background",
+    "current_context",
+]

@@ -1,0 +1,73 @@
+"""Where a task runs: here, in its worker's own thread, or on that thread's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import types
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ion_actors.context import Context, call_in_loop, enter_and_call
+
+__all__ = ["ThreadBackend"]
+
+
+class ThreadBackend:
+    """Runs calls in the calling thread. Belongs to one worker.
+
+    A call that gives a coroutine is run to its end on an event loop that the worker keeps; when the
+    task's context ends, the coroutine is cancelled. What it leaves running on the loop is cancelled
+    too: one task's leftovers are no business of the next.
+    """
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+
+    def call(
+        self,
+        context: Context,
+        variables: contextvars.Context,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+    ) -> Any:
+        """Call ``fn`` with its context current, in its context variables."""
+        value = variables.run(enter_and_call, context, fn, args, kwargs)
+        if type(value) is types.CoroutineType:
+            return self._run(value, context, variables)
+        return value
+
+    def stop(self) -> None:
+        """Close the event loop, if there ever was one. Called by the worker's thread."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def _run(
+        self, coroutine: Coroutine[Any, Any, Any], context: Context, variables: contextvars.Context
+    ) -> Any:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        loop = self._runner.get_loop()
+        try:
+            return self._runner.run(_cancellable(coroutine, context), context=variables)
+        finally:
+            if leftovers := asyncio.all_tasks(loop):
+                self._runner.run(_cancel(leftovers))
+
+
+async def _cancellable(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    registration = context.add_callback(lambda: call_in_loop(loop, task.cancel))
+    try:
+        return await coroutine
+    finally:
+        registration.remove()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

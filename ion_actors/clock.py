@@ -1,0 +1,153 @@
+"""Time, behind a seam: everything that waits for a moment asks a :class:`Clock`.
+
+The library never calls ``time.monotonic`` or sleeps on its own. Tests replace the clock (see
+``ion_actors.testing.VirtualClock``) by giving it to a context: ``Pool(context=Context(clock=...))``.
+
+The real clock fires its timers from one daemon thread, which lives only while timers are pending.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock", "Timer", "system_clock"]
+
+logger = logging.getLogger("ion_actors")
+
+# A burst of short timers (tasks with a time limit, one after the other) should not pay for a
+# new thread each; after this many idle seconds the thread goes.
+_LINGER = 0.1
+
+# A cancelled timer stays in the heap until its turn, unless they come to outnumber the live ones.
+_MIN_SWEEP = 64
+
+
+class Timer:
+    """A call planned for a moment; :meth:`cancel` takes it back."""
+
+    __slots__ = ("_call", "_on_cancel", "when")
+
+    def __init__(
+        self, when: float, call: Callable[[], object], on_cancel: Callable[[], object] | None = None
+    ):
+        self.when = when
+        self._call: Callable[[], object] | None = call
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> None:
+        """Forget the call, if it has not begun. Calling twice does no harm."""
+        if self._call is not None:
+            self._call = None  # drop what the call refers to now, not at its moment
+            if self._on_cancel is not None:
+                self._on_cancel()
+
+    @property
+    def pending(self) -> bool:
+        """Whether the call is still to come."""
+        return self._call is not None
+
+    def fire(self) -> None:
+        """Make the call now; an error in it is logged. For clocks only."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        try:
+            call()
+        except BaseException:
+            logger.exception("a timer's call failed: %r", call)
+
+
+class Clock(Protocol):
+    """What the library needs of time. Times are monotonic seconds."""
+
+    def monotonic(self) -> float:
+        """Now, in seconds since some fixed moment."""
+        ...
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Plan ``call()`` for the moment ``when``. It must be short and must not block."""
+        ...
+
+    def park(self, signal: threading.Lock, deadline: float | None) -> bool:
+        """Block until ``signal`` can be acquired (True) or the deadline is reached (False)."""
+        ...
+
+
+class SystemClock:
+    """The real one: ``time.monotonic`` and a timer thread that exists only when needed."""
+
+    def __init__(self) -> None:
+        self.monotonic = time.monotonic
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            # The timer thread stays in the parent, and so do the calls it was to make.
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        # Guards the heap, the count of cancelled entries and whether the thread is there.
+        self._changed = threading.Condition(threading.Lock())
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._cancelled = 0
+        self._running = False
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """See :meth:`Clock.call_at`. The call is made by the timer thread."""
+        timer = Timer(when, call, self._note_cancelled)
+        with self._changed:
+            earliest = not self._heap or when < self._heap[0][0]
+            heapq.heappush(self._heap, (when, next(self._order), timer))
+            if not self._running:
+                threading.Thread(target=self._run, name="ion_actors-timer", daemon=True).start()
+                self._running = True  # only once it is: starting a thread can fail
+            elif earliest:
+                self._changed.notify()
+        return timer
+
+    def park(self, signal: threading.Lock, deadline: float | None) -> bool:
+        """See :meth:`Clock.park`."""
+        if deadline is None:
+            return signal.acquire()
+        remaining = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
+        return signal.acquire(timeout=remaining) if remaining > 0 else signal.acquire(False)
+
+    def _note_cancelled(self) -> None:
+        with self._changed:
+            self._cancelled += 1
+            if self._cancelled > max(_MIN_SWEEP, len(self._heap) // 2):
+                self._heap = [entry for entry in self._heap if entry[2].pending]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
+
+    def _run(self) -> None:
+        while (timer := self._next_due()) is not None:
+            timer.fire()
+            del timer  # what it refers to must not live until the next one is due
+
+    def _next_due(self) -> Timer | None:
+        """Wait for the next timer that is due; None when there has been none for a while."""
+        with self._changed:
+            while True:
+                while self._heap and not self._heap[0][2].pending:
+                    heapq.heappop(self._heap)
+                    self._cancelled = max(0, self._cancelled - 1)
+                if not self._heap:
+                    if self._changed.wait(_LINGER) or self._heap:
+                        continue
+                    self._running = False
+                    return None
+                remaining = self._heap[0][0] - time.monotonic()
+                if remaining <= 0:
+                    return heapq.heappop(self._heap)[2]
+                self._changed.wait(min(remaining, threading.TIMEOUT_MAX))
+
+
+#: The clock that everything uses unless it is told otherwise.
+system_clock = SystemClock()

@@ -1,0 +1,187 @@
+"""Every error that ion_actors raises on its own account.
+
+::
+
+    IonError
+    ├── ContextEnded                  a context is over, so what ran or waited under it is, too
+    │   ├── Cancelled                 + concurrent.futures.CancelledError
+    │   │   └── TaskAbandoned         the task would not end by the deadline; its thread goes on alone
+    │   └── DeadlineExceeded          + TimeoutError
+    ├── QueueFull                     + queue.Full
+    ├── PoolClosed                    + RuntimeError
+    │   └── PoolForked                the pool's threads stayed behind in the parent process
+    ├── BrokenPool                    + concurrent.futures.BrokenExecutor
+    ├── TaskPanicked                  + RuntimeError
+    ├── DrainTimeout                  + TimeoutError
+    └── FutureAlreadySet              + concurrent.futures.InvalidStateError, queue.Full
+
+Each derives from what Python programs already catch for that situation, says what happened to
+which thing, and survives pickling with its attributes.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ion_actors.workerpool.report import DrainReport
+
+__all__ = [
+    "BrokenPool",
+    "Cancelled",
+    "ContextEnded",
+    "DeadlineExceeded",
+    "DrainTimeout",
+    "FutureAlreadySet",
+    "IonError",
+    "PoolClosed",
+    "PoolForked",
+    "QueueFull",
+    "TaskAbandoned",
+    "TaskPanicked",
+]
+
+
+def _rebuild(cls: type[IonError], args: tuple[Any, ...], state: dict[str, Any]) -> IonError:
+    error: IonError = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class IonError(Exception):
+    """The root of the tree: ``except IonError`` catches all of the above."""
+
+    # Exceptions pickle by calling their class with `args`, which fails for a constructor with
+    # keywords. Rebuilding without the constructor works for every subclass alike.
+    def __reduce__(self) -> tuple[Callable[..., IonError], tuple[Any, ...]]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ContextEnded(IonError):
+    """The context that this work or this wait belongs to has ended.
+
+    Attributes:
+        reason: why, in words.
+        task: the name of the task concerned, if it was a task.
+    """
+
+    def __init__(self, reason: str = "the context was cancelled", *, task: str | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.task = task
+
+
+class Cancelled(ContextEnded, concurrent.futures.CancelledError):
+    """Nobody wants the answer any more: a future or a context was cancelled."""
+
+
+class TaskAbandoned(Cancelled):
+    """A task was still running when the time to drain or close was up.
+
+    The thread that runs it is left alone and what it may still return is ignored.
+
+    Attributes:
+        age: seconds that the task had been running.
+        stack: where its thread was, formatted as in a traceback; empty if it could not be seen.
+    """
+
+    def __init__(self, reason: str, *, task: str, age: float, stack: str = ""):
+        super().__init__(reason, task=task)
+        self.age = age
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return f"{self.reason}\n{self.stack}" if self.stack else self.reason
+
+
+class DeadlineExceeded(ContextEnded, TimeoutError):
+    """The deadline of a context, or the time limit of a task, has passed."""
+
+    def __init__(self, reason: str = "the deadline has passed", *, task: str | None = None):
+        super().__init__(reason, task=task)
+
+
+class QueueFull(IonError, queue.Full):
+    """The mailbox has no room and the caller asked not to wait.
+
+    Attributes:
+        pool: the pool's name.
+        queue_size: how many tasks may wait there.
+    """
+
+    def __init__(self, pool: str, queue_size: int):
+        super().__init__(
+            f"pool {pool!r} is full: {queue_size} tasks are waiting and no worker is idle; "
+            "use submit() to wait for room, or try again later"
+        )
+        self.pool = pool
+        self.queue_size = queue_size
+
+    def __reduce__(self) -> tuple[Callable[..., IonError], tuple[Any, ...]]:
+        return QueueFull, (self.pool, self.queue_size)
+
+
+class PoolClosed(IonError, RuntimeError):
+    """The pool no longer accepts tasks.
+
+    Attributes:
+        pool: the pool's name.
+    """
+
+    def __init__(self, message: str, *, pool: str):
+        super().__init__(message)
+        self.pool = pool
+
+
+class PoolForked(PoolClosed):
+    """This process is a fork: the pool and its threads live in the parent process."""
+
+
+class BrokenPool(IonError, concurrent.futures.BrokenExecutor):
+    """The pool gave up on its workers; the chained cause says what ailed them.
+
+    Attributes:
+        pool: the pool's name.
+    """
+
+    def __init__(self, message: str, *, pool: str):
+        super().__init__(message)
+        self.pool = pool
+
+
+class TaskPanicked(IonError, RuntimeError):
+    """A task did not fail but took its worker down; the original error is the ``__cause__``.
+
+    Attributes:
+        task: the task's name.
+        worker: the name of the worker that was replaced.
+    """
+
+    def __init__(self, message: str, *, task: str, worker: str):
+        super().__init__(message)
+        self.task = task
+        self.worker = worker
+
+
+class DrainTimeout(IonError, TimeoutError):
+    """The deadline of a drain passed with work unfinished.
+
+    Attributes:
+        report: what was done, and the unfinished tasks with their functions and arguments.
+    """
+
+    def __init__(self, message: str, *, report: DrainReport):
+        super().__init__(message)
+        self.report = report
+
+
+class FutureAlreadySet(IonError, concurrent.futures.InvalidStateError, queue.Full):
+    """A future has its outcome already; it takes only one.
+
+    (pykka raises ``queue.Full`` here, ``concurrent.futures`` raises ``InvalidStateError``.)
+    """

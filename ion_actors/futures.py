@@ -1,0 +1,502 @@
+"""One future with two faces: ``concurrent.futures.Future`` and ``pykka.Future``, and awaitable.
+
+::
+
+    PENDING ──start──▶ RUNNING ──result or exception──▶ FINISHED
+       └──cancel──▶ CANCELLED ──announce──▶ CANCELLED_AND_NOTIFIED
+
+Where the two faces disagree:
+
+=====================  ==========================  =====================  ========================
+question               concurrent.futures          pykka                  here
+=====================  ==========================  =====================  ========================
+waiting, time is up    ``TimeoutError``            ``pykka.Timeout``      ``result()``: the former,
+                                                                          ``get()``: the latter
+a second outcome       ``InvalidStateError``       ``queue.Full``         an error that is both
+``set_exception()``    an exception                ``exc_info`` or none   takes all three
+``map``, ``join``, …   none                        on ``get()``           settle unasked, call once
+get hook               none                        on ``get()``           also on ``result()``
+``await``              ``asyncio.wrap_future``     blocks the loop        never blocks the loop
+copying                fails                       copies                 fails
+=====================  ==========================  =====================  ========================
+
+A plain ``threading.Lock`` guards a future's state. Its condition, which the base class builds for
+every future at a cost of a microsecond and half a kilobyte, is built when somebody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+    RUNNING,
+)
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar, cast
+
+import pykka
+
+from ion_actors.context import call_in_loop
+from ion_actors.errors import Cancelled, FutureAlreadySet
+
+__all__ = ["Future", "get_all"]
+
+logger = logging.getLogger("ion_actors")
+
+T = TypeVar("T")
+M = TypeVar("M")
+J = TypeVar("J")
+R = TypeVar("R")
+
+_ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+_Callback = Callable[[Any], object]
+_Outcome = tuple[Any, BaseException | None]
+
+_DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+
+
+class _Unread:
+    """Stays with an exception until somebody reads it; logs it if nobody ever does.
+
+    The finalizer is not on the future itself: every future would pay for it, not only these.
+    """
+
+    __slots__ = ("error", "name")
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self.name = name
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        if self.error is not None and not sys.is_finalizing():
+            logger.error("the exception of %s was never read", self.name, exc_info=self.error)
+
+
+class Future(concurrent.futures.Future[T], pykka.Future[T]):
+    """The outcome of a task, now or later.
+
+    ``result()``, ``get()`` and ``await`` give the value or raise the task's exception; whatever the
+    tools of ``concurrent.futures``, ``pykka`` and ``asyncio`` do with their own futures, they do
+    with this one. An exception that nobody reads is logged when the future is garbage collected.
+    """
+
+    # Class-level defaults: a future is made for every task, so only what differs is stored.
+    _state: str = PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _built_condition: threading.Condition | None = None
+    _built_waiters: list[Any] | None = None
+    _built_callbacks: list[_Callback] | None = None
+    _unread: _Unread | None = None
+    _get_hook: Callable[[float | None], Any] | None = None
+
+    def __init__(self) -> None:
+        # Neither base's constructor runs: they would build what is built here on demand.
+        self._lock = threading.Lock()
+
+    # What concurrent.futures.wait(), as_completed() and other clients reach for. They call these
+    # under the condition, or (callbacks) not at all.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        if (built := self._built_condition) is None:
+            with self._lock:
+                if (built := self._built_condition) is None:
+                    built = self._built_condition = threading.Condition(self._lock)
+        return built
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._built_waiters is None:
+            self._built_waiters = []
+        return self._built_waiters
+
+    @property
+    def _done_callbacks(self) -> list[_Callback]:  # type: ignore[override]
+        if self._built_callbacks is None:
+            self._built_callbacks = []
+        return self._built_callbacks
+
+    # -- asking: single reads of a field that changes once, so without the lock -------------
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it ran."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        """Whether its task is being executed."""
+        return self._state == RUNNING
+
+    def done(self) -> bool:
+        """Whether it has its outcome: a result, an exception, or cancelled."""
+        return self._state in _DONE
+
+    def __repr__(self) -> str:
+        text = f"<{type(self).__name__} at {id(self):#x} state={self._state.lower()}"
+        if self._state != FINISHED:
+            return text.replace("cancelled_and_notified", "cancelled") + ">"
+        if self._exception is not None:
+            return f"{text} raised {type(self._exception).__name__}>"
+        return f"{text} returned {type(self._result).__name__}>"
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T:
+        """The value, once there is one.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: the time was up first.
+            Cancelled: it was cancelled (also a ``concurrent.futures.CancelledError``).
+            BaseException: whatever the task raised.
+        """
+        try:
+            if not self._wait(timeout):
+                raise TimeoutError(f"the future was not done after {timeout} seconds")
+            return self._outcome()
+        finally:
+            self = None  # type: ignore[assignment]  # the exception's traceback holds this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None if it returned; waits and raises as :meth:`result`."""
+        if not self._wait(timeout):
+            raise TimeoutError(f"the future was not done after {timeout} seconds")
+        if self._state != FINISHED:
+            raise self._cancelled_error()
+        self._mark_read()
+        return self._exception
+
+    def get(self, *, timeout: float | None = None) -> T:
+        """pykka's :meth:`result`.
+
+        Raises:
+            pykka.Timeout: the time was up first (an exception of the task's own is not changed).
+        """
+        try:
+            if not self._wait(timeout):
+                raise pykka.Timeout(f"{timeout} seconds")
+            return self._outcome()
+        finally:
+            self = None  # type: ignore[assignment]
+
+    def _wait(self, timeout: float | None) -> bool:
+        if self._state in _DONE:
+            return True
+        if self._get_hook is not None:
+            return self._ask_hook(timeout)
+        condition = self._condition
+        with condition:
+            return condition.wait_for(self.done, timeout)
+
+    def _outcome(self) -> T:
+        try:
+            if self._state != FINISHED:
+                raise self._cancelled_error()
+            self._mark_read()
+            if self._exception is not None:
+                raise self._exception
+            return cast(T, self._result)
+        finally:
+            self = None  # type: ignore[assignment]
+
+    def _cancelled_error(self) -> Cancelled:
+        """What to raise for a cancelled future. A subclass may know why it was."""
+        return Cancelled("the future was cancelled")
+
+    def _mark_read(self) -> None:
+        if (unread := self._unread) is not None:
+            unread.error = None
+            self._unread = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait without blocking the running loop. Cancelling the awaiter cancels the future."""
+        try:
+            if self._state not in _DONE:
+                yield from self._wait_in_loop()
+            return self._outcome()
+        finally:
+            self = None  # type: ignore[assignment]
+
+    __iter__ = __await__  # pykka: ``yield from future``
+
+    def _wait_in_loop(self) -> Generator[Any, None, None]:
+        if self._get_hook is not None:
+            _settle_in_thread(self)
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        self.add_done_callback(lambda _: call_in_loop(loop, wake))
+        try:
+            yield from woken
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    # -- settling --------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """Cancel it unless it has begun. Returns whether it is cancelled."""
+        with self._lock:
+            if self._state in (RUNNING, FINISHED):
+                return False
+            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+                return True
+            self._state = CANCELLED
+            callbacks = self._wake_all()
+        self._run_callbacks(callbacks)
+        return True
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """For executors: False if it was cancelled, which is then announced; else it now runs.
+
+        Raises:
+            RuntimeError: it is neither pending nor freshly cancelled.
+        """
+        with self._lock:
+            if self._state == PENDING:
+                self._state = RUNNING
+                return True
+            if self._state == CANCELLED:
+                self._announce_cancelled()
+                return False
+        logger.critical("Future %s in unexpected state: %s", id(self), self._state)
+        raise RuntimeError("Future in unexpected state")
+
+    def _announce_cancelled(self) -> None:
+        # wait() and as_completed() count a cancelled future only once its executor has said so.
+        self._state = CANCELLED_AND_NOTIFIED
+        for waiter in self._built_waiters or ():
+            waiter.add_cancelled(self)
+
+    def set_result(self, result: T) -> None:
+        """Give it its value.
+
+        Raises:
+            FutureAlreadySet: it has its outcome already, or a get hook.
+        """
+        with self._lock:
+            self._refuse_second()
+            callbacks = self._finish(result, None)
+        self._run_callbacks(callbacks)
+
+    def set(self, value: T | None = None) -> None:
+        """pykka's :meth:`set_result`."""
+        self.set_result(cast(T, value))
+
+    def set_exception(self, exception: BaseException | _ExcInfo | None = None) -> None:  # type: ignore[override]
+        """Give it an exception.
+
+        Args:
+            exception: an exception, a triple as of ``sys.exc_info()``, or None for the one that is
+                being handled.
+
+        Raises:
+            FutureAlreadySet: it has its outcome already, or a get hook.
+            TypeError: that is no exception, or none is being handled.
+        """
+        error = _as_exception(exception)
+        with self._lock:
+            self._refuse_second()
+            callbacks = self._finish(None, error)
+        self._run_callbacks(callbacks)
+
+    def _refuse_second(self) -> None:
+        if self._state in _DONE or self._get_hook is not None:
+            raise FutureAlreadySet(f"{self._state}: {self!r}")
+
+    def _finish(self, result: T | None, error: BaseException | None) -> list[_Callback] | None:
+        """Store the outcome and wake the waiters; under the lock. The callbacks are the caller's."""
+        if error is None:
+            self._result = result
+        else:
+            self._exception = error
+            self._unread = _Unread(self._describe(), error)
+        self._state = FINISHED
+        for waiter in self._built_waiters or ():
+            (waiter.add_result if error is None else waiter.add_exception)(self)
+        return self._wake_all()
+
+    def _wake_all(self) -> list[_Callback] | None:
+        if self._built_condition is not None:
+            self._built_condition.notify_all()
+        callbacks, self._built_callbacks = self._built_callbacks, None
+        return callbacks
+
+    def _describe(self) -> str:
+        return f"a {type(self).__name__}"
+
+    # -- callbacks -------------------------------------------------------------------------
+
+    def add_done_callback(self, fn: _Callback) -> None:
+        """Have ``fn(future)`` called once it is done; now, if it is. Errors in it are logged.
+
+        It is called by the thread that settles the future, or by this one.
+        """
+        with self._lock:
+            if self._state not in _DONE:
+                self._done_callbacks.append(fn)
+                return
+        self._run_callbacks([fn])
+
+    def _run_callbacks(self, callbacks: list[_Callback] | None) -> None:
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except BaseException as error:
+                if not isinstance(error, Exception) and _in_main_thread():
+                    raise  # the user's Ctrl-C, or an exit in the user's own thread
+                logger.exception("exception calling callback for %r", self)
+
+    # -- pykka's combinators ---------------------------------------------------------------
+
+    def set_get_hook(self, func: Callable[[float | None], T]) -> None:
+        """Have ``func(timeout)`` called for the value when it is first asked for.
+
+        Nothing settles such a future unasked. What the hook raises is not kept: the next call asks
+        it again, as in pykka.
+
+        Raises:
+            FutureAlreadySet: it has its outcome already.
+        """
+        with self._lock:
+            if self._state in _DONE:
+                raise FutureAlreadySet(f"{self._state}: {self!r}")
+            self._get_hook = func
+            self._hook_lock = threading.Lock()  # the hook runs in one thread at a time
+
+    def _ask_hook(self, timeout: float | None) -> bool:
+        hook = self._get_hook
+        if not self._hook_lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            return self.done()
+        try:
+            if self._state not in _DONE and hook is not None:
+                try:
+                    value = hook(timeout)
+                except pykka.Timeout:
+                    return False
+                with self._lock:
+                    callbacks = None if self._state in _DONE else self._finish(value, None)
+                self._run_callbacks(callbacks)
+        finally:
+            self._hook_lock.release()
+        return True
+
+    def map(self, func: Callable[[T], M]) -> Future[M]:
+        """A future of ``func(value)``. It settles by itself; ``func`` is called once."""
+        return _derive([self], lambda: func(self._outcome()))
+
+    def filter(self: Future[Iterable[J]], func: Callable[[J], bool]) -> Future[Iterable[J]]:  # type: ignore[override]
+        """A future of the list of those items of the value for which ``func`` is true."""
+        return _derive([self], lambda: cast("Iterable[J]", list(filter(func, self._outcome()))))
+
+    def join(self, *futures: pykka.Future[Any]) -> Future[Iterable[Any]]:
+        """A future of the list of this value and the others', which may be any pykka futures."""
+        every = [_settling(one) for one in (self, *futures)]
+        return _derive(every, lambda: cast("Iterable[Any]", [one._outcome() for one in every]))
+
+    def reduce(self: Future[Iterable[J]], func: Callable[[R, J], R], *args: R) -> Future[R]:  # type: ignore[override]
+        """A future of ``functools.reduce(func, value, *args)``."""
+        return _derive([self], lambda: cast(R, functools.reduce(func, self._outcome(), *args)))  # type: ignore[arg-type]
+
+    # -- not to be copied ------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"cannot pickle or copy {type(self).__name__!r}: it is a place in a process")
+
+
+def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None) -> Iterable[T]:
+    """``pykka.get_all``: the list of the futures' values."""
+    return pykka.get_all(futures, timeout=timeout)
+
+
+def _derive(sources: list[Future[Any]], compute: Callable[[], M]) -> Future[M]:
+    """A plain future that ``compute()`` settles as soon as all sources are done."""
+    derived: Future[M] = Future()
+    missing = len(sources)
+    lock = threading.Lock()  # guards `missing`
+
+    def one_is_done(_: object) -> None:
+        nonlocal missing
+        with lock:
+            missing -= 1
+            if missing:
+                return
+        if not derived.set_running_or_notify_cancel():
+            return
+        try:
+            value = compute()
+        except BaseException as error:
+            derived.set_exception(error)
+        else:
+            derived.set_result(value)
+
+    for source in sources:
+        if source._get_hook is not None:
+            # Nobody but a caller settles such a future, so the derived one asks in its turn.
+            derived.set_get_hook(functools.partial(_ask_all, sources, compute))
+            return derived
+    for source in sources:
+        source.add_done_callback(one_is_done)
+    return derived
+
+
+def _ask_all(sources: list[Future[Any]], compute: Callable[[], M], timeout: float | None) -> M:
+    for source in sources:
+        if not source._wait(timeout):
+            raise pykka.Timeout(f"{timeout} seconds")
+    return compute()
+
+
+def _settling(future: pykka.Future[Any]) -> Future[Any]:
+    """Any pykka future as one of ours."""
+    if isinstance(future, Future):
+        return future
+    ours: Future[Any] = Future()
+    ours.set_get_hook(lambda timeout: future.get(timeout=timeout))
+    return ours
+
+
+def _settle_in_thread(future: Future[Any]) -> None:
+    """Ask a future's hook, which may block, where no event loop suffers from it."""
+
+    def ask() -> None:
+        try:
+            future._ask_hook(None)
+        except BaseException as error:
+            with future._lock:
+                callbacks = None if future.done() else future._finish(None, error)
+            future._run_callbacks(callbacks)
+
+    threading.Thread(target=ask, name="ion_actors-hook", daemon=True).start()
+
+
+def _as_exception(given: BaseException | _ExcInfo | None) -> BaseException:
+    kind, value, traceback = given if isinstance(given, tuple) else (None, given, None)
+    if given is None:
+        value = sys.exc_info()[1]
+    if value is None and kind is not None:
+        value = kind()
+    if isinstance(value, type) and issubclass(value, BaseException):
+        value = value()
+    if not isinstance(value, BaseException):
+        raise TypeError(f"set_exception() takes an exception, not {given!r}")
+    return value.with_traceback(traceback) if traceback is not None else value
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,242 @@
+"""The inboxes of a pool's actors, as pykka sees them.
+
+pykka's own inbox is a queue that stays open when its actor is gone, so an ``ask`` that comes in
+between is never answered. A :class:`ControlLane` closes: pykka calls ``empty()`` only to clean up
+after its loop, so the ``empty()`` that says True is the last word, and whatever comes later is
+answered with ``ActorDeadError`` on the spot.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pykka
+from pykka.messages import _ActorStop
+
+from ion_actors.workerpool.mailbox import PARKED, RETIRE
+from ion_actors.workerpool.messages import Close, Drain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ion_actors.workerpool.mailbox import Mailbox
+    from ion_actors.workerpool.worker import Worker
+
+logger = logging.getLogger("ion_actors")
+
+__all__ = ["RUN", "ControlLane", "Envelope", "Request", "Run",
+    "SupervisorInbox",
+    "WorkerInbox",
+    "refuse",
+]
+
+
+class Envelope:
+    """What pykka's loop expects of an inbox: a message, and the future for the reply, if any."""
+
+    __slots__ = ("message", "reply_to")
+
+    def __init__(self, message: Any, reply_to: pykka.Future[Any] | None = None) -> None:
+        self.message = message
+        self.reply_to = reply_to
+
+
+class Run:
+    """Tells a worker to look at its slot."""
+
+
+RUN: Envelope = Envelope(Run())
+
+
+class Request:
+    """A message whose reply comes later, from the supervisor and not from pykka's loop."""
+
+    __slots__ = ("message", "reply_to")
+
+    def __init__(self, message: Any, reply_to: pykka.Future[Any] | None) -> None:
+        self.message = message
+        self.reply_to = reply_to
+
+    def reply(self, value: Any) -> None:
+        """Answer, if somebody asked."""
+        if self.reply_to is not None:
+            self.reply_to.set(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error, if somebody asked."""
+        if self.reply_to is not None:
+            self.reply_to.set_exception((type(error), error, error.__traceback__))
+
+
+class ControlLane:
+    """An unbounded queue of envelopes that can be closed."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
+        # Guards the order of put and close. Reentrant: a finalizer may put while a put is going on.
+        self._lock = threading.RLock()
+        self._closed = False
+
+    def put(self, envelope: Envelope) -> bool:
+        """Add one; if the lane is closed, answer it with ActorDeadError and return False."""
+        with self._lock:
+            if not self._closed:
+                self._queue.put(envelope)
+                return True
+        dead = pykka.ActorDeadError("the actor had stopped before the message came")
+        if isinstance(envelope.message, Request):
+            envelope.message.fail(dead)
+        elif envelope.reply_to is not None:
+            refuse(envelope, dead)
+        return False
+
+    def get(self) -> Envelope:
+        """Block until there is one."""
+        return self._queue.get()
+
+    def get_nowait(self) -> Envelope | None:
+        """The next one, or None."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    def has_more(self) -> bool:
+        """Whether there is one now."""
+        return not self._queue.empty()
+
+    def empty(self) -> bool:
+        """Whether there is none; if so, the lane is closed for good. For pykka's clean-up only."""
+        with self._lock:
+            self._closed = self._queue.empty()
+            return self._closed
+
+
+class SupervisorInbox:
+    """A pool's mailbox as an actor's inbox: two lanes.
+
+    Tasks go to the bounded task lane in the sender's own thread, which is what blocks while it is
+    full. Everything else goes to the control lane, which never blocks.
+    """
+
+    def __init__(self) -> None:
+        self.control = ControlLane()
+        self.accept: Callable[[Envelope], bool] | None = None  # takes the task messages
+        self.understood: frozenset[type] = frozenset()  # by the supervisor
+        self.ended = False  # the pool has: let pykka's stop through
+
+    def put(self, envelope: Envelope) -> None:
+        """Called by senders, in their threads."""
+        kind = type(envelope.message)
+        if kind in (Drain, Close) or (kind is _ActorStop and not self.ended):
+            # These are answered when it is done, not when it is heard.
+            envelope = Envelope(Request(envelope.message, envelope.reply_to))
+        elif self.accept is not None and self.accept(envelope):
+            return
+        elif kind is not _ActorStop and kind not in self.understood:
+            # Refused here: under tell, an error in the handler would be the actor's end.
+            refuse(envelope, TypeError(f"a pool does not understand {envelope.message!r}"))
+            return
+        self.control.put(envelope)
+
+    def get(self) -> Envelope:
+        """Called by pykka's loop."""
+        return self.control.get()
+
+    def empty(self) -> bool:
+        """Called by pykka's clean-up."""
+        return self.control.empty()
+
+
+def refuse(envelope: Envelope, error: Exception) -> None:
+    """Answer with an error; raise it in the sender, if nobody asked."""
+    if envelope.reply_to is None:
+        raise error
+    envelope.reply_to.set_exception((type(error), error, None))
+
+
+class WorkerInbox:
+    """A worker's inbox: its slot in the mailbox, and its control lane.
+
+    The worker sleeps on one lock, which whoever has something for it releases. It may be woken once
+    too often: it looks again and goes back to sleep.
+    """
+
+    def __init__(self) -> None:
+        self.control = ControlLane()
+        self.parked = False  # the mailbox counts this worker as idle
+        self._worker: Worker | None = None
+        self.mailbox: Mailbox | None = None
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def bind(self, worker: Worker, mailbox: Mailbox) -> None:
+        """Tell it whose it is; pykka makes inboxes without arguments."""
+        self._worker, self.mailbox = worker, mailbox
+
+    def wake(self) -> None:
+        """Have the worker look."""
+        try:
+            self._asleep.release()
+        except RuntimeError:
+            return  # it has been woken and has not looked yet
+
+    def put(self, envelope: Envelope) -> None:
+        """Called by senders, in their threads."""
+        assert self._worker is not None
+        assert self.mailbox is not None
+        if self.control.put(envelope):
+            self.mailbox.interrupt(self._worker)
+
+    def get(self) -> Envelope:
+        """Called by pykka's loop: the next thing to do, sooner or later."""
+        try:
+            return self._get()
+        except BaseException:
+            # An exception thrown into the thread. pykka's loop would die of it without a word.
+            logger.exception("a worker was interrupted while it waited, and stops")
+            return Envelope(_ActorStop())
+
+    def _get(self) -> Envelope:
+        worker, mailbox = self._worker, self.mailbox
+        assert worker is not None
+        assert mailbox is not None
+        while True:
+            if worker.has_control and (envelope := self._next_control()) is not None:
+                return envelope
+            if worker.slot is not None:
+                self.parked = False
+                return RUN
+            if self.parked:
+                self._asleep.acquire()
+                if worker.slot is None:
+                    mailbox.unpark(worker)  # woken for another reason than a task
+                self.parked = False
+            elif (envelope := self._ask(worker, mailbox)) is not None:
+                return envelope
+
+    def _ask(self, worker: Worker, mailbox: Mailbox) -> Envelope | None:
+        found = mailbox.take(worker)
+        if found is PARKED:
+            self.parked = True
+        elif found is RETIRE:
+            return Envelope(_ActorStop())
+        elif found is not None:
+            worker.slot = found
+        return None
+
+    def _next_control(self) -> Envelope | None:
+        worker = self._worker
+        assert worker is not None
+        worker.has_control = False  # first: what is put from here on sets it again
+        envelope = self.control.get_nowait()
+        if self.control.has_more():
+            worker.has_control = True
+        return envelope
+
+    def empty(self) -> bool:
+        """Called by pykka's clean-up."""
+        return self.control.empty()

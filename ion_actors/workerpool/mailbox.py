@@ -1,0 +1,375 @@
+"""The task lane of a pool's mailbox: bounded, first come first served, handed out directly.
+
+::
+
+    submitter ──offer──▶ an idle worker's slot ──────────────▶ running
+                   └───▶ the queue (at most `limit`) ──take──▶ running
+                   └───▶ the waiters (each a blocked submitter) ──admit──▶ the queue
+
+Invariants, whenever the lock is free:
+
+- a worker is idle only if the queue holds no live task and nobody waits;
+- somebody waits only if the queue is full (with a limit of 0: if no worker is idle);
+- ``queued = len(queue) - dead``: a task that is withdrawn leaves its place behind as a dead one,
+  which is passed over in its turn and swept when the dead outnumber the living;
+- a task in the queue is PENDING, a task handed out is RUNNING, and only code that holds the lock
+  moves one to the other: so whoever wants to end a queued task decides here whether it still is.
+
+No user code runs under the lock. It is reentrant because a finalizer or a signal handler may run at
+any point of the holder's code, and may call the pool.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures._base import PENDING, RUNNING
+from typing import Any, Protocol
+
+from ion_actors.errors import IonError, QueueFull
+from ion_actors.workerpool.metrics import PoolMetrics, Tally
+from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
+
+__all__ = ["PARKED", "RETIRE", "Mailbox", "Taker", "Waiter"]
+
+#: A task that was dropped: itself, its call (function, arguments, keywords, variables), callbacks.
+Dropped = tuple[TaskFuture[Any], tuple[Any, ...], Any]
+
+_CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
+_MIN_SWEEP = 64  # dead places that are not worth a sweep
+
+
+class _Order:
+    """A word to a worker instead of a task."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+PARKED = _Order("PARKED")  #: there is nothing; the worker counts as idle and will be woken
+RETIRE = _Order("RETIRE")  #: there will be nothing more
+
+
+class Taker(Protocol):
+    """What the mailbox needs of a worker."""
+
+    slot: TaskFuture[Any] | None
+    current: TaskFuture[Any] | None
+    has_control: bool
+
+    def wake(self) -> None:
+        """Make it look at its slot. May be called by any thread, and once too often."""
+        ...
+
+
+class Waiter:
+    """A submitter that waits for room; ``wake`` is called once, when the wait is over."""
+
+    __slots__ = ("error", "over", "task", "wake")
+
+    def __init__(self, task: TaskFuture[Any], wake: Callable[[], object]) -> None:
+        self.task = task
+        self.wake = wake
+        self.over = False  # admitted, refused or given up; changes under the mailbox's lock
+        self.error: BaseException | None = None
+
+
+class Mailbox:
+    """See the module. ``limit`` is the number of tasks that may wait."""
+
+    def __init__(
+        self, name: str, limit: int, on_dropped: Callable[[], object] | None = None
+    ) -> None:
+        self.name = name
+        self.limit = limit
+        self._on_dropped = on_dropped  # told of each task that ends without its worker
+        self._lock = threading.RLock()  # guards everything below
+        self._queue: deque[TaskFuture[Any]] = deque()
+        self._dead = 0
+        self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
+        self._waiters: deque[Waiter] = deque()
+        self._refusal: Callable[[], IonError] | None = None
+        self._started = 0  # handed out
+        self._withdrawn = 0  # ended in the queue
+        self._fenced = 0  # ended while running, by another than the worker
+        self._rejected = 0
+        self._restarts = 0
+        self._tallies: dict[Tally, None] = {}
+        self._past = Tally()  # of workers that are gone
+
+    # -- submitters ------------------------------------------------------------------------
+
+    def offer(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
+        """Accept the task if there is room; else let the waiter, if any, queue up for it.
+
+        Returns:
+            Whether it was accepted.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        with self._lock:
+            if self._refusal is not None:
+                self._rejected += 1
+                raise self._refusal()
+            if self._idle:
+                worker = self._idle.popitem()[0]
+                task._state = RUNNING
+                self._started += 1
+                worker.current = worker.slot = task
+            elif len(self._queue) - self._dead < self.limit:
+                self._queue.append(task)
+                return True
+            else:
+                if waiter is not None:
+                    self._waiters.append(waiter)
+                return False
+        worker.wake()
+        return True
+
+    def full(self) -> QueueFull:
+        """The error of a submission that finds no room; counts it."""
+        with self._lock:
+            self._rejected += 1
+        return QueueFull(self.name, self.limit)
+
+    def give_up(self, waiter: Waiter, error: BaseException | None) -> bool:
+        """End a wait, unless it is over already. Returns whether this call ended it."""
+        with self._lock:
+            if waiter.over:
+                return False
+            self._waiters.remove(waiter)
+            self._rejected += 1
+            waiter.over = True
+            waiter.error = error
+        waiter.wake()
+        return True
+
+    def refuse(self, make_error: Callable[[], IonError], *, again: bool = False) -> None:
+        """Accept nothing from now on: submissions and those who wait get such an error.
+
+        The first refusal stands, unless ``again``.
+        """
+        with self._lock:
+            if self._refusal is None or again:
+                self._refusal = make_error
+            waiters, self._waiters = self._waiters, deque()
+            for waiter in waiters:
+                waiter.over = True
+                waiter.error = make_error()
+            self._rejected += len(waiters)
+        for waiter in waiters:
+            waiter.wake()
+
+    def _admit(self) -> list[Waiter]:
+        """Let in as many waiters as there is room for; under the lock. They are to be woken."""
+        admitted = []
+        while self._waiters and len(self._queue) - self._dead < self.limit:
+            waiter = self._waiters.popleft()
+            waiter.over = True
+            self._queue.append(waiter.task)
+            admitted.append(waiter)
+        return admitted
+
+    # -- workers ---------------------------------------------------------------------------
+
+    def take(self, worker: Taker) -> TaskFuture[Any] | _Order | None:
+        """The next task for this worker, or PARKED, or RETIRE, or None: it has control messages."""
+        admitted: Iterable[Waiter] = ()
+        with self._lock:
+            if worker.has_control:
+                return None
+            task = self._next()
+            if task is None:
+                if self._refusal is not None:
+                    return RETIRE
+                self._idle[worker] = None
+                return PARKED
+            task._state = RUNNING
+            self._started += 1
+            worker.current = task
+            if self._waiters:
+                admitted = self._admit()
+        for waiter in admitted:
+            waiter.wake()
+        return task
+
+    def _next(self) -> TaskFuture[Any] | None:
+        """The next live task, taken out; under the lock."""
+        queue = self._queue
+        while queue:
+            task = queue.popleft()
+            if task._state is PENDING:
+                return task
+            if task._withdrawn:
+                self._dead -= 1
+            else:  # a stranger called one of the executor's methods on a pool's future
+                self._withdrawn += 1
+        if self._waiters:  # only with a limit of 0: a rendezvous
+            waiter = self._waiters.popleft()
+            waiter.over = True
+            waiter.wake()
+            return waiter.task
+        return None
+
+    def park(self, worker: Taker, tally: Tally) -> None:
+        """Count a new worker; it is idle from the start and finds its first task in its slot."""
+        with self._lock:
+            self._tallies[tally] = None
+            self._idle[worker] = None
+
+    def enlist(self, tally: Tally) -> None:
+        """Count a new worker that is not ready yet."""
+        with self._lock:
+            self._tallies[tally] = None
+
+    def interrupt(self, worker: Taker) -> None:
+        """Make the worker look at its control messages as soon as its task is done."""
+        with self._lock:
+            worker.has_control = True
+            self._idle.pop(worker, None)
+        worker.wake()
+
+    def unpark(self, worker: Taker) -> bool:
+        """Take a worker out of the idle ones. Returns whether it was one."""
+        with self._lock:
+            return self._idle.pop(worker, PARKED) is None
+
+    def discharge(self, worker: Taker, tally: Tally) -> None:
+        """A worker is gone. A task that it was handed and never began is the next in the queue."""
+        with self._lock:
+            self._idle.pop(worker, None)
+            if tally in self._tallies:
+                del self._tallies[tally]
+                self._past.add(tally)
+            task, worker.slot = worker.slot, None
+            if task is not None and task._state is RUNNING:
+                task._state = PENDING
+                self._started -= 1
+                self._queue.appendleft(task)
+
+    # -- ending tasks ----------------------------------------------------------------------
+
+    def withdraw(
+        self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False
+    ) -> bool:
+        """End a task that is still queued, with that error. Returns whether it was.
+
+        Its callbacks run here or, if this thread must not be kept, elsewhere.
+        """
+        with self._lock:
+            if task._state is not PENDING or task._withdrawn:
+                return False
+            callbacks = self._bury(task, error)
+            self._dead += 1
+            if self._dead > max(_MIN_SWEEP, len(self._queue) // 2):
+                self._queue = deque(one for one in self._queue if not one._withdrawn)
+                self._dead = 0
+            admitted = self._admit()
+        for waiter in admitted:
+            waiter.wake()
+        task._release()
+        self._dropped()
+        if elsewhere:
+            run_callbacks_in_thread([(task, callbacks)])
+        else:
+            task._run_callbacks(callbacks)
+        return True
+
+    def _dropped(self) -> None:
+        if self._on_dropped is not None:
+            self._on_dropped()
+
+    def _bury(self, task: TaskFuture[Any], error: IonError) -> Any:
+        with task._lock:
+            task._withdrawn = True
+            self._withdrawn += 1
+            return task._end_early(error)
+
+    def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
+        """End everything that is queued. The callbacks are to be run by the caller."""
+        dropped: list[Dropped] = []
+        while True:
+            ended = []
+            with self._lock:
+                for _ in range(min(_CHUNK, len(self._queue))):
+                    task = self._queue.popleft()
+                    if task._withdrawn:
+                        self._dead -= 1
+                    elif task._state is PENDING:
+                        ended.append((task, self._bury(task, make_error(task))))
+                    else:  # a stranger has settled it
+                        self._withdrawn += 1
+                over = not self._queue
+            for task, callbacks in ended:
+                dropped.append((task, task._release(), callbacks))
+                self._dropped()
+            if over:
+                return dropped
+
+    def fence(self, task: TaskFuture[Any], error: IonError) -> list[Any] | None:
+        """End a running task without its worker, whose late result will be ignored.
+
+        Returns:
+            The callbacks, to be run by the caller; None if it had ended.
+        """
+        with self._lock, task._lock:
+            if task._state is not RUNNING or task._fenced:
+                return None
+            self._fenced += 1
+            callbacks = task._end_early(error) or []
+        self._dropped()
+        return callbacks
+
+    def disown(self, make_error: Callable[[], IonError]) -> list[TaskFuture[Any]]:
+        """In a forked child: refuse everything. Returns the tasks that nobody will run here."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        self._refusal = make_error
+        stranded = [*self._queue, *(waiter.task for waiter in self._waiters)]
+        self._queue, self._waiters, self._idle = deque(), deque(), {}
+        self._dead = 0
+        self._withdrawn += len(stranded)
+        return stranded
+
+    # -- numbers ---------------------------------------------------------------------------
+
+    def count_restart(self) -> int:
+        """One more worker was replaced. Returns how many have been."""
+        with self._lock:
+            self._restarts += 1
+            return self._restarts
+
+    @property
+    def backlog(self) -> int:
+        """Tasks that wait now."""
+        with self._lock:
+            return len(self._queue) - self._dead
+
+    def snapshot(self, size: int) -> PoolMetrics:
+        """The numbers of this moment; see :mod:`ion_actors.workerpool.metrics` for why they add up."""
+        with self._lock:
+            total = Tally()
+            total.add(self._past)
+            for tally in self._tallies:
+                total.add(tally)
+            started, withdrawn, fenced = self._started, self._withdrawn, self._fenced
+            queued = len(self._queue) - self._dead
+            rejected, restarts = self._rejected, self._restarts
+        ended = total.completed + total.failed + total.panicked + total.cancelled
+        return PoolMetrics(
+            size=size,
+            queue_size=self.limit,
+            queued=queued,
+            running=started - ended - fenced,
+            submitted=started + queued + withdrawn,
+            completed=total.completed,
+            failed=total.failed,
+            panicked=total.panicked,
+            cancelled=total.cancelled + withdrawn + fenced,
+            rejected=rejected,
+            restarts=restarts,
+        )

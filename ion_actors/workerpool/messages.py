@@ -1,0 +1,83 @@
+"""What a pool's supervisor understands, for programs made of actors.
+
+``pool.actor_ref`` takes these with pykka's ``ask`` and ``tell``. A reply is a future that can be
+awaited (``ref.ask(message, block=False)``). A message that makes no sense is refused when it is
+made.
+
+=====================  ========================================================================
+message                the reply to ``ask``
+=====================  ========================================================================
+:class:`Submit`        the task's future, as soon as the task is accepted (blocks the sender, not
+                       the supervisor, while the mailbox is full)
+:class:`TrySubmit`     the same, or ``QueueFull``
+:class:`Drain`         the ``DrainReport``; ``DrainTimeout`` if the deadline came first
+:class:`Close`         the ``DrainReport``
+:class:`GetMetrics`    the ``PoolMetrics``
+:class:`GetState`      the ``PoolState``
+pykka's own stop       as :class:`Close` with the pool's ``drain_timeout``
+=====================  ========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ion_actors._arguments import seconds
+
+if TYPE_CHECKING:
+    from ion_actors.context import Context
+
+__all__ = ["Close", "Drain", "GetMetrics", "GetState", "Submit", "TrySubmit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Run ``fn(*args, **kwargs)``; waits for room.
+
+    The other fields are those of ``Pool.options``.
+    """
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    context: Context | None = None
+    timeout: float | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrySubmit(Submit):
+    """Run ``fn(*args, **kwargs)`` if there is room now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Accept nothing more, finish what there is; ``timeout`` in seconds, None for no deadline."""
+
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        seconds("timeout", self.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Drop what has not started, ask what runs to stop; ``timeout`` in seconds until it is
+    abandoned, None for no deadline."""
+
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        seconds("timeout", self.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class GetMetrics:
+    """Ask for the numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetState:
+    """Ask where the pool is in its life."""

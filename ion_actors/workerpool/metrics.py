@@ -1,0 +1,95 @@
+"""The numbers of a pool: per-worker tallies, and the frozen snapshot made of them.
+
+Invariant of every snapshot: ``submitted = queued + running + completed + failed + panicked +
+cancelled``. It holds because ``submitted`` and ``running`` are not counted but derived, under the
+mailbox's lock, from a started count that only changes under that lock and from tallies that have
+one writer each: whatever a worker adds while the sums are taken moves one task from running to
+ended, and the derivation sees it in exactly one of the two.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["Outcome", "PoolMetrics", "PoolState", "Tally"]
+
+
+class PoolState(enum.Enum):
+    """Where a pool is in its life."""
+
+    RUNNING = "running"  #: accepts tasks
+    DRAINING = "draining"  #: accepts none; what it has is being finished or cancelled
+    CLOSED = "closed"  #: no worker is left, every future has its outcome
+
+
+class Outcome(enum.Enum):
+    """How a task ended: exactly once, as one of these."""
+
+    COMPLETED = "completed"  #: it returned
+    FAILED = "failed"  #: it raised an ``Exception``
+    PANICKED = "panicked"  #: it raised anything else, or what the policy calls a panic
+    CANCELLED = "cancelled"  #: it was cancelled, timed out, dropped at the end, or abandoned
+
+    @property
+    def status(self) -> str:
+        """The word for it in metrics: ion's where ion has one."""
+        return _STATUS[self]
+
+
+_STATUS = {
+    Outcome.COMPLETED: "success",
+    Outcome.FAILED: "error",
+    Outcome.PANICKED: "panic",
+    Outcome.CANCELLED: "cancelled",
+}
+
+
+class Tally:
+    """What one worker has ended. Only that worker writes to it, so it needs no lock."""
+
+    __slots__ = ("cancelled", "completed", "failed", "panicked")
+
+    def __init__(self) -> None:
+        self.completed = 0
+        self.failed = 0
+        self.panicked = 0
+        self.cancelled = 0
+
+    def count(self, outcome: Outcome) -> None:
+        """Add one ended task."""
+        if outcome is Outcome.COMPLETED:
+            self.completed += 1
+        elif outcome is Outcome.FAILED:
+            self.failed += 1
+        elif outcome is Outcome.PANICKED:
+            self.panicked += 1
+        else:
+            self.cancelled += 1
+
+    def add(self, other: Tally) -> None:
+        """Take over the counts of another, which nobody writes to any more."""
+        self.completed += other.completed
+        self.failed += other.failed
+        self.panicked += other.panicked
+        self.cancelled += other.cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMetrics:
+    """One moment of a pool, in tasks unless said otherwise.
+
+    ``submitted = queued + running + completed + failed + panicked + cancelled``, always.
+    """
+
+    size: int  #: workers
+    queue_size: int  #: tasks that may wait
+    queued: int  #: waiting now
+    running: int  #: handed to a worker and not ended
+    submitted: int  #: accepted since the pool began
+    completed: int  #: returned
+    failed: int  #: raised an ``Exception``
+    panicked: int  #: took their worker down
+    cancelled: int  #: cancelled, timed out, dropped at the end, or abandoned
+    rejected: int  #: refused submissions: full, closed, broken, or the submitter gave up waiting
+    restarts: int  #: workers replaced

@@ -1,0 +1,122 @@
+"""Pools and the life of their process: interpreter exit and ``os.fork``.
+
+At exit, accepted work is finished as far as each pool's ``drain_timeout`` allows. This has to happen
+before Python joins its threads and forgets its modules, hence ``threading._register_atexit``, which
+``concurrent.futures`` uses, too; where it is missing, ``atexit`` does for daemon threads.
+
+In a forked child the pools' threads do not exist, and their locks may be held by nobody. There,
+every pool is marked, and every future of its unfinished tasks fails with ``PoolForked``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import warnings
+from concurrent.futures._base import FINISHED
+from typing import Any
+
+from ion_actors.errors import PoolForked
+from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.metrics import PoolState
+from ion_actors.workerpool.supervisor import Forgotten
+
+__all__ = ["forked", "is_exiting", "register"]
+
+logger = logging.getLogger("ion_actors")
+
+# Every pool that has not ended. Guarded by the lock, which a fork replaces.
+_pools: dict[Core, None] = {}
+_lock = threading.Lock()
+_exiting = threading.Event()
+
+# The drain decides when it is over; this is for a supervisor that does not answer.
+_EXIT_MARGIN = 1.0
+
+
+def register(core: Core) -> None:
+    """See to this pool at exit and in forks, until it has ended."""
+    with _lock:
+        for ended in [one for one in _pools if one.state is PoolState.CLOSED]:
+            del _pools[ended]
+        _pools[core] = None
+
+
+def is_exiting() -> bool:
+    """Whether the interpreter is about to end, so that no new pool may begin."""
+    return _exiting.is_set()
+
+
+def forked(name: str) -> PoolForked:
+    """The error of a pool in a process that is not its own."""
+    return PoolForked(
+        f"pool {name!r} belongs to the parent of this process: its threads were not forked; "
+        "make a new pool in the child",
+        pool=name,
+    )
+
+
+def _at_exit() -> None:
+    _exiting.set()
+    with _lock:
+        unfinished = [core for core in _pools if core.state is not PoolState.CLOSED]
+    for core in unfinished:
+        if core.state is PoolState.RUNNING:
+            _warn(core)
+        core.tell(Forgotten())
+    for core in unfinished:
+        _await_end(core)
+
+
+def _warn(core: Core) -> None:
+    try:
+        warnings.warn(
+            f"pool {core.spec.name!r} was not closed before the interpreter exits; "
+            "use it as a with block, or call drain() or close()",
+            ResourceWarning,
+            stacklevel=2,
+        )
+    except ResourceWarning:
+        logger.warning("a pool was not closed before the interpreter exits", exc_info=True)
+
+
+def _await_end(core: Core) -> None:
+    limit = core.spec.drain_timeout
+    core.ended.wait(None if limit is None else limit + _EXIT_MARGIN)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    pools = list(_pools)
+    _pools.clear()
+    for core in pools:
+        if core.state is not PoolState.CLOSED:
+            _disown(core)
+
+
+def _disown(core: Core) -> None:
+    core.forked = True
+    core.state = PoolState.CLOSED
+    error = forked(core.spec.name)
+    running = [worker.current for worker in core.workers]
+    for future in core.mailbox.disown(lambda: forked(core.spec.name)) + running:
+        if future is not None and not future.done():
+            _fail(future, error)
+    core.ended.set()
+
+
+def _fail(future: Any, error: PoolForked) -> None:
+    # This is the only thread, and the future's lock may be held by one that is not here.
+    future._lock = threading.Lock()
+    future._built_condition = None
+    future._exception = error
+    future._state = FINISHED
+    future._fenced = True
+
+
+(getattr(threading, "_register_atexit", None) or atexit.register)(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,126 @@
+"""When is an exception a panic, and what becomes of a worker that panicked.
+
+Everything here is a pure decision of the policy, what happened, and the time; the supervisor acts
+on it. The shape is Erlang/OTP's restart intensity (so many restarts within so many seconds, then
+give up) and Pekko's backoff supervisor (exponential with a random factor).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ion_actors._arguments import optional_callable, seconds, whole_number
+from ion_actors.workerpool.report import Panic
+
+__all__ = ["Backoff", "IsPanic", "PanicRecovery", "RestartWindow"]
+
+IsPanic = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait before a worker that could not start is tried again, and how often.
+
+    The n-th wait is ``initial * factor ** (n - 1)`` seconds, at most ``maximum``, shortened by a
+    random part of up to ``jitter`` (0 to 1), so that many pools do not retry in step. After
+    ``retries`` failed retries the pool breaks. The defaults give up after at most 1.55 seconds of
+    waiting.
+    """
+
+    initial: float = 0.05
+    factor: float = 2.0
+    maximum: float = 1.0
+    jitter: float = 0.2
+    retries: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "maximum"):
+            if seconds(name, getattr(self, name)) is None:
+                raise ValueError(f"{name} must be a finite number of seconds")
+        if not self.factor >= 1:
+            raise ValueError(f"factor must be at least 1, not {self.factor!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+        whole_number("retries", self.retries, minimum=0)
+
+    def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float | None:
+        """Seconds to wait after so many failures in a row; None to give up.
+
+        Args:
+            failures: 1 or more.
+            chance: gives numbers from 0 to 1.
+        """
+        if failures > self.retries:
+            return None
+        # The exponent is bounded: long before 1000, the maximum is what counts.
+        grown = self.initial * self.factor ** min(failures - 1, 1000 // max(1, int(self.factor)))
+        return min(self.maximum, grown) * (1 - self.jitter * chance())
+
+
+@dataclass(frozen=True, slots=True)
+class PanicRecovery:
+    """The policy for panics.
+
+    Args:
+        handler: told of each panic with a :class:`Panic`, on the thread of the worker that goes,
+            after its successor was appointed and before the task's future raises. What it raises is
+            logged. While it runs, the future waits for it.
+        max_restarts: how many workers may be replaced within ``within`` seconds before the pool
+            gives up and breaks; None for any number.
+        within: the window in seconds for ``max_restarts``.
+        backoff: the retries of a worker whose initializer fails. (A worker that was lost to a task
+            is replaced at once: the task was at fault.)
+        is_panic: exception types, or a predicate, that count as panics besides everything that is
+            not an ``Exception``.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+    """
+
+    handler: Callable[[Panic], object] | None = None
+    max_restarts: int | None = None
+    within: float = 60.0
+    backoff: Backoff = Backoff()
+    is_panic: IsPanic | None = None
+
+    def __post_init__(self) -> None:
+        optional_callable("handler", self.handler)
+        if self.max_restarts is not None:
+            whole_number("max_restarts", self.max_restarts, minimum=0)
+        if not seconds("within", self.within):
+            raise ValueError(f"within must be a positive number of seconds, not {self.within!r}")
+        if not isinstance(self.backoff, Backoff):
+            raise TypeError(f"backoff must be a Backoff, not {self.backoff!r}")
+        kinds = self.is_panic if isinstance(self.is_panic, tuple) else (self.is_panic,)
+        for kind in kinds:
+            optional_callable("is_panic", kind)
+
+    def calls_it_panic(self, error: BaseException) -> bool:
+        """Whether this exception from a task is a panic.
+
+        Raises:
+            Exception: the predicate failed; the caller decides.
+        """
+        if not isinstance(error, Exception):
+            return True
+        if self.is_panic is None:
+            return False
+        if isinstance(self.is_panic, type | tuple):
+            return isinstance(error, self.is_panic)
+        return bool(self.is_panic(error))
+
+
+@dataclass(frozen=True, slots=True)
+class RestartWindow:
+    """The restarts of the recent past: what restart intensity is judged by."""
+
+    recent: tuple[float, ...] = ()
+
+    def allow(self, policy: PanicRecovery, now: float) -> tuple[RestartWindow, bool]:
+        """The window with a restart at ``now`` in it, and whether the policy permits that one."""
+        if policy.max_restarts is None:
+            return self, True
+        recent = (*(at for at in self.recent if at > now - policy.within), now)
+        return RestartWindow(recent), len(recent) <= policy.max_restarts

@@ -1,0 +1,85 @@
+"""What drain and close tell of the end."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+__all__ = ["DrainReport", "Panic", "TaskState", "UnfinishedTask", "describe"]
+
+
+class TaskState(enum.Enum):
+    """How far an unfinished task had come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+
+
+def describe(fn: Any, name: str | None = None) -> str:
+    """The name of a task: the one it was given, else its function's."""
+    if name is not None:
+        return name
+    while hasattr(fn, "func"):  # functools.partial
+        fn = fn.func
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+
+
+class UnfinishedTask(NamedTuple):
+    """A task that drain or close did not finish, with what it takes to run it elsewhere."""
+
+    fn: Callable[..., Any] | None  #: None in a pickled copy: functions often cannot be pickled
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    state: TaskState
+    given_name: str | None = None
+    worker: str | None = None  #: the worker's name, if it was running
+    age: float | None = None  #: seconds it had been running
+    stack: str = ""  #: where its thread was, if it was still running at the end
+
+    @property
+    def name(self) -> str:
+        """The name given by ``options(name=...)``, else the function's."""
+        return describe(self.fn, self.given_name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = (self.state, self.name, self.worker, self.age, self.stack)
+        return UnfinishedTask, (None, (), {}, *facts)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class DrainReport:
+    """How a drain or a close went."""
+
+    completed: int  #: tasks that returned since it began
+    failed: int  #: tasks that raised since it began
+    panicked: int  #: tasks that took their worker down since it began
+    cancelled: tuple[UnfinishedTask, ...]  #: never started, or stopped when they were asked to
+    running: tuple[UnfinishedTask, ...]  #: still running at the end, and abandoned
+    elapsed: float  #: seconds it took
+
+    @property
+    def unfinished(self) -> tuple[UnfinishedTask, ...]:
+        """Everything that was accepted and not finished."""
+        return self.cancelled + self.running
+
+    def __str__(self) -> str:
+        stuck = ", ".join(f"{task.name} ({task.worker})" for task in self.running)
+        return (
+            f"{self.completed} completed, {self.failed} failed, {self.panicked} panicked, "
+            f"{len(self.cancelled)} cancelled, {len(self.running)} still running"
+            + (f": {stuck}" if stuck else "")
+            + f" after {self.elapsed:.3f} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Panic:
+    """What a panic handler is told."""
+
+    pool: str  #: the pool's name
+    worker: str  #: the name of the worker that the task took down
+    task: str  #: the task's name
+    error: BaseException  #: what the task raised, with its traceback
+    restarts: int  #: workers this pool has replaced so far, this one included

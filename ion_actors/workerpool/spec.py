@@ -1,0 +1,138 @@
+"""What a pool was asked to be: its checked arguments, shared by its parts."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ion_actors._arguments import optional_callable, seconds, whole_number
+from ion_actors.context import Context, background
+from ion_actors.observe import Hooks, Metrics, Tracer
+from ion_actors.workerpool.recovery import PanicRecovery
+from ion_actors.workerpool.report import Panic
+
+__all__ = ["DEFAULT_QUEUE_SIZE", "PoolSpec", "TaskWrapper"]
+
+#: Tasks that may wait, unless the pool is told otherwise: a few megabytes of them.
+DEFAULT_QUEUE_SIZE = 10_000
+
+TaskWrapper = Callable[[Callable[[], Any]], Callable[[], Any]]
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """The arguments of a pool, checked, and with the defaults filled in."""
+
+    name: str
+    size: int
+    queue_size: int
+    context: Context  # the pool's own: a child of the one that was given
+    drain_timeout: float | None
+    logger: logging.Logger
+    hooks: Hooks | None
+    recovery: PanicRecovery
+    task_wrapper: TaskWrapper | None
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+
+    @classmethod
+    def checked(
+        cls,
+        size: int | None,
+        queue_size: int | None,
+        name: str | None,
+        context: Context | None,
+        drain_timeout: float | None,
+        logger: logging.Logger | None,
+        metrics: Metrics | None,
+        tracer: Tracer | None,
+        panic_recovery: PanicRecovery | Callable[[Panic], object] | None,
+        task_wrapper: TaskWrapper | None,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> PoolSpec:
+        """The spec for these arguments of ``Pool``.
+
+        Raises:
+            TypeError, ValueError: one of them makes no sense.
+        """
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string or None, not {name!r}")
+        name = name or f"pool-{next(_numbers)}"
+        if context is not None and not isinstance(context, Context):
+            raise TypeError(f"context must be a Context or None, not {context!r}")
+        optional_callable("task_wrapper", task_wrapper)
+        optional_callable("initializer", initializer)
+        hooks = _checked_hooks(name, metrics, tracer)
+        return cls(
+            name=name,
+            size=available_cpus() if size is None else whole_number("size", size, minimum=1),
+            queue_size=(
+                DEFAULT_QUEUE_SIZE
+                if queue_size is None
+                else whole_number("queue_size", queue_size, minimum=0)
+            ),
+            context=Context(background() if context is None else context),
+            drain_timeout=seconds("drain_timeout", drain_timeout),
+            logger=_checked_logger(logger),
+            hooks=hooks,
+            recovery=_checked_recovery(panic_recovery),
+            task_wrapper=task_wrapper,
+            initializer=initializer,
+            initargs=tuple(initargs),
+        )
+
+    def log(self, level: int, message: str, *args: object, **extra: object) -> None:
+        """Log something about this pool; a logger that raises changes nothing."""
+        error = extra.pop("error", None)
+        try:
+            self.logger.log(
+                level,
+                message,
+                *args,
+                exc_info=error,  # type: ignore[arg-type]
+                extra={"pool": self.name, **extra},
+            )
+        except BaseException:
+            logging.getLogger("ion_actors").exception("the logger of pool %r failed", self.name)
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "process_cpu_count"):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+def _checked_hooks(name: str, metrics: object, tracer: object) -> Hooks | None:
+    if metrics is not None and not isinstance(metrics, Metrics):
+        raise TypeError(f"metrics must have inc, add, gauge and histogram; {metrics!r} has not")
+    if tracer is not None and not isinstance(tracer, Tracer):
+        raise TypeError(f"tracer must have start(); {tracer!r} has not")
+    return None if metrics is None and tracer is None else Hooks(name, metrics, tracer)
+
+
+def _checked_logger(logger: object) -> logging.Logger:
+    if logger is None:
+        return logging.getLogger("ion_actors.pool")
+    if not callable(getattr(logger, "log", None)):
+        raise TypeError(f"logger must be a logging.Logger, not {logger!r}")
+    return logger  # type: ignore[return-value]  # or what is used like one: adapters, structlog
+
+
+def _checked_recovery(given: object) -> PanicRecovery:
+    if given is None:
+        return PanicRecovery()
+    if isinstance(given, PanicRecovery):
+        return given
+    if callable(given):
+        return PanicRecovery(handler=given)
+    raise TypeError(f"panic_recovery must be a PanicRecovery or a callable, not {given!r}")

@@ -1,0 +1,365 @@
+"""Submitting: from a call to a task in the mailbox, in the submitter's thread.
+
+``submit``, ``try_submit`` and ``asubmit`` share everything but what they do when there is no room.
+The non-blocking ``Mailbox.offer`` is the algorithm; the others only add the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import math
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar, overload
+
+from ion_actors._arguments import seconds
+from ion_actors.context import _CURRENT, Context, Signal, call_in_loop, current_context
+from ion_actors.errors import ContextEnded, DeadlineExceeded
+from ion_actors.futures import Future
+from ion_actors.workerpool import mapping
+from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.mailbox import Waiter
+from ion_actors.workerpool.report import describe
+from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
+
+__all__ = ["Submitter", "TaskOptions"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_new = object.__new__
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What belongs to a task and not to its arguments: see :meth:`Submitter.options`."""
+
+    context: Context | None = None
+    timeout: float | None = None
+    name: str | None = None
+    pass_context: bool = False
+
+    def __post_init__(self) -> None:
+        if self.context is not None and not isinstance(self.context, Context):
+            raise TypeError(f"context must be a Context or None, not {self.context!r}")
+        seconds("timeout", self.timeout)
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a string or None, not {self.name!r}")
+
+
+class Submitter:
+    """The verbs that bring tasks to a pool; ``Pool`` has them, and so has ``Pool.options(...)``."""
+
+    def __init__(self, core: Core, options: TaskOptions | None = None) -> None:
+        self._core = core
+        self._options = options
+        self._mailbox = core.mailbox
+        self._pool_context = core.spec.context
+        self._parents = (core.spec.context,)
+        self._clock = core.spec.context.clock
+        self._hooks = core.spec.hooks
+        # Whether a task may need more than the bare minimum: decided once, not per task.
+        self._plain = (
+            options is None and self._hooks is None and self._pool_context.deadline is None
+        )
+
+    def options(
+        self,
+        *,
+        context: Context | None = None,
+        timeout: float | None = None,
+        name: str | None = None,
+        pass_context: bool = False,
+    ) -> Submitter:
+        """The same verbs, for tasks with these properties. What is not given stays as it is.
+
+        Args:
+            context: the tasks also end with this context; by default with the current one.
+            timeout: seconds from when a task is accepted until it must have ended. If it has not,
+                its future raises ``DeadlineExceeded`` at once and its context ends; if it goes on
+                nevertheless, its worker stays taken until it really ends.
+            name: what to call the tasks in errors, logs and reports; by default their function's.
+            pass_context: call the function with its context as the first argument.
+
+        Raises:
+            TypeError, ValueError: an argument makes no sense.
+        """
+        given = {
+            key: value
+            for key, value in (
+                ("context", context),
+                ("timeout", timeout),
+                ("name", name),
+                ("pass_context", pass_context),
+            )
+            if value is not None and value is not False
+        }
+        return Submitter(self._core, replace(self._options or TaskOptions(), **given))
+
+    # -- one task --------------------------------------------------------------------------
+
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a worker call ``fn(*args, **kwargs)``; wait for room while the mailbox is full.
+
+        A coroutine function is run to its end on the worker's event loop. Those who wait are served
+        first come first served.
+
+        Returns:
+            The future of the result.
+
+        Raises:
+            TypeError: ``fn`` cannot be called.
+            PoolClosed, BrokenPool: the pool accepts nothing (any more).
+            Cancelled, DeadlineExceeded: the current context, or the one given by
+                :meth:`options`, has ended.
+        """
+        task = self._new_task(fn, args, kwargs)
+        if not self._mailbox.offer(task):
+            self._wait_for_room(task)
+        if task._special:
+            self._accepted(task)
+        return task
+
+    @overload
+    def try_submit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    def try_submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+
+    def try_submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """:meth:`submit` that never waits.
+
+        Raises:
+            QueueFull: no worker is idle and the mailbox is full (also a ``queue.Full``).
+        """
+        task = self._new_task(fn, args, kwargs)
+        if not self._mailbox.offer(task):
+            raise self._mailbox.full()
+        if task._special:
+            self._accepted(task)
+        return task
+
+    @overload
+    async def asubmit(
+        self, fn: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+    @overload
+    async def asubmit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+
+    async def asubmit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """:meth:`submit` that waits for room without blocking the event loop.
+
+        Returns:
+            The future; ``await`` it again for the result.
+        """
+        task = self._new_task(fn, args, kwargs)
+        if not self._mailbox.offer(task):
+            await self._await_room(task)
+        if task._special:
+            self._accepted(task)
+        return task
+
+    # -- many tasks ------------------------------------------------------------------------
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """``map(fn, *iterables)`` on the pool, in order.
+
+        The input is pulled as the results are: at most ``buffersize`` tasks are under way, so it
+        may be endless. When an item raises, or the iteration is left, the rest is cancelled.
+
+        Args:
+            fn: what to call, with one argument from each iterable.
+            iterables: the arguments; the shortest one ends it.
+            timeout: seconds from this call until the last result must have come.
+            chunksize: how many calls make one task.
+            buffersize: how many tasks may be under way; by default 4 for each worker, at least 64.
+
+        Raises:
+            TimeoutError: (from the iterator) the time was up.
+            TypeError, ValueError: an argument makes no sense.
+        """
+        plan = mapping.Plan.checked(fn, iterables, timeout, chunksize, buffersize, self._size())
+        return mapping.in_order(self, plan)
+
+    def map_unordered(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """:meth:`map`, with the results as they come."""
+        plan = mapping.Plan.checked(fn, iterables, timeout, chunksize, buffersize, self._size())
+        return mapping.as_they_come(self, plan)
+
+    def amap(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> AsyncIterator[T]:
+        """:meth:`map` for ``async for``; the iterables may be asynchronous, too."""
+        plan = mapping.Plan.checked(fn, iterables, timeout, chunksize, buffersize, self._size())
+        return mapping.in_order_async(self, plan)
+
+    def _size(self) -> int:
+        return self._core.spec.size
+
+    # -- making a task ---------------------------------------------------------------------
+
+    def _new_task(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> TaskFuture[Any]:
+        # This runs for every task, so it spells out what constructors would do.
+        if not callable(fn):
+            raise TypeError(f"a task must be callable, not {fn!r}")
+        context: Context = _new(Context)
+        context._parents = self._parents
+        context._clock = self._clock
+        task: TaskFuture[Any] = _new(TaskFuture)
+        task._lock = threading.Lock()
+        task._mailbox = self._mailbox
+        task._context = context
+        task._fn = fn
+        task._args = args
+        task._kwargs = kwargs or None
+        task._vars = contextvars.copy_context()
+        if not self._plain or _CURRENT.get() is not None:
+            self._specialise(task)
+        return task
+
+    def _specialise(self, task: TaskFuture[Any]) -> None:
+        """What differs from a plain task: a submitter's context, options, hooks."""
+        options = self._options or TaskOptions()
+        parent = self._parent()
+        parent.check()
+        task._context._inherit((self._pool_context, parent), self._limit_from_now(options.timeout))
+        task._name = options.name
+        task._limit = options.timeout
+        task._special = True
+        if options.pass_context:
+            task._name = options.name or describe(task._fn)
+            task._fn = functools.partial(_call_with_context, task._fn)
+        if self._hooks is not None:
+            task._accepted_at = self._clock.monotonic()
+
+    def _parent(self) -> Context:
+        explicit = self._options.context if self._options is not None else None
+        return current_context() if explicit is None else explicit
+
+    def _limit_from_now(self, timeout: float | None) -> float | None:
+        limit = seconds("timeout", timeout)
+        return None if limit is None else self._clock.monotonic() + limit
+
+    # -- waiting for room ------------------------------------------------------------------
+
+    def _wait_for_room(self, task: TaskFuture[Any]) -> None:
+        signal = Signal()
+        waiter = Waiter(task, signal.set)
+        if self._mailbox.offer(task, waiter):
+            return
+        context = self._parent()
+        registration = context.add_callback(
+            lambda: self._mailbox.give_up(waiter, context._error())
+        )
+        try:
+            signal.wait(self._clock, None)
+        except BaseException:  # Ctrl-C: the caller will never have the future
+            self._forsake(waiter)
+            raise
+        finally:
+            registration.remove()
+        self._room_found(waiter)
+
+    async def _await_room(self, task: TaskFuture[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+        waiter = Waiter(task, lambda: call_in_loop(loop, over.set))
+        if self._mailbox.offer(task, waiter):
+            return
+        context = self._parent()
+        registration = context.add_callback(
+            lambda: self._mailbox.give_up(waiter, context._error())
+        )
+        try:
+            await over.wait()
+        except BaseException:
+            self._forsake(waiter)
+            raise
+        finally:
+            registration.remove()
+        self._room_found(waiter)
+
+    def _forsake(self, waiter: Waiter) -> None:
+        """The submitter is interrupted: end the wait, or the task if it was admitted already."""
+        if not self._mailbox.give_up(waiter, None):
+            waiter.task.cancel()
+
+    def _room_found(self, waiter: Waiter) -> None:
+        task = waiter.task
+        if waiter.error is not None:
+            raise waiter.error
+        if task._limit is not None:  # it counts from now
+            context = task._context
+            context._deadline = min(
+                self._clock.monotonic() + task._limit,
+                *(one.deadline for one in context._parents if one.deadline is not None),
+                math.inf,
+            )
+
+    # -- what a special task needs once it is accepted --------------------------------------
+
+    def _accepted(self, task: TaskFuture[Any]) -> None:
+        if self._hooks is not None:
+            self._hooks.submitted(self._mailbox.backlog)
+        if task._limit is None and task._context._parents == self._parents:
+            return  # it ends with the pool, which sees to that
+        registration = task._context.add_callback(functools.partial(_context_ended, task))
+        task._registration = registration
+        if task.done():  # it was faster: _release() has not seen the registration
+            registration.remove()
+
+
+def _context_ended(task: TaskFuture[Any]) -> None:
+    """A task's context is over. Runs in the thread that ended it, which may be the clock's.
+
+    A queued task ends with it. A running one was asked to stop, unless it has used up a time limit
+    of its own: then whoever waits for it gets the error now, and its worker stays taken.
+    """
+    mailbox, context, name = task._mailbox, task._context, task._task_name()
+    error: ContextEnded = context._error()
+    error = type(error)(f"task {name!r}: {error.reason}", task=name)
+    if not mailbox.withdraw(task, error, elsewhere=True) and _overran(task, error):
+        callbacks = mailbox.fence(task, error)
+        run_callbacks_in_thread([(task, callbacks)])
+
+
+def _overran(task: TaskFuture[Any], error: ContextEnded) -> bool:
+    return task._limit is not None and isinstance(error, DeadlineExceeded)
+
+
+def _call_with_context(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    return fn(current_context(), *args, **kwargs)

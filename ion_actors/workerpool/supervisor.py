@@ -1,0 +1,421 @@
+"""The supervisor: the actor that owns a pool's mailbox and its workers.
+
+Everything about life and death is a message to it; it keeps no lock and never blocks. The decisions
+are pure (:mod:`~ion_actors.workerpool.lifecycle`, :mod:`~ion_actors.workerpool.recovery`); here they
+are carried out::
+
+    Panicked ─▶ RestartWindow ─▶ replace the worker │ break the pool
+    StartFailed ─▶ Backoff ─▶ try again later │ break the pool
+    Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
+    Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
+
+Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
+own, panic handlers on the thread of the worker that goes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pykka
+from pykka.messages import _ActorStop
+
+from ion_actors.clock import Timer
+from ion_actors.errors import (
+    BrokenPool,
+    Cancelled,
+    ContextEnded,
+    DrainTimeout,
+    IonError,
+    PoolClosed,
+    TaskAbandoned,
+)
+from ion_actors.futures import Future
+from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.inbox import Request, SupervisorInbox
+from ion_actors.workerpool.lifecycle import Action, Life, Phase
+from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState
+from ion_actors.workerpool.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.recovery import RestartWindow
+from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask
+from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
+from ion_actors.workerpool.worker import Panicked, Ready, StartFailed, Stopped, Worker
+
+__all__ = ["DropQueue", "Forgotten", "Supervisor", "Tick"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A moment that was planned for has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It is time to try a worker again."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The pool's face was collected, or the interpreter exits."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropQueue:
+    """Cancel what is queued, as ``shutdown(cancel_futures=True)`` does."""
+
+
+class Supervisor(pykka.ThreadingActor):
+    """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
+
+    use_daemon_thread = True
+
+    actor_inbox: SupervisorInbox
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        core.inbox = self.actor_inbox
+        self._core = core
+        self._spec = core.spec
+        self._clock = core.spec.context.clock
+        self._life = Life()
+        self._window = RestartWindow()
+        self._failures: dict[int, int] = {}  # failed starts in a row, by index
+        self._seats: dict[int, Worker | None] = {}  # who works at each index now
+        self._timer: Timer | None = None  # for the life's next moment
+        self._retries: list[Timer] = []
+        self._requests: list[Request] = []  # who waits for the end
+        self._began: tuple[float, PoolMetrics] | None = None  # of the drain or close
+        self._cancelled: list[UnfinishedTask] = []
+        self._asked_to_stop: list[tuple[TaskFuture[Any], UnfinishedTask]] = []
+        self._abandoned: list[UnfinishedTask] = []
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            Request: self._on_request,
+            Panicked: self._on_panicked,
+            StartFailed: self._on_start_failed,
+            Ready: self._on_ready,
+            Stopped: self._on_stopped,
+            Retry: self._on_retry,
+            Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
+            Forgotten: lambda _: self._drain(self._spec.drain_timeout),
+            DropQueue: lambda _: self._drop_queue(self._closed_error),
+            GetMetrics: lambda _: core.metrics(),
+            GetState: lambda _: core.state,
+        }
+        self.actor_inbox.understood = frozenset(self._handlers)
+        for index in range(core.spec.size):
+            self._appoint(index)
+
+    @staticmethod
+    def _create_actor_inbox() -> SupervisorInbox:
+        return SupervisorInbox()
+
+    @staticmethod
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    def on_start(self) -> None:
+        """Start the workers, on the supervisor's thread."""
+        self._core.threads.append(threading.current_thread())
+        threading.current_thread().name = f"{self._spec.name}-supervisor"
+        for worker in list(self._seats.values()):
+            if worker is not None:
+                self._start(worker)
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle a message. A fault in here must not be the end of the pool's supervision."""
+        try:
+            return self._handlers[type(message)](message)
+        except BaseException as error:
+            self._failed(message, error)
+            return None
+
+    def _failed(self, message: Any, error: BaseException) -> None:
+        try:
+            self._log(logging.CRITICAL, "the supervisor failed on %r", message, error=error)
+            self._break("its supervisor failed", error)
+        except BaseException:
+            logging.getLogger("ion_actors").exception("a pool's supervisor could not break it")
+
+    def _log(self, level: int, message: str, *args: object, **extra: object) -> None:
+        self._spec.log(level, message, *args, **extra)
+
+    # -- workers come and go ---------------------------------------------------------------
+
+    def _appoint(self, index: int) -> Worker:
+        worker = Worker(self._spec, self._core.mailbox, self.actor_inbox, index)
+        self._seats[index] = worker
+        self._core.workers.append(worker)
+        return worker
+
+    def _start(self, worker: Worker) -> None:
+        try:
+            worker.start_thread()
+        except RuntimeError as error:  # there can be no more threads
+            self._on_start_failed(StartFailed(worker, error))
+            self._on_stopped(Stopped(worker))
+
+    def _on_ready(self, message: Ready) -> None:
+        self._failures.pop(message.worker.index, None)
+
+    def _on_start_failed(self, message: StartFailed) -> None:
+        worker, error = message.worker, message.error
+        index = worker.index
+        if self._seats.get(index) is worker:
+            self._seats[index] = None
+        failures = self._failures[index] = self._failures.get(index, 0) + 1
+        self._log(
+            logging.CRITICAL, "Exception in initializer: worker %s failed to start (%d in a row)",
+            worker.name, failures, error=error, worker=worker.name,
+        )  # fmt: skip
+        if self._life.phase is Phase.CANCELLING:
+            return
+        delay = self._spec.recovery.backoff.delay(failures)
+        if delay is None:
+            self._break(f"its worker {worker.name} failed to start {failures} times", error)
+            return
+        due = self._clock.monotonic() + delay
+        self._retries.append(
+            self._clock.call_at(due, functools.partial(self._core.tell, Retry(index)))
+        )
+
+    def _on_retry(self, message: Retry) -> None:
+        self._retries = [timer for timer in self._retries if timer.pending]
+        if self._seats[message.index] is None and self._wanted():
+            self._core.mailbox.count_restart()
+            self._start(self._appoint(message.index))
+        self._finish_if_over()
+
+    def _on_panicked(self, message: Panicked) -> Panic:
+        worker = message.worker
+        if self._seats.get(worker.index) is worker:
+            self._seats[worker.index] = None
+            self._replace(worker, message.error)
+        return Panic(
+            pool=self._spec.name,
+            worker=worker.name,
+            task=message.task,
+            error=message.error,
+            restarts=self._core.metrics().restarts,
+        )
+
+    def _replace(self, worker: Worker, error: BaseException | None) -> None:
+        """Seat a successor, if the policy permits and there is work for it."""
+        if not self._wanted():
+            return
+        now = self._clock.monotonic()
+        self._window, allowed = self._window.allow(self._spec.recovery, now)
+        if not allowed:
+            policy = self._spec.recovery
+            self._break(f"more than {policy.max_restarts} restarts in {policy.within} s", error)
+            return
+        restarts = self._core.mailbox.count_restart()
+        self._log(
+            logging.WARNING, "worker %s was lost and is replaced (restart %d)",
+            worker.name, restarts, error=error, worker=worker.name, restarts=restarts,
+        )  # fmt: skip
+        self._start(self._appoint(worker.index))
+
+    def _wanted(self) -> bool:
+        """Whether a worker would still have something to do."""
+        if self._life.phase is Phase.DRAINING:
+            return self._core.mailbox.backlog > 0
+        return self._life.phase is Phase.RUNNING
+
+    def _on_stopped(self, message: Stopped) -> None:
+        worker = message.worker
+        self._core.mailbox.discharge(worker, worker.tally)
+        if worker in self._core.workers:
+            self._core.workers.remove(worker)
+            if worker.thread is not None:
+                self._core.threads = [one for one in self._core.threads if one.is_alive()]
+                self._core.threads.append(worker.thread)
+        if self._seats.get(worker.index) is worker:  # it was not known to go
+            self._seats[worker.index] = None
+            self._replace(worker, None)
+        self._finish_if_over()
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _on_request(self, request: Request) -> None:
+        if self._life.phase is Phase.CLOSED:
+            self._answer(request)
+            return
+        self._requests.append(request)
+        if isinstance(request.message, Drain):
+            self._drain(request.message.timeout)
+        elif isinstance(request.message, Close):
+            self._close(request.message.timeout)
+        else:
+            assert isinstance(request.message, _ActorStop)
+            self._close(self._spec.drain_timeout)
+
+    def _drain(self, timeout: float | None) -> None:
+        self._live(self._life.drain(self._clock.monotonic(), timeout))
+
+    def _close(self, timeout: float | None) -> None:
+        self._live(self._life.close(self._clock.monotonic(), timeout))
+
+    def _break(self, why: str, cause: BaseException | None) -> None:
+        """Give up: everybody who waits learns of it now."""
+        core = self._core
+        if core.broken is not None or self._life.phase is Phase.CLOSED:
+            return
+        make = functools.partial(_broken, self._spec.name, why, cause)
+        core.broken = make()
+        self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
+        core.mailbox.refuse(make, again=True)
+        self._drop_queue(lambda _: make())
+        self._close(self._spec.drain_timeout)
+
+    def _live(self, step: tuple[Life, tuple[Action, ...]]) -> None:
+        """Take a step of life, and do what it says."""
+        self._life, actions = step
+        for action in actions:
+            if action is Action.STOP_ACCEPTING:
+                self._stop_accepting()
+            elif action is Action.CANCEL_ALL:
+                self._cancel_all()
+            elif action is Action.ABANDON:
+                self._abandon()
+            elif action is Action.FINISH:
+                self._finish()
+        self._plan()
+        self._finish_if_over()
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (moment := self._life.next_moment()) is not None:
+            self._timer = self._clock.call_at(moment, functools.partial(self._core.tell, Tick()))
+
+    def _stop_accepting(self) -> None:
+        self._began = (self._clock.monotonic(), self._core.metrics())
+        self._core.state = PoolState.DRAINING
+        name = self._spec.name
+        self._core.mailbox.refuse(functools.partial(closed, name))
+        for worker in self._core.workers:
+            worker.wake()  # those that find nothing more to do retire
+
+    def _cancel_all(self) -> None:
+        self._asked_to_stop = self._core.running()
+        self._drop_queue(self._closed_error)
+        self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
+        for timer in self._retries:
+            timer.cancel()
+        self._retries = []
+
+    def _closed_error(self, task: TaskFuture[Any]) -> Cancelled:
+        name = task._task_name()
+        why = f"pool {self._spec.name!r} was closed before task {name!r} could start"
+        return Cancelled(why, task=name)
+
+    def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:
+        dropped = self._core.mailbox.drop_queue(make_error)
+        self._cancelled.extend(
+            UnfinishedTask(fn, args, kwargs or {}, TaskState.QUEUED, task._name)
+            for task, (fn, args, kwargs, _), _ in dropped
+        )
+        run_callbacks_in_thread([(task, callbacks) for task, _, callbacks in dropped])
+
+    def _abandon(self) -> None:
+        """The time is up: what still runs goes on alone."""
+        ended = []
+        for task, unfinished in self._core.running():
+            error = TaskAbandoned(
+                f"task {unfinished.name!r} was still running on worker {unfinished.worker} after "
+                f"{unfinished.age:.3f} s when pool {self._spec.name!r} had to end",
+                task=unfinished.name, age=unfinished.age or 0.0, stack=unfinished.stack,
+            )  # fmt: skip
+            callbacks = self._core.mailbox.fence(task, error)
+            if callbacks is None:
+                continue
+            ended.append((task, callbacks))
+            self._abandoned.append(unfinished)
+            self._log(
+                logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
+                unfinished.worker, unfinished.stack, task=unfinished.name,
+            )  # fmt: skip
+        run_callbacks_in_thread(ended)
+
+    def _finish_if_over(self) -> None:
+        if self._life.phase not in (Phase.DRAINING, Phase.CANCELLING):
+            return
+        retrying = any(timer.pending for timer in self._retries)
+        if self._core.workers or (retrying and self._core.mailbox.backlog):
+            return
+        if self._core.mailbox.backlog:  # nobody is left to do it
+            self._drop_queue(self._closed_error)
+        self._live(self._life.all_ended())
+
+    def _finish(self) -> None:
+        core = self._core
+        core.report, full = self._make_report()
+        core.full_report = weakref.ref(full)
+        core.state = PoolState.CLOSED
+        core.ended.set()
+        for timer in self._retries:
+            timer.cancel()
+        self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
+        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, full)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            self._answer(request)
+        self._asked_to_stop = []
+        self._cancelled, self._abandoned = [], []
+        self.actor_inbox.ended = True
+        self.stop()
+
+    def _make_report(self) -> tuple[DrainReport, DrainReport]:
+        """The report for the record, which holds on to nothing, and the one with the tasks."""
+        now, after = self._clock.monotonic(), self._core.metrics()
+        began, before = self._began or (now, after)
+        stopped = [
+            unfinished
+            for task, unfinished in self._asked_to_stop
+            if task.cancelled() or isinstance(task._exception, ContextEnded)
+            if not isinstance(task._exception, TaskAbandoned)
+        ]
+        counts = DrainReport(
+            completed=after.completed - before.completed,
+            failed=after.failed - before.failed,
+            panicked=after.panicked - before.panicked,
+            cancelled=(),
+            running=(),
+            elapsed=now - began,
+        )
+        cancelled = (*self._cancelled, *stopped)
+        return counts, replace(counts, cancelled=cancelled, running=tuple(self._abandoned))
+
+    def _answer(self, request: Request) -> None:
+        report = self._core.last_report()
+        assert report is not None
+        drained = isinstance(request.message, Drain)
+        if isinstance(request.message, _ActorStop):
+            request.reply(None)
+        elif drained and report.unfinished and self._life.overdue:
+            message = f"pool {self._spec.name!r} was not drained in time: {report}"
+            request.fail(DrainTimeout(message, report=report))
+        else:
+            request.reply(report)
+
+
+def closed(name: str) -> PoolClosed:
+    # The wording that clients of concurrent.futures may look for.
+    return PoolClosed(
+        f"pool {name!r} is closed: cannot schedule new futures after shutdown", pool=name
+    )
+
+
+def _broken(name: str, why: str, cause: BaseException | None) -> BrokenPool:
+    error = BrokenPool(f"pool {name!r} is broken and is not usable anymore: {why}", pool=name)
+    error.__cause__ = cause
+    return error

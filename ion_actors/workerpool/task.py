@@ -1,0 +1,159 @@
+"""A task in a pool: the future that its submitter holds, and the call until it is made.
+
+One object, not two: it is made for every submission, and waits in the mailbox by the million. What
+belongs to the call is dropped as soon as the outcome is known, so that a future that is kept does
+not keep its arguments alive.
+
+Who may end a task is settled by two locks, always taken in this order: the mailbox's (is it still
+queued?), then the future's own (has it ended?).
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ion_actors.context import Context, Registration
+from ion_actors.errors import BrokenPool, Cancelled, IonError
+from ion_actors.futures import Future
+from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.report import describe
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.mailbox import Mailbox
+
+__all__ = ["TaskFuture", "run_callbacks_in_thread"]
+
+T = TypeVar("T")
+_Callbacks = list[Callable[[Any], object]] | None
+
+
+class TaskFuture(Future[T]):
+    """The future of a task that was submitted to a pool."""
+
+    # Set for every task, by the pool's submit(): see submitter.new_task.
+    _fn: Callable[..., T]
+    _args: tuple[Any, ...]
+    _kwargs: dict[str, Any] | None
+    _vars: contextvars.Context | None
+    _context: Context
+    _mailbox: Mailbox
+
+    # Only for those that differ.
+    _name: str | None = None
+    _shown: str | None = None  # the name, once the function is dropped
+    _limit: float | None = None  # seconds: the task's own, from when it was accepted
+    _registration: Registration | None = None  # with its context, while it can end early
+    _fenced = False  # ended by another than its worker, whose late result is to be ignored
+    _withdrawn = False  # ended in the mailbox, where its place may still be
+    _why: str | None = None  # it was cancelled
+    _special = False  # any of the above or below, or a context of the submitter's
+    _accepted_at = 0.0  # only with hooks
+    _span: Any = None  # only with hooks
+
+    def _task_name(self) -> str:
+        return self._shown or describe(self._fn, self._name)
+
+    def _keep_name(self) -> None:
+        """Before the function is dropped: an error will want to name the task."""
+        self._shown = self._task_name()
+
+    def cancel(self) -> bool:
+        """Cancel the task.
+
+        If it is still queued, it leaves the mailbox at once, and this returns True. If it is
+        running, it is asked to stop: its context ends, and this returns False.
+        """
+        if self.done():
+            return self.cancelled()
+        name = self._task_name()
+        why = f"the future of task {name!r} was cancelled"
+        if self._mailbox.withdraw(self, Cancelled(why, task=name)):
+            return True
+        if not self.done():
+            self._context.cancel(why)
+        return self.cancelled()
+
+    def _cancelled_error(self) -> Cancelled:
+        return Cancelled(self._why or "the future was cancelled", task=self._task_name())
+
+    def _describe(self) -> str:
+        return f"task {self._task_name()!r}"
+
+    # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
+
+    def _complete(self, result: T, tally: Tally) -> _Callbacks:
+        """Its worker is done: it returned."""
+        with self._lock:
+            if self._state is not RUNNING:
+                self._count_late(tally, Outcome.COMPLETED)
+                return None
+            tally.completed += 1  # before anybody can see the result
+            if self._built_condition is None and self._built_waiters is None:
+                self._result = result
+                self._state = FINISHED
+                return self._built_callbacks
+            return self._finish(result, None)
+
+    def _fail(self, error: BaseException, tally: Tally, outcome: Outcome) -> _Callbacks:
+        """Its worker is done: it raised."""
+        with self._lock:
+            if self._state is not RUNNING:
+                self._count_late(tally, outcome)
+                return None
+            tally.count(outcome)
+            return self._finish(None, error)
+
+    def _count_late(self, tally: Tally, outcome: Outcome) -> None:
+        # Fenced: whoever ended it has counted it. Else a stranger called set_result() on a
+        # pool's future, and the task itself must still be counted.
+        if not self._fenced:
+            tally.count(outcome)
+
+    def _end_early(self, error: IonError) -> _Callbacks:
+        """It ends while queued, or without its worker; under both locks."""
+        self._fenced = True
+        self._keep_name()
+        if self._state is not RUNNING and isinstance(error, Cancelled):
+            self._why = error.reason
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._built_waiters or ():
+                waiter.add_cancelled(self)
+            return self._wake_all()
+        callbacks = self._finish(None, error)
+        if isinstance(error, BrokenPool):
+            self._mark_read()  # the pool has logged it once: not again for every future
+        return callbacks
+
+    def _release(self) -> tuple[Any, ...]:
+        """Drop the call. What is returned may run finalizers when it goes: let go of it unlocked."""
+        call = (self._fn, self._args, self._kwargs, self._vars)
+        self._context._passes_through = True  # nobody can cancel it through this future any more
+        if self._shown is None:
+            self._keep_name()
+        self._fn = _released
+        self._args = ()
+        self._kwargs = self._vars = None
+        if (registration := self._registration) is not None:
+            self._registration = None
+            registration.remove()
+        return call
+
+
+def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> None:
+    """Run done-callbacks where nobody else waits: users' code may block, supervisors must not."""
+    if not any(callbacks for _, callbacks in ended):
+        return
+
+    def run() -> None:
+        for task, callbacks in ended:
+            task._run_callbacks(callbacks)
+
+    threading.Thread(target=run, name="ion_actors-callbacks", daemon=True).start()
+
+
+def _released(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("a task's call was made after it had been dropped")

@@ -1,0 +1,323 @@
+"""The worker: an actor that runs one task at a time, and lets nothing out.
+
+::
+
+    inbox ──RUN──▶ run the task in the slot ──▶ take the next ──▶ … ──▶ parked, or stopped
+                          │ panic
+                          └──▶ tell the supervisor ──▶ settle the future ──▶ stop
+
+pykka stops every actor of the process when a handler lets a ``BaseException`` out. So whatever a
+task, a hook or a callback raises ends here: as the outcome of the task, in the log, or, if it is
+none of those (a bug, or an exception thrown into the thread), as this worker's own end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures._base import RUNNING
+from dataclasses import dataclass
+from typing import Any
+
+import pykka
+
+from ion_actors.backends.thread import ThreadBackend
+from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
+from ion_actors.futures import Future
+from ion_actors.workerpool.inbox import Envelope, Run, SupervisorInbox, WorkerInbox
+from ion_actors.workerpool.mailbox import PARKED, Mailbox
+from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.report import Panic, UnfinishedTask
+from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
+from ion_actors.workerpool.task import TaskFuture
+
+__all__ = ["Panicked", "Ready", "StartFailed", "Stopped", "Worker", "current_worker"]
+
+# How long a dying worker waits for the supervisor's word before it goes on without it. The
+# supervisor never blocks, so this is only reached when something is badly wrong.
+_WORD_TIMEOUT = 5.0
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """To the supervisor: this worker's initializer has run."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """To the supervisor: this worker could not start."""
+
+    worker: Worker
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
+
+    worker: Worker
+    task: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """To the supervisor: this worker's thread is about to end."""
+
+    worker: Worker
+
+
+_of_thread = threading.local()
+
+
+def current_worker() -> Worker | None:
+    """The worker that the calling thread is, if it is one."""
+    return getattr(_of_thread, "worker", None)
+
+
+class Worker(pykka.ThreadingActor):
+    """A worker of a pool. Its supervisor makes it and starts it.
+
+    It is not in pykka's registry: it is a part of its pool, which is.
+    """
+
+    # A stuck task must not keep the interpreter from exiting.
+    use_daemon_thread = True
+
+    actor_inbox: WorkerInbox
+
+    def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
+        super().__init__()
+        self.name = f"{spec.name}-{index}"
+        self.index = index
+        self.tally = Tally()
+        self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
+        self.current: TaskFuture[Any] | None = None  # handed over, not ended
+        self.has_control = False
+        self.started_at = 0.0  # when the current task began
+        self.thread: threading.Thread | None = None
+        self._spec = spec
+        self._mailbox = mailbox
+        self._boss = boss
+        self._now = spec.context.clock.monotonic
+        self._pool_context = spec.context
+        self._hooks = spec.hooks
+        self._backend = ThreadBackend()
+        self._call: Callable[..., Any] = self._backend.call
+        self._done = False  # it is to stop
+        if spec.task_wrapper is not None or spec.hooks is not None:
+            self._call = self._call_with_hooks
+        self.actor_inbox.bind(self, mailbox)
+        if spec.initializer is None:
+            self.actor_inbox.parked = True
+            mailbox.park(self, self.tally)
+        else:
+            mailbox.enlist(self.tally)
+
+    @staticmethod
+    def _create_actor_inbox() -> WorkerInbox:
+        return WorkerInbox()
+
+    @staticmethod
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    def wake(self) -> None:
+        """Have it look for work: see :class:`ion_actors.workerpool.mailbox.Taker`."""
+        self.actor_inbox.wake()
+
+    def start_thread(self) -> None:
+        """Begin. (``Actor.start`` would make another one, and register it.)
+
+        Raises:
+            RuntimeError: there can be no more threads.
+        """
+        self._start_actor_loop()
+
+    # -- life ------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        """Run the initializer, in this worker's thread."""
+        self.thread = threading.current_thread()
+        self.thread.name = self.name
+        _of_thread.worker = self
+        if self._spec.initializer is None:
+            return
+        try:
+            self._spec.initializer(*self._spec.initargs)
+        except BaseException as error:
+            self._tell(StartFailed(self, error))
+            self.stop()
+        else:
+            self._tell(Ready(self))
+
+    def on_stop(self) -> None:
+        """Say goodbye. pykka calls this last, in this worker's thread."""
+        try:
+            self._backend.stop()
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
+        _of_thread.worker = None
+        self._tell(Stopped(self))
+
+    def _tell(self, message: object) -> None:
+        self._boss.put(Envelope(message))
+
+    # -- work ------------------------------------------------------------------------------
+
+    def on_receive(self, message: Any) -> None:
+        """Run the task in the slot and then all that the mailbox has."""
+        if not isinstance(message, Run):
+            self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
+            return
+        try:
+            self._work()
+        except BaseException as error:
+            self._crashed(error)
+
+    def _work(self) -> None:
+        take = self._mailbox.take
+        found: Any = self.slot
+        self.slot = None
+        while type(found) is TaskFuture:
+            self._perform(found)
+            self.current = found = None  # nothing may hold a settled task while we are parked
+            if self._done:
+                return
+            found = take(self)
+        self.actor_inbox.parked = found is PARKED
+
+    def _perform(self, task: TaskFuture[Any]) -> None:
+        """Run one task to its outcome."""
+        self.started_at = self._now()
+        context = task._context
+        try:
+            if context._end is not None or self._pool_context._end is not None:
+                context.check()
+            value = self._call(context, task._vars, task._fn, task._args, task._kwargs)
+        except BaseException as error:
+            self._failed(task, error)
+        else:
+            if self._hooks is not None:
+                self._observe(task, Outcome.COMPLETED, None)
+            task._release()
+            if callbacks := task._complete(value, self.tally):
+                task._run_callbacks(callbacks)
+        finally:
+            # The traceback of an exception in the future holds this frame: no cycles.
+            task = context = value = None  # type: ignore[assignment]
+
+    def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
+        try:
+            outcome, shown = self._judge(task, error)
+            if self._hooks is not None:
+                self._observe(task, outcome, error)
+            if outcome is Outcome.PANICKED:
+                self._done = True
+                shown = self._panicked(task, error)
+            task._keep_name()
+            task._release()
+            if callbacks := task._fail(shown, self.tally, outcome):
+                task._run_callbacks(callbacks)
+        finally:
+            task = error = shown = None  # type: ignore[assignment]
+        if self._done:
+            self.stop()
+
+    def _judge(
+        self, task: TaskFuture[Any], error: BaseException
+    ) -> tuple[Outcome, BaseException]:
+        """What an exception means for its task, and what the task's future shows of it."""
+        context = task._context
+        if isinstance(error, ContextEnded) and context.cancelled:
+            return Outcome.CANCELLED, error
+        if isinstance(error, asyncio.CancelledError):
+            why = Cancelled("the coroutine was cancelled", task=task._task_name())
+            ended: ContextEnded = context._error() if context.cancelled else why
+            ended.__cause__ = error
+            return Outcome.CANCELLED, ended
+        try:
+            panic = self._spec.recovery.calls_it_panic(error)
+        except BaseException as fault:
+            self._spec.log(logging.ERROR, "is_panic failed on %r", error, error=fault)
+            panic = False
+        return (Outcome.PANICKED if panic else Outcome.FAILED), error
+
+    def _panicked(self, task: TaskFuture[Any], error: BaseException) -> TaskPanicked:
+        name = task._task_name()
+        try:
+            panic = self._ask(Panicked(self, name, error))
+            if panic is not None:
+                self._tell_handler(panic)
+            shown = TaskPanicked(
+                f"task {name!r} panicked with {error!r}, its worker {self.name} was replaced",
+                task=name,
+                worker=self.name,
+            )
+            shown.__cause__ = error
+            return shown
+        finally:
+            del task, error
+
+    def _ask(self, message: object) -> Panic | None:
+        reply: Future[Panic] = Future()
+        self._boss.put(Envelope(message, reply))
+        try:
+            return reply.result(_WORD_TIMEOUT)
+        except BaseException as error:
+            # Without its word: the pool has ended meanwhile.
+            self._spec.log(logging.DEBUG, "no word from the supervisor", error=error)
+            return None
+
+    def _tell_handler(self, panic: Panic) -> None:
+        if self._spec.recovery.handler is not None:
+            try:
+                self._spec.recovery.handler(panic)
+            except BaseException as error:
+                self._spec.log(logging.ERROR, "the panic handler failed", error=error)
+
+    def _crashed(self, error: BaseException) -> None:
+        """Something came out that was no task's: stop. The supervisor replaces this worker."""
+        self._done = True
+        self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
+        task, self.current = self.current, None
+        if task is not None and task._state is RUNNING:
+            self._failed(task, error)
+        else:
+            self.stop()
+
+    # -- with hooks ------------------------------------------------------------------------
+
+    def _call_with_hooks(
+        self, context: Any, variables: Any, fn: Any, args: Any, kwargs: Any
+    ) -> Any:
+        wrapper, hooks, task = self._spec.task_wrapper, self._hooks, self.current
+        if wrapper is not None:
+            args = (wrapper, functools.partial(fn, *args, **(kwargs or {})))
+            fn, kwargs = _call_wrapped, None
+        if hooks is not None and task is not None:
+            waited = max(0.0, self.started_at - task._accepted_at)
+            hooks.started(self._mailbox.backlog, waited)
+            task._span = variables.run(hooks.span, task._task_name(), self.name, waited)
+        task = None  # this frame is in the traceback of whatever comes out
+        return self._backend.call(context, variables, fn, args, kwargs)
+
+    def _observe(
+        self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
+    ) -> None:
+        """Tell the hooks how a task ended, unless whoever fenced it has."""
+        hooks, span, variables = self._hooks, task._span, task._vars
+        if hooks is None or task._fenced:
+            return
+        hooks.ended(outcome.status, self._now() - self.started_at)
+        if span is not None and variables is not None:
+            task._span = None
+            variables.run(hooks.finish, span, error)
+
+
+def _call_wrapped(wrapper: TaskWrapper, task: Callable[[], Any]) -> Any:
+    return wrapper(task)()
