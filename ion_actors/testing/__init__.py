@@ -1,0 +1,25 @@
+"""What tests of concurrent code need, for users' tests as well as for the library's own.
+
+- :class:`VirtualClock`: time that stands still until the test moves it.
+- :class:`Sequencer`: the order in which blocks of several threads run.
+- :class:`RecordingMetrics`, :class:`RecordingTracer`: hooks that remember what they were told.
+- :func:`assert_no_leaks`: no thread, actor or child process is left behind.
+
+Nothing here sleeps and hopes: every wait is for an event, and gives up with a clear error.
+"""
+
+from ion_actors.testing.clock import VirtualClock
+from ion_actors.testing.leaks import assert_no_leaks
+from ion_actors.testing.metrics import RecordingMetrics
+from ion_actors.testing.sequencer import SequenceBroken, Sequencer
+from ion_actors.testing.tracer import RecordedSpan, RecordingTracer
+
+__all__ = [
+    "RecordedSpan",
+    "RecordingMetrics",
+    "RecordingTracer",
+    "SequenceBroken",
+    "Sequencer",
+    "VirtualClock",
+    "assert_no_leaks",
+]

@@ -1,0 +1,155 @@
+"""A clock that only moves when it is told to."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections.abc import Callable
+
+from ion_actors._arguments import seconds
+from ion_actors.clock import Timer
+
+__all__ = ["VirtualClock"]
+
+
+class VirtualClock:
+    """Time for tests: it stands still until :meth:`advance` moves it.
+
+    ::
+
+        clock = VirtualClock()
+        context = Context(timeout=3600, clock=clock)
+        clock.advance(3600)
+        assert context.cancelled
+
+    Give it to a pool by ``Pool(context=Context(clock=clock))``. It is a
+    :class:`ion_actors.clock.Clock`.
+
+    Timers fire in the thread that advances the clock, in order of time; those planned for the same
+    moment, in the order in which they were planned. A timer that is planned for now or earlier
+    fires at once, in the thread that plans it. Threads that a timer wakes run on by themselves: to
+    go on when they wait again, use :meth:`wait_for_timers`.
+
+    Args:
+        start: what :meth:`monotonic` says at first, in seconds.
+    """
+
+    def __init__(self, start: float = 0.0) -> None:
+        # Guards the time and the heap; notified when the number of timers changes. Reentrant, since
+        # a finalizer may cancel a timer at any point.
+        self._changed = threading.Condition(threading.RLock())
+        self._moving = threading.RLock()  # only one thread moves the time, or a call that it makes
+        self._now = float(start)
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+
+    # -- what the library asks -------------------------------------------------------------
+
+    def monotonic(self) -> float:
+        """Now, in seconds."""
+        return self._now
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Plan ``call()`` for the moment ``when``; make it now, if that is not in the future."""
+        timer = Timer(when, call, self._note_change)
+        with self._changed:
+            due = when <= self._now
+            if not due:
+                heapq.heappush(self._heap, (when, next(self._order), timer))
+                self._changed.notify_all()
+        if due:
+            timer.fire()
+        return timer
+
+    def park(self, signal: threading.Lock, deadline: float | None) -> bool:
+        """Block until ``signal`` can be acquired (True), or this clock reaches the deadline."""
+        if deadline is None:
+            return signal.acquire()
+        if signal.acquire(blocking=False):
+            return True
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            try:
+                signal.release()  # a thread cannot wait for two things: so this is the other one
+            except RuntimeError:
+                return  # it was given just now
+
+        timer = self.call_at(deadline, expire)
+        try:
+            signal.acquire()
+        finally:
+            timer.cancel()
+        return not expired.is_set()
+
+    def _note_change(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- what the test asks ----------------------------------------------------------------
+
+    @property
+    def timers(self) -> int:
+        """How many calls are still to come; each thread that sleeps by this clock is one."""
+        with self._changed:
+            return sum(timer.pending for _, _, timer in self._heap)
+
+    def wait_for_timers(self, count: int = 1, *, patience: float = 5.0) -> None:
+        """Block until at least so many calls are planned: until somebody waits, that is.
+
+        Args:
+            count: of timers.
+            patience: seconds of real time.
+
+        Raises:
+            AssertionError: there were fewer for all that time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.timers >= count, patience):
+                raise AssertionError(
+                    f"waited {patience} s for {count} timers, there are {self.timers}"
+                )
+
+    def advance(self, duration: float) -> None:
+        """Move the time on by so many seconds, and fire what becomes due on the way.
+
+        What a fired call plans fires as well, if it becomes due on the way.
+        """
+        if (step := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        with self._moving:
+            end = self._now + step
+            while (timer := self._next_due(end)) is not None:
+                timer.fire()
+            self._now = max(self._now, end)
+
+    def advance_to_next(self) -> float:
+        """Move the time on to the earliest timer, and fire it and all others of that moment.
+
+        Returns:
+            By how many seconds.
+
+        Raises:
+            AssertionError: there is no timer.
+        """
+        with self._moving:
+            with self._changed:
+                moments = [when for when, _, timer in self._heap if timer.pending]
+            if not moments:
+                raise AssertionError("there is no timer to advance to")
+            before = self._now
+            while (timer := self._next_due(min(moments))) is not None:
+                timer.fire()
+            return self._now - before
+
+    def _next_due(self, end: float) -> Timer | None:
+        """Take out the next timer due by ``end``, and let it be that time."""
+        with self._changed:
+            while self._heap and self._heap[0][0] <= end:
+                when, _, timer = heapq.heappop(self._heap)
+                if timer.pending:
+                    self._now = max(self._now, when)
+                    return timer
+            return None
