@@ -1,7 +1,8 @@
 """Time, behind a seam: everything that waits for a moment asks a :class:`Clock`.
 
 The library never calls ``time.monotonic`` or sleeps on its own. Tests replace the clock (see
-``ion_actors.testing.VirtualClock``) by giving it to a context: ``Pool(context=Context(clock=...))``.
+``ion_actors.testing.VirtualClock``) by giving it to a context, as in
+``Pool(context=Context(clock=clock))``.
 
 The real clock fires its timers from one daemon thread, which lives only while timers are pending.
 """
@@ -25,7 +26,11 @@ logger = logging.getLogger("ion_actors")
 # new thread each; after this many idle seconds the thread goes.
 _LINGER = 0.1
 
-# A cancelled timer stays in the heap until its turn, unless they come to outnumber the live ones.
+# So many seconds at most until the thread finds out that the timer it waits for was cancelled. To
+# wake it at each cancellation would cost every task with a time limit, which mostly is in time.
+_PATROL = 1.0
+
+# A cancelled timer stays in the heap until its turn, or until the heap has doubled.
 _MIN_SWEEP = 64
 
 
@@ -91,23 +96,32 @@ class SystemClock:
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        # Guards the heap, the count of cancelled entries and whether the thread is there.
-        self._changed = threading.Condition(threading.Lock())
+        # Guards all below. Reentrant, since a finalizer or a signal handler may plan a call while
+        # this thread is planning one.
+        self._changed = threading.Condition(threading.RLock())
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._cancelled = 0
+        self._sweep_at = _MIN_SWEEP
         self._running = False
+
+    @property
+    def timers(self) -> int:
+        """How many calls are still to come."""
+        with self._changed:
+            return sum(timer.pending for _, _, timer in self._heap)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """See :meth:`Clock.call_at`. The call is made by the timer thread."""
-        timer = Timer(when, call, self._note_cancelled)
+        timer = Timer(when, call)
         with self._changed:
-            earliest = not self._heap or when < self._heap[0][0]
-            heapq.heappush(self._heap, (when, next(self._order), timer))
             if not self._running:
                 threading.Thread(target=self._run, name="ion_actors-timer", daemon=True).start()
                 self._running = True  # only once it is: starting a thread can fail
-            elif earliest:
+            if len(self._heap) >= self._sweep_at:
+                self._sweep()
+            earliest = not self._heap or when < self._heap[0][0]
+            heapq.heappush(self._heap, (when, next(self._order), timer))
+            if earliest:
                 self._changed.notify()
         return timer
 
@@ -118,13 +132,10 @@ class SystemClock:
         remaining = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
         return signal.acquire(timeout=remaining) if remaining > 0 else signal.acquire(False)
 
-    def _note_cancelled(self) -> None:
-        with self._changed:
-            self._cancelled += 1
-            if self._cancelled > max(_MIN_SWEEP, len(self._heap) // 2):
-                self._heap = [entry for entry in self._heap if entry[2].pending]
-                heapq.heapify(self._heap)
-                self._cancelled = 0
+    def _sweep(self) -> None:
+        self._heap[:] = [entry for entry in self._heap if entry[2].pending]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(_MIN_SWEEP, 2 * len(self._heap))
 
     def _run(self) -> None:
         while (timer := self._next_due()) is not None:
@@ -135,18 +146,20 @@ class SystemClock:
         """Wait for the next timer that is due; None when there has been none for a while."""
         with self._changed:
             while True:
-                while self._heap and not self._heap[0][2].pending:
-                    heapq.heappop(self._heap)
-                    self._cancelled = max(0, self._cancelled - 1)
                 if not self._heap:
                     if self._changed.wait(_LINGER) or self._heap:
                         continue
                     self._running = False
                     return None
-                remaining = self._heap[0][0] - time.monotonic()
-                if remaining <= 0:
-                    return heapq.heappop(self._heap)[2]
-                self._changed.wait(min(remaining, threading.TIMEOUT_MAX))
+                # Taken out before it is judged: by then, a finalizer may have planned an earlier.
+                entry = heapq.heappop(self._heap)
+                if not entry[2].pending:
+                    continue
+                if entry[0] <= time.monotonic():
+                    return entry[2]
+                heapq.heappush(self._heap, entry)
+                del entry
+                self._changed.wait(min(self._heap[0][0] - time.monotonic(), _PATROL))
 
 
 #: The clock that everything uses unless it is told otherwise.
