@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-__all__ = ["moment", "optional_callable", "seconds", "whole_number"]
+
+__all__ = ["moment", "number", "optional_callable", "seconds", "whole_number"]
 
 
 def whole_number(name: str, value: object, *, minimum: int) -> int:
@@ -13,6 +14,16 @@ def whole_number(name: str, value: object, *, minimum: int) -> int:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
     return value
+
+
+def number(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
+    """A finite number (but not a bool) from ``minimum`` to ``maximum``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    if not minimum <= value <= maximum or math.isinf(value):
+        limit = "finite" if math.isinf(maximum) else f"at most {maximum}"
+        raise ValueError(f"{name} must be at least {minimum} and {limit}, not {value!r}")
+    return float(value)
 
 
 def seconds(name: str, value: object) -> float | None:

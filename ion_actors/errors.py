@@ -5,7 +5,7 @@
     IonError
     ├── ContextEnded                  a context is over, so what ran or waited under it is, too
     │   ├── Cancelled                 + concurrent.futures.CancelledError
-    │   │   └── TaskAbandoned         the task would not end by the deadline; its thread goes on alone
+    │   │   └── TaskAbandoned         the task would not end in time; its thread goes on alone
     │   └── DeadlineExceeded          + TimeoutError
     ├── QueueFull                     + queue.Full
     ├── PoolClosed                    + RuntimeError
@@ -121,9 +121,6 @@ class QueueFull(IonError, queue.Full):
         )
         self.pool = pool
         self.queue_size = queue_size
-
-    def __reduce__(self) -> tuple[Callable[..., IonError], tuple[Any, ...]]:
-        return QueueFull, (self.pool, self.queue_size)
 
 
 class PoolClosed(IonError, RuntimeError):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from ion_actors._arguments import optional_callable, seconds, whole_number
+from ion_actors._arguments import number, optional_callable, seconds, whole_number
 from ion_actors.workerpool.report import Panic
 
 __all__ = ["Backoff", "IsPanic", "PanicRecovery", "RestartWindow"]
@@ -37,12 +38,9 @@ class Backoff:
 
     def __post_init__(self) -> None:
         for name in ("initial", "maximum"):
-            if seconds(name, getattr(self, name)) is None:
-                raise ValueError(f"{name} must be a finite number of seconds")
-        if not self.factor >= 1:
-            raise ValueError(f"factor must be at least 1, not {self.factor!r}")
-        if not 0 <= self.jitter <= 1:
-            raise ValueError(f"jitter must be from 0 to 1, not {self.jitter!r}")
+            number(name, getattr(self, name), minimum=0)
+        number("factor", self.factor, minimum=1)
+        number("jitter", self.jitter, minimum=0, maximum=1)
         whole_number("retries", self.retries, minimum=0)
 
     def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float | None:
@@ -54,8 +52,10 @@ class Backoff:
         """
         if failures > self.retries:
             return None
-        # The exponent is bounded: long before 1000, the maximum is what counts.
-        grown = self.initial * self.factor ** min(failures - 1, 1000 // max(1, int(self.factor)))
+        try:
+            grown = self.initial * float(self.factor) ** (failures - 1)
+        except OverflowError:
+            grown = self.maximum if self.initial else 0.0
         return min(self.maximum, grown) * (1 - self.jitter * chance())
 
 
@@ -93,9 +93,7 @@ class PanicRecovery:
             raise ValueError(f"within must be a positive number of seconds, not {self.within!r}")
         if not isinstance(self.backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {self.backoff!r}")
-        kinds = self.is_panic if isinstance(self.is_panic, tuple) else (self.is_panic,)
-        for kind in kinds:
-            optional_callable("is_panic", kind)
+        _check_is_panic(self.is_panic)
 
     def calls_it_panic(self, error: BaseException) -> bool:
         """Whether this exception from a task is a panic.
@@ -110,6 +108,15 @@ class PanicRecovery:
         if isinstance(self.is_panic, type | tuple):
             return isinstance(error, self.is_panic)
         return bool(self.is_panic(error))
+
+
+def _check_is_panic(given: Any) -> None:
+    if not isinstance(given, type | tuple):
+        optional_callable("is_panic", given)
+        return
+    for kind in given if isinstance(given, tuple) else (given,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"is_panic must be exception types or a predicate, not {kind!r}")
 
 
 @dataclass(frozen=True, slots=True)

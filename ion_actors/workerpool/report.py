@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,9 +22,13 @@ def describe(fn: Any, name: str | None = None) -> str:
     """The name of a task: the one it was given, else its function's."""
     if name is not None:
         return name
-    while hasattr(fn, "func"):  # functools.partial
+    while isinstance(fn, functools.partial):
         fn = fn.func
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    try:
+        found = fn.__qualname__
+    except Exception:  # an object may answer to any attribute, or to none, as it likes
+        found = None
+    return found if found and isinstance(found, str) else type(fn).__qualname__
 
 
 class UnfinishedTask(NamedTuple):
