@@ -23,9 +23,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from typing_extensions import Self
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Self
 
 from ion_actors._arguments import moment, seconds
 from ion_actors.clock import Clock, Timer, system_clock
@@ -40,13 +39,14 @@ __all__ = ["Context", "Registration", "background", "current_context"]
 logger = logging.getLogger("ion_actors")
 
 # A lock guards one context's end, callbacks and links. There is one context per task, so they share
-# a fixed set of locks, chosen by identity; no thread ever holds two of them.
-_LOCKS = [threading.Lock() for _ in range(64)]
+# a fixed set of locks, chosen by identity; no thread takes two of them on purpose. But a finalizer
+# or a signal handler may end a context while its thread holds one, so they are reentrant.
+_LOCKS = [threading.RLock() for _ in range(64)]
 
 
 def _renew_locks() -> None:
     """In a forked child: some may be held by threads that are not here."""
-    _LOCKS[:] = [threading.Lock() for _ in _LOCKS]
+    _LOCKS[:] = [threading.RLock() for _ in _LOCKS]
 
 
 if hasattr(os, "register_at_fork"):
@@ -67,17 +67,19 @@ class Registration:
 
     def __init__(self, context: Context, callback: Callable[[], object]):
         self._context = context
-        self._callback = callback
+        self._callback: Callable[[], object] | None = callback
 
     def remove(self) -> None:
         """Take the callback back, unless it has begun. Calling twice does no harm."""
         self._context._forget(self)
 
     def _run(self) -> None:
+        callback, self._callback = self._callback, None  # once, and drop what it refers to
         try:
-            self._callback()
+            if callback is not None:
+                callback()
         except BaseException:
-            logger.exception("a callback of a context failed: %r", self._callback)
+            logger.exception("a callback of a context failed: %r", callback)
 
 
 class Context:
@@ -128,14 +130,19 @@ class Context:
         self._inherit((parent,), moment("deadline", deadline))
 
     def _inherit(self, parents: tuple[Context, ...], deadline: float | None) -> None:
-        deadlines = [one._deadline for one in parents if one._deadline is not None]
+        # Moments of another clock mean nothing to this one; such a parent's end is still followed.
+        deadlines = [
+            one._deadline
+            for one in parents
+            if one._deadline is not None and one._clock is self._clock
+        ]
         if deadline is not None:
             deadlines.append(deadline)
         self._deadline = min(deadlines, default=None)
         self._parents = _living(parents)
 
     @property
-    def _lock(self) -> threading.Lock:
+    def _lock(self) -> AbstractContextManager[object]:
         return _LOCKS[id(self) >> 6 & 63]
 
     # -- asking ----------------------------------------------------------------------------
@@ -229,11 +236,13 @@ class Context:
         """
         registration = Registration(self, callback)
         with self._lock:
+            # Kept before the look: a signal handler may end the context in between.
+            callbacks = self._callbacks = self._callbacks or {}
+            callbacks[registration] = None
             if alive := self._end is None:
-                if self._callbacks is None:
-                    self._callbacks = {}
-                self._callbacks[registration] = None
                 link, self._linked = not self._linked, True
+            else:
+                self._callbacks = None
         if not alive:
             registration._run()
         elif link:
@@ -390,7 +399,7 @@ class Context:
         _ENTERED.set(outer)
         if interrupt is not None:
             interrupt.disarm()
-        if exc is not None:
+        if exc is not None and self is not _BACKGROUND:
             self.cancel(f"its block was left by {type(exc).__name__}")
         return interrupt
 
@@ -417,7 +426,10 @@ class _Background(Context):
 
 
 class Signal:
-    """For this library's own waits: an event that is set once and waited for once, with the clock's idea of time."""
+    """For this library's own waits: an event that is set once and waited for once.
+
+    What differs from ``threading.Event`` is that the clock decides how long a wait is.
+    """
 
     __slots__ = ("_lock",)
 
@@ -455,7 +467,7 @@ class _Interrupt:
 
     def disarm(self) -> None:
         self._registration.remove()
-        self._task, task = None, self._task  # a late _fire() finds nothing to cancel
+        task, self._task = self._task, None  # a late _fire() finds nothing to cancel
         if self._fired and task is not None:
             self._ours = task.uncancel() <= self._before
 
@@ -492,8 +504,9 @@ def _forget_done_callback(
     # There is no public way to take one back, and whoever polls a future would heap them up.
     if future is not None and not future.done():
         with future._condition:
-            if callback in future._done_callbacks:
-                future._done_callbacks.remove(callback)
+            callbacks: list[Callable[[Any], object]] = future._done_callbacks  # type: ignore[attr-defined]
+            if callback in callbacks:
+                callbacks.remove(callback)
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

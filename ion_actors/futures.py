@@ -20,8 +20,9 @@ get hook               none                        on ``get()``           also o
 copying                fails                       copies                 fails
 =====================  ==========================  =====================  ========================
 
-A plain ``threading.Lock`` guards a future's state. Its condition, which the base class builds for
-every future at a cost of a microsecond and half a kilobyte, is built when somebody waits.
+A plain lock guards a future's state; it is reentrant, since a signal handler may settle a future
+that its thread is at. The condition, which the base class builds for every future at a cost of a
+microsecond and half a kilobyte, is built when somebody waits.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import functools
 import logging
 import sys
 import threading
+from _thread import RLock
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures._base import (
     CANCELLED,
@@ -60,6 +62,8 @@ R = TypeVar("R")
 _ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 _Callback = Callable[[Any], object]
 _Outcome = tuple[Any, BaseException | None]
+
+_HOOK_THREAD = "ion_actors-hook"
 
 _DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 
@@ -101,7 +105,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     def __init__(self) -> None:
         # Neither base's constructor runs: they would build what is built here on demand.
-        self._lock = threading.Lock()
+        self._lock = RLock()
 
     # What concurrent.futures.wait(), as_completed() and other clients reach for. They call these
     # under the condition, or (callbacks) not at all.
@@ -121,7 +125,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         return self._built_waiters
 
     @property
-    def _done_callbacks(self) -> list[_Callback]:  # type: ignore[override]
+    def _done_callbacks(self) -> list[_Callback]:
         if self._built_callbacks is None:
             self._built_callbacks = []
         return self._built_callbacks
@@ -298,7 +302,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         """pykka's :meth:`set_result`."""
         self.set_result(cast(T, value))
 
-    def set_exception(self, exception: BaseException | _ExcInfo | None = None) -> None:  # type: ignore[override]
+    def set_exception(self, exception: BaseException | _ExcInfo | None = None) -> None:
         """Give it an exception.
 
         Args:
@@ -315,12 +319,26 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             callbacks = self._finish(None, error)
         self._run_callbacks(callbacks)
 
+    def _settle_by(self, compute: Callable[[], T]) -> None:
+        """Call it, and take its outcome."""
+        try:
+            value = compute()
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+        finally:
+            del self, compute
+
     def _refuse_second(self) -> None:
         if self._state in _DONE or self._get_hook is not None:
             raise FutureAlreadySet(f"{self._state}: {self!r}")
 
     def _finish(self, result: T | None, error: BaseException | None) -> list[_Callback] | None:
-        """Store the outcome and wake the waiters; under the lock. The callbacks are the caller's."""
+        """Store the outcome and wake the waiters, under the lock.
+
+        The callbacks are returned, for the caller to run without it.
+        """
         if error is None:
             self._result = result
         else:
@@ -348,8 +366,9 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         It is called by the thread that settles the future, or by this one.
         """
         with self._lock:
+            callbacks = self._done_callbacks  # before the look: a signal handler may settle it
             if self._state not in _DONE:
-                self._done_callbacks.append(fn)
+                callbacks.append(fn)
                 return
         self._run_callbacks([fn])
 
@@ -394,29 +413,30 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
                 self._run_callbacks(callbacks)
         finally:
             self._hook_lock.release()
+            self = None  # type: ignore[assignment]
         return True
 
     def map(self, func: Callable[[T], M]) -> Future[M]:
         """A future of ``func(value)``. It settles by itself; ``func`` is called once."""
-        return _derive([self], lambda: func(self._outcome()))
+        return _derive([self], func)
 
-    def filter(self: Future[Iterable[J]], func: Callable[[J], bool]) -> Future[Iterable[J]]:  # type: ignore[override]
+    def filter(self: Future[Iterable[J]], func: Callable[[J], bool]) -> Future[Iterable[J]]:
         """A future of the list of those items of the value for which ``func`` is true."""
-        return _derive([self], lambda: cast("Iterable[J]", list(filter(func, self._outcome()))))
+        return _derive([self], lambda items: cast("Iterable[J]", list(filter(func, items))))
 
     def join(self, *futures: pykka.Future[Any]) -> Future[Iterable[Any]]:
         """A future of the list of this value and the others', which may be any pykka futures."""
         every = [_settling(one) for one in (self, *futures)]
-        return _derive(every, lambda: cast("Iterable[Any]", [one._outcome() for one in every]))
+        return _derive(every, lambda *values: cast("Iterable[Any]", list(values)))
 
-    def reduce(self: Future[Iterable[J]], func: Callable[[R, J], R], *args: R) -> Future[R]:  # type: ignore[override]
+    def reduce(self: Future[Iterable[J]], func: Callable[[R, J], R], *args: R) -> Future[R]:
         """A future of ``functools.reduce(func, value, *args)``."""
-        return _derive([self], lambda: cast(R, functools.reduce(func, self._outcome(), *args)))  # type: ignore[arg-type]
+        return _derive([self], lambda items: functools.reduce(func, items, *args))
 
     # -- not to be copied ------------------------------------------------------------------
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"cannot pickle or copy {type(self).__name__!r}: it is a place in a process")
+        raise TypeError(f"cannot pickle or copy a {type(self).__name__}: it is part of a process")
 
 
 def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None) -> Iterable[T]:
@@ -424,42 +444,72 @@ def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None)
     return pykka.get_all(futures, timeout=timeout)
 
 
-def _derive(sources: list[Future[Any]], compute: Callable[[], M]) -> Future[M]:
-    """A plain future that ``compute()`` settles as soon as all sources are done."""
+def _derive(sources: list[Future[Any]], compute: Callable[..., M]) -> Future[M]:
+    """A plain future that ``compute(*values)`` settles as soon as all sources are done."""
     derived: Future[M] = Future()
-    missing = len(sources)
-    lock = threading.Lock()  # guards `missing`
-
-    def one_is_done(_: object) -> None:
-        nonlocal missing
-        with lock:
-            missing -= 1
-            if missing:
-                return
-        if not derived.set_running_or_notify_cancel():
-            return
-        try:
-            value = compute()
-        except BaseException as error:
-            derived.set_exception(error)
-        else:
-            derived.set_result(value)
-
+    derivation = _Derivation(sources, compute, derived)
+    if any(source._get_hook is not None for source in sources):
+        # Nobody but a caller settles such a source, so the derived one asks in its turn.
+        derived.set_get_hook(derivation.ask)
+        return derived
     for source in sources:
-        if source._get_hook is not None:
-            # Nobody but a caller settles such a future, so the derived one asks in its turn.
-            derived.set_get_hook(functools.partial(_ask_all, sources, compute))
-            return derived
-    for source in sources:
-        source.add_done_callback(one_is_done)
+        source.add_done_callback(derivation.one_is_done)
     return derived
 
 
-def _ask_all(sources: list[Future[Any]], compute: Callable[[], M], timeout: float | None) -> M:
-    for source in sources:
-        if not source._wait(timeout):
-            raise pykka.Timeout(f"{timeout} seconds")
-    return compute()
+class _Derivation:
+    """What :func:`_derive` keeps until it is done.
+
+    An exception holds the frames that it passed through. None of them may hold a future that holds
+    the exception, or both would wait for the garbage collector: so frames refer to this object,
+    which lets go of the futures when it is done.
+    """
+
+    __slots__ = ("_compute", "_derived", "_lock", "_missing", "_sources")
+
+    def __init__(
+        self, sources: list[Future[Any]], compute: Callable[..., Any], derived: Future[Any]
+    ) -> None:
+        self._sources = sources
+        self._compute = compute
+        self._derived = derived
+        self._missing = len(sources)
+        self._lock = threading.Lock()  # guards `missing`
+
+    def one_is_done(self, _: object) -> None:
+        """To be called once for each source."""
+        with self._lock:
+            self._missing -= 1
+            if self._missing:
+                return
+        derived, sources = self._derived, self._sources
+        del self._derived, self._sources
+        try:
+            if derived.set_running_or_notify_cancel():
+                derived._settle_by(functools.partial(self._value, sources))
+        finally:
+            del derived, sources
+
+    def ask(self, timeout: float | None) -> Any:
+        """As a get hook: wait for the sources."""
+        source = None
+        try:
+            for source in self._sources:
+                if not source._wait(timeout):
+                    raise pykka.Timeout(f"{timeout} seconds")
+            return self._value(self._sources)
+        finally:
+            del self, source
+
+    def _value(self, sources: list[Future[Any]]) -> Any:
+        values = []
+        source = None
+        try:
+            for source in sources:
+                values.append(source._outcome())
+            return self._compute(*values)
+        finally:
+            del self, sources, source, values
 
 
 def _settling(future: pykka.Future[Any]) -> Future[Any]:
@@ -473,19 +523,24 @@ def _settling(future: pykka.Future[Any]) -> Future[Any]:
 
 def _settle_in_thread(future: Future[Any]) -> None:
     """Ask a future's hook, which may block, where no event loop suffers from it."""
+    threading.Thread(target=_settle_by_hook, args=(future,), name=_HOOK_THREAD, daemon=True).start()
 
-    def ask() -> None:
-        try:
-            future._ask_hook(None)
-        except BaseException as error:
-            with future._lock:
-                callbacks = None if future.done() else future._finish(None, error)
-            future._run_callbacks(callbacks)
 
-    threading.Thread(target=ask, name="ion_actors-hook", daemon=True).start()
+def _settle_by_hook(future: Future[Any]) -> None:
+    try:
+        if not future._ask_hook(None):
+            raise pykka.Timeout("its get hook gave up")
+    except BaseException as error:
+        with future._lock:
+            callbacks = None if future.done() else future._finish(None, error)
+        future._run_callbacks(callbacks)
+    finally:
+        del future
 
 
 def _as_exception(given: BaseException | _ExcInfo | None) -> BaseException:
+    kind: Any
+    value: Any
     kind, value, traceback = given if isinstance(given, tuple) else (None, given, None)
     if given is None:
         value = sys.exc_info()[1]
