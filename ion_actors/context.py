@@ -534,17 +534,37 @@ def background() -> Context:
     return _BACKGROUND
 
 
+class _Thread(threading.local):
+    """What a worker's thread knows of the task it runs.
+
+    Most tasks never ask for their context, so a task whose submitter had none gets its own only
+    when somebody asks: here, or by cancelling it.
+    """
+
+    task_context: Callable[[], Context | None] | None = None
+
+
+of_thread = _Thread()
+
+
 def current_context() -> Context:
     """The context of the running task, or of the innermost ``with`` block; else the background."""
-    return _CURRENT.get() or _BACKGROUND
+    return _CURRENT.get() or _of_task() or _BACKGROUND
 
 
-def enter_and_call(
-    context: Context,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None,
-) -> Any:
-    """Make ``context`` current for good and call. To be run in a copy of the context variables."""
+def has_current() -> bool:
+    """Whether the current context is another than the background."""
+    return _CURRENT.get() is not None or of_thread.task_context is not None
+
+
+def _of_task() -> Context | None:
+    ask = of_thread.task_context
+    context = None if ask is None else ask()
+    if context is not None:
+        _CURRENT.set(context)  # from here on it flows into other threads, too
+    return context
+
+
+def make_current(context: Context) -> None:
+    """Make ``context`` current for good. To be run in a copy of the context variables."""
     _CURRENT.set(context)
-    return fn(*args, **kwargs) if kwargs else fn(*args)

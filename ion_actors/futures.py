@@ -165,6 +165,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             Cancelled: it was cancelled (also a ``concurrent.futures.CancelledError``).
             BaseException: whatever the task raised.
         """
+        if self._state is FINISHED and self._exception is None:
+            return cast("T", self._result)
         try:
             if not self._wait(timeout):
                 raise TimeoutError(f"the future was not done after {timeout} seconds")

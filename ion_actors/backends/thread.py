@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import types
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
-from ion_actors.context import Context, call_in_loop, enter_and_call
+from ion_actors.context import Context, call_in_loop, make_current
 
 __all__ = ["ThreadBackend"]
 
@@ -24,19 +24,13 @@ class ThreadBackend:
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
 
-    def call(
-        self,
-        context: Context,
-        variables: contextvars.Context,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None,
-    ) -> Any:
-        """Call ``fn`` with its context current, in its context variables."""
-        value = variables.run(enter_and_call, context, fn, args, kwargs)
-        if type(value) is types.CoroutineType:
-            return self._run(value, context, variables)
-        return value
+    def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
+        """What a call gave, or, if that is a coroutine, what the coroutine gives."""
+        if type(value) is not types.CoroutineType:
+            return value
+        # The coroutine may go to other threads (asyncio.to_thread), where its context must go, too.
+        variables.run(make_current, context)
+        return self._run(value, context, variables)
 
     def stop(self) -> None:
         """Close the event loop, if there ever was one. Called by the worker's thread."""

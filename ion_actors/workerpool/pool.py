@@ -94,7 +94,7 @@ class Pool(Submitter, concurrent.futures.Executor):
         if process.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
         on_dropped = None if spec.hooks is None else spec.hooks.dropped
-        core = Core(spec, Mailbox(spec.name, spec.queue_size, on_dropped))
+        core = Core(spec, Mailbox(spec.name, spec.queue_size, spec.context, on_dropped))
         super().__init__(core)
         self._ref = Supervisor.start(core)
         core.inbox.accept = _acceptor(Submitter(core))

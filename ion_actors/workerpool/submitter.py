@@ -16,7 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ion_actors._arguments import seconds
-from ion_actors.context import _CURRENT, Context, Signal, call_in_loop, current_context
+from ion_actors.context import (
+    Context,
+    Signal,
+    call_in_loop,
+    current_context,
+    has_current,
+    make_current,
+)
 from ion_actors.errors import ContextEnded, DeadlineExceeded
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
@@ -31,6 +38,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _new = object.__new__
+_allocate_lock = threading.Lock
+_copy_context = contextvars.copy_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,21 +242,17 @@ class Submitter:
     def _new_task(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskFuture[Any]:
-        # This runs for every task, so it spells out what constructors would do.
+        # This runs for every task, so it spells out what a constructor would do.
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
-        context: Context = _new(Context)
-        context._parents = self._parents
-        context._clock = self._clock
         task: TaskFuture[Any] = _new(TaskFuture)
-        task._lock = threading.Lock()
+        task._lock = _allocate_lock()
         task._mailbox = self._mailbox
-        task._context = context
         task._fn = fn
         task._args = args
         task._kwargs = kwargs or None
-        task._vars = contextvars.copy_context()
-        if not self._plain or _CURRENT.get() is not None:
+        task._vars = _copy_context()
+        if not self._plain or has_current():
             self._specialise(task)
         return task
 
@@ -256,7 +261,11 @@ class Submitter:
         options = self._options or TaskOptions()
         parent = self._parent()
         parent.check()
-        task._context._inherit((self._pool_context, parent), self._limit_from_now(options.timeout))
+        context: Context = _new(Context)
+        context._clock = self._clock
+        context._inherit((self._pool_context, parent), self._limit_from_now(options.timeout))
+        task._vars.run(make_current, context)  # type: ignore[union-attr]
+        task._context = context
         task._name = options.name
         task._limit = options.timeout
         task._special = True
@@ -320,10 +329,10 @@ class Submitter:
 
     def _room_found(self, waiter: Waiter) -> None:
         task = waiter.task
+        context = task._context
         if waiter.error is not None:
             raise waiter.error
-        if task._limit is not None:  # it counts from now
-            context = task._context
+        if task._limit is not None and context is not None:  # it counts from now
             context._deadline = min(
                 self._clock.monotonic() + task._limit,
                 *(one.deadline for one in context._parents if one.deadline is not None),
@@ -335,9 +344,10 @@ class Submitter:
     def _accepted(self, task: TaskFuture[Any]) -> None:
         if self._hooks is not None:
             self._hooks.submitted(self._mailbox.backlog)
-        if task._limit is None and task._context._parents == self._parents:
+        context = task.task_context()
+        if task._limit is None and context._parents == self._parents:
             return  # it ends with the pool, which sees to that
-        registration = task._context.add_callback(functools.partial(_context_ended, task))
+        registration = context.add_callback(functools.partial(_context_ended, task))
         task._registration = registration
         if task.done():  # it was faster: _release() has not seen the registration
             registration.remove()
@@ -349,8 +359,8 @@ def _context_ended(task: TaskFuture[Any]) -> None:
     A queued task ends with it. A running one was asked to stop, unless it has used up a time limit
     of its own: then whoever waits for it gets the error now, and its worker stays taken.
     """
-    mailbox, context, name = task._mailbox, task._context, task._task_name()
-    error: ContextEnded = context._error()
+    mailbox, name = task._mailbox, task._task_name()
+    error: ContextEnded = task.task_context()._error()
     error = type(error)(f"task {name!r}: {error.reason}", task=name)
     if not mailbox.withdraw(task, error, elsewhere=True) and _overran(task, error):
         callbacks = mailbox.fence(task, error)

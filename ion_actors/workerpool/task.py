@@ -39,10 +39,10 @@ class TaskFuture(Future[T]):
     _args: tuple[Any, ...]
     _kwargs: dict[str, Any] | None
     _vars: contextvars.Context | None
-    _context: Context
     _mailbox: Mailbox
 
     # Only for those that differ.
+    _context: Context | None = None  # made at submission or on demand: see task_context()
     _name: str | None = None
     _shown: str | None = None  # the name, once the function is dropped
     _limit: float | None = None  # seconds: the task's own, from when it was accepted
@@ -74,8 +74,19 @@ class TaskFuture(Future[T]):
         if self._mailbox.withdraw(self, Cancelled(why, task=name)):
             return True
         if not self.done():
-            self._context.cancel(why)
+            self.task_context().cancel(why)
         return self.cancelled()
+
+    def task_context(self) -> Context:
+        """The context that the task runs under; made now, if nobody has asked for it before."""
+        if self._context is None:
+            made: Context = object.__new__(Context)
+            made._clock = self._mailbox.context.clock
+            made._inherit((self._mailbox.context,), None)
+            with self._lock:
+                if self._context is None:
+                    self._context = made
+        return self._context
 
     def _cancelled_error(self) -> Cancelled:
         return Cancelled(self._why or "the future was cancelled", task=self._task_name())
@@ -87,6 +98,11 @@ class TaskFuture(Future[T]):
 
     def _complete(self, result: T, tally: Tally) -> _Callbacks:
         """Its worker is done: it returned."""
+        self._fn = _released
+        self._args = ()
+        self._kwargs = self._vars = None
+        if self._context is not None:
+            self._leave_context()
         with self._lock:
             if self._state is not RUNNING:
                 self._count_late(tally, Outcome.COMPLETED)
@@ -131,16 +147,18 @@ class TaskFuture(Future[T]):
     def _release(self) -> tuple[Any, ...]:
         """Drop the call. What is returned may run finalizers when it goes: let go of it unlocked."""
         call = (self._fn, self._args, self._kwargs, self._vars)
-        self._context._passes_through = True  # nobody can cancel it through this future any more
-        if self._shown is None:
-            self._keep_name()
         self._fn = _released
         self._args = ()
         self._kwargs = self._vars = None
+        self._leave_context()
+        return call
+
+    def _leave_context(self) -> None:
+        if self._context is not None:
+            self._context._passes_through = True  # nobody can cancel it through this future now
         if (registration := self._registration) is not None:
             self._registration = None
             registration.remove()
-        return call
 
 
 def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> None:

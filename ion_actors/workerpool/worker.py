@@ -20,11 +20,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures._base import RUNNING
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
 import pykka
 
 from ion_actors.backends.thread import ThreadBackend
+from ion_actors.context import Context, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.inbox import Envelope, Run, SupervisorInbox, WorkerInbox
@@ -107,10 +109,8 @@ class Worker(pykka.ThreadingActor):
         self._pool_context = spec.context
         self._hooks = spec.hooks
         self._backend = ThreadBackend()
-        self._call: Callable[..., Any] = self._backend.call
+        self._wrapper = spec.task_wrapper
         self._done = False  # it is to stop
-        if spec.task_wrapper is not None or spec.hooks is not None:
-            self._call = self._call_with_hooks
         self.actor_inbox.bind(self, mailbox)
         if spec.initializer is None:
             self.actor_inbox.parked = True
@@ -145,6 +145,7 @@ class Worker(pykka.ThreadingActor):
         self.thread = threading.current_thread()
         self.thread.name = self.name
         _of_thread.worker = self
+        of_thread.task_context = self._task_context
         if self._spec.initializer is None:
             return
         try:
@@ -161,8 +162,12 @@ class Worker(pykka.ThreadingActor):
             self._backend.stop()
         except BaseException as error:
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
-        _of_thread.worker = None
+        _of_thread.worker = of_thread.task_context = None
         self._tell(Stopped(self))
+
+    def _task_context(self) -> Context | None:
+        task = self.current
+        return None if task is None else task.task_context()
 
     def _tell(self, message: object) -> None:
         self._boss.put(Envelope(message))
@@ -193,23 +198,29 @@ class Worker(pykka.ThreadingActor):
 
     def _perform(self, task: TaskFuture[Any]) -> None:
         """Run one task to its outcome."""
+        # The hot path: what is not needed for every task is behind a check.
         self.started_at = self._now()
-        context = task._context
         try:
-            if context._end is not None or self._pool_context._end is not None:
-                context.check()
-            value = self._call(context, task._vars, task._fn, task._args, task._kwargs)
+            if self._pool_context._end is not None or task._context is not None:
+                task.task_context().check()
+            if self._hooks is not None or self._wrapper is not None:
+                self._prepare(task)
+            if task._kwargs is None:
+                value = task._vars.run(task._fn, *task._args)
+            else:
+                value = task._vars.run(task._fn, *task._args, **task._kwargs)
+            if type(value) is CoroutineType:
+                value = self._backend.finish(value, task.task_context(), task._vars)
         except BaseException as error:
             self._failed(task, error)
         else:
             if self._hooks is not None:
                 self._observe(task, Outcome.COMPLETED, None)
-            task._release()
             if callbacks := task._complete(value, self.tally):
                 task._run_callbacks(callbacks)
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
-            task = context = value = None  # type: ignore[assignment]
+            task = value = None  # type: ignore[assignment]
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
         try:
@@ -232,7 +243,7 @@ class Worker(pykka.ThreadingActor):
         self, task: TaskFuture[Any], error: BaseException
     ) -> tuple[Outcome, BaseException]:
         """What an exception means for its task, and what the task's future shows of it."""
-        context = task._context
+        context = task.task_context()
         if isinstance(error, ContextEnded) and context.cancelled:
             return Outcome.CANCELLED, error
         if isinstance(error, asyncio.CancelledError):
@@ -292,19 +303,17 @@ class Worker(pykka.ThreadingActor):
 
     # -- with hooks ------------------------------------------------------------------------
 
-    def _call_with_hooks(
-        self, context: Any, variables: Any, fn: Any, args: Any, kwargs: Any
-    ) -> Any:
-        wrapper, hooks, task = self._spec.task_wrapper, self._hooks, self.current
-        if wrapper is not None:
-            args = (wrapper, functools.partial(fn, *args, **(kwargs or {})))
-            fn, kwargs = _call_wrapped, None
-        if hooks is not None and task is not None:
+    def _prepare(self, task: TaskFuture[Any]) -> None:
+        """Wrap the task and tell the hooks that it begins."""
+        name = task._task_name()
+        if self._wrapper is not None:
+            call = functools.partial(task._fn, *task._args, **(task._kwargs or {}))
+            task._name, task._args, task._kwargs = name, (self._wrapper, call), None
+            task._fn = _call_wrapped
+        if self._hooks is not None and task._vars is not None:
             waited = max(0.0, self.started_at - task._accepted_at)
-            hooks.started(self._mailbox.backlog, waited)
-            task._span = variables.run(hooks.span, task._task_name(), self.name, waited)
-        task = None  # this frame is in the traceback of whatever comes out
-        return self._backend.call(context, variables, fn, args, kwargs)
+            self._hooks.started(self._mailbox.backlog, waited)
+            task._span = task._vars.run(self._hooks.span, name, self.name, waited)
 
     def _observe(
         self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
