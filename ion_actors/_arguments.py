@@ -18,34 +18,40 @@ def whole_number(name: str, value: object, *, minimum: int) -> int:
 
 def number(name: str, value: object, *, minimum: float, maximum: float = math.inf) -> float:
     """A finite number (but not a bool) from ``minimum`` to ``maximum``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, not {value!r}")
-    if not minimum <= value <= maximum or math.isinf(value):
+    found = _float(name, value, "a number")
+    if not minimum <= found <= maximum or math.isinf(found):
         limit = "finite" if math.isinf(maximum) else f"at most {maximum}"
         raise ValueError(f"{name} must be at least {minimum} and {limit}, not {value!r}")
-    return float(value)
+    return found
 
 
 def seconds(name: str, value: object) -> float | None:
     """A number of seconds that is zero or more, or None. Infinity counts as None: no limit."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds or None, not {value!r}")
-    if math.isnan(value) or value < 0:
+    found = _float(name, value, "a number of seconds or None")
+    if not found >= 0:
         raise ValueError(f"{name} must be zero or more seconds, or None, not {value!r}")
-    return None if math.isinf(value) else float(value)
+    return None if math.isinf(found) else found
 
 
 def moment(name: str, value: object) -> float | None:
     """A moment of a monotonic clock, or None for never."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a moment of the clock or None, not {value!r}")
-    if math.isnan(value):
+    found = _float(name, value, "a moment of the clock or None")
+    if math.isnan(found):
         raise ValueError(f"{name} must be a moment of the clock or None, not {value!r}")
-    return None if value == math.inf else float(value)
+    return None if found == math.inf else found
+
+
+def _float(name: str, value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be {what}, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError:  # an int that no float can hold
+        return math.inf if value > 0 else -math.inf
 
 
 def optional_callable(name: str, value: object) -> None:

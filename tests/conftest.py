@@ -1,0 +1,54 @@
+"""What holds for every test: nothing is left behind, and hypothesis is quick and repeatable."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import hypothesis
+import pytest
+
+from ion_actors.testing import VirtualClock, assert_no_leaks
+
+# A hang is ended by pytest-timeout, which shows all stacks: see pyproject.toml. Deadlines of
+# hypothesis would only find that the machine is busy.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("quick"),
+                                     derandomize=True)  # fmt: skip
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "quick")
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No thread, actor, child process or timer outlives its test."""
+    with assert_no_leaks(patience=10.0):
+        yield
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """Time that only the test moves."""
+    return VirtualClock()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Helpers: what they raise, ``result()`` raises in the test."""
+    with ThreadPoolExecutor(max_workers=32, thread_name_prefix="test-helper") as executor:
+        yield executor
+
+
+@pytest.fixture
+def without_gc() -> Iterator[None]:
+    """Only reference counts free anything, so a reference cycle is seen."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,110 @@
+"""Checks of arguments: clear errors that name the argument and the value."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ion_actors._arguments import moment, number, optional_callable, seconds, whole_number
+
+anything = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
+    st.binary(max_size=3),
+    st.lists(st.integers(), max_size=2),
+    st.decimals(),
+    st.complex_numbers(),
+)
+
+
+def check_all(value):
+    """Each check's answer, or its error."""
+    for check in (
+        lambda: whole_number("it", value, minimum=1),
+        lambda: number("it", value, minimum=0, maximum=1),
+        lambda: seconds("it", value),
+        lambda: moment("it", value),
+        lambda: optional_callable("it", value),
+    ):
+        try:
+            yield check()
+        except (TypeError, ValueError) as error:
+            yield error
+
+
+@given(anything)
+def test_whatever_is_passed_an_error_names_the_argument_and_the_value(value):
+    for answer in check_all(value):
+        if isinstance(answer, Exception):
+            assert str(answer).startswith("it must be")
+            assert repr(value) in str(answer)
+
+
+@given(st.integers(), st.integers())
+def test_a_whole_number_is_returned_if_it_is_large_enough(value, minimum):
+    if value >= minimum:
+        assert whole_number("it", value, minimum=minimum) == value
+    else:
+        with pytest.raises(ValueError, match=f"at least {minimum}"):
+            whole_number("it", value, minimum=minimum)
+
+
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, Decimal(1)])
+def test_what_is_no_int_is_no_whole_number(value):
+    with pytest.raises(TypeError, match="it must be a whole number"):
+        whole_number("it", value, minimum=0)
+
+
+@given(st.floats(min_value=0, allow_infinity=False) | st.integers(0, 10**9))
+def test_seconds_are_returned_as_a_float(value):
+    found = seconds("it", value)
+    assert type(found) is float
+    assert found == value
+
+
+@pytest.mark.parametrize("value", [None, math.inf, pytest.param(10**400, id="huge")])
+def test_endless_seconds_are_no_limit(value):
+    assert seconds("it", value) is None
+
+
+@pytest.mark.parametrize("value", [-1, -0.001, -math.inf, math.nan])
+def test_negative_seconds_are_refused(value):
+    with pytest.raises(ValueError, match="zero or more seconds"):
+        seconds("it", value)
+
+
+@pytest.mark.parametrize("value", [True, "1", Decimal(1), [1]])
+def test_seconds_are_numbers(value):
+    with pytest.raises(TypeError, match="a number of seconds"):
+        seconds("it", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, None), (math.inf, None), (3, 3.0), (-2.5, -2.5)]
+)
+def test_a_moment_may_lie_in_the_past_and_infinity_is_never(value, expected):
+    assert moment("it", value) == expected
+
+
+@pytest.mark.parametrize(("value", "kind"), [(math.nan, ValueError), ("1", TypeError),
+                                             (True, TypeError)])  # fmt: skip
+def test_what_is_no_moment_is_refused(value, kind):
+    with pytest.raises(kind, match="a moment of the clock"):
+        moment("it", value)
+
+
+@pytest.mark.parametrize("value", [None, print, int])
+def test_a_callable_or_none_passes(value):
+    optional_callable("it", value)
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match="it must be callable or None, not 1"):
+        optional_callable("it", 1)

@@ -1,0 +1,147 @@
+"""Every error: what it derives from, and that it survives copying and pickling."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+import inspect
+import pickle
+import queue
+
+import pytest
+
+import ion_actors
+from ion_actors import (
+    BrokenPool,
+    Cancelled,
+    ContextEnded,
+    DeadlineExceeded,
+    DrainReport,
+    DrainTimeout,
+    FutureAlreadySet,
+    IonError,
+    PoolClosed,
+    PoolForked,
+    QueueFull,
+    TaskAbandoned,
+    TaskPanicked,
+    errors,
+)
+
+REPORT = DrainReport(1, 2, 3, cancelled=(), running=(), elapsed=0.5)
+
+EXAMPLES = [
+    IonError("it"),
+    ContextEnded("it", task="job"),
+    Cancelled("it", task="job"),
+    Cancelled(),
+    TaskAbandoned("it", task="job", age=1.5, stack="File ..."),
+    DeadlineExceeded("it", task="job"),
+    DeadlineExceeded(),
+    QueueFull("pool-1", 64),
+    PoolClosed("it", pool="pool-1"),
+    PoolForked("it", pool="pool-1"),
+    BrokenPool("it", pool="pool-1"),
+    TaskPanicked("it", task="job", worker="pool-1-0"),
+    DrainTimeout("it", report=REPORT),
+    FutureAlreadySet("it"),
+]
+
+every_error = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+
+
+def test_no_error_is_missing_here():
+    defined = {
+        one
+        for _, one in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(one, Exception) and one.__module__ == errors.__name__
+    }
+    assert {type(error) for error in EXAMPLES} == defined
+    assert {one.__name__ for one in defined} == set(errors.__all__)
+    assert set(errors.__all__) <= set(ion_actors.__all__)
+
+
+@pytest.mark.parametrize(
+    ("error", "caught_by"),
+    [
+        (Cancelled, concurrent.futures.CancelledError),
+        (Cancelled, ContextEnded),
+        (TaskAbandoned, Cancelled),
+        (DeadlineExceeded, TimeoutError),
+        (DeadlineExceeded, ContextEnded),
+        (QueueFull, queue.Full),
+        (PoolClosed, RuntimeError),
+        (PoolForked, PoolClosed),
+        (BrokenPool, concurrent.futures.BrokenExecutor),
+        (BrokenPool, RuntimeError),
+        (TaskPanicked, RuntimeError),
+        (DrainTimeout, TimeoutError),
+        (FutureAlreadySet, concurrent.futures.InvalidStateError),
+        (FutureAlreadySet, queue.Full),
+    ],
+)
+def test_an_error_is_caught_by_what_programs_already_catch(error, caught_by):
+    assert issubclass(error, caught_by)
+
+
+@every_error
+def test_every_error_is_caught_by_the_root(error):
+    assert isinstance(error, IonError)
+
+
+@every_error
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_pickling_with_its_attributes(error, protocol):
+    again = pickle.loads(pickle.dumps(error, protocol))
+    assert_same(again, error)
+
+
+@every_error
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy])
+def test_an_error_survives_copying_with_its_attributes(error, again):
+    assert_same(again(error), error)
+
+
+@every_error
+def test_a_note_survives_pickling(error):
+    noted = copy.copy(error)
+    noted.add_note("by the way")
+    assert pickle.loads(pickle.dumps(noted)).__notes__ == ["by the way"]
+
+
+def assert_same(again, error):
+    assert type(again) is type(error)
+    assert again is not error
+    assert again.args == error.args
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+class OfAUser(PoolClosed):
+    """With a constructor that the machinery of pickling knows nothing about."""
+
+    def __init__(self, *, code):
+        super().__init__("of a user", pool="p")
+        self.code = code
+
+
+def test_an_error_of_a_users_own_pickles_without_further_ado():
+    assert_same(pickle.loads(pickle.dumps(OfAUser(code=7))), OfAUser(code=7))
+
+
+def test_queue_full_says_whose_and_how_many_and_what_to_do():
+    error = QueueFull("thumbs", 64)
+    assert (error.pool, error.queue_size) == ("thumbs", 64)
+    for fact in ("'thumbs'", "64", "submit()"):
+        assert fact in str(error)
+
+
+def test_an_abandoned_task_shows_where_it_was():
+    assert str(TaskAbandoned("why", task="t", age=1.0, stack="where")) == "why\nwhere"
+    assert str(TaskAbandoned("why", task="t", age=1.0)) == "why"
+
+
+def test_a_cancelled_task_names_itself():
+    assert Cancelled("why", task="job").task == "job"
+    assert Cancelled().reason == str(Cancelled()) == "the context was cancelled"
+    assert DeadlineExceeded().reason == "the deadline has passed"
