@@ -13,6 +13,10 @@ from ion_actors import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.report import describe
 
 
+def through_pickle(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
 class Callable:
     def __call__(self): ...
     def method(self): ...
@@ -100,7 +104,7 @@ def test_a_report_reads_as_a_sentence_that_names_the_stuck():
     assert str(report()).endswith("0 still running after 1.500 s")
 
 
-@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, through_pickle])
 def test_a_report_can_be_copied_and_pickled(again):
     assert again(report()) == report()
 
