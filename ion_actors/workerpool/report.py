@@ -34,11 +34,11 @@ def describe(fn: Any, name: str | None = None) -> str:
 class UnfinishedTask(NamedTuple):
     """A task that drain or close did not finish, with what it takes to run it elsewhere."""
 
-    fn: Callable[..., Any] | None  #: None in a pickled copy: functions often cannot be pickled
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    state: TaskState
-    given_name: str | None = None
+    fn: Callable[..., Any] | None  #: None in a pickled copy, since many functions cannot be pickled
+    args: tuple[Any, ...]  #: its positional arguments; empty in a pickled copy
+    kwargs: Mapping[str, Any]  #: its keyword arguments; empty in a pickled copy
+    state: TaskState  #: whether it had begun
+    given_name: str | None = None  #: what the pool called it; None: its function's name
     worker: str | None = None  #: the worker's name, if it was running
     age: float | None = None  #: seconds it had been running
     stack: str = ""  #: where its thread was, if it was still running at the end
