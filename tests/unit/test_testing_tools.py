@@ -167,7 +167,7 @@ def test_a_recorded_span_tells_how_it_was_finished():
 def test_a_thread_that_stays_is_a_leak_and_is_named():
     leave = threading.Event()
     thread = threading.Thread(target=leave.wait, args=(10,), name="the-leak")
-    with pytest.raises(AssertionError, match="left behind: .*the-leak"), assert_no_leaks(0.01):
+    with pytest.raises(AssertionError, match=r"left behind: .*the-leak"), assert_no_leaks(0.01):
         thread.start()
     leave.set()
     thread.join()
@@ -179,7 +179,7 @@ def test_a_thread_that_is_about_to_end_gets_its_time():
 
 
 def test_an_actor_that_stays_is_a_leak():
-    with pytest.raises(AssertionError, match="left behind: .*Forgotten"), assert_no_leaks(0.01):
+    with pytest.raises(AssertionError, match=r"left behind: .*Forgotten"), assert_no_leaks(0.01):
         ref = Forgotten.start()
     ref.stop()
 
@@ -197,7 +197,7 @@ def test_a_child_process_that_stays_is_a_leak():
     spawn = multiprocessing.get_context("spawn")
     leave = spawn.Event()
     child = spawn.Process(target=leave.wait, args=(30,), name="the-child")
-    with pytest.raises(AssertionError, match="left behind: .*the-child"), assert_no_leaks(0.01):
+    with pytest.raises(AssertionError, match=r"left behind: .*the-child"), assert_no_leaks(0.01):
         child.start()
     leave.set()
     child.join(30)

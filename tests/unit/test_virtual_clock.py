@@ -141,7 +141,7 @@ def test_a_test_can_wait_until_so_many_sleep(clock, threads):
 def test_waiting_for_sleepers_that_never_come_fails_with_the_numbers():
     clock = VirtualClock()
     clock.call_at(1, print)
-    with pytest.raises(AssertionError, match="waited 0.01 s for 2 timers, there are 1"):
+    with pytest.raises(AssertionError, match=r"waited 0\.01 s for 2 timers, there are 1"):
         clock.wait_for_timers(2, patience=0.01)
 
 

@@ -1,0 +1,169 @@
+"""Contexts used by several threads at the same moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from ion_actors import Cancelled, Context
+from ion_actors.testing import VirtualClock
+
+ROUNDS = 300
+PATIENCE = 20.0
+
+
+def together(threads, *calls):
+    """Make the calls in threads of their own, from one starting shot; returns what they return."""
+    barrier = threading.Barrier(len(calls))
+
+    def start(call):
+        barrier.wait(PATIENCE)
+        return call()
+
+    running = [threads.submit(start, call) for call in calls]
+    return [one.result(PATIENCE) for one in running]
+
+
+def test_a_callback_added_while_its_context_is_cancelled_runs_once(threads):
+    for _ in range(ROUNDS):
+        parent = Context()
+        context, told = Context(parent), []
+        together(
+            threads, parent.cancel, *[lambda: context.add_callback(lambda: told.append(1))] * 3
+        )
+        assert told == [1, 1, 1]
+
+
+def test_a_callback_removed_while_its_context_is_cancelled_runs_at_most_once(threads):
+    for _ in range(ROUNDS):
+        parent = Context()
+        context, told = Context(parent), []
+        registration = context.add_callback(lambda: told.append(1))
+        together(threads, context.cancel, parent.cancel, registration.remove)
+        assert len(told) <= 1
+        assert not parent._callbacks
+        assert context.cancelled
+
+
+def test_of_many_who_cancel_exactly_one_is_told_that_it_did(threads):
+    for _ in range(ROUNDS):
+        context, told = Context(), []
+        context.add_callback(lambda: told.append(1))
+        answers = together(threads, *[lambda n=n: context.cancel(str(n)) for n in range(4)])
+        assert answers.count(True) == 1
+        assert context.reason == str(answers.index(True))
+        assert told == [1]
+
+
+def test_adding_and_removing_at_once_loses_no_link_to_the_parent(threads):
+    for _ in range(ROUNDS):
+        parent = Context()
+        context, told = Context(parent), []
+        first = context.add_callback(lambda: told.append("first"))
+        together(
+            threads,
+            first.remove,
+            lambda: context.add_callback(lambda: told.append("second")),
+            lambda: context.add_callback(lambda: told.append("third")).remove(),
+        )
+        parent.cancel()
+        assert told == ["second"]
+
+
+def test_when_all_callbacks_are_removed_at_once_no_link_stays(threads):
+    for _ in range(ROUNDS):
+        parent = Context(timeout=60, clock=VirtualClock())
+        context = Context(parent)
+
+        def come_and_go():
+            context.add_callback(print).remove()
+
+        together(threads, *[come_and_go] * 4)
+        assert not context._callbacks
+        assert not parent._callbacks
+        assert parent.clock.timers == 0
+
+
+def test_a_deadline_and_a_cancellation_end_a_context_once(threads):
+    for _ in range(ROUNDS):
+        clock = VirtualClock()
+        context, told = Context(timeout=1, clock=clock), []
+        context.add_callback(lambda: told.append(context.reason))
+        together(threads, lambda: clock.advance(1), context.cancel, lambda: context.cancelled)
+        assert told == [context.reason]
+
+
+def test_whoever_sees_the_end_sees_the_reason(threads):
+    for _ in range(ROUNDS // 5):
+        context = Context()
+
+        def look():
+            while not context.cancelled:
+                pass
+            return context.reason
+
+        answers = together(threads, lambda: context.cancel("the reason"), look, look)
+        assert answers[1:] == ["the reason", "the reason"]
+
+
+def test_everybody_who_waits_wakes_up(threads):
+    for _ in range(ROUNDS // 10):
+        root = Context()
+        contexts = [Context(root) for _ in range(8)]
+        answers = together(threads, root.cancel, *[one.wait for one in contexts])
+        assert answers == [True] * 9
+
+
+def test_a_child_made_while_its_parent_is_cancelled_ends_as_well(threads):
+    for _ in range(ROUNDS):
+        parent = Context()
+
+        def child():
+            told = []
+            Context(parent).add_callback(lambda: told.append(1))
+            return told
+
+        told = together(threads, parent.cancel, child, child)[1:]
+        assert told == [[1], [1]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
+def test_a_signal_handler_may_cancel_a_context_that_its_thread_is_at():
+    # The lock was not reentrant: the thread waited for itself, for ever.
+    def handler(*_):
+        handled.append(context)
+        context.cancel("by signal")
+
+    handled, told, added = [], 0, 0
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        until = time.monotonic() + PATIENCE
+        while len(handled) < 100 and time.monotonic() < until:
+            context, calls = Context(Context()), []
+            while not context.cancelled:
+                added += 1
+                context.add_callback(lambda calls=calls: calls.append(1))
+                context.add_callback(print).remove()
+                if added % 1000 == 0:
+                    context.cancel()
+            told += len(calls)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(handled) >= 100
+    assert told == added
+
+
+def test_a_sleeper_and_the_one_who_cancels_never_miss_each_other(threads):
+    for _ in range(ROUNDS):
+        context = Context()
+
+        def sleep():
+            with pytest.raises(Cancelled):
+                context.sleep(3600)
+
+        together(threads, context.cancel, sleep)
