@@ -249,11 +249,18 @@ class Mailbox:
             return waiter.task
         return None
 
-    def park(self, worker: Taker, tally: Tally) -> None:
-        """Count a new worker; it is idle from the start and finds its first task in its slot."""
+    def park(self, worker: Taker, tally: Tally) -> bool:
+        """Count a new worker. If there is nothing to do it is idle from the start.
+
+        Returns:
+            Whether it is idle, and so will be woken. If not, it is to ask for work.
+        """
         with self._lock:
             self._tallies[tally] = None
-            self._idle[worker] = None
+            idle = not self._waiters and len(self._queue) == self._dead
+            if idle:
+                self._idle[worker] = None
+            return idle
 
     def enlist(self, tally: Tally) -> None:
         """Count a new worker that is not ready yet."""
@@ -273,7 +280,8 @@ class Mailbox:
             return self._idle.pop(worker, PARKED) is None
 
     def discharge(self, worker: Taker, tally: Tally) -> None:
-        """A worker is gone. A task that it was handed and never began is the next in the queue."""
+        """A worker is gone. A task that it was handed and never began goes to the next one."""
+        heir: Taker | None = None
         with self._lock:
             self._idle.pop(worker, None)
             if tally in self._tallies:
@@ -281,9 +289,15 @@ class Mailbox:
                 self._past.add(tally)
             task, worker.slot = worker.slot, None
             if task is not None and task._state is RUNNING:
-                task._state = PENDING
-                self._started -= 1
-                self._queue.appendleft(task)
+                if self._idle:
+                    heir = self._idle.popitem()[0]
+                    heir.current = heir.slot = task
+                else:
+                    task._state = PENDING
+                    self._started -= 1
+                    self._queue.appendleft(task)
+        if heir is not None:
+            heir.wake()
 
     # -- ending tasks ----------------------------------------------------------------------
 

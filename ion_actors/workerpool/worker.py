@@ -113,8 +113,7 @@ class Worker(pykka.ThreadingActor):
         self._done = False  # it is to stop
         self.actor_inbox.bind(self, mailbox)
         if spec.initializer is None:
-            self.actor_inbox.parked = True
-            mailbox.park(self, self.tally)
+            self.actor_inbox.parked = mailbox.park(self, self.tally)
         else:
             mailbox.enlist(self.tally)
 
