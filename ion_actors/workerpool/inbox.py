@@ -2,8 +2,8 @@
 
 pykka's own inbox is a queue that stays open when its actor is gone, so an ``ask`` that comes in
 between is never answered. A :class:`ControlLane` closes: pykka calls ``empty()`` only to clean up
-after its loop, so the ``empty()`` that says True is the last word, and whatever comes later is
-answered with ``ActorDeadError`` on the spot.
+after its loop, which is the moment to answer what is left with ``ActorDeadError``, and whatever
+comes later on the spot. (pykka's own clean-up does not know a :class:`Request`.)
 """
 
 from __future__ import annotations
@@ -86,11 +86,7 @@ class ControlLane:
             if not self._closed:
                 self._queue.put(envelope)
                 return True
-        dead = pykka.ActorDeadError("the actor had stopped before the message came")
-        if isinstance(envelope.message, Request):
-            envelope.message.fail(dead)
-        elif envelope.reply_to is not None:
-            refuse(envelope, dead)
+        _too_late(envelope)
         return False
 
     def get(self) -> Envelope:
@@ -109,10 +105,20 @@ class ControlLane:
         return not self._queue.empty()
 
     def empty(self) -> bool:
-        """Whether there is none; if so, the lane is closed for good. For pykka's clean-up only."""
+        """Close the lane for good and answer what is left. For pykka's clean-up only."""
         with self._lock:
-            self._closed = self._queue.empty()
-            return self._closed
+            self._closed = True
+        while (envelope := self.get_nowait()) is not None:
+            _too_late(envelope)
+        return True
+
+
+def _too_late(envelope: Envelope) -> None:
+    dead = pykka.ActorDeadError("the actor had stopped before the message came")
+    if isinstance(envelope.message, Request):
+        envelope.message.fail(dead)
+    elif envelope.reply_to is not None:
+        refuse(envelope, dead)
 
 
 class SupervisorInbox:

@@ -343,7 +343,8 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     def __del__(self) -> None:
         core: Core | None = getattr(self, "_core", None)
-        if core is None or core.forked or core.state is not PoolState.RUNNING:
+        # `ended` first: at exit every pool has, and then the module's globals may be gone.
+        if core is None or core.ended.is_set() or core.state is not PoolState.RUNNING:
             return
         # First the message, which cannot fail: a warning can be an error.
         core.tell(Forgotten())
