@@ -27,6 +27,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import background
 from ion_actors.futures import Future
+from ion_actors.workerpool.report import Wrapping
 
 __all__ = ["Plan", "as_they_come", "in_order", "in_order_async"]
 
@@ -84,13 +85,13 @@ class Plan(Generic[T]):
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
-class _Chunk(Generic[T]):
+class _Chunk(Wrapping, Generic[T]):
     """Several calls as one task, with their results as they come."""
 
-    __slots__ = ("func", "items", "results")
+    __slots__ = ("items", "results")
 
     def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
-        self.func = func  # the attribute that tells a task's name
+        self.func = func
         self.items = items
         self.results: list[T] = []
 

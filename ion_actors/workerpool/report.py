@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["DrainReport", "Panic", "TaskState", "UnfinishedTask", "describe"]
+__all__ = ["DrainReport", "Panic", "TaskState", "UnfinishedTask", "Wrapping", "describe"]
 
 
 class TaskState(enum.Enum):
@@ -18,11 +18,19 @@ class TaskState(enum.Enum):
     RUNNING = "running"
 
 
+class Wrapping:
+    """A callable of this library's own around a user's ``func``, after which its task is called."""
+
+    __slots__ = ("func",)
+
+    func: Any
+
+
 def describe(fn: Any, name: str | None = None) -> str:
     """The name of a task: the one it was given, else its function's."""
     if name is not None:
         return name
-    while isinstance(fn, functools.partial):
+    while isinstance(fn, functools.partial | Wrapping):  # no guess: a Mock has every attribute
         fn = fn.func
     try:
         found = fn.__qualname__

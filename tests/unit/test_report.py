@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from ion_actors import DrainReport, TaskState, UnfinishedTask
+from ion_actors.workerpool.mapping import _Chunk
 from ion_actors.workerpool.report import describe
 
 
@@ -56,6 +57,10 @@ def test_a_task_is_called_after_its_function(fn, expected):
 def test_a_mock_as_a_function_has_a_name():
     # It has every attribute, `func` as well: looking for the innermost one never ended.
     assert describe(mock.Mock()) == "Mock"
+
+
+def test_a_chunk_of_a_map_is_called_after_the_function_it_calls():
+    assert describe(_Chunk(functools.partial(print), [])) == "print"
 
 
 def test_a_given_name_counts_first():
