@@ -304,18 +304,24 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         """pykka's :meth:`set_result`."""
         self.set_result(cast(T, value))
 
-    def set_exception(self, exception: BaseException | _ExcInfo | None = None) -> None:
+    def set_exception(
+        self,
+        exception: BaseException | _ExcInfo | None = None,
+        *,
+        exc_info: _ExcInfo | None = None,
+    ) -> None:
         """Give it an exception.
 
         Args:
             exception: an exception, a triple as of ``sys.exc_info()``, or None for the one that is
                 being handled.
+            exc_info: pykka's word for the same.
 
         Raises:
             FutureAlreadySet: it has its outcome already, or a get hook.
             TypeError: that is no exception, or none is being handled.
         """
-        error = _as_exception(exception)
+        error = _as_exception(exception if exc_info is None else exc_info)
         with self._lock:
             self._refuse_second()
             callbacks = self._finish(None, error)
