@@ -306,8 +306,9 @@ class Supervisor(pykka.ThreadingActor):
             worker.wake()  # those that find nothing more to do retire
 
     def _cancel_all(self) -> None:
-        self._asked_to_stop = self._core.running()
         self._drop_queue(self._closed_error)
+        # From here on no worker takes another one, so this misses none that will be stopped.
+        self._asked_to_stop = self._core.running()
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
         for timer in self._retries:
             timer.cancel()

@@ -48,13 +48,19 @@ def test_close_loses_no_accepted_work_in_silence() -> None:
     many_ran.wait(PATIENCE)
     report = pool.close()
 
-    finished = [number for number, one in futures.items() if not one.cancelled()]
     assert all(one.done() for one in futures.values())
-    assert sorted(ran) == finished
-    assert [futures[number].result() for number in finished] == finished
-    dropped = {task.args[0] for task in report.cancelled}
-    assert dropped == futures.keys() - set(finished)
+    outcomes = {number: outcome(one) for number, one in futures.items()}
+    assert sorted(ran) == [number for number in outcomes if outcomes[number] == "completed"]
+    dropped = [number for number in outcomes if outcomes[number] == "cancelled"]
+    assert sorted(task.args[0] for task in report.cancelled) == dropped
     assert report.running == ()
+
+
+def outcome(future: Future[Any]) -> str:
+    """In the words of the metrics; a task may be cancelled when it has just been handed out."""
+    if future.cancelled() or isinstance(future.exception(), Cancelled):
+        return "cancelled"
+    return "completed"
 
 
 def test_a_task_that_close_dropped_says_so(occupy: Occupy, gate: threading.Event) -> None:
