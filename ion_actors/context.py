@@ -11,6 +11,9 @@ context variables into tasks, coroutines and ``asyncio.to_thread``.
 How news of an end travels: a child *asks* its parents whenever it is asked itself, so a child that
 nobody waits on costs its parents nothing, not even a reference. Only while a child has callbacks is
 it registered with its parents, and with the clock for its deadline.
+
+Chains of contexts can be long (a task that submits its successor from within a block, for ever), so
+nothing here recurses along them.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import enum
-import functools
 import logging
 import os
 import threading
@@ -65,13 +67,13 @@ class Registration:
 
     __slots__ = ("_callback", "_context")
 
-    def __init__(self, context: Context, callback: Callable[[], object]):
+    def __init__(self, context: Context, callback: Callable[[], object] | None):
         self._context = context
-        self._callback: Callable[[], object] | None = callback
+        self._callback = callback
 
     def remove(self) -> None:
         """Take the callback back, unless it has begun. Calling twice does no harm."""
-        self._context._forget(self)
+        _unlink([self])
 
     def _run(self) -> None:
         callback, self._callback = self._callback, None  # once, and drop what it refers to
@@ -80,6 +82,17 @@ class Registration:
                 callback()
         except BaseException:
             logger.exception("a callback of a context failed: %r", callback)
+
+
+class _Link(Registration):
+    """A child's place on its parent."""
+
+    __slots__ = ("child", "removed")
+
+    def __init__(self, parent: Context, child: Context):
+        super().__init__(parent, None)
+        self.child = child
+        self.removed = False  # perhaps before it was placed; changes under the parent's lock
 
 
 class Context:
@@ -150,17 +163,27 @@ class Context:
     @property
     def cancelled(self) -> bool:
         """Whether it has ended, for whatever reason."""
-        if self._end is not None:
-            return True
-        for parent in self._parents:
-            if parent._passes_through:
-                self._parents = _living(self._parents)
-            if parent.cancelled:
-                self._follow(parent)
-                return True
-        if self._deadline is not None and self._clock.monotonic() >= self._deadline:
-            self._expire()
+        if self._end is None:
+            self._look_up()
         return self._end is not None
+
+    def _look_up(self) -> None:
+        """Take notice of a parent's end, or else of a deadline that has passed."""
+        expired = False
+        todo: list[Context] = [self]
+        while todo:
+            one = todo.pop()
+            if one._end is not None:
+                self._finish(one._end, one._reason or "the parent context has ended")
+                return
+            if one._deadline is not None and one._clock.monotonic() >= one._deadline:
+                expired = True
+            for parent in one._parents:
+                if parent._passes_through:
+                    one._parents = _living(one._parents)
+            todo.extend(reversed(one._parents))
+        if expired:
+            self._expire()
 
     @property
     def reason(self) -> str | None:
@@ -204,27 +227,36 @@ class Context:
 
     def cancel(self, reason: str = "the context was cancelled") -> bool:
         """End it, and with it all its descendants. Returns False if it had ended before."""
-        return self._finish(_End.CANCELLED, reason)
+        return not self.cancelled and self._finish(_End.CANCELLED, reason)
 
     def _expire(self) -> None:
         self._finish(_End.DEADLINE, "the deadline has passed")
 
-    def _follow(self, parent: Context) -> None:
-        if parent._end is not None:
-            self._finish(parent._end, parent._reason or "the parent context has ended")
-
     def _finish(self, end: _End, reason: str) -> bool:
+        """End it and all below it. Returns False if it had ended before."""
+        callbacks = self._settle(end, reason)
+        if callbacks is None:
+            return False
+        todo = callbacks[::-1]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, _Link):
+                todo.extend(reversed(one.child._settle(end, reason) or ()))
+            else:
+                one._run()
+        return True
+
+    def _settle(self, end: _End, reason: str) -> list[Registration] | None:
+        """Let it have ended. Returns who is to be told; None if it had ended before."""
         with self._lock:
             if self._end is not None:
-                return False
+                return None
             self._reason = reason  # before the end: who sees the end may read the reason
             self._end = end
             callbacks, self._callbacks = self._callbacks, None
             links, self._links = self._links, None
         _unlink(links)
-        for registration in callbacks or ():
-            registration._run()
-        return True
+        return list(callbacks or ())
 
     # -- callbacks -------------------------------------------------------------------------
 
@@ -235,45 +267,70 @@ class Context:
         short and must not block. An error in it is logged. The returned registration takes it back.
         """
         registration = Registration(self, callback)
+        _place([registration])
+        return registration
+
+    def _keep(self, registration: Registration) -> _Kept:
+        """Keep it, if that is of use. Returns what is to be done next: see :func:`_place`."""
         with self._lock:
+            if isinstance(registration, _Link):
+                if registration.removed:
+                    return _Kept.DONE
+                if self._passes_through and self._end is None:
+                    return _Kept.PASSES_THROUGH
             # Kept before the look: a signal handler may end the context in between.
             callbacks = self._callbacks = self._callbacks or {}
             callbacks[registration] = None
-            if alive := self._end is None:
-                link, self._linked = not self._linked, True
-            else:
+            if self._end is not None:
                 self._callbacks = None
-        if not alive:
-            registration._run()
-        elif link:
-            self._link()
-        return registration
+                return _Kept.HAS_ENDED
+            linked, self._linked = self._linked, True
+            return _Kept.DONE if linked else _Kept.FIRST
 
-    def _forget(self, registration: Registration) -> None:
+    def _drop(self, registration: Registration) -> list[Registration | Timer] | None:
+        """Keep it no more. Returns the links that nobody needs any longer."""
         with self._lock:
+            if isinstance(registration, _Link):
+                registration.removed = True
             if self._callbacks is None or registration not in self._callbacks:
-                return
+                return None
             del self._callbacks[registration]
             if self._callbacks or self._links is None:
-                return  # without links, either there are none or _link() is about to look
+                return None  # without links, either there are none or _link() is about to look
             links, self._links, self._linked = self._links, None, False
-        _unlink(links)
+            return links
 
-    def _link(self) -> None:
-        """Register with the parents and the clock, for as long as there are callbacks."""
-        links: list[Registration | Timer] = [
-            parent.add_callback(functools.partial(self._follow, parent))
-            for parent in self._parents
-            if parent is not _BACKGROUND
-        ]
+    def _link(self) -> list[_Link]:
+        """Go by the parents and the clock, for as long as there are callbacks.
+
+        Returns:
+            Its new links, to be placed; any old ones are given up.
+        """
+        self._parents = _living(self._parents)
+        places = [_Link(one, self) for one in self._parents if one is not _BACKGROUND]
+        links: list[Registration | Timer] = [*places]
         if self._deadline is not None:
             links.append(self._clock.call_at(self._deadline, self._expire))
         with self._lock:
-            if self._callbacks and self._end is None:
-                self._links = links
-                return
-            self._linked = False
+            if wanted := bool(self._callbacks) and self._end is None:
+                links, self._links = self._links or [], links
+            else:
+                self._linked = False
         _unlink(links)
+        return places if wanted else []
+
+    def pass_through(self) -> None:
+        """For this library's own use: nobody will cancel it any more, except through its parents.
+
+        So its children go by its parents from now on. Without this, a task that submits its
+        successor for ever would grow an endless chain.
+        """
+        self._passes_through = True
+        if self._callbacks:
+            with self._lock:
+                links = [one for one in self._callbacks or () if isinstance(one, _Link)]
+            for link in links:
+                _place([*link.child._link()])
 
     # -- waiting ---------------------------------------------------------------------------
 
@@ -476,26 +533,53 @@ class _Interrupt:
         return self._ours and isinstance(exc, asyncio.CancelledError)
 
 
-def _living(contexts: tuple[Context, ...]) -> tuple[Context, ...]:
-    """The same, with those that pass through replaced by their own parents.
+class _Kept(enum.Enum):
+    """What became of a registration that was to be placed on a context."""
 
-    Without this, a task that submits its successor for ever would grow an endless chain.
-    """
-    found: dict[Context, None] = {}
-    for one in contexts:
-        if one._passes_through and one._end is None:
-            found.update(dict.fromkeys(_living(one._parents)))
-        else:
-            found[one] = None
-    return tuple(found)
+    DONE = "kept, or not needed any more"
+    FIRST = "kept, and the context has to be linked with its parents now"
+    HAS_ENDED = "the context has ended, so it is to be told now"
+    PASSES_THROUGH = "the context's parents are the place for it"
+
+
+def _place(registrations: list[Registration]) -> None:
+    """Put them on their contexts, and the links of those contexts on their parents, and so on."""
+    while registrations:
+        one = registrations.pop()
+        context = one._context
+        kept = context._keep(one)
+        if kept is _Kept.FIRST:
+            registrations.extend(context._link())
+        elif kept is _Kept.HAS_ENDED and not isinstance(one, _Link):
+            one._run()
+        elif kept is _Kept.HAS_ENDED and isinstance(one, _Link) and context._end is not None:
+            one.child._finish(context._end, context._reason or "the parent context has ended")
+        elif kept is _Kept.PASSES_THROUGH and isinstance(one, _Link):
+            registrations.extend(one.child._link())
 
 
 def _unlink(links: list[Registration | Timer] | None) -> None:
-    for link in links or ():
-        if isinstance(link, Timer):
-            link.cancel()
+    """Give these places up, and those that were only needed for them, and so on."""
+    todo = list(links or ())
+    while todo:
+        one = todo.pop()
+        if isinstance(one, Timer):
+            one.cancel()
         else:
-            link.remove()
+            todo.extend(one._context._drop(one) or ())
+
+
+def _living(contexts: tuple[Context, ...]) -> tuple[Context, ...]:
+    """The same, with those that pass through replaced by their own parents."""
+    found: dict[Context, None] = {}
+    todo = [*reversed(contexts)]
+    while todo:
+        one = todo.pop()
+        if one._passes_through and one._end is None:
+            todo.extend(reversed(one._parents))
+        else:
+            found[one] = None
+    return tuple(found)
 
 
 def _forget_done_callback(

@@ -155,7 +155,7 @@ class TaskFuture(Future[T]):
 
     def _leave_context(self) -> None:
         if self._context is not None:
-            self._context._passes_through = True  # nobody can cancel it through this future now
+            self._context.pass_through()  # nobody can cancel it through this future now
         if (registration := self._registration) is not None:
             self._registration = None
             registration.remove()

@@ -580,7 +580,8 @@ def test_a_context_that_passes_through_is_left_out_of_the_chain():
     for _ in range(10_000):  # a task that submits its successor and ends, again and again
         successor = Context(current)
         successor.check()
-        current._passes_through = current is not root
+        if current is not root:
+            current.pass_through()
         refs.append(weakref.ref(current))
         current = successor
     current.check()
@@ -594,6 +595,93 @@ def test_who_passes_through_still_passes_on_that_it_has_ended():
     middle = Context()
     child = Context(middle)
     middle.cancel("ended")
-    middle._passes_through = True
+    middle.pass_through()
     assert child.reason == "ended"
     assert Context(middle).reason == "ended"
+
+
+def test_a_chain_with_listeners_does_not_grow_either(clock):
+    # Each successor listens; the links of all its predecessors were kept, and more of them with
+    # every task, until following them ended in a RecursionError.
+    root = Context(timeout=1e9, clock=clock)
+    current, told, refs = root, [], []
+    registration = root.add_callback(print)
+    for number in range(5_000):
+        successor = Context(current)
+        following = successor.add_callback(lambda number=number: told.append(number))
+        registration.remove()
+        if current is not root:
+            current.pass_through()
+        refs.append(weakref.ref(current))
+        current, registration = successor, following
+    gc.collect()
+    assert sum(one() is not None for one in refs) <= 3
+    assert len(root._callbacks) == 1
+    root.cancel()
+    assert told == [4_999]
+    assert clock.timers == 0
+
+
+def test_listeners_below_one_that_passes_through_hear_of_the_end_above_it():
+    root = Context()
+    middle = Context(root)
+    child, told = Context(middle), []
+    child.add_callback(lambda: told.append(child.reason))
+    middle.pass_through()
+    assert places_on(middle) == 0
+    root.cancel("from above")
+    assert told == ["from above"]
+
+
+def test_ones_own_listeners_stay_when_one_passes_through():
+    root = Context()
+    middle, told = Context(root), []
+    middle.add_callback(lambda: told.append("middle"))
+    Context(middle).add_callback(lambda: told.append("child"))
+    middle.pass_through()
+    root.cancel()
+    assert sorted(told) == ["child", "middle"]
+
+
+DEEP = 5_000  # far beyond the limit of recursion
+
+
+def test_a_deep_chain_of_blocks_ends_as_one(clock):
+    root = Context(clock=clock)
+    chain, told = [root], []
+    for _ in range(DEEP):
+        chain.append(Context(chain[-1]))
+    assert not chain[-1].cancelled
+    chain[-1].add_callback(lambda: told.append(1))
+    chain[DEEP // 2].add_callback(lambda: told.append(2)).remove()
+    root.cancel("all")
+    assert told == [1]
+    assert {one.reason for one in chain} == {"all"}
+    assert not any(places_on(one) for one in chain)
+
+
+def test_a_deep_chain_of_listeners_is_given_up_as_one():
+    root = Context()
+    current = root
+    for _ in range(DEEP):
+        current = Context(current)
+    registration = current.add_callback(print)
+    assert places_on(root) == 1
+    registration.remove()
+    assert places_on(root) == 0
+
+
+def test_a_deep_chain_that_nobody_listened_to_finds_out_when_asked():
+    root = Context()
+    current = root
+    for _ in range(DEEP):
+        current = Context(current)
+    root.cancel("found out")
+    assert current.reason == "found out"
+
+
+def test_cancelling_after_the_deadline_is_too_late(clock):
+    context = Context(timeout=1, clock=clock)
+    clock.advance(1)
+    assert context.cancel("late") is False
+    assert context.reason == "the deadline has passed"

@@ -167,3 +167,33 @@ def test_a_sleeper_and_the_one_who_cancels_never_miss_each_other(threads):
                 context.sleep(3600)
 
         together(threads, context.cancel, sleep)
+
+
+def test_passing_through_while_children_come_and_the_root_ends_loses_nobody(threads):
+    for _ in range(ROUNDS):
+        root = Context()
+        middle, told = Context(root), []
+
+        def child():
+            below = Context(middle)
+            below.add_callback(lambda: told.append(1))
+
+        together(threads, child, middle.pass_through, child, root.cancel)
+        assert told == [1, 1]
+
+
+def test_passing_through_while_children_come_and_go_leaves_nothing(threads):
+    for _ in range(ROUNDS):
+        root = Context()
+        middle = Context(root)
+        kept = Context(middle)
+        registration = kept.add_callback(print)
+
+        def come_and_go():
+            Context(middle).add_callback(print).remove()
+
+        together(threads, come_and_go, middle.pass_through, come_and_go)
+        assert not middle._callbacks
+        assert len(root._callbacks) == 1
+        registration.remove()
+        assert not root._callbacks
