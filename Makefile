@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "  %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: venv
 venv: $(VENV)/.installed-test $(VENV)/.installed-check $(VENV)/.installed-docs ## the environment for working on the project
@@ -34,6 +34,10 @@ test: $(VENV)/.installed-test ## all tests, and how much of the code they reach 
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+.PHONY: conformance
+conformance: $(VENV)/.installed-test ## pykka's own tests, on our future (CPython's run with make test)
+	$(BIN)/python tests/conformance/run_pykka.py $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed-check ## lint, format, types, layers, docs
