@@ -457,8 +457,11 @@ class Context:
         if interrupt is not None:
             interrupt.disarm()
         if exc is not None and self is not _BACKGROUND:
-            self.cancel(f"its block was left by {type(exc).__name__}")
+            self._left_by(exc)
         return interrupt
+
+    def _left_by(self, exc: BaseException) -> None:
+        self.cancel(f"its block was left by {type(exc).__name__}")
 
     def __repr__(self) -> str:
         if self.cancelled:
@@ -477,6 +480,9 @@ class _Background(Context):
 
     def cancel(self, reason: str = "") -> bool:
         raise RuntimeError("the background context cannot be cancelled; make a Context() of it")
+
+    def _left_by(self, exc: BaseException) -> None:
+        """A block of it shields what is in it from the contexts around; it goes on itself."""
 
     def add_callback(self, callback: Callable[[], object]) -> Registration:
         return Registration(self, callback)  # kept nowhere: it would never run
@@ -638,7 +644,7 @@ def current_context() -> Context:
 
 def has_current() -> bool:
     """Whether the current context is another than the background."""
-    return _CURRENT.get() is not None or of_thread.task_context is not None
+    return _CURRENT.get() not in (None, _BACKGROUND) or of_thread.task_context is not None
 
 
 def _of_task() -> Context | None:

@@ -47,7 +47,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import pykka
 
-from ion_actors.context import call_in_loop
+from ion_actors.context import background, call_in_loop, current_context
 from ion_actors.errors import Cancelled, FutureAlreadySet
 
 __all__ = ["Future", "get_all"]
@@ -163,6 +163,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         Raises:
             TimeoutError: the time was up first.
             Cancelled: it was cancelled (also a ``concurrent.futures.CancelledError``).
+            Cancelled, DeadlineExceeded: the current context ended first.
             BaseException: whatever the task raised.
         """
         if self._state is FINISHED and self._exception is None:
@@ -201,6 +202,9 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             return True
         if self._get_hook is not None:
             return self._ask_hook(timeout)
+        if (context := current_context()) is not background():
+            # Ends with the context, too: whoever waits here may no longer be wanted.
+            return context.wait(self, None if timeout is None else max(0.0, timeout))
         condition = self._condition
         with condition:
             return condition.wait_for(self.done, timeout)

@@ -6,30 +6,34 @@ can be collected, and be drained by those who are left.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import traceback
 import weakref
 from concurrent.futures._base import RUNNING
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 
+from ion_actors.errors import Cancelled, IonError, PoolClosed
 from ion_actors.futures import Future
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.report import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.task import TaskFuture, released
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ion_actors.workerpool.worker import Worker
 
-__all__ = ["Core"]
+__all__ = ["Core", "closed"]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Core:
     """The parts of one pool. The supervisor alone writes to the fields that have a default."""
 
@@ -41,19 +45,62 @@ class Core:
     state: PoolState = PoolState.RUNNING
     broken: BaseException | None = None
     forked: bool = False  # this process is a child, and the threads stayed in the parent
-    report: DrainReport | None = None  # the counts of how it ended
-    full_report: weakref.ref[DrainReport] | None = None  # with the tasks, while somebody has it
+    dropped: list[UnfinishedTask] = field(default_factory=list)  # not started, until reported
+    counts: DrainReport | None = None  # how it ended, without the tasks
+    undelivered: DrainReport | None = None  # the same with the tasks, until somebody asks
+    delivered: weakref.ref[DrainReport] | None = None  # and then as long as somebody has it
     ended: threading.Event = field(default_factory=threading.Event)
 
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
         return self.mailbox.snapshot(self.spec.size)
 
+    @property
+    def phase(self) -> PoolState:
+        """Where the pool is in its life, as its users see it: once it refuses tasks, it drains."""
+        if self.state is PoolState.RUNNING and self.mailbox.refuses:
+            return PoolState.DRAINING
+        return self.state
+
+    def ask_for_end(self, message: object) -> Future[DrainReport]:
+        """Send the supervisor a Drain or Close; accept nothing from now on. Never blocks."""
+        reply = self.ask(message)  # first: a worker that is refused work must not seem lost
+        self.mailbox.refuse(functools.partial(closed, self.spec.name))
+        return reply
+
+    def keep_report(self, report: DrainReport, *, asked_for: bool) -> None:
+        """Remember how the pool ended.
+
+        Tasks that were dropped are reported to whoever asks first, so that nothing is lost in
+        silence; after that the pool itself holds on to none of them.
+        """
+        self.counts = replace(report, cancelled=(), running=())
+        self.undelivered = None if asked_for else report
+        self.delivered = weakref.ref(report)
+        self.dropped = []
+
     def last_report(self) -> DrainReport | None:
-        """How the pool ended, with the tasks if somebody still holds that report; None if it has
-        not. (The pool itself keeps no task that has an outcome.)"""
-        full = self.full_report() if self.full_report is not None else None
-        return full or self.report
+        """How the pool ended; None if it has not."""
+        full = self.delivered() if self.delivered is not None else None
+        self.undelivered = None
+        return full or self.counts
+
+    def drop_queue(
+        self, make_error: Callable[[TaskFuture[Any]], IonError]
+    ) -> list[tuple[TaskFuture[Any], Any]]:
+        """End what is queued. Returns the tasks with their callbacks, which are to be run."""
+        dropped = self.mailbox.drop_queue(make_error)
+        self.dropped += [
+            UnfinishedTask(fn, args, kwargs or {}, TaskState.QUEUED, task._name)
+            for task, (fn, args, kwargs, _), _ in dropped
+        ]
+        return [(task, callbacks) for task, _, callbacks in dropped]
+
+    def closed_error(self, task: TaskFuture[Any]) -> Cancelled:
+        """Why a queued task will not run."""
+        name = task._task_name()
+        why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
+        return Cancelled(why, task=name)
 
     def ask(self, message: object) -> Future[DrainReport]:
         """Send the supervisor a message; the reply comes later. Never blocks."""
@@ -79,15 +126,16 @@ class Core:
         now = self.spec.context.clock.monotonic()
         for worker in list(self.workers):
             task = worker.current
-            if task is None or task._state is not RUNNING:
+            # A fenced one has ended for its submitter, but its worker is still at it.
+            if task is None or not (task._state is RUNNING or task._fenced):
                 continue
-            # Copied before the second look: once a task has ended, its call is dropped.
+            # Copied before the second look: once its worker is done with it, the call is dropped.
             unfinished = UnfinishedTask(
                 task._fn, task._args, task._kwargs or {}, TaskState.RUNNING,
-                task._task_name(), worker.name, max(0.0, now - worker.started_at),
+                task._name, worker.name, max(0.0, now - worker.started_at),
                 _stack(worker.thread),
             )  # fmt: skip
-            if task._state is RUNNING:
+            if task._fn is not released:
                 found.append((task, unfinished))
         return found
 
@@ -95,6 +143,14 @@ class Core:
         """What can be said of the end by one who cannot wait for it."""
         running = tuple(unfinished for _, unfinished in self.running())
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
+
+
+def closed(name: str) -> PoolClosed:
+    """The error of a submission that comes too late."""
+    # The wording that clients of concurrent.futures may look for.
+    return PoolClosed(
+        f"pool {name!r} is closed: cannot schedule new futures after shutdown", pool=name
+    )
 
 
 def _stack(thread: threading.Thread | None) -> str:

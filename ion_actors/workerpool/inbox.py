@@ -80,6 +80,11 @@ class ControlLane:
         self._lock = threading.RLock()
         self._closed = False
 
+    def shut(self) -> None:
+        """Close it as it is, in a forked child, where nobody will look at it."""
+        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        self._closed = True
+
     def put(self, envelope: Envelope) -> bool:
         """Add one; if the lane is closed, answer it with ActorDeadError and return False."""
         with self._lock:

@@ -198,6 +198,7 @@ class Mailbox:
         while self._waiters and len(self._queue) - self._dead < self.limit:
             waiter = self._waiters.popleft()
             waiter.over = True
+            waiter.task._begin_limit()
             self._queue.append(waiter.task)
             admitted.append(waiter)
         return admitted
@@ -245,6 +246,7 @@ class Mailbox:
         if self._waiters:  # only with a limit of 0: a rendezvous
             waiter = self._waiters.popleft()
             waiter.over = True
+            waiter.task._begin_limit()
             waiter.wake()
             return waiter.task
         return None
@@ -372,15 +374,18 @@ class Mailbox:
         self._dropped()
         return callbacks
 
-    def disown(self, make_error: Callable[[], IonError]) -> list[TaskFuture[Any]]:
+    def disown(
+        self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
+    ) -> list[TaskFuture[Any]]:
         """In a forked child: refuse everything. Returns the tasks that nobody will run here."""
         self._lock = threading.RLock()  # the old one may be held by a thread that is not here
         self._refusal = make_error
-        stranded = [*self._queue, *(waiter.task for waiter in self._waiters)]
+        stranded = [task for task in self._queue if not task.done()]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
         self._dead = 0
         self._withdrawn += len(stranded)
-        return stranded
+        self._fenced += len(running)
+        return stranded + running
 
     # -- numbers ---------------------------------------------------------------------------
 
@@ -389,6 +394,11 @@ class Mailbox:
         with self._lock:
             self._restarts += 1
             return self._restarts
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing is accepted any more."""
+        return self._refusal is not None
 
     @property
     def backlog(self) -> int:

@@ -21,7 +21,7 @@ import pykka
 from typing_extensions import Self
 
 from ion_actors._arguments import seconds
-from ion_actors.context import Context
+from ion_actors.context import Context, background
 from ion_actors.futures import Future
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
@@ -34,7 +34,7 @@ from ion_actors.workerpool.recovery import PanicRecovery
 from ion_actors.workerpool.report import DrainReport, Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
-from ion_actors.workerpool.supervisor import DropQueue, Forgotten, Supervisor, closed
+from ion_actors.workerpool.supervisor import Forgotten, Supervisor
 from ion_actors.workerpool.worker import current_worker
 
 __all__ = ["Pool"]
@@ -122,12 +122,12 @@ class Pool(Submitter, concurrent.futures.Executor):
     @property
     def state(self) -> PoolState:
         """RUNNING, DRAINING or CLOSED."""
-        return self._core.state
+        return self._core.phase
 
     @property
     def is_draining(self) -> bool:
         """Whether it accepts nothing more and has not ended yet."""
-        return self._core.state is PoolState.DRAINING
+        return self._core.phase is PoolState.DRAINING
 
     @property
     def is_closed(self) -> bool:
@@ -160,7 +160,7 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     @property
     def _shutdown(self) -> bool:
-        return self._core.state is not PoolState.RUNNING
+        return self._core.phase is not PoolState.RUNNING
 
     def __repr__(self) -> str:
         numbers = self.metrics()
@@ -226,9 +226,11 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     def _begin_shutdown(self, wait: bool, cancel_futures: bool) -> Future[DrainReport]:
         self._check_fork()
-        reply = self._core.ask(Drain(self._core.spec.drain_timeout if wait else None))
+        reply = self._core.ask_for_end(Drain(self._core.spec.drain_timeout if wait else None))
         if cancel_futures:
-            self._core.tell(DropQueue())
+            # As in the standard executors, callbacks run here: in the thread that cancels.
+            for task, callbacks in self._core.drop_queue(self._core.closed_error):
+                task._run_callbacks(callbacks)
         return reply
 
     def _patience(self, timeout: float | None) -> float | None:
@@ -240,7 +242,7 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     def _end(self, message: Drain | Close) -> DrainReport:
         self._check_fork()
-        reply = self._core.ask(message)
+        reply = self._core.ask_for_end(message)
         if self._is_own_thread():
             return self._core.interim_report()
         return self._report(reply)
@@ -248,7 +250,10 @@ class Pool(Submitter, concurrent.futures.Executor):
     def _report(self, reply: Future[DrainReport]) -> DrainReport:
         """Wait for the end and its report, and until the threads are gone."""
         try:
-            return reply.result()
+            # Not bound to the current context: the end has deadlines of its own, and is most
+            # needed when everything else has ended.
+            with background():
+                return reply.result()
         except pykka.ActorDeadError:
             return self._past_report()
         finally:
@@ -286,7 +291,7 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     async def _aend(self, message: Drain | Close) -> DrainReport:
         self._check_fork()
-        reply = self._core.ask(message)
+        reply = self._core.ask_for_end(message)
         if self._is_own_thread():
             return self._core.interim_report()
         return await self._areport(reply)
@@ -344,7 +349,7 @@ class Pool(Submitter, concurrent.futures.Executor):
     def __del__(self) -> None:
         core: Core | None = getattr(self, "_core", None)
         # `ended` first: at exit every pool has, and then the module's globals may be gone.
-        if core is None or core.ended.is_set() or core.state is not PoolState.RUNNING:
+        if core is None or core.ended.is_set() or core.phase is not PoolState.RUNNING:
             return
         # First the message, which cannot fail: a warning can be an error.
         core.tell(Forgotten())
@@ -384,5 +389,4 @@ def _acceptor(submitter: Submitter) -> Callable[[Envelope], bool]:
 
 
 def _on_context_end(core: Core) -> None:
-    core.tell(Close(core.spec.drain_timeout))  # before workers can find out and retire
-    core.mailbox.refuse(functools.partial(closed, core.spec.name))
+    core.ask_for_end(Close(core.spec.drain_timeout))

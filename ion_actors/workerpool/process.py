@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import warnings
+import weakref
 from concurrent.futures._base import FINISHED
 from typing import Any
 
@@ -27,8 +28,9 @@ __all__ = ["forked", "is_exiting", "register"]
 
 logger = logging.getLogger("ion_actors")
 
-# Every pool that has not ended. Guarded by the lock, which a fork replaces.
-_pools: dict[Core, None] = {}
+# Every pool that has not ended: its supervisor holds on to it. Guarded by the lock, which a fork
+# replaces.
+_pools: weakref.WeakSet[Core] = weakref.WeakSet()
 _lock = threading.Lock()
 _exiting = threading.Event()
 
@@ -39,9 +41,7 @@ _EXIT_MARGIN = 1.0
 def register(core: Core) -> None:
     """See to this pool at exit and in forks, until it has ended."""
     with _lock:
-        for ended in [one for one in _pools if one.state is PoolState.CLOSED]:
-            del _pools[ended]
-        _pools[core] = None
+        _pools.add(core)
 
 
 def is_exiting() -> bool:
@@ -100,17 +100,17 @@ def _after_fork_in_child() -> None:
 def _disown(core: Core) -> None:
     core.forked = True
     core.state = PoolState.CLOSED
-    error = forked(core.spec.name)
+    core.inbox.control.shut()
     running = [worker.current for worker in core.workers]
-    for future in core.mailbox.disown(lambda: forked(core.spec.name)) + running:
-        if future is not None and not future.done():
-            _fail(future, error)
+    unended = [task for task in running if task is not None and not task.done()]
+    for task in core.mailbox.disown(lambda: forked(core.spec.name), unended):
+        _fail(task, forked(core.spec.name))
     core.ended.set()
 
 
 def _fail(future: Any, error: PoolForked) -> None:
     # This is the only thread, and the future's lock may be held by one that is not here.
-    future._lock = threading.Lock()
+    future._lock = threading.RLock()
     future._built_condition = None
     future._exception = error
     future._state = FINISHED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,8 @@ class PoolSpec:
             raise TypeError(f"context must be a Context or None, not {context!r}")
         optional_callable("task_wrapper", task_wrapper)
         optional_callable("initializer", initializer)
+        if not isinstance(initargs, Iterable) or isinstance(initargs, str):
+            raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
         hooks = _checked_hooks(name, metrics, tracer)
         return cls(
             name=name,

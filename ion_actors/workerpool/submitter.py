@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import math
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -38,7 +37,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _new = object.__new__
-_allocate_lock = threading.Lock
+_allocate_lock = threading.RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
 
 
@@ -62,8 +61,11 @@ class TaskOptions:
 class Submitter:
     """The verbs that bring tasks to a pool; ``Pool`` has them, and so has ``Pool.options(...)``."""
 
-    def __init__(self, core: Core, options: TaskOptions | None = None) -> None:
+    def __init__(
+        self, core: Core, options: TaskOptions | None = None, origin: Submitter | None = None
+    ) -> None:
         self._core = core
+        self._origin = origin  # a pool is not forgotten as long as there are submitters to it
         self._options = options
         self._mailbox = core.mailbox
         self._pool_context = core.spec.context
@@ -106,7 +108,7 @@ class Submitter:
             )
             if value is not None and value is not False
         }
-        return Submitter(self._core, replace(self._options or TaskOptions(), **given))
+        return Submitter(self._core, replace(self._options or TaskOptions(), **given), self)
 
     # -- one task --------------------------------------------------------------------------
 
@@ -263,11 +265,12 @@ class Submitter:
         parent.check()
         context: Context = _new(Context)
         context._clock = self._clock
-        context._inherit((self._pool_context, parent), self._limit_from_now(options.timeout))
+        context._inherit((self._pool_context, parent), None)
         task._vars.run(make_current, context)  # type: ignore[union-attr]
         task._context = context
         task._name = options.name
-        task._limit = options.timeout
+        task._limit = seconds("timeout", options.timeout)
+        task._begin_limit()
         task._special = True
         if options.pass_context:
             task._name = options.name or describe(task._fn)
@@ -278,10 +281,6 @@ class Submitter:
     def _parent(self) -> Context:
         explicit = self._options.context if self._options is not None else None
         return current_context() if explicit is None else explicit
-
-    def _limit_from_now(self, timeout: float | None) -> float | None:
-        limit = seconds("timeout", timeout)
-        return None if limit is None else self._clock.monotonic() + limit
 
     # -- waiting for room ------------------------------------------------------------------
 
@@ -301,7 +300,8 @@ class Submitter:
             raise
         finally:
             registration.remove()
-        self._room_found(waiter)
+        if waiter.error is not None:
+            raise waiter.error
 
     async def _await_room(self, task: TaskFuture[Any]) -> None:
         loop = asyncio.get_running_loop()
@@ -320,24 +320,13 @@ class Submitter:
             raise
         finally:
             registration.remove()
-        self._room_found(waiter)
+        if waiter.error is not None:
+            raise waiter.error
 
     def _forsake(self, waiter: Waiter) -> None:
         """The submitter is interrupted: end the wait, or the task if it was admitted already."""
         if not self._mailbox.give_up(waiter, None):
             waiter.task.cancel()
-
-    def _room_found(self, waiter: Waiter) -> None:
-        task = waiter.task
-        context = task._context
-        if waiter.error is not None:
-            raise waiter.error
-        if task._limit is not None and context is not None:  # it counts from now
-            context._deadline = min(
-                self._clock.monotonic() + task._limit,
-                *(one.deadline for one in context._parents if one.deadline is not None),
-                math.inf,
-            )
 
     # -- what a special task needs once it is accepted --------------------------------------
 

@@ -18,9 +18,8 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pykka
@@ -29,25 +28,23 @@ from pykka.messages import _ActorStop
 from ion_actors.clock import Timer
 from ion_actors.errors import (
     BrokenPool,
-    Cancelled,
     ContextEnded,
     DrainTimeout,
     IonError,
-    PoolClosed,
     TaskAbandoned,
 )
 from ion_actors.futures import Future
-from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.lifecycle import Action, Life, Phase
 from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.recovery import RestartWindow
-from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask
+from ion_actors.workerpool.report import DrainReport, Panic, UnfinishedTask
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 from ion_actors.workerpool.worker import Panicked, Ready, StartFailed, Stopped, Worker
 
-__all__ = ["DropQueue", "Forgotten", "Supervisor", "Tick"]
+__all__ = ["Forgotten", "Supervisor", "Tick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +62,6 @@ class Retry:
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """The pool's face was collected, or the interpreter exits."""
-
-
-@dataclass(frozen=True, slots=True)
-class DropQueue:
-    """Cancel what is queued, as ``shutdown(cancel_futures=True)`` does."""
 
 
 class Supervisor(pykka.ThreadingActor):
@@ -93,9 +85,8 @@ class Supervisor(pykka.ThreadingActor):
         self._retries: list[Timer] = []
         self._requests: list[Request] = []  # who waits for the end
         self._began: tuple[float, PoolMetrics] | None = None  # of the drain or close
-        self._cancelled: list[UnfinishedTask] = []
         self._asked_to_stop: list[tuple[TaskFuture[Any], UnfinishedTask]] = []
-        self._abandoned: list[UnfinishedTask] = []
+        self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Request: self._on_request,
             Panicked: self._on_panicked,
@@ -105,9 +96,8 @@ class Supervisor(pykka.ThreadingActor):
             Retry: self._on_retry,
             Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
             Forgotten: lambda _: self._drain(self._spec.drain_timeout),
-            DropQueue: lambda _: self._drop_queue(self._closed_error),
             GetMetrics: lambda _: core.metrics(),
-            GetState: lambda _: core.state,
+            GetState: lambda _: core.phase,
         }
         self.actor_inbox.understood = frozenset(self._handlers)
         for index in range(core.spec.size):
@@ -245,8 +235,8 @@ class Supervisor(pykka.ThreadingActor):
     # -- the end ---------------------------------------------------------------------------
 
     def _on_request(self, request: Request) -> None:
-        if self._life.phase is Phase.CLOSED:
-            self._answer(request)
+        if self._life.phase is Phase.CLOSED:  # too late: it ends this moment
+            request.reply(self._core.last_report())
             return
         self._requests.append(request)
         if isinstance(request.message, Drain):
@@ -306,46 +296,39 @@ class Supervisor(pykka.ThreadingActor):
             worker.wake()  # those that find nothing more to do retire
 
     def _cancel_all(self) -> None:
-        self._drop_queue(self._closed_error)
+        self._drop_queue(self._core.closed_error)
         # From here on no worker takes another one, so this misses none that will be stopped.
-        self._asked_to_stop = self._core.running()
+        self._asked_to_stop = [
+            (task, unfinished) for task, unfinished in self._core.running() if not task.done()
+        ]
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
         for timer in self._retries:
             timer.cancel()
         self._retries = []
 
-    def _closed_error(self, task: TaskFuture[Any]) -> Cancelled:
-        name = task._task_name()
-        why = f"pool {self._spec.name!r} was closed before task {name!r} could start"
-        return Cancelled(why, task=name)
-
     def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:
-        dropped = self._core.mailbox.drop_queue(make_error)
-        self._cancelled.extend(
-            UnfinishedTask(fn, args, kwargs or {}, TaskState.QUEUED, task._name)
-            for task, (fn, args, kwargs, _), _ in dropped
-        )
-        run_callbacks_in_thread([(task, callbacks) for task, _, callbacks in dropped])
+        run_callbacks_in_thread(self._core.drop_queue(make_error))
 
     def _abandon(self) -> None:
         """The time is up: what still runs goes on alone."""
         ended = []
         for task, unfinished in self._core.running():
-            error = TaskAbandoned(
-                f"task {unfinished.name!r} was still running on worker {unfinished.worker} after "
-                f"{unfinished.age:.3f} s when pool {self._spec.name!r} had to end",
-                task=unfinished.name, age=unfinished.age or 0.0, stack=unfinished.stack,
-            )  # fmt: skip
-            callbacks = self._core.mailbox.fence(task, error)
-            if callbacks is None:
-                continue
-            ended.append((task, callbacks))
-            self._abandoned.append(unfinished)
+            self._abandoned[task] = unfinished
             self._log(
                 logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
                 unfinished.worker, unfinished.stack, task=unfinished.name,
             )  # fmt: skip
+            # None if it has ended for its submitter already: it overran its own time limit.
+            callbacks = self._core.mailbox.fence(task, self._abandoned_error(unfinished))
+            ended.append((task, callbacks))
         run_callbacks_in_thread(ended)
+
+    def _abandoned_error(self, task: UnfinishedTask) -> TaskAbandoned:
+        return TaskAbandoned(
+            f"task {task.name!r} was still running on worker {task.worker} after "
+            f"{task.age:.3f} s when pool {self._spec.name!r} had to end",
+            task=task.name, age=task.age or 0.0, stack=task.stack,
+        )  # fmt: skip
 
     def _finish_if_over(self) -> None:
         if self._life.phase not in (Phase.DRAINING, Phase.CANCELLING):
@@ -354,66 +337,50 @@ class Supervisor(pykka.ThreadingActor):
         if self._core.workers or (retrying and self._core.mailbox.backlog):
             return
         if self._core.mailbox.backlog:  # nobody is left to do it
-            self._drop_queue(self._closed_error)
+            self._drop_queue(self._core.closed_error)
         self._live(self._life.all_ended())
 
     def _finish(self) -> None:
         core = self._core
-        core.report, full = self._make_report()
-        core.full_report = weakref.ref(full)
+        self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
+        report = self._make_report()
+        core.keep_report(report, asked_for=bool(self._requests))
         core.state = PoolState.CLOSED
         core.ended.set()
-        for timer in self._retries:
-            timer.cancel()
-        self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
-        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, full)
+        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, report)
         requests, self._requests = self._requests, []
         for request in requests:
-            self._answer(request)
-        self._asked_to_stop = []
-        self._cancelled, self._abandoned = [], []
+            self._answer(request, report)
+        self._asked_to_stop, self._abandoned = [], {}
         self.actor_inbox.ended = True
         self.stop()
 
-    def _make_report(self) -> tuple[DrainReport, DrainReport]:
-        """The report for the record, which holds on to nothing, and the one with the tasks."""
+    def _make_report(self) -> DrainReport:
         now, after = self._clock.monotonic(), self._core.metrics()
         began, before = self._began or (now, after)
         stopped = [
             unfinished
             for task, unfinished in self._asked_to_stop
+            if task not in self._abandoned
             if task.cancelled() or isinstance(task._exception, ContextEnded)
-            if not isinstance(task._exception, TaskAbandoned)
         ]
-        counts = DrainReport(
+        return DrainReport(
             completed=after.completed - before.completed,
             failed=after.failed - before.failed,
             panicked=after.panicked - before.panicked,
-            cancelled=(),
-            running=(),
+            cancelled=(*self._core.dropped, *stopped),
+            running=tuple(self._abandoned.values()),
             elapsed=now - began,
         )
-        cancelled = (*self._cancelled, *stopped)
-        return counts, replace(counts, cancelled=cancelled, running=tuple(self._abandoned))
 
-    def _answer(self, request: Request) -> None:
-        report = self._core.last_report()
-        assert report is not None
-        drained = isinstance(request.message, Drain)
+    def _answer(self, request: Request, report: DrainReport) -> None:
         if isinstance(request.message, _ActorStop):
             request.reply(None)
-        elif drained and report.unfinished and self._life.overdue:
+        elif isinstance(request.message, Drain) and self._life.overdue and report.unfinished:
             message = f"pool {self._spec.name!r} was not drained in time: {report}"
             request.fail(DrainTimeout(message, report=report))
         else:
             request.reply(report)
-
-
-def closed(name: str) -> PoolClosed:
-    # The wording that clients of concurrent.futures may look for.
-    return PoolClosed(
-        f"pool {name!r} is closed: cannot schedule new futures after shutdown", pool=name
-    )
 
 
 def _broken(name: str, why: str, cause: BaseException | None) -> BrokenPool:

@@ -17,7 +17,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ion_actors.context import Context, Registration
-from ion_actors.errors import BrokenPool, Cancelled, IonError
+from ion_actors.errors import Cancelled, IonError
 from ion_actors.futures import Future
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.report import describe
@@ -25,7 +25,7 @@ from ion_actors.workerpool.report import describe
 if TYPE_CHECKING:
     from ion_actors.workerpool.mailbox import Mailbox
 
-__all__ = ["TaskFuture", "run_callbacks_in_thread"]
+__all__ = ["TaskFuture", "released", "run_callbacks_in_thread"]
 
 T = TypeVar("T")
 _Callbacks = list[Callable[[Any], object]] | None
@@ -94,11 +94,19 @@ class TaskFuture(Future[T]):
     def _describe(self) -> str:
         return f"task {self._task_name()!r}"
 
+    def _begin_limit(self) -> None:
+        """The task is accepted: its own time limit counts from now."""
+        context = self._context
+        if self._limit is not None and context is not None:
+            mine = context.clock.monotonic() + self._limit
+            theirs = [one.deadline for one in context._parents if one.deadline is not None]
+            context._deadline = min([mine, *theirs])
+
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 
     def _complete(self, result: T, tally: Tally) -> _Callbacks:
         """Its worker is done: it returned."""
-        self._fn = _released
+        self._fn = released
         self._args = ()
         self._kwargs = self._vars = None
         if self._context is not None:
@@ -121,7 +129,10 @@ class TaskFuture(Future[T]):
                 self._count_late(tally, outcome)
                 return None
             tally.count(outcome)
-            return self._finish(None, error)
+            callbacks = self._finish(None, error)
+        if outcome is Outcome.CANCELLED:
+            self._mark_read()  # somebody wanted this: no news for the log
+        return callbacks
 
     def _count_late(self, tally: Tally, outcome: Outcome) -> None:
         # Fenced: whoever ended it has counted it. Else a stranger called set_result() on a
@@ -140,14 +151,13 @@ class TaskFuture(Future[T]):
                 waiter.add_cancelled(self)
             return self._wake_all()
         callbacks = self._finish(None, error)
-        if isinstance(error, BrokenPool):
-            self._mark_read()  # the pool has logged it once: not again for every future
+        self._mark_read()  # whoever ended it has said so: no news for the log
         return callbacks
 
     def _release(self) -> tuple[Any, ...]:
         """Drop the call. What is returned may run finalizers when it goes: let go of it unlocked."""
         call = (self._fn, self._args, self._kwargs, self._vars)
-        self._fn = _released
+        self._fn = released
         self._args = ()
         self._kwargs = self._vars = None
         self._leave_context()
@@ -173,5 +183,6 @@ def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> 
     threading.Thread(target=run, name="ion_actors-callbacks", daemon=True).start()
 
 
-def _released(*args: Any, **kwargs: Any) -> Any:
+def released(*args: Any, **kwargs: Any) -> Any:
+    """Stands where the function of a task was."""
     raise AssertionError("a task's call was made after it had been dropped")

@@ -14,6 +14,7 @@ none of those (a bug, or an exception thrown into the thread), as this worker's 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import logging
 import threading
@@ -202,9 +203,11 @@ class Worker(pykka.ThreadingActor):
         try:
             if self._pool_context._end is not None or task._context is not None:
                 task.task_context().check()
-            if self._hooks is not None or self._wrapper is not None:
-                self._prepare(task)
-            if task._kwargs is None:
+            if self._hooks is not None:
+                self._announce(task)
+            if self._wrapper is not None:
+                value = task._vars.run(_wrap, self._wrapper, task._fn, task._args, task._kwargs)
+            elif task._kwargs is None:
                 value = task._vars.run(task._fn, *task._args)
             else:
                 value = task._vars.run(task._fn, *task._args, **task._kwargs)
@@ -216,6 +219,7 @@ class Worker(pykka.ThreadingActor):
             if self._hooks is not None:
                 self._observe(task, Outcome.COMPLETED, None)
             if callbacks := task._complete(value, self.tally):
+                self.current = None  # they are not the task: its context is not theirs
                 task._run_callbacks(callbacks)
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
@@ -231,8 +235,9 @@ class Worker(pykka.ThreadingActor):
                 shown = self._panicked(task, error)
             task._keep_name()
             task._release()
-            if callbacks := task._fail(shown, self.tally, outcome):
-                task._run_callbacks(callbacks)
+            callbacks = task._fail(shown, self.tally, outcome)
+            self.current = None
+            task._run_callbacks(callbacks)
         finally:
             task = error = shown = None  # type: ignore[assignment]
         if self._done:
@@ -244,6 +249,7 @@ class Worker(pykka.ThreadingActor):
         """What an exception means for its task, and what the task's future shows of it."""
         context = task.task_context()
         if isinstance(error, ContextEnded) and context.cancelled:
+            error.task = error.task or task._task_name()
             return Outcome.CANCELLED, error
         if isinstance(error, asyncio.CancelledError):
             why = Cancelled("the coroutine was cancelled", task=task._task_name())
@@ -251,7 +257,7 @@ class Worker(pykka.ThreadingActor):
             ended.__cause__ = error
             return Outcome.CANCELLED, ended
         try:
-            panic = self._spec.recovery.calls_it_panic(error)
+            panic = task._vars.run(self._spec.recovery.calls_it_panic, error)
         except BaseException as fault:
             self._spec.log(logging.ERROR, "is_panic failed on %r", error, error=fault)
             panic = False
@@ -264,7 +270,7 @@ class Worker(pykka.ThreadingActor):
             if panic is not None:
                 self._tell_handler(panic)
             shown = TaskPanicked(
-                f"task {name!r} panicked with {error!r}, its worker {self.name} was replaced",
+                f"task {name!r} panicked with {error!r} and took its worker {self.name} down",
                 task=name,
                 worker=self.name,
             )
@@ -285,8 +291,9 @@ class Worker(pykka.ThreadingActor):
 
     def _tell_handler(self, panic: Panic) -> None:
         if self._spec.recovery.handler is not None:
+            of_thread.task_context = None  # it is not the task: its context is not its own
             try:
-                self._spec.recovery.handler(panic)
+                contextvars.Context().run(self._spec.recovery.handler, panic)
             except BaseException as error:
                 self._spec.log(logging.ERROR, "the panic handler failed", error=error)
 
@@ -302,17 +309,13 @@ class Worker(pykka.ThreadingActor):
 
     # -- with hooks ------------------------------------------------------------------------
 
-    def _prepare(self, task: TaskFuture[Any]) -> None:
-        """Wrap the task and tell the hooks that it begins."""
-        name = task._task_name()
-        if self._wrapper is not None:
-            call = functools.partial(task._fn, *task._args, **(task._kwargs or {}))
-            task._name, task._args, task._kwargs = name, (self._wrapper, call), None
-            task._fn = _call_wrapped
-        if self._hooks is not None and task._vars is not None:
+    def _announce(self, task: TaskFuture[Any]) -> None:
+        """Tell the hooks that a task begins."""
+        hooks, variables = self._hooks, task._vars
+        if hooks is not None and variables is not None:
             waited = max(0.0, self.started_at - task._accepted_at)
-            self._hooks.started(self._mailbox.backlog, waited)
-            task._span = task._vars.run(self._hooks.span, name, self.name, waited)
+            variables.run(hooks.started, self._mailbox.backlog, waited)
+            task._span = variables.run(hooks.span, task._task_name(), self.name, waited)
 
     def _observe(
         self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
@@ -321,11 +324,14 @@ class Worker(pykka.ThreadingActor):
         hooks, span, variables = self._hooks, task._span, task._vars
         if hooks is None or task._fenced:
             return
-        hooks.ended(outcome.status, self._now() - self.started_at)
-        if span is not None and variables is not None:
-            task._span = None
-            variables.run(hooks.finish, span, error)
+        if variables is not None:
+            variables.run(hooks.ended, outcome.status, self._now() - self.started_at)
+            if span is not None:
+                task._span = None
+                variables.run(hooks.finish, span, error)
 
 
-def _call_wrapped(wrapper: TaskWrapper, task: Callable[[], Any]) -> Any:
-    return wrapper(task)()
+def _wrap(
+    wrapper: TaskWrapper, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> Any:
+    return wrapper(functools.partial(fn, *args, **(kwargs or {})))()
