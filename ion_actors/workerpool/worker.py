@@ -27,7 +27,7 @@ from typing import Any
 import pykka
 
 from ion_actors.backends.thread import ThreadBackend
-from ion_actors.context import Context, of_thread
+from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.inbox import Envelope, Run, SupervisorInbox, WorkerInbox
@@ -283,7 +283,8 @@ class Worker(pykka.ThreadingActor):
         reply: Future[Panic] = Future()
         self._boss.put(Envelope(message, reply))
         try:
-            return reply.result(_WORD_TIMEOUT)
+            with background():  # the task's context may have ended
+                return reply.result(_WORD_TIMEOUT)
         except BaseException as error:
             # Without its word: the pool has ended meanwhile.
             self._spec.log(logging.DEBUG, "no word from the supervisor", error=error)

@@ -1,0 +1,224 @@
+"""map, map_unordered and amap: order, laziness, cancellation, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from ion_actors import Cancelled, Pool, TaskPanicked
+
+from .helpers import PATIENCE, Gate, busy
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def counting(pulled: list[int]) -> Iterator[int]:
+    for number in itertools.count():
+        pulled.append(number)
+        yield number
+
+
+def fails_at(bad: int) -> object:
+    def call(x: int) -> int:
+        if x == bad:
+            raise ZeroDivisionError(x)
+        return x
+
+    return call
+
+
+@pytest.mark.parametrize("chunksize", [1, 3, 100])
+def test_map_keeps_the_order(chunksize: int) -> None:
+    with Pool(4, 5) as pool:
+        assert list(pool.map(double, range(200), chunksize=chunksize)) == list(range(0, 400, 2))
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_the_shortest_iterable_ends_it(chunksize: int) -> None:
+    with Pool(2) as pool:
+        assert list(pool.map(pow, [2, 3, 4], [2, 3], chunksize=chunksize)) == [4, 27]
+        assert list(pool.map(double, [], chunksize=chunksize)) == []
+
+
+@pytest.mark.parametrize("verb", ["map", "map_unordered"])
+@pytest.mark.parametrize("chunksize", [1, 7])
+def test_an_endless_input_is_pulled_as_the_results_are(verb: str, chunksize: int) -> None:
+    pulled: list[int] = []
+    with Pool(2) as pool:
+        results = getattr(pool, verb)(
+            double, counting(pulled), chunksize=chunksize, buffersize=10
+        )
+        taken = list(itertools.islice(results, 50))
+        results.close()
+        assert len(set(taken)) == 50
+        assert len(pulled) <= 50 + 11 * chunksize
+
+
+def test_map_begins_before_anybody_iterates() -> None:
+    with Pool(2) as pool:
+        seen: list[int] = []
+        done = threading.Event()
+        pool.map(lambda x: (seen.append(x), x == 9 and done.set()), range(10))
+        assert done.wait(PATIENCE)
+
+
+def test_leaving_a_map_cancels_the_rest() -> None:
+    with Pool(1) as pool:
+        with busy(pool) as gate:
+            results = pool.map(double, range(20))
+            gate.open()
+            assert next(iter(results)) == 0
+        with busy(pool):
+            results = pool.map(double, range(20))
+            queued = pool.metrics().queued
+            results.close()  # type: ignore[attr-defined]  # never begun: what it has goes on
+            assert pool.metrics().queued == queued
+            begun = pool.map(lambda x: x, counting([]), buffersize=5)
+            del begun
+
+
+def test_an_error_comes_in_its_place_and_cancels_the_rest() -> None:
+    pulled: list[int] = []
+    with Pool(1) as pool:
+        results = pool.map(fails_at(3), counting(pulled), buffersize=4)  # type: ignore[arg-type]
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+        with pytest.raises(StopIteration):
+            next(results)
+    assert pool.metrics().queued == 0
+
+
+def test_an_error_in_a_chunk_does_not_swallow_what_came_before_it() -> None:
+    with Pool(1) as pool:
+        results = pool.map(fails_at(4), range(9), chunksize=3)  # type: ignore[arg-type]
+        assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+        assert pool.metrics().failed == 1
+
+
+def test_a_panic_in_a_map_is_a_panic() -> None:
+    def exits(x: int) -> int:
+        raise SystemExit(x)
+
+    with Pool(1) as pool, pytest.raises(TaskPanicked, match="exits"):
+        list(pool.map(exits, [1], chunksize=2))
+
+
+def test_an_input_that_raises_cancels_what_is_under_way() -> None:
+    def broken() -> Iterator[int]:
+        yield from range(3)
+        raise LookupError
+
+    with Pool(1) as pool:
+        with busy(pool), pytest.raises(LookupError):
+            pool.map(double, broken())
+        assert pool.metrics().cancelled == 3
+
+
+@pytest.mark.parametrize("verb", ["map", "map_unordered"])
+def test_the_time_for_a_map_can_be_up(verb: str) -> None:
+    with Pool(1) as pool, busy(pool):
+        results = getattr(pool, verb)(double, range(3), timeout=0)
+        with pytest.raises(TimeoutError):
+            next(results)
+        assert pool.metrics().queued == 0  # the rest is cancelled
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"chunksize": 0}, "chunksize must be at least 1, not 0"),
+        ({"buffersize": 0}, "buffersize must be at least 1, not 0"),
+        ({"buffersize": 2.5}, "buffersize must be a whole number, not 2.5"),
+        ({"timeout": -1}, "timeout must be"),
+    ],
+)
+def test_a_senseless_argument_of_map_is_named(arguments: dict[str, object], words: str) -> None:
+    with Pool(1) as pool, pytest.raises((TypeError, ValueError), match=words):
+        pool.map(double, [1], **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("chunksize", [1, 5])
+def test_map_unordered_gives_what_is_done_first(chunksize: int) -> None:
+    gate = Gate()
+
+    def call(x: int) -> int:
+        if x == 0:
+            gate()
+        return x
+
+    with Pool(2) as pool:
+        results = pool.map_unordered(call, range(20), chunksize=chunksize)
+        first = [next(results) for _ in range(20 - chunksize)]
+        assert sorted(first) == list(range(chunksize, 20))
+        gate.open()
+        assert sorted(results) == list(range(chunksize))
+
+
+def test_map_does_not_hold_on_to_what_it_gave() -> None:
+    class Thing:
+        pass
+
+    with Pool(1) as pool:
+        for chunksize in (1, 4):
+            for thing in pool.map(lambda _: Thing(), range(12), chunksize=chunksize):
+                seen = weakref.ref(thing)
+                del thing
+                assert seen() is None
+
+
+def test_cancelled_futures_of_a_map_are_not_lost() -> None:
+    pool = Pool(1)
+    with busy(pool):
+        results = pool.map(double, range(3))
+        pool.shutdown(wait=False, cancel_futures=True)
+    with pytest.raises(Cancelled):
+        next(results)
+    pool.drain()
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_amap_keeps_the_order_and_takes_both_kinds_of_input(chunksize: int) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+            await asyncio.sleep(0)
+
+    async def main(pool: Pool) -> list[int]:
+        found = [x async for x in pool.amap(pow, numbers(), [2] * 8, chunksize=chunksize)]
+        found += [x async for x in pool.amap(double, itertools.islice([1, 2], 2))]
+        return found
+
+    with Pool(2, 3) as pool:
+        assert asyncio.run(main(pool)) == [0, 1, 4, 9, 16, 25, 36, 49, 2, 4]
+
+
+def test_amap_is_lazy_cancels_the_rest_and_raises_in_place() -> None:
+    pulled: list[int] = []
+
+    async def main(pool: Pool) -> list[int]:
+        found = []
+        with pytest.raises(ZeroDivisionError):
+            async for x in pool.amap(fails_at(5), counting(pulled), buffersize=3):  # type: ignore[arg-type]
+                found.append(x)
+        with pytest.raises(TimeoutError):
+            async for _ in pool.amap(
+                lambda _: gate(), [1], timeout=0.01
+            ):
+                raise AssertionError("nothing comes through the gate")
+        return found
+
+    gate = Gate()
+    with Pool(1) as pool:
+        assert asyncio.run(main(pool)) == [0, 1, 2, 3, 4]
+        assert len(pulled) <= 9
+        gate.open()
