@@ -247,17 +247,14 @@ def test_drain_of_an_idle_pool_takes_no_time_at_all(
 
 
 def test_drain_after_close_with_a_queue_ends(
-    occupy: Occupy,
-    gate: threading.Event,
-    draining: Callable[[Pool], None],
-    threads: ThreadPoolExecutor,
+    occupy: Occupy, gate: threading.Event, threads: ThreadPoolExecutor
 ) -> None:
     """ion: never."""
     pool = Pool(1)
     occupy(pool)
     queued = [pool.submit(print) for _ in range(100)]
     closed = threads.submit(pool.close)
-    draining(pool)
+    assert not concurrent.futures.wait(queued, PATIENCE).not_done
     during = threads.submit(pool.drain)
     gate.set()
     after = threads.submit(lambda: (closed.result(), pool.drain())[1])
