@@ -1,0 +1,98 @@
+"""Programs in processes of their own: what happens at their end cannot be tested in this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+#: Seconds after which a program hangs. The pools' own default deadline, 30 s, must not help it.
+PATIENCE = 25.0
+
+ROOT = Path(__file__).parents[2]
+
+_PRELUDE = """
+import os, signal, sys, threading, time, warnings
+from ion_actors import *
+
+def say(*words):
+    print(*words, flush=True)
+
+def main_thread_is_in(name):
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    while frame is not None:
+        if frame.f_code.co_name == name:
+            return True
+        frame = frame.f_back
+    return False
+
+def when_main_thread_is_in(name, call):
+    \"\"\"Have call() made as soon as the main thread is in a function of that name.\"\"\"
+    def watch():
+        while not main_thread_is_in(name):
+            time.sleep(0.001)
+        call()
+    threading.Thread(target=watch, daemon=True).start()
+"""
+
+
+class Program:
+    """A running program."""
+
+    def __init__(self, source: str, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *options, "-c", _PRELUDE + textwrap.dedent(source)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
+        )
+
+    def await_line(self, line: str) -> None:
+        """Read on until it says so."""
+        assert self.process.stdout is not None
+        assert line in iter(lambda: self.process.stdout.readline().rstrip(), ""), self.end()  # type: ignore[union-attr]
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, list[str], str]:
+        """Wait for its end: the exit code, the lines that it said, what it complained of."""
+        try:
+            out, err = self.process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
+            out, err = self.process.communicate(timeout=5)
+            pytest.fail(f"the program hangs\n{out}\n{err}")
+        return self.process.returncode, out.splitlines(), err
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Program]]:
+    """Starts programs, and ends them with the test."""
+    started: list[Program] = []
+
+    def start(source: str, *options: str) -> Program:
+        started.append(Program(source, *options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        for pipe in (one.process.stdout, one.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@pytest.fixture
+def run(start: Callable[..., Program]) -> Callable[..., tuple[int, list[str], str]]:
+    """Runs a program to its end."""
+    return lambda source, *options: start(source, *options).end()
