@@ -308,7 +308,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         """pykka's :meth:`set_result`."""
         self.set_result(cast(T, value))
 
-    def set_exception(
+    def set_exception(  # type: ignore[override]  # the two bases name its argument differently
         self,
         exception: BaseException | _ExcInfo | None = None,
         *,
@@ -459,13 +459,13 @@ def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None)
 def _derive(sources: list[Future[Any]], compute: Callable[..., M]) -> Future[M]:
     """A plain future that ``compute(*values)`` settles as soon as all sources are done."""
     derived: Future[M] = Future()
-    derivation = _Derivation(sources, compute, derived)
     if any(source._get_hook is not None for source in sources):
         # Nobody but a caller settles such a source, so the derived one asks in its turn.
-        derived.set_get_hook(derivation.ask)
+        derived.set_get_hook(functools.partial(_ask_all, compute, sources))
         return derived
-    for source in sources:
-        source.add_done_callback(derivation.one_is_done)
+    derivation = _Derivation(len(sources), compute, derived)
+    for place, source in enumerate(sources):
+        source.add_done_callback(functools.partial(derivation.one_is_done, place))
     return derived
 
 
@@ -474,54 +474,64 @@ class _Derivation:
 
     An exception holds the frames that it passed through. None of them may hold a future that holds
     the exception, or both would wait for the garbage collector: so frames refer to this object,
-    which lets go of the futures when it is done.
+    which lets go of the futures when it is done. Nor does it hold a source that is pending, since
+    that holds this object.
     """
 
-    __slots__ = ("_compute", "_derived", "_lock", "_missing", "_sources")
+    __slots__ = ("_compute", "_derived", "_done", "_lock", "_missing")
 
-    def __init__(
-        self, sources: list[Future[Any]], compute: Callable[..., Any], derived: Future[Any]
-    ) -> None:
-        self._sources = sources
+    def __init__(self, count: int, compute: Callable[..., Any], derived: Future[Any]) -> None:
         self._compute = compute
         self._derived = derived
-        self._missing = len(sources)
-        self._lock = threading.Lock()  # guards `missing`
+        self._done: list[Any] = [None] * count  # the sources, as far as they are
+        self._missing = count
+        self._lock = threading.Lock()  # guards both
 
-    def one_is_done(self, _: object) -> None:
+    def one_is_done(self, place: int, source: Future[Any]) -> None:
         """To be called once for each source."""
         with self._lock:
+            self._done[place] = source
             self._missing -= 1
             if self._missing:
                 return
-        derived, sources = self._derived, self._sources
-        del self._derived, self._sources
+        derived, sources = self._derived, self._done
+        del self._derived, self._done
+        if not derived.set_running_or_notify_cancel():
+            return
+        for source in sources:
+            # Passed on and not raised: whoever is up the stack may hold the source.
+            if source._state == FINISHED and (error := source.exception()) is not None:
+                derived.set_exception(error)
+                return
+        compute = functools.partial(_call_with_values, self._compute, sources)
+        del source, sources
         try:
-            if derived.set_running_or_notify_cancel():
-                derived._settle_by(functools.partial(self._value, sources))
+            derived._settle_by(compute)
         finally:
-            del derived, sources
+            del derived, compute
 
-    def ask(self, timeout: float | None) -> Any:
-        """As a get hook: wait for the sources."""
-        source = None
-        try:
-            for source in self._sources:
-                if not source._wait(timeout):
-                    raise pykka.Timeout(f"{timeout} seconds")
-            return self._value(self._sources)
-        finally:
-            del self, source
 
-    def _value(self, sources: list[Future[Any]]) -> Any:
-        values = []
-        source = None
-        try:
-            for source in sources:
-                values.append(source._outcome())
-            return self._compute(*values)
-        finally:
-            del self, sources, source, values
+def _ask_all(compute: Callable[..., M], sources: list[Future[Any]], timeout: float | None) -> M:
+    """As a get hook: wait for the sources, then call."""
+    source = None
+    try:
+        for source in sources:
+            if not source._wait(timeout):
+                raise pykka.Timeout(f"{timeout} seconds")
+        return _call_with_values(compute, sources)
+    finally:
+        del sources, source
+
+
+def _call_with_values(compute: Callable[..., M], sources: list[Future[Any]]) -> M:
+    values = []
+    source = None
+    try:
+        for source in sources:
+            values.append(source._outcome())
+        return compute(*values)
+    finally:
+        del sources, source, values
 
 
 def _settling(future: pykka.Future[Any]) -> Future[Any]:

@@ -1,0 +1,1 @@
+"""Where a worker runs its task: so far, in its own thread."""

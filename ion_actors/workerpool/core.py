@@ -15,7 +15,6 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-
 from ion_actors.errors import Cancelled, IonError, PoolClosed
 from ion_actors.futures import Future
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
@@ -117,8 +116,6 @@ class Core:
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join(patience)
-
-
 
     def running(self) -> list[tuple[TaskFuture[Any], UnfinishedTask]]:
         """The tasks that run now, and what a report would say of each."""

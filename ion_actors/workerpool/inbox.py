@@ -14,10 +14,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pykka
+from pykka._envelope import Envelope  # private, as is the next; the tests watch over both
 from pykka.messages import _ActorStop
 
 from ion_actors.workerpool.mailbox import PARKED, RETIRE
 from ion_actors.workerpool.messages import Close, Drain
+from ion_actors.workerpool.task import TaskFuture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,28 +29,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ion_actors")
 
-__all__ = ["RUN", "ControlLane", "Envelope", "Request", "Run",
+__all__ = [
+    "RUN",
+    "ControlLane",
+    "Envelope",
+    "Request",
+    "Run",
     "SupervisorInbox",
     "WorkerInbox",
     "refuse",
 ]
 
 
-class Envelope:
-    """What pykka's loop expects of an inbox: a message, and the future for the reply, if any."""
-
-    __slots__ = ("message", "reply_to")
-
-    def __init__(self, message: Any, reply_to: pykka.Future[Any] | None = None) -> None:
-        self.message = message
-        self.reply_to = reply_to
-
-
 class Run:
     """Tells a worker to look at its slot."""
 
 
-RUN: Envelope = Envelope(Run())
+RUN: Envelope[Any] = Envelope(Run())
 
 
 class Request:
@@ -75,7 +72,7 @@ class ControlLane:
     """An unbounded queue of envelopes that can be closed."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
         # Guards the order of put and close. Reentrant: a finalizer may put while a put is going on.
         self._lock = threading.RLock()
         self._closed = False
@@ -85,7 +82,7 @@ class ControlLane:
         self._lock = threading.RLock()  # the old one may be held by a thread that is not here
         self._closed = True
 
-    def put(self, envelope: Envelope) -> bool:
+    def put(self, envelope: Envelope[Any]) -> bool:
         """Add one; if the lane is closed, answer it with ActorDeadError and return False."""
         with self._lock:
             if not self._closed:
@@ -94,11 +91,11 @@ class ControlLane:
         _too_late(envelope)
         return False
 
-    def get(self) -> Envelope:
+    def get(self) -> Envelope[Any]:
         """Block until there is one."""
         return self._queue.get()
 
-    def get_nowait(self) -> Envelope | None:
+    def get_nowait(self) -> Envelope[Any] | None:
         """The next one, or None."""
         try:
             return self._queue.get_nowait()
@@ -118,7 +115,7 @@ class ControlLane:
         return True
 
 
-def _too_late(envelope: Envelope) -> None:
+def _too_late(envelope: Envelope[Any]) -> None:
     dead = pykka.ActorDeadError("the actor had stopped before the message came")
     if isinstance(envelope.message, Request):
         envelope.message.fail(dead)
@@ -135,11 +132,11 @@ class SupervisorInbox:
 
     def __init__(self) -> None:
         self.control = ControlLane()
-        self.accept: Callable[[Envelope], bool] | None = None  # takes the task messages
+        self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
         self.understood: frozenset[type] = frozenset()  # by the supervisor
         self.ended = False  # the pool has: let pykka's stop through
 
-    def put(self, envelope: Envelope) -> None:
+    def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
         kind = type(envelope.message)
         if kind in (Drain, Close) or (kind is _ActorStop and not self.ended):
@@ -153,7 +150,7 @@ class SupervisorInbox:
             return
         self.control.put(envelope)
 
-    def get(self) -> Envelope:
+    def get(self) -> Envelope[Any]:
         """Called by pykka's loop."""
         return self.control.get()
 
@@ -162,7 +159,7 @@ class SupervisorInbox:
         return self.control.empty()
 
 
-def refuse(envelope: Envelope, error: Exception) -> None:
+def refuse(envelope: Envelope[Any], error: Exception) -> None:
     """Answer with an error; raise it in the sender, if nobody asked."""
     if envelope.reply_to is None:
         raise error
@@ -195,14 +192,14 @@ class WorkerInbox:
         except RuntimeError:
             return  # it has been woken and has not looked yet
 
-    def put(self, envelope: Envelope) -> None:
+    def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
         assert self._worker is not None
         assert self.mailbox is not None
         if self.control.put(envelope):
             self.mailbox.interrupt(self._worker)
 
-    def get(self) -> Envelope:
+    def get(self) -> Envelope[Any]:
         """Called by pykka's loop: the next thing to do, sooner or later."""
         try:
             return self._get()
@@ -211,7 +208,7 @@ class WorkerInbox:
             logger.exception("a worker was interrupted while it waited, and stops")
             return Envelope(_ActorStop())
 
-    def _get(self) -> Envelope:
+    def _get(self) -> Envelope[Any]:
         worker, mailbox = self._worker, self.mailbox
         assert worker is not None
         assert mailbox is not None
@@ -229,17 +226,17 @@ class WorkerInbox:
             elif (envelope := self._ask(worker, mailbox)) is not None:
                 return envelope
 
-    def _ask(self, worker: Worker, mailbox: Mailbox) -> Envelope | None:
+    def _ask(self, worker: Worker, mailbox: Mailbox) -> Envelope[Any] | None:
         found = mailbox.take(worker)
         if found is PARKED:
             self.parked = True
         elif found is RETIRE:
             return Envelope(_ActorStop())
-        elif found is not None:
+        elif isinstance(found, TaskFuture):
             worker.slot = found
         return None
 
-    def _next_control(self) -> Envelope | None:
+    def _next_control(self) -> Envelope[Any] | None:
         worker = self._worker
         assert worker is not None
         worker.has_control = False  # first: what is put from here on sets it again

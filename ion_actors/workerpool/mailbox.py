@@ -303,9 +303,7 @@ class Mailbox:
 
     # -- ending tasks ----------------------------------------------------------------------
 
-    def withdraw(
-        self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False
-    ) -> bool:
+    def withdraw(self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False) -> bool:
         """End a task that is still queued, with that error. Returns whether it was.
 
         Its callbacks run here or, if this thread must not be kept, elsewhere.
@@ -407,7 +405,7 @@ class Mailbox:
             return len(self._queue) - self._dead
 
     def snapshot(self, size: int) -> PoolMetrics:
-        """The numbers of this moment; see :mod:`ion_actors.workerpool.metrics` for why they add up."""
+        """The numbers of this moment. Why they add up: :mod:`ion_actors.workerpool.metrics`."""
         with self._lock:
             total = Tally()
             total.add(self._past)

@@ -121,7 +121,7 @@ async def _asubmit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
 
 
 def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
-    rows = zip(*plan.iterables)  # type: ignore[arg-type]  # noqa: B905  # as map() does
+    rows = zip(*plan.iterables)  # noqa: B905  # as map() does
     while chunk := list(itertools.islice(rows, plan.chunksize)):
         yield chunk
 

@@ -85,7 +85,7 @@ class PoolMetrics:
     size: int  #: workers
     queue_size: int  #: tasks that may wait
     queued: int  #: waiting now
-    running: int  #: handed to a worker and not ended
+    running: int  #: handed to a worker and not ended; while a panic is handled, that task, too
     submitted: int  #: accepted since the pool began
     completed: int  #: returned
     failed: int  #: raised an ``Exception``

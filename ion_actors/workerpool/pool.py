@@ -15,10 +15,9 @@ import threading
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pykka
-from typing_extensions import Self
 
 from ion_actors._arguments import seconds
 from ion_actors.context import Context, background
@@ -269,7 +268,7 @@ class Pool(Submitter, concurrent.futures.Executor):
     def _is_own_thread(self) -> bool:
         """Whether waiting for the pool's end here would be waiting for oneself."""
         worker = current_worker()
-        if worker is not None and worker.actor_inbox.mailbox is self._mailbox:
+        if worker is not None and worker.inbox.mailbox is self._mailbox:
             return True
         return threading.current_thread() in self._core.threads[:1]
 
@@ -362,13 +361,13 @@ class Pool(Submitter, concurrent.futures.Executor):
         )
 
 
-def _acceptor(submitter: Submitter) -> Callable[[Envelope], bool]:
+def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
     """What takes the task messages out of the supervisor's mail, in their senders' threads.
 
     It must not refer to the pool's face, which can be forgotten.
     """
 
-    def accept(envelope: Envelope) -> bool:
+    def accept(envelope: Envelope[Any]) -> bool:
         message = envelope.message
         if not isinstance(message, Submit):
             return False

@@ -1,8 +1,8 @@
 """Pools and the life of their process: interpreter exit and ``os.fork``.
 
-At exit, accepted work is finished as far as each pool's ``drain_timeout`` allows. This has to happen
-before Python joins its threads and forgets its modules, hence ``threading._register_atexit``, which
-``concurrent.futures`` uses, too; where it is missing, ``atexit`` does for daemon threads.
+At exit, accepted work is finished as far as each pool's ``drain_timeout`` allows. This has to
+happen before Python joins its threads and forgets its modules, hence ``threading._register_atexit``
+which ``concurrent.futures`` uses, too; where it is missing, ``atexit`` does for daemon threads.
 
 In a forked child the pools' threads do not exist, and their locks may be held by nobody. There,
 every pool is marked, and every future of its unfinished tasks fails with ``PoolForked``.
@@ -28,10 +28,28 @@ __all__ = ["forked", "is_exiting", "register"]
 
 logger = logging.getLogger("ion_actors")
 
-# Every pool that has not ended: its supervisor holds on to it. Guarded by the lock, which a fork
-# replaces.
-_pools: weakref.WeakSet[Core] = weakref.WeakSet()
-_lock = threading.Lock()
+
+class _Pools:
+    """Every pool that has not ended. Weakly: a pool's supervisor is what holds on to it."""
+
+    def __init__(self) -> None:
+        self._cores: weakref.WeakSet[Core] = weakref.WeakSet()
+        self._lock = threading.Lock()  # guards the set
+
+    def add(self, core: Core) -> None:
+        with self._lock:
+            self._cores.add(core)
+
+    def unended(self) -> list[Core]:
+        with self._lock:
+            return [core for core in self._cores if core.state is not PoolState.CLOSED]
+
+    def renew_lock(self) -> None:
+        """In a forked child: the old one may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+
+
+_pools = _Pools()
 _exiting = threading.Event()
 
 # The drain decides when it is over; this is for a supervisor that does not answer.
@@ -40,8 +58,7 @@ _EXIT_MARGIN = 1.0
 
 def register(core: Core) -> None:
     """See to this pool at exit and in forks, until it has ended."""
-    with _lock:
-        _pools.add(core)
+    _pools.add(core)
 
 
 def is_exiting() -> bool:
@@ -60,8 +77,7 @@ def forked(name: str) -> PoolForked:
 
 def _at_exit() -> None:
     _exiting.set()
-    with _lock:
-        unfinished = [core for core in _pools if core.state is not PoolState.CLOSED]
+    unfinished = _pools.unended()
     for core in unfinished:
         if core.state is PoolState.RUNNING:
             _warn(core)
@@ -88,13 +104,9 @@ def _await_end(core: Core) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-    pools = list(_pools)
-    _pools.clear()
-    for core in pools:
-        if core.state is not PoolState.CLOSED:
-            _disown(core)
+    _pools.renew_lock()
+    for core in _pools.unended():
+        _disown(core)
 
 
 def _disown(core: Core) -> None:

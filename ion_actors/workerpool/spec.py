@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,7 @@ class PoolSpec:
             raise TypeError(f"context must be a Context or None, not {context!r}")
         optional_callable("task_wrapper", task_wrapper)
         optional_callable("initializer", initializer)
-        if not isinstance(initargs, Iterable) or isinstance(initargs, str):
-            raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
+        _check_initargs(initargs)
         hooks = _checked_hooks(name, metrics, tracer)
         return cls(
             name=name,
@@ -107,11 +107,16 @@ class PoolSpec:
 
 def available_cpus() -> int:
     """How many CPUs this process may use."""
-    if hasattr(os, "process_cpu_count"):
+    if sys.version_info >= (3, 13):
         return os.process_cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
+
+
+def _check_initargs(initargs: object) -> None:
+    if isinstance(initargs, str) or not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
 
 
 def _checked_hooks(name: str, metrics: object, tracer: object) -> Hooks | None:

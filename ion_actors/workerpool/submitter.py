@@ -11,7 +11,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ion_actors._arguments import seconds
@@ -98,17 +98,14 @@ class Submitter:
         Raises:
             TypeError, ValueError: an argument makes no sense.
         """
-        given = {
-            key: value
-            for key, value in (
-                ("context", context),
-                ("timeout", timeout),
-                ("name", name),
-                ("pass_context", pass_context),
-            )
-            if value is not None and value is not False
-        }
-        return Submitter(self._core, replace(self._options or TaskOptions(), **given), self)
+        old = self._options or TaskOptions()
+        merged = TaskOptions(
+            context=old.context if context is None else context,
+            timeout=old.timeout if timeout is None else timeout,
+            name=old.name if name is None else name,
+            pass_context=old.pass_context or pass_context,
+        )
+        return Submitter(self._core, merged, self)
 
     # -- one task --------------------------------------------------------------------------
 
@@ -266,7 +263,7 @@ class Submitter:
         context: Context = _new(Context)
         context._clock = self._clock
         context._inherit((self._pool_context, parent), None)
-        task._vars.run(make_current, context)  # type: ignore[union-attr]
+        task._vars.run(make_current, context)
         task._context = context
         task._name = options.name
         task._limit = seconds("timeout", options.timeout)
@@ -290,9 +287,7 @@ class Submitter:
         if self._mailbox.offer(task, waiter):
             return
         context = self._parent()
-        registration = context.add_callback(
-            lambda: self._mailbox.give_up(waiter, context._error())
-        )
+        registration = context.add_callback(lambda: self._mailbox.give_up(waiter, context._error()))
         try:
             signal.wait(self._clock, None)
         except BaseException:  # Ctrl-C: the caller will never have the future
@@ -310,9 +305,7 @@ class Submitter:
         if self._mailbox.offer(task, waiter):
             return
         context = self._parent()
-        registration = context.add_callback(
-            lambda: self._mailbox.give_up(waiter, context._error())
-        )
+        registration = context.add_callback(lambda: self._mailbox.give_up(waiter, context._error()))
         try:
             await over.wait()
         except BaseException:

@@ -1,8 +1,8 @@
 """The supervisor: the actor that owns a pool's mailbox and its workers.
 
-Everything about life and death is a message to it; it keeps no lock and never blocks. The decisions
-are pure (:mod:`~ion_actors.workerpool.lifecycle`, :mod:`~ion_actors.workerpool.recovery`); here they
-are carried out::
+Everything about life and death is a message to it; it keeps no lock and never blocks. The
+decisions are pure (:mod:`~ion_actors.workerpool.lifecycle` and
+:mod:`~ion_actors.workerpool.recovery`); here they are carried out::
 
     Panicked ─▶ RestartWindow ─▶ replace the worker │ break the pool
     StartFailed ─▶ Backoff ─▶ try again later │ break the pool
@@ -20,7 +20,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pykka
 from pykka.messages import _ActorStop
@@ -69,11 +69,9 @@ class Supervisor(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    actor_inbox: SupervisorInbox
-
     def __init__(self, core: Core) -> None:
         super().__init__()
-        core.inbox = self.actor_inbox
+        self._inbox = core.inbox = cast("SupervisorInbox", self.actor_inbox)
         self._core = core
         self._spec = core.spec
         self._clock = core.spec.context.clock
@@ -99,7 +97,7 @@ class Supervisor(pykka.ThreadingActor):
             GetMetrics: lambda _: core.metrics(),
             GetState: lambda _: core.phase,
         }
-        self.actor_inbox.understood = frozenset(self._handlers)
+        self._inbox.understood = frozenset(self._handlers)
         for index in range(core.spec.size):
             self._appoint(index)
 
@@ -140,7 +138,7 @@ class Supervisor(pykka.ThreadingActor):
     # -- workers come and go ---------------------------------------------------------------
 
     def _appoint(self, index: int) -> Worker:
-        worker = Worker(self._spec, self._core.mailbox, self.actor_inbox, index)
+        worker = Worker(self._spec, self._core.mailbox, self._inbox, index)
         self._seats[index] = worker
         self._core.workers.append(worker)
         return worker
@@ -352,7 +350,7 @@ class Supervisor(pykka.ThreadingActor):
         for request in requests:
             self._answer(request, report)
         self._asked_to_stop, self._abandoned = [], {}
-        self.actor_inbox.ended = True
+        self._inbox.ended = True
         self.stop()
 
     def _make_report(self) -> DrainReport:

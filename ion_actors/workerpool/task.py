@@ -38,7 +38,7 @@ class TaskFuture(Future[T]):
     _fn: Callable[..., T]
     _args: tuple[Any, ...]
     _kwargs: dict[str, Any] | None
-    _vars: contextvars.Context | None
+    _vars: contextvars.Context
     _mailbox: Mailbox
 
     # Only for those that differ.
@@ -108,7 +108,8 @@ class TaskFuture(Future[T]):
         """Its worker is done: it returned."""
         self._fn = released
         self._args = ()
-        self._kwargs = self._vars = None
+        self._kwargs = None
+        self._vars = _RELEASED_VARS
         if self._context is not None:
             self._leave_context()
         with self._lock:
@@ -155,11 +156,12 @@ class TaskFuture(Future[T]):
         return callbacks
 
     def _release(self) -> tuple[Any, ...]:
-        """Drop the call. What is returned may run finalizers when it goes: let go of it unlocked."""
+        """Drop the call. It is returned for the caller to let go of, or to report, unlocked."""
         call = (self._fn, self._args, self._kwargs, self._vars)
         self._fn = released
         self._args = ()
-        self._kwargs = self._vars = None
+        self._kwargs = None
+        self._vars = _RELEASED_VARS
         self._leave_context()
         return call
 
@@ -183,6 +185,9 @@ def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> 
     threading.Thread(target=run, name="ion_actors-callbacks", daemon=True).start()
 
 
-def released(*args: Any, **kwargs: Any) -> Any:
+_RELEASED_VARS = contextvars.Context()
+
+
+def released(*_args: Any, **_kwargs: Any) -> Any:
     """Stands where the function of a task was."""
     raise AssertionError("a task's call was made after it had been dropped")

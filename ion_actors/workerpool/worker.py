@@ -22,7 +22,7 @@ from collections.abc import Callable
 from concurrent.futures._base import RUNNING
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 import pykka
 
@@ -33,7 +33,7 @@ from ion_actors.futures import Future
 from ion_actors.workerpool.inbox import Envelope, Run, SupervisorInbox, WorkerInbox
 from ion_actors.workerpool.mailbox import PARKED, Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
-from ion_actors.workerpool.report import Panic, UnfinishedTask
+from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.task import TaskFuture
 
@@ -42,6 +42,7 @@ __all__ = ["Panicked", "Ready", "StartFailed", "Stopped", "Worker", "current_wor
 # How long a dying worker waits for the supervisor's word before it goes on without it. The
 # supervisor never blocks, so this is only reached when something is badly wrong.
 _WORD_TIMEOUT = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -91,8 +92,6 @@ class Worker(pykka.ThreadingActor):
     # A stuck task must not keep the interpreter from exiting.
     use_daemon_thread = True
 
-    actor_inbox: WorkerInbox
-
     def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
         super().__init__()
         self.name = f"{spec.name}-{index}"
@@ -112,9 +111,10 @@ class Worker(pykka.ThreadingActor):
         self._backend = ThreadBackend()
         self._wrapper = spec.task_wrapper
         self._done = False  # it is to stop
-        self.actor_inbox.bind(self, mailbox)
+        self.inbox = cast("WorkerInbox", self.actor_inbox)
+        self.inbox.bind(self, mailbox)
         if spec.initializer is None:
-            self.actor_inbox.parked = mailbox.park(self, self.tally)
+            self.inbox.parked = mailbox.park(self, self.tally)
         else:
             mailbox.enlist(self.tally)
 
@@ -128,10 +128,10 @@ class Worker(pykka.ThreadingActor):
 
     def wake(self) -> None:
         """Have it look for work: see :class:`ion_actors.workerpool.mailbox.Taker`."""
-        self.actor_inbox.wake()
+        self.inbox.wake()
 
     def start_thread(self) -> None:
-        """Begin. (``Actor.start`` would make another one, and register it.)
+        """Begin; pykka's own ``start`` would make another actor, and register it.
 
         Raises:
             RuntimeError: there can be no more threads.
@@ -194,7 +194,7 @@ class Worker(pykka.ThreadingActor):
             if self._done:
                 return
             found = take(self)
-        self.actor_inbox.parked = found is PARKED
+        self.inbox.parked = found is PARKED
 
     def _perform(self, task: TaskFuture[Any]) -> None:
         """Run one task to its outcome."""
@@ -243,9 +243,7 @@ class Worker(pykka.ThreadingActor):
         if self._done:
             self.stop()
 
-    def _judge(
-        self, task: TaskFuture[Any], error: BaseException
-    ) -> tuple[Outcome, BaseException]:
+    def _judge(self, task: TaskFuture[Any], error: BaseException) -> tuple[Outcome, BaseException]:
         """What an exception means for its task, and what the task's future shows of it."""
         context = task.task_context()
         if isinstance(error, ContextEnded) and context.cancelled:
@@ -313,7 +311,7 @@ class Worker(pykka.ThreadingActor):
     def _announce(self, task: TaskFuture[Any]) -> None:
         """Tell the hooks that a task begins."""
         hooks, variables = self._hooks, task._vars
-        if hooks is not None and variables is not None:
+        if hooks is not None:
             waited = max(0.0, self.started_at - task._accepted_at)
             variables.run(hooks.started, self._mailbox.backlog, waited)
             task._span = variables.run(hooks.span, task._task_name(), self.name, waited)
@@ -325,14 +323,16 @@ class Worker(pykka.ThreadingActor):
         hooks, span, variables = self._hooks, task._span, task._vars
         if hooks is None or task._fenced:
             return
-        if variables is not None:
-            variables.run(hooks.ended, outcome.status, self._now() - self.started_at)
-            if span is not None:
-                task._span = None
-                variables.run(hooks.finish, span, error)
+        variables.run(hooks.ended, outcome.status, self._now() - self.started_at)
+        if span is not None:
+            task._span = None
+            variables.run(hooks.finish, span, error)
 
 
 def _wrap(
-    wrapper: TaskWrapper, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    wrapper: TaskWrapper,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
 ) -> Any:
     return wrapper(functools.partial(fn, *args, **(kwargs or {})))()

@@ -126,7 +126,8 @@ def test_the_identity_holds_in_every_snapshot_under_load() -> None:
             now = pool.metrics()
             ended = now.completed + now.failed + now.panicked + now.cancelled
             balanced = now.submitted == now.queued + now.running + ended
-            bounded = 0 <= now.queued <= 64 and 0 <= now.running <= 4
+            # A task whose panic is being handled still counts, beside its worker's successor.
+            bounded = 0 <= now.queued <= 64 and 0 <= now.running <= 8
             if not (balanced and bounded and now.submitted >= highest):
                 wrong.append(now)
             highest = max(highest, now.submitted)
@@ -143,5 +144,6 @@ def test_the_identity_holds_in_every_snapshot_under_load() -> None:
         watcher.join()
         for submitter in submitters:
             for future in submitter.futures:
-                outcome(future) if future.done() else None
+                concurrent.futures.wait([future], timeout=60)
+                outcome(future)
     assert not wrong

@@ -81,7 +81,7 @@ def test_each_task_has_a_span_in_the_submitters_context_variables() -> None:
     assert (good.name, good.attributes["task"], good.attributes["pool"]) == (
         "ion_workerpool_task", "good", "p",
     )  # fmt: skip
-    assert good.finished
+    assert good.finishes == bad.finishes == 1
     assert good.error is None
     assert isinstance(bad.error, ZeroDivisionError)
 

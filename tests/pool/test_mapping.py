@@ -52,9 +52,7 @@ def test_the_shortest_iterable_ends_it(chunksize: int) -> None:
 def test_an_endless_input_is_pulled_as_the_results_are(verb: str, chunksize: int) -> None:
     pulled: list[int] = []
     with Pool(2) as pool:
-        results = getattr(pool, verb)(
-            double, counting(pulled), chunksize=chunksize, buffersize=10
-        )
+        results = getattr(pool, verb)(double, counting(pulled), chunksize=chunksize, buffersize=10)
         taken = list(itertools.islice(results, 50))
         results.close()
         assert len(set(taken)) == 50
@@ -209,11 +207,9 @@ def test_amap_is_lazy_cancels_the_rest_and_raises_in_place() -> None:
         found = []
         with pytest.raises(ZeroDivisionError):
             async for x in pool.amap(fails_at(5), counting(pulled), buffersize=3):  # type: ignore[arg-type]
-                found.append(x)
+                found.append(x)  # noqa: PERF401  # what came before the error is wanted
         with pytest.raises(TimeoutError):
-            async for _ in pool.amap(
-                lambda _: gate(), [1], timeout=0.01
-            ):
+            async for _ in pool.amap(lambda _: gate(), [1], timeout=0.01):
                 raise AssertionError("nothing comes through the gate")
         return found
 

@@ -82,9 +82,9 @@ def test_a_predicate_that_fails_makes_it_a_failure(caplog: pytest.LogCaptureFixt
     def is_panic(error: BaseException) -> bool:
         raise RuntimeError("no idea")
 
-    with Pool(1, panic_recovery=PanicRecovery(is_panic=is_panic)) as pool:
-        with pytest.raises(ZeroDivisionError):
-            pool.submit(divmod, 1, 0).result(PATIENCE)
+    policy = PanicRecovery(is_panic=is_panic)
+    with Pool(1, panic_recovery=policy) as pool, pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result(PATIENCE)
     assert "is_panic failed" in caplog.text
 
 
@@ -142,7 +142,7 @@ def test_past_its_restarts_the_pool_breaks_for_everyone_at_once() -> None:
     for future in panicking:
         assert isinstance(future.exception(PATIENCE), TaskPanicked)
     for future in waiting:
-        with pytest.raises(BrokenPool, match="'frail' is broken .* 2 restarts in 60"):
+        with pytest.raises(BrokenPool, match=r"'frail' is broken .* 2 restarts in 60"):
             future.result(PATIENCE)
     with pytest.raises(concurrent.futures.BrokenExecutor) as broken:
         pool.submit(pow, 2, 2)

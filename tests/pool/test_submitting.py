@@ -131,15 +131,14 @@ def test_blocked_submitters_are_served_in_the_order_they_came() -> None:
 
 
 def test_nobody_overtakes_a_blocked_submitter() -> None:
-    with Pool(1, 1) as pool:
-        with busy(pool):
-            queued = pool.submit(pow, 2, 1)
-            blocked = run_in_thread(pool.submit, pow, 2, 2)
-            until_waiting(pool, 1)
-            queued.cancel()  # the room is the waiter's
-            assert blocked.result(PATIENCE) is not None
-            with pytest.raises(QueueFull):
-                pool.try_submit(pow, 2, 3)
+    with Pool(1, 1) as pool, busy(pool):
+        queued = pool.submit(pow, 2, 1)
+        blocked = run_in_thread(pool.submit, pow, 2, 2)
+        until_waiting(pool, 1)
+        queued.cancel()  # the room is the waiter's
+        assert blocked.result(PATIENCE) is not None
+        with pytest.raises(QueueFull):
+            pool.try_submit(pow, 2, 3)
 
 
 def test_tasks_of_one_submitter_begin_in_order() -> None:
@@ -191,8 +190,7 @@ def test_submitting_under_a_context_that_has_ended_is_refused() -> None:
 def test_asubmit_waits_for_room_without_blocking_the_loop() -> None:
     async def main(pool: Pool, gate: Gate) -> int:
         waiting = asyncio.ensure_future(pool.asubmit(pow, 2, 6))
-        while not pool._mailbox._waiters:
-            await asyncio.sleep(0)
+        await asyncio.to_thread(until_waiting, pool, 1)
         assert not waiting.done()
         gate.open()
         return await (await waiting)
@@ -204,8 +202,7 @@ def test_asubmit_waits_for_room_without_blocking_the_loop() -> None:
 def test_cancelling_asubmit_while_it_waits_submits_nothing() -> None:
     async def main(pool: Pool) -> None:
         waiting = asyncio.ensure_future(pool.asubmit(pow, 2, 6))
-        while not pool._mailbox._waiters:
-            await asyncio.sleep(0)
+        await asyncio.to_thread(until_waiting, pool, 1)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
