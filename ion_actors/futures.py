@@ -498,13 +498,13 @@ class _Derivation:
         del self._derived, self._done
         if not derived.set_running_or_notify_cancel():
             return
-        for source in sources:
+        for one in sources:
             # Passed on and not raised: whoever is up the stack may hold the source.
-            if source._state == FINISHED and (error := source.exception()) is not None:
+            if one._state == FINISHED and (error := one.exception()) is not None:
                 derived.set_exception(error)
                 return
         compute = functools.partial(_call_with_values, self._compute, sources)
-        del source, sources
+        del one, source, sources
         try:
             derived._settle_by(compute)
         finally:
