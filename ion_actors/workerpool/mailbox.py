@@ -110,6 +110,7 @@ class Mailbox:
         self._started = 0  # handed out
         self._withdrawn = 0  # ended in the queue
         self._fenced = 0  # ended while running, by another than the worker
+        self.before_end: PoolMetrics | None = None  # the numbers when the refusal began
         self._rejected = 0
         self._restarts = 0
         self._tallies: dict[Tally, None] = {}
@@ -182,6 +183,8 @@ class Mailbox:
         The first refusal stands, unless ``again``.
         """
         with self._lock:
+            if self._refusal is None:
+                self.before_end = self.snapshot(0)
             if self._refusal is None or again:
                 self._refusal = make_error
             waiters, self._waiters = self._waiters, deque()

@@ -38,7 +38,7 @@ from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.lifecycle import Action, Life, Phase
 from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState
-from ion_actors.workerpool.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.recovery import RestartWindow
 from ion_actors.workerpool.report import DrainReport, Panic, UnfinishedTask
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
@@ -82,7 +82,7 @@ class Supervisor(pykka.ThreadingActor):
         self._timer: Timer | None = None  # for the life's next moment
         self._retries: list[Timer] = []
         self._requests: list[Request] = []  # who waits for the end
-        self._began: tuple[float, PoolMetrics] | None = None  # of the drain or close
+        self._began = 0.0  # when the drain or close did
         self._asked_to_stop: list[tuple[TaskFuture[Any], UnfinishedTask]] = []
         self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -286,7 +286,7 @@ class Supervisor(pykka.ThreadingActor):
             self._timer = self._clock.call_at(moment, functools.partial(self._core.tell, Tick()))
 
     def _stop_accepting(self) -> None:
-        self._began = (self._clock.monotonic(), self._core.metrics())
+        self._began = self._clock.monotonic()
         self._core.state = PoolState.DRAINING
         name = self._spec.name
         self._core.mailbox.refuse(functools.partial(closed, name))
@@ -354,8 +354,8 @@ class Supervisor(pykka.ThreadingActor):
         self.stop()
 
     def _make_report(self) -> DrainReport:
-        now, after = self._clock.monotonic(), self._core.metrics()
-        began, before = self._began or (now, after)
+        after = self._core.metrics()
+        before = self._core.mailbox.before_end or after
         stopped = [
             unfinished
             for task, unfinished in self._asked_to_stop
@@ -368,7 +368,7 @@ class Supervisor(pykka.ThreadingActor):
             panicked=after.panicked - before.panicked,
             cancelled=(*self._core.dropped, *stopped),
             running=tuple(self._abandoned.values()),
-            elapsed=now - began,
+            elapsed=self._clock.monotonic() - self._began,
         )
 
     def _answer(self, request: Request, report: DrainReport) -> None:
