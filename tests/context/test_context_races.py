@@ -197,3 +197,27 @@ def test_passing_through_while_children_come_and_go_leaves_nothing(threads):
         assert len(root._callbacks) == 1
         registration.remove()
         assert not root._callbacks
+
+
+def test_a_finalizer_may_end_a_context_that_its_thread_is_just_at():
+    # Collecting garbage can begin anywhere, and run anything. The lock is reentrant for that.
+    context, told = Context(), []
+    context.add_callback(lambda: told.append(1))
+    with context._lock:
+        context.cancel("by a finalizer")
+    assert told == [1]
+
+
+def test_a_listener_that_goes_while_its_link_is_on_the_way_leaves_no_link():
+    class Parent(Context):
+        def _keep(self, registration):
+            child.add_callback(lambda: None).remove()
+            for one in list(child._callbacks):
+                one.remove()
+            return super()._keep(registration)
+
+    parent = Parent()
+    child = Context(parent)
+    child.add_callback(print)
+    assert not child._callbacks
+    assert not parent._callbacks
