@@ -47,7 +47,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import pykka
 
-from ion_actors.context import background, call_in_loop, current_context
+from ion_actors.context import Context, background, call_in_loop, current_context
 from ion_actors.errors import Cancelled, FutureAlreadySet
 
 __all__ = ["Future", "get_all"]
@@ -202,12 +202,30 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             return True
         if self._get_hook is not None:
             return self._ask_hook(timeout)
-        if (context := current_context()) is not background():
-            # Ends with the context, too: whoever waits here may no longer be wanted.
-            return context.wait(self, None if timeout is None else max(0.0, timeout))
+        context = current_context()
+        if context is not background():
+            return self._wait_under(context, timeout)
         condition = self._condition
         with condition:
             return condition.wait_for(self.done, timeout)
+
+    def _wait_under(self, context: Context, timeout: float | None) -> bool:
+        """Wait as long as the context lasts: after that, nobody may want the answer."""
+        condition = self._condition
+
+        def poke() -> None:
+            with condition:
+                condition.notify_all()
+
+        registration = context.add_callback(poke)
+        try:
+            with condition:
+                condition.wait_for(lambda: self.done() or context._end is not None, timeout)
+        finally:
+            registration.remove()
+        if not self.done():
+            context.check()
+        return self.done()
 
     def _outcome(self) -> T:
         try:
