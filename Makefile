@@ -59,7 +59,7 @@ demo: $(VENV)/.installed-demo ## thumbnails of photographs (IMAGES=dir: your own
 
 .PHONY: bench
 bench: $(VENV)/.installed-test ## compare with the peers (ARGS: for the benchmark)
-	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(BIN)/python -m tests.benchmarks --write $(ARGS)
 
 .PHONY: docs
 docs: $(VENV)/.installed-docs ## build/docs/index.html

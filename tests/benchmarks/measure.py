@@ -1,0 +1,108 @@
+"""Contests: the pool and its peers take turns, and each round gives one ratio.
+
+Whatever else the machine does in a round hits all who take part in it, so the ratio of one round
+means more than the ratio of two medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Contest", "Line", "Result", "Spread", "Target", "run"]
+
+#: One run of one contestant: a number for each line of the contest.
+Measure = Callable[[], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the pool is to reach: a ratio to a peer or, without one, a number of its own."""
+
+    bound: float
+    at_least: bool  # else: at most
+    peer: str | None = None
+    even: bool = False  # it is about being no worse, so that a draw is worth telling from a loss
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One number that a contest is about."""
+
+    title: str
+    unit: str
+    target: Target | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """What is measured of whom, and how many rounds are enough if it takes long."""
+
+    key: str
+    lines: tuple[Line, ...]
+    pool: Measure
+    peers: Mapping[str, Measure]
+    max_rounds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median and its range."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A line with the numbers of all rounds."""
+
+    line: Line
+    pool: list[float] = field(default_factory=list)
+    peers: dict[str, list[float]] = field(default_factory=dict)
+
+    def ratio(self, peer: str) -> Spread:
+        """The pool's number divided by the peer's, round by round."""
+        pairs = zip(self.pool, self.peers[peer], strict=True)
+        return Spread.of([ours / theirs for ours, theirs in pairs])
+
+    def verdict(self) -> str:
+        """Whether the target is met; empty if there is none."""
+        target = self.line.target
+        if target is None:
+            return ""
+        reached = Spread.of(self.pool) if target.peer is None else self.ratio(target.peer)
+        if _holds(target, reached.median):
+            return "met"
+        best = reached.high if target.at_least else reached.low
+        if target.even and _holds(target, best):
+            return "missed, but within the noise"
+        return "**missed**"
+
+
+def _holds(target: Target, value: float) -> bool:
+    return value >= target.bound if target.at_least else value <= target.bound
+
+
+def run(contest: Contest, rounds: int) -> list[Result]:
+    """Have them take turns for that many rounds. Returns a result for each line."""
+    results = [Result(line) for line in contest.lines]
+    for _ in range(min(rounds, contest.max_rounds or rounds)):
+        for result, value in zip(results, _once(contest.pool), strict=True):
+            result.pool.append(value)
+        for name, measure in contest.peers.items():
+            for result, value in zip(results, _once(measure), strict=True):
+                result.peers.setdefault(name, []).append(value)
+    return results
+
+
+def _once(measure: Measure) -> tuple[float, ...]:
+    gc.collect()  # nobody pays for what the one before has left behind
+    return measure()

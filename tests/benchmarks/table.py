@@ -1,0 +1,111 @@
+"""The results as text and as a Markdown table."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from collections.abc import Iterable
+
+from tests.benchmarks.measure import Result, Spread, Target
+from tests.benchmarks.rows import ACTORS, LIMIT, THREADS
+
+__all__ = ["conditions", "markdown", "text"]
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_COLUMNS = (THREADS, ACTORS, LIMIT)
+_LEGEND = """\
+Each cell of a peer shows its median, and the pool's number divided by the peer's: the median of the
+ratios of all rounds, and their range. With tasks or items per second more is better, with all other
+units less is. *The limit* is a bare `queue.SimpleQueue` with threads, without futures; for `map`,
+the built-in `map`. Memory is what `tracemalloc` counts. The pool's `queue_size` is the default,
+10\u202f000, save in the rows on memory and on growth, where it has room for all.
+"""
+
+
+def text(result: Result) -> str:
+    """A few lines for the terminal."""
+    line = result.line
+    head = f"{line.title}: {_amount(Spread.of(result.pool).median, line.unit)}"
+    if line.target is not None:
+        head += f"; target {_goal(line.target, line.unit)}: {result.verdict()}"
+    return "\n".join([head.replace("**", ""), *(_peer_line(result, one) for one in result.peers)])
+
+
+def markdown(results: Iterable[Result], rounds: int, remark: str = "") -> str:
+    """The table, with what one must know to read it."""
+    results = list(results)
+    rows = [
+        ["", "Pool", *_COLUMNS, "target", ""],
+        [":---", *["---:"] * (1 + len(_COLUMNS)), ":---", ":---"],
+        *(_row(result) for result in results),
+    ]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    parts = [f"{conditions(rounds)}{remark}\n", f"{table}\n", _LEGEND]
+    if notes := [note for result in results for note in _notes(result)]:
+        parts.append("For comparison:\n\n" + "\n".join(notes) + "\n")
+    return "\n".join(parts)
+
+
+def conditions(rounds: int) -> str:
+    """Where and when."""
+    free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    return (
+        f"{platform.python_implementation()} {platform.python_version()}"
+        f"{' without the GIL' if free_threaded else ''}, {os.cpu_count()} CPUs, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, "
+        f"rounds: {rounds} (at most 3 for memory and growth)."
+    )
+
+
+def _row(result: Result) -> list[str]:
+    line = result.line
+    return [
+        line.title,
+        _amount(Spread.of(result.pool).median, line.unit),
+        *(_cell(result, peer) for peer in _COLUMNS),
+        "" if line.target is None else _goal(line.target, line.unit),
+        result.verdict(),
+    ]
+
+
+def _cell(result: Result, peer: str) -> str:
+    if peer not in result.peers:
+        return ""
+    median = Spread.of(result.peers[peer]).median
+    return f"{_amount(median, result.line.unit)}<br>{_ratio(result.ratio(peer))}"
+
+
+def _notes(result: Result) -> list[str]:
+    """What is no column."""
+    return [
+        f"- {result.line.title}: {peer} reaches "
+        f"{_amount(Spread.of(values).median, result.line.unit)}; {_ratio(result.ratio(peer))}"
+        for peer, values in result.peers.items()
+        if peer not in _COLUMNS
+    ]
+
+
+def _peer_line(result: Result, peer: str) -> str:
+    median = _amount(Spread.of(result.peers[peer]).median, result.line.unit)
+    return f"    {peer:34s} {median:>16s}   {_ratio(result.ratio(peer))}"
+
+
+def _ratio(spread: Spread) -> str:
+    return f"{spread.median:.2f} {_TIMES} ({spread.low:.2f}\N{EN DASH}{spread.high:.2f})"
+
+
+def _goal(target: Target, unit: str) -> str:
+    sign = "≥" if target.at_least else "≤"
+    if target.peer is None:
+        return f"{sign} {_amount(target.bound, unit)}"
+    return f"{sign} {target.bound:g} {_TIMES} {target.peer}"
+
+
+def _amount(value: float, unit: str) -> str:
+    if value >= 1e6:
+        return f"{value / 1e6:.2f} M {unit}"
+    if value >= 1e4:
+        return f"{value / 1e3:.0f} k {unit}"
+    return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"

@@ -1,0 +1,195 @@
+"""What is timed. Each function makes its workers, measures, and ends them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import tracemalloc
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from ion_actors import Pool
+from tests.benchmarks.peers import Executing, MakePeer, Peer
+
+__all__ = [
+    "burst",
+    "close",
+    "growth",
+    "map_of_builtin",
+    "map_of_pool",
+    "map_of_threads",
+    "memory",
+    "producers",
+    "round_trips",
+    "start",
+]
+
+_PRODUCERS = 8
+_CHUNK = 1000
+_REPEATS = 50  # of the burst that is too short to be timed once
+
+
+def _nothing() -> None:
+    pass
+
+
+def _cheap(number: int) -> int:
+    return number + 1
+
+
+@contextmanager
+def _working(make: MakePeer, size: int) -> Iterator[Peer]:
+    peer = make(size)
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+class _Gate:
+    """A task that keeps its worker busy until it is let go."""
+
+    def __init__(self) -> None:
+        self._entered = threading.Event()
+        self._open = threading.Event()
+        self.open = self._open.set
+
+    def __call__(self) -> None:
+        self._entered.set()
+        self._open.wait()
+
+    def block(self, submit: Callable[[Callable[[], object]], Any]) -> None:
+        """Have a worker enter it."""
+        submit(self)
+        self._entered.wait()
+
+
+def burst(make: MakePeer, size: int, count: int) -> tuple[float]:
+    """Tasks per second, from the first submission until all are done."""
+    with _working(make, size) as peer:
+        submit = peer.submitter()
+        began = perf_counter()
+        peer.finish([submit(_nothing) for _ in range(count)])
+        return (count / (perf_counter() - began),)
+
+
+def round_trips(make: MakePeer, size: int, count: int) -> tuple[float]:
+    """Tasks per second when each is waited for before the next."""
+    with _working(make, size) as peer:
+        began = perf_counter()
+        for _ in range(count):
+            peer.call(_nothing)
+        return (count / (perf_counter() - began),)
+
+
+def producers(make: MakePeer, size: int, count: int) -> tuple[float]:
+    """Tasks per second when 8 threads submit, each waiting for its own at the end."""
+    with _working(make, size) as peer:
+        ready = threading.Barrier(_PRODUCERS + 1)
+
+        def produce() -> None:
+            submit = peer.submitter()
+            ready.wait()
+            peer.finish([submit(_nothing) for _ in range(count // _PRODUCERS)])
+
+        crew = [threading.Thread(target=produce) for _ in range(_PRODUCERS)]
+        for thread in crew:
+            thread.start()
+        ready.wait()
+        began = perf_counter()
+        for thread in crew:
+            thread.join()
+        return (count // _PRODUCERS * _PRODUCERS / (perf_counter() - began),)
+
+
+def memory(make: MakePeer, count: int) -> tuple[float]:
+    """Bytes for each task that waits behind a blocked worker, by tracemalloc."""
+    with _working(make, 1) as peer:
+        gate, submit = _Gate(), peer.submitter()
+        gate.block(submit)
+        tracemalloc.start()
+        try:
+            for _ in range(count):
+                submit(_nothing)
+            return (tracemalloc.get_traced_memory()[0] / count,)
+        finally:
+            tracemalloc.stop()
+            gate.open()
+
+
+def close(peer: Executing, end: Callable[[], object], count: int) -> tuple[float]:
+    """Milliseconds to end it, for good, with that many tasks queued behind a blocked worker."""
+    gate, submit = _Gate(), peer.submitter()
+    gate.block(submit)
+    for _ in range(count - 1):
+        submit(_nothing)
+    # The last one to be cancelled lets the worker go.
+    submit(_nothing).add_done_callback(lambda _: gate.open())
+    began = perf_counter()
+    end()
+    return ((perf_counter() - began) * 1e3,)
+
+
+def start(make: MakePeer, size: int) -> tuple[float]:
+    """Milliseconds to have all the workers at work, and to end them."""
+    began = perf_counter()
+    make(size).close()
+    return ((perf_counter() - began) * 1e3,)
+
+
+def growth(make: MakePeer, few: int, many: int) -> tuple[float, float, float]:
+    """Microseconds for a task, to queue and to run, when few and when many are queued; their ratio.
+
+    They are queued behind a blocked worker, and all futures are kept until all are done.
+    """
+    with _working(make, 1) as peer:
+        first = sum(_queue_and_run(peer, few) for _ in range(_REPEATS)) / _REPEATS
+        last = _queue_and_run(peer, many)
+    return first * 1e6, last * 1e6, last / first
+
+
+def _queue_and_run(peer: Peer, count: int) -> float:
+    """Seconds for each task."""
+    gate, submit = _Gate(), peer.submitter()
+    gate.block(submit)
+    began = perf_counter()
+    submitted = [submit(_nothing) for _ in range(count)]
+    gate.open()
+    peer.finish(submitted[-1:])  # there is one worker, so it is the last
+    return (perf_counter() - began) / count
+
+
+def map_of_pool(size: int, count: int) -> tuple[float]:
+    """Items per second through ``Pool.map`` in chunks."""
+    with Pool(size) as pool:
+        return _drawn(lambda: pool.map(_cheap, range(count), chunksize=_CHUNK), count)
+
+
+def map_of_threads(size: int, count: int) -> tuple[float]:
+    """The same with chunks made by hand, as ``ThreadPoolExecutor.map`` makes none."""
+    with ThreadPoolExecutor(size) as executor:
+        chunks = (range(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))
+        return _drawn(
+            lambda: itertools.chain.from_iterable(executor.map(_map_chunk, chunks)), count
+        )
+
+
+def map_of_builtin(count: int) -> tuple[float]:
+    """The same without anybody's help."""
+    return _drawn(lambda: map(_cheap, range(count)), count)
+
+
+def _map_chunk(chunk: range) -> list[int]:
+    return list(map(_cheap, chunk))
+
+
+def _drawn(begin: Callable[[], Iterator[int]], count: int) -> tuple[float]:
+    began = perf_counter()
+    last = deque(begin(), maxlen=1)
+    took = perf_counter() - began
+    assert last.pop() == count, "a map lost something"
+    return (count / took,)

@@ -1,0 +1,57 @@
+"""That the benchmarks work; how fast anything is, no test says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60  # seconds
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.benchmarks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_whole_benchmark_runs_and_writes_its_table(tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+
+    done = bench("--quick", "--write", str(table))
+
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    assert len(rows) == 2 + 17
+    assert all(row.count("|") == 8 for row in rows)
+
+
+def test_rows_can_be_chosen_and_then_the_docs_keep_their_table() -> None:
+    before = (ROOT / "docs/explanation/benchmark-table.md").read_bytes()
+
+    done = bench("--quick", "--only", "start,map", "--write")
+
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines() if " 4 workers:" in line] == [
+        "starting and stopping 4 workers",
+        "map over 2500 items, chunks of 1000, 4 workers",
+    ]
+    assert "not written" in done.stdout
+    assert (ROOT / "docs/explanation/benchmark-table.md").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--only", "nonsense")])
+def test_senseless_arguments_are_refused(arguments: tuple[str, ...]) -> None:
+    done = bench(*arguments)
+
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr or "no such row" in done.stderr
