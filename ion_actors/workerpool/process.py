@@ -79,7 +79,7 @@ def _at_exit() -> None:
     _exiting.set()
     unfinished = _pools.unended()
     for core in unfinished:
-        if core.state is PoolState.RUNNING:
+        if core.phase is PoolState.RUNNING:
             _warn(core)
         core.tell(Forgotten())
     for core in unfinished:

@@ -297,7 +297,7 @@ def test_await_of_an_answer_does_not_block_the_event_loop(
 
     pool = Pool(1)
     occupy(pool)
-    assert asyncio.run(main(pool)).completed == 1
+    assert asyncio.run(main(pool)).running == ()
 
 
 # -- the inbox is unbounded --------------------------------------------------------------------

@@ -22,20 +22,25 @@ import os, signal, sys, threading, time, warnings
 from ion_actors import *
 
 def say(*words):
-    print(*words, flush=True)
-
-def main_thread_is_in(name):
-    frame = sys._current_frames().get(threading.main_thread().ident)
-    while frame is not None:
-        if frame.f_code.co_name == name:
-            return True
-        frame = frame.f_back
-    return False
+    print(" ".join(map(str, words)) + "\\n", end="", flush=True)  # in one piece
 
 def when_main_thread_is_in(name, call):
-    \"\"\"Have call() made as soon as the main thread is in a function of that name.\"\"\"
+    \"\"\"Have call() made once the main thread rests in a function of that name.
+
+    Rests: a signal that comes just before the thread begins to wait only wakes it at the next.
+    \"\"\"
+    def place():
+        frame = innermost = sys._current_frames()[threading.main_thread().ident]
+        while frame is not None and frame.f_code.co_name != name:
+            frame = frame.f_back
+        return frame and (innermost, innermost.f_lasti)
+
     def watch():
-        while not main_thread_is_in(name):
+        before, rested = None, 0
+        while rested < 50:
+            here = place()
+            rested = rested + 1 if here is not None and here == before else 0
+            before = here
             time.sleep(0.001)
         call()
     threading.Thread(target=watch, daemon=True).start()

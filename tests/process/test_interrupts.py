@@ -17,7 +17,7 @@ BLOCKS = {
     "result": "pool.submit(listens).result()",
     "get": "pool.submit(listens).get()",
     "drain": "pool.submit(listens); pool.drain()",
-    "close": "pool.submit(gate.wait); pool.close()",
+    "close": "pool.submit(deaf); started.wait(); pool.close()",
     "map": "list(pool.map(lambda _: listens(), range(9)))",
 }
 
@@ -28,7 +28,11 @@ def test_ctrl_c_interrupts_the_main_thread_and_the_block_closes_the_pool(
 ) -> None:
     program = start(
         f"""
-        gate = threading.Event()
+        gate, started = threading.Event(), threading.Event()
+
+        def deaf():
+            started.set()
+            gate.wait()
 
         def listens():
             current_context().wait()
