@@ -2,15 +2,16 @@
 
 From the top down, each importing only from below::
 
-pool         the face: an executor whose verbs are messages
-process      interpreter exit and fork
-submitter    from a call to a task in the mailbox; mapping: map over it
-supervisor   life and death, by messages
-worker       runs one task at a time
-core         what the face, the supervisor and the exit hook share
-inbox        what pykka sees of the mailbox and of a worker's slot
-mailbox      the bounded task lane, and the ledger
-task         a task and its future
-spec         the checked arguments
-lifecycle, recovery, messages, metrics, report    pure
+    pool         the face: an executor whose verbs are messages
+    ending       its verbs drain, close, shutdown
+    process      interpreter exit and fork
+    submitter    its verbs submit, try_submit, asubmit; mapping: map; options: of a task
+    supervisor   life and death, by messages; staff: the half that sees to the workers
+    worker       runs one task at a time
+    core         what the face, the supervisor and the exit hook share
+    inbox        what pykka sees of the mailbox and of a worker's slot
+    mailbox      the bounded task lane; handoff: what passes between it and its workers
+    task         a task and its future
+    spec         the checked arguments
+    lifecycle, recovery, messages, news, metrics, report    pure
 """

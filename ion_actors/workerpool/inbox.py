@@ -17,7 +17,7 @@ import pykka
 from pykka._envelope import Envelope  # private, as is the next; the tests watch over both
 from pykka.messages import _ActorStop
 
-from ion_actors.workerpool.mailbox import PARKED, RETIRE
+from ion_actors.workerpool.handoff import PARKED, RETIRE
 from ion_actors.workerpool.messages import Close, Drain
 from ion_actors.workerpool.task import TaskFuture
 

@@ -31,59 +31,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures._base import PENDING, RUNNING
-from typing import Any, Protocol
+from typing import Any
 
 from ion_actors.context import Context
 from ion_actors.errors import IonError, QueueFull
-from ion_actors.workerpool.metrics import PoolMetrics, Tally
+from ion_actors.workerpool.handoff import PARKED, RETIRE, Dropped, Order, Taker, Waiter
+from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
-__all__ = ["PARKED", "RETIRE", "Mailbox", "Taker", "Waiter"]
-
-#: A task that was dropped: itself, its call (function, arguments, keywords, variables), callbacks.
-Dropped = tuple[TaskFuture[Any], tuple[Any, ...], Any]
+__all__ = ["Mailbox"]
 
 _CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
 _YIELDS = 50  # how often a busy holder is let run before the lock is waited for
 _MIN_SWEEP = 64  # dead places that are not worth a sweep
-
-
-class _Order:
-    """A word to a worker instead of a task."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return self._name
-
-
-PARKED = _Order("PARKED")  #: there is nothing; the worker counts as idle and will be woken
-RETIRE = _Order("RETIRE")  #: there will be nothing more
-
-
-class Taker(Protocol):
-    """What the mailbox needs of a worker."""
-
-    slot: TaskFuture[Any] | None
-    current: TaskFuture[Any] | None
-    has_control: bool
-
-    def wake(self) -> None:
-        """Make it look at its slot. May be called by any thread, and once too often."""
-        ...
-
-
-class Waiter:
-    """A submitter that waits for room; ``wake`` is called once, when the wait is over."""
-
-    __slots__ = ("error", "over", "task", "wake")
-
-    def __init__(self, task: TaskFuture[Any], wake: Callable[[], object]) -> None:
-        self.task = task
-        self.wake = wake
-        self.over = False  # admitted, refused or given up; changes under the mailbox's lock
-        self.error: BaseException | None = None
 
 
 class Mailbox:
@@ -107,14 +67,8 @@ class Mailbox:
         self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
         self._waiters: deque[Waiter] = deque()
         self._refusal: Callable[[], IonError] | None = None
-        self._started = 0  # handed out
-        self._withdrawn = 0  # ended in the queue
-        self._fenced = 0  # ended while running, by another than the worker
+        self._ledger = Ledger()
         self.before_end: PoolMetrics | None = None  # the numbers when the refusal began
-        self._rejected = 0
-        self._restarts = 0
-        self._tallies: dict[Tally, None] = {}
-        self._past = Tally()  # of workers that are gone
 
     # -- submitters ------------------------------------------------------------------------
 
@@ -132,13 +86,13 @@ class Mailbox:
         with self._lock:
             self._busy = True
             if self._refusal is not None:
-                self._rejected += 1
+                self._ledger.rejected += 1
                 self._busy = False
                 raise self._refusal()
             if self._idle:
                 worker = self._idle.popitem()[0]
                 task._state = RUNNING
-                self._started += 1
+                self._ledger.started += 1
                 worker.current = worker.slot = task
             else:
                 accepted = len(self._queue) - self._dead < self.limit
@@ -162,7 +116,7 @@ class Mailbox:
     def full(self) -> QueueFull:
         """The error of a submission that finds no room; counts it."""
         with self._lock:
-            self._rejected += 1
+            self._ledger.rejected += 1
         return QueueFull(self.name, self.limit)
 
     def give_up(self, waiter: Waiter, error: BaseException | None) -> bool:
@@ -171,7 +125,7 @@ class Mailbox:
             if waiter.over:
                 return False
             self._waiters.remove(waiter)
-            self._rejected += 1
+            self._ledger.rejected += 1
             waiter.over = True
             waiter.error = error
         waiter.wake()
@@ -191,7 +145,7 @@ class Mailbox:
             for waiter in waiters:
                 waiter.over = True
                 waiter.error = make_error()
-            self._rejected += len(waiters)
+            self._ledger.rejected += len(waiters)
         for waiter in waiters:
             waiter.wake()
 
@@ -208,7 +162,7 @@ class Mailbox:
 
     # -- workers ---------------------------------------------------------------------------
 
-    def take(self, worker: Taker) -> TaskFuture[Any] | _Order | None:
+    def take(self, worker: Taker) -> TaskFuture[Any] | Order | None:
         """The next task for this worker, or PARKED, or RETIRE, or None: it has control messages."""
         if self._busy:
             self._let_holder_run()
@@ -228,7 +182,7 @@ class Mailbox:
                     self._idle[worker] = None
                     return PARKED
             task._state = RUNNING
-            self._started += 1
+            self._ledger.started += 1
             worker.current = task
             admitted = self._admit() if self._waiters else ()
             self._busy = False
@@ -244,7 +198,7 @@ class Mailbox:
             if task._withdrawn:
                 self._dead -= 1
             else:  # a stranger called one of the executor's methods on a pool's future
-                self._withdrawn += 1
+                self._ledger.withdrawn += 1
             task = self._queue.popleft() if self._queue else None
         if self._waiters:  # only with a limit of 0: a rendezvous
             waiter = self._waiters.popleft()
@@ -261,7 +215,7 @@ class Mailbox:
             Whether it is idle, and so will be woken. If not, it is to ask for work.
         """
         with self._lock:
-            self._tallies[tally] = None
+            self._ledger.open(tally)
             idle = not self._waiters and len(self._queue) == self._dead
             if idle:
                 self._idle[worker] = None
@@ -270,7 +224,7 @@ class Mailbox:
     def enlist(self, tally: Tally) -> None:
         """Count a new worker that is not ready yet."""
         with self._lock:
-            self._tallies[tally] = None
+            self._ledger.open(tally)
 
     def interrupt(self, worker: Taker) -> None:
         """Make the worker look at its control messages as soon as its task is done."""
@@ -289,9 +243,7 @@ class Mailbox:
         heir: Taker | None = None
         with self._lock:
             self._idle.pop(worker, None)
-            if tally in self._tallies:
-                del self._tallies[tally]
-                self._past.add(tally)
+            self._ledger.close(tally)
             task, worker.slot = worker.slot, None
             if task is not None and task._state is RUNNING:
                 if self._idle:
@@ -299,7 +251,7 @@ class Mailbox:
                     heir.current = heir.slot = task
                 else:
                     task._state = PENDING
-                    self._started -= 1
+                    self._ledger.started -= 1
                     self._queue.appendleft(task)
         if heir is not None:
             heir.wake()
@@ -337,7 +289,7 @@ class Mailbox:
     def _bury(self, task: TaskFuture[Any], error: IonError) -> Any:
         with task._lock:
             task._withdrawn = True
-            self._withdrawn += 1
+            self._ledger.withdrawn += 1
             return task._end_early(error)
 
     def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
@@ -353,7 +305,7 @@ class Mailbox:
                     elif task._state is PENDING:
                         ended.append((task, self._bury(task, make_error(task))))
                     else:  # a stranger has settled it
-                        self._withdrawn += 1
+                        self._ledger.withdrawn += 1
                 over = not self._queue
             for task, callbacks in ended:
                 dropped.append((task, task._release(), callbacks))
@@ -370,7 +322,7 @@ class Mailbox:
         with self._lock, task._lock:
             if task._state is not RUNNING or task._fenced:
                 return None
-            self._fenced += 1
+            self._ledger.fenced += 1
             callbacks = task._end_early(error) or []
         self._dropped()
         return callbacks
@@ -384,8 +336,8 @@ class Mailbox:
         stranded = [task for task in self._queue if not task.done()]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
         self._dead = 0
-        self._withdrawn += len(stranded)
-        self._fenced += len(running)
+        self._ledger.withdrawn += len(stranded)
+        self._ledger.fenced += len(running)
         return stranded + running
 
     # -- numbers ---------------------------------------------------------------------------
@@ -393,8 +345,8 @@ class Mailbox:
     def count_restart(self) -> int:
         """One more worker was replaced. Returns how many have been."""
         with self._lock:
-            self._restarts += 1
-            return self._restarts
+            self._ledger.restarts += 1
+            return self._ledger.restarts
 
     @property
     def refuses(self) -> bool:
@@ -410,24 +362,4 @@ class Mailbox:
     def snapshot(self, size: int) -> PoolMetrics:
         """The numbers of this moment. Why they add up: :mod:`ion_actors.workerpool.metrics`."""
         with self._lock:
-            total = Tally()
-            total.add(self._past)
-            for tally in self._tallies:
-                total.add(tally)
-            started, withdrawn, fenced = self._started, self._withdrawn, self._fenced
-            queued = len(self._queue) - self._dead
-            rejected, restarts = self._rejected, self._restarts
-        ended = total.completed + total.failed + total.panicked + total.cancelled
-        return PoolMetrics(
-            size=size,
-            queue_size=self.limit,
-            queued=queued,
-            running=started - ended - fenced,
-            submitted=started + queued + withdrawn,
-            completed=total.completed,
-            failed=total.failed,
-            panicked=total.panicked,
-            cancelled=total.cancelled + withdrawn + fenced,
-            rejected=rejected,
-            restarts=restarts,
-        )
+            return self._ledger.snapshot(size, self.limit, len(self._queue) - self._dead)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-__all__ = ["Outcome", "PoolMetrics", "PoolState", "Tally"]
+__all__ = ["Ledger", "Outcome", "PoolMetrics", "PoolState", "Tally"]
 
 
 class PoolState(enum.Enum):
@@ -93,3 +93,48 @@ class PoolMetrics:
     cancelled: int  #: cancelled, timed out, dropped at the end, or abandoned
     rejected: int  #: refused submissions: full, closed, broken, or the submitter gave up waiting
     restarts: int  #: workers replaced
+
+
+class Ledger:
+    """The counts of a pool's tasks. All but the tallies change under the mailbox's lock only."""
+
+    __slots__ = ("_past", "_tallies", "fenced", "rejected", "restarts", "started", "withdrawn")
+
+    def __init__(self) -> None:
+        self.started = 0  # handed to a worker
+        self.withdrawn = 0  # ended in the queue
+        self.fenced = 0  # ended while running, by another than the worker
+        self.rejected = 0
+        self.restarts = 0
+        self._tallies: dict[Tally, None] = {}
+        self._past = Tally()  # of workers that are gone
+
+    def open(self, tally: Tally) -> None:
+        """Count what a new worker ends."""
+        self._tallies[tally] = None
+
+    def close(self, tally: Tally) -> None:
+        """A worker is gone: what it has ended stays counted."""
+        if tally in self._tallies:
+            del self._tallies[tally]
+            self._past.add(tally)
+
+    def snapshot(self, size: int, queue_size: int, queued: int) -> PoolMetrics:
+        """The numbers of this moment, of which ``queued`` is the mailbox's to know."""
+        ended = Tally()
+        for tally in (self._past, *self._tallies):
+            ended.add(tally)
+        by_workers = ended.completed + ended.failed + ended.panicked + ended.cancelled
+        return PoolMetrics(
+            size=size,
+            queue_size=queue_size,
+            queued=queued,
+            running=self.started - by_workers - self.fenced,
+            submitted=self.started + queued + self.withdrawn,
+            completed=ended.completed,
+            failed=ended.failed,
+            panicked=ended.panicked,
+            cancelled=ended.cancelled + self.withdrawn + self.fenced,
+            rejected=self.rejected,
+            restarts=self.restarts,
+        )

@@ -22,7 +22,7 @@ from typing import Any
 from ion_actors.errors import PoolForked
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.metrics import PoolState
-from ion_actors.workerpool.supervisor import Forgotten
+from ion_actors.workerpool.news import Forgotten
 
 __all__ = ["forked", "is_exiting", "register"]
 

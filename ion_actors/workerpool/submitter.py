@@ -11,7 +11,6 @@ import contextvars
 import functools
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ion_actors._arguments import seconds
@@ -23,15 +22,15 @@ from ion_actors.context import (
     has_current,
     make_current,
 )
-from ion_actors.errors import ContextEnded, DeadlineExceeded
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
 from ion_actors.workerpool.core import Core
-from ion_actors.workerpool.mailbox import Waiter
+from ion_actors.workerpool.handoff import Waiter
+from ion_actors.workerpool.options import TaskOptions, call_with_context, on_context_end
 from ion_actors.workerpool.report import describe
-from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
+from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["Submitter", "TaskOptions"]
+__all__ = ["Submitter"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,23 +38,6 @@ T = TypeVar("T")
 _new = object.__new__
 _allocate_lock = threading.RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """What belongs to a task and not to its arguments: see :meth:`Submitter.options`."""
-
-    context: Context | None = None
-    timeout: float | None = None
-    name: str | None = None
-    pass_context: bool = False
-
-    def __post_init__(self) -> None:
-        if self.context is not None and not isinstance(self.context, Context):
-            raise TypeError(f"context must be a Context or None, not {self.context!r}")
-        seconds("timeout", self.timeout)
-        if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"name must be a string or None, not {self.name!r}")
 
 
 class Submitter:
@@ -271,7 +253,7 @@ class Submitter:
         task._special = True
         if options.pass_context:
             task._name = options.name or describe(task._fn)
-            task._fn = functools.partial(_call_with_context, task._fn)
+            task._fn = functools.partial(call_with_context, task._fn)
         if self._hooks is not None:
             task._accepted_at = self._clock.monotonic()
 
@@ -329,29 +311,7 @@ class Submitter:
         context = task.task_context()
         if task._limit is None and context._parents == self._parents:
             return  # it ends with the pool, which sees to that
-        registration = context.add_callback(functools.partial(_context_ended, task))
+        registration = context.add_callback(functools.partial(on_context_end, task))
         task._registration = registration
         if task.done():  # it was faster: _release() has not seen the registration
             registration.remove()
-
-
-def _context_ended(task: TaskFuture[Any]) -> None:
-    """A task's context is over. Runs in the thread that ended it, which may be the clock's.
-
-    A queued task ends with it. A running one was asked to stop, unless it has used up a time limit
-    of its own: then whoever waits for it gets the error now, and its worker stays taken.
-    """
-    mailbox, name = task._mailbox, task._task_name()
-    error: ContextEnded = task.task_context()._error()
-    error = type(error)(f"task {name!r}: {error.reason}", task=name)
-    if not mailbox.withdraw(task, error, elsewhere=True) and _overran(task, error):
-        callbacks = mailbox.fence(task, error)
-        run_callbacks_in_thread([(task, callbacks)])
-
-
-def _overran(task: TaskFuture[Any], error: ContextEnded) -> bool:
-    return task._limit is not None and isinstance(error, DeadlineExceeded)
-
-
-def _call_with_context(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    return fn(current_context(), *args, **kwargs)

@@ -9,6 +9,8 @@ decisions are pure (:mod:`~ion_actors.workerpool.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
+The first three are in :mod:`~ion_actors.workerpool.staff`, the rest is here.
+
 Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
 own, panic handlers on the thread of the worker that goes.
 """
@@ -19,10 +21,8 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
-import pykka
 from pykka.messages import _ActorStop
 
 from ion_actors.clock import Timer
@@ -39,48 +39,32 @@ from ion_actors.workerpool.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.lifecycle import Action, Life, Phase
 from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState
 from ion_actors.workerpool.metrics import PoolState
-from ion_actors.workerpool.recovery import RestartWindow
-from ion_actors.workerpool.report import DrainReport, Panic, UnfinishedTask
+from ion_actors.workerpool.news import (
+    Forgotten,
+    Panicked,
+    Ready,
+    Retry,
+    StartFailed,
+    Stopped,
+    Tick,
+)
+from ion_actors.workerpool.report import DrainReport, UnfinishedTask
+from ion_actors.workerpool.staff import Staff
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
-from ion_actors.workerpool.worker import Panicked, Ready, StartFailed, Stopped, Worker
 
-__all__ = ["Forgotten", "Supervisor", "Tick"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A moment that was planned for has come."""
+__all__ = ["Supervisor"]
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """It is time to try a worker again."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """The pool's face was collected, or the interpreter exits."""
-
-
-class Supervisor(pykka.ThreadingActor):
+class Supervisor(Staff):
     """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
 
     use_daemon_thread = True
 
     def __init__(self, core: Core) -> None:
-        super().__init__()
+        super().__init__(core)
         self._inbox = core.inbox = cast("SupervisorInbox", self.actor_inbox)
-        self._core = core
-        self._spec = core.spec
-        self._clock = core.spec.context.clock
         self._life = Life()
-        self._window = RestartWindow()
-        self._failures: dict[int, int] = {}  # failed starts in a row, by index
-        self._seats: dict[int, Worker | None] = {}  # who works at each index now
         self._timer: Timer | None = None  # for the life's next moment
-        self._retries: list[Timer] = []
         self._requests: list[Request] = []  # who waits for the end
         self._began = 0.0  # when the drain or close did
         self._asked_to_stop: list[tuple[TaskFuture[Any], UnfinishedTask]] = []
@@ -131,104 +115,6 @@ class Supervisor(pykka.ThreadingActor):
             self._break("its supervisor failed", error)
         except BaseException:
             logging.getLogger("ion_actors").exception("a pool's supervisor could not break it")
-
-    def _log(self, level: int, message: str, *args: object, **extra: object) -> None:
-        self._spec.log(level, message, *args, **extra)
-
-    # -- workers come and go ---------------------------------------------------------------
-
-    def _appoint(self, index: int) -> Worker:
-        worker = Worker(self._spec, self._core.mailbox, self._inbox, index)
-        self._seats[index] = worker
-        self._core.workers.append(worker)
-        return worker
-
-    def _start(self, worker: Worker) -> None:
-        try:
-            worker.start_thread()
-        except RuntimeError as error:  # there can be no more threads
-            self._on_start_failed(StartFailed(worker, error))
-            self._on_stopped(Stopped(worker))
-
-    def _on_ready(self, message: Ready) -> None:
-        self._failures.pop(message.worker.index, None)
-
-    def _on_start_failed(self, message: StartFailed) -> None:
-        worker, error = message.worker, message.error
-        index = worker.index
-        if self._seats.get(index) is worker:
-            self._seats[index] = None
-        failures = self._failures[index] = self._failures.get(index, 0) + 1
-        self._log(
-            logging.CRITICAL, "Exception in initializer: worker %s failed to start (%d in a row)",
-            worker.name, failures, error=error, worker=worker.name,
-        )  # fmt: skip
-        if self._life.phase is Phase.CANCELLING:
-            return
-        delay = self._spec.recovery.backoff.delay(failures)
-        if delay is None:
-            self._break(f"its worker {worker.name} failed to start {failures} times", error)
-            return
-        due = self._clock.monotonic() + delay
-        self._retries.append(
-            self._clock.call_at(due, functools.partial(self._core.tell, Retry(index)))
-        )
-
-    def _on_retry(self, message: Retry) -> None:
-        self._retries = [timer for timer in self._retries if timer.pending]
-        if self._seats[message.index] is None and self._wanted():
-            self._core.mailbox.count_restart()
-            self._start(self._appoint(message.index))
-        self._finish_if_over()
-
-    def _on_panicked(self, message: Panicked) -> Panic:
-        worker = message.worker
-        if self._seats.get(worker.index) is worker:
-            self._seats[worker.index] = None
-            self._replace(worker, message.error)
-        return Panic(
-            pool=self._spec.name,
-            worker=worker.name,
-            task=message.task,
-            error=message.error,
-            restarts=self._core.metrics().restarts,
-        )
-
-    def _replace(self, worker: Worker, error: BaseException | None) -> None:
-        """Seat a successor, if the policy permits and there is work for it."""
-        if not self._wanted():
-            return
-        now = self._clock.monotonic()
-        self._window, allowed = self._window.allow(self._spec.recovery, now)
-        if not allowed:
-            policy = self._spec.recovery
-            self._break(f"more than {policy.max_restarts} restarts in {policy.within} s", error)
-            return
-        restarts = self._core.mailbox.count_restart()
-        self._log(
-            logging.WARNING, "worker %s was lost and is replaced (restart %d)",
-            worker.name, restarts, error=error, worker=worker.name, restarts=restarts,
-        )  # fmt: skip
-        self._start(self._appoint(worker.index))
-
-    def _wanted(self) -> bool:
-        """Whether a worker would still have something to do."""
-        if self._life.phase is Phase.DRAINING:
-            return self._core.mailbox.backlog > 0
-        return self._life.phase is Phase.RUNNING
-
-    def _on_stopped(self, message: Stopped) -> None:
-        worker = message.worker
-        self._core.mailbox.discharge(worker, worker.tally)
-        if worker in self._core.workers:
-            self._core.workers.remove(worker)
-            if worker.thread is not None:
-                self._core.threads = [one for one in self._core.threads if one.is_alive()]
-                self._core.threads.append(worker.thread)
-        if self._seats.get(worker.index) is worker:  # it was not known to go
-            self._seats[worker.index] = None
-            self._replace(worker, None)
-        self._finish_if_over()
 
     # -- the end ---------------------------------------------------------------------------
 

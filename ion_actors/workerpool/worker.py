@@ -20,7 +20,6 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures._base import RUNNING
-from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, cast
 
@@ -30,49 +29,20 @@ from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.futures import Future
+from ion_actors.workerpool.handoff import PARKED
 from ion_actors.workerpool.inbox import Envelope, Run, SupervisorInbox, WorkerInbox
-from ion_actors.workerpool.mailbox import PARKED, Mailbox
+from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.news import Panicked, Ready, StartFailed, Stopped
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["Panicked", "Ready", "StartFailed", "Stopped", "Worker", "current_worker"]
+__all__ = ["Worker", "current_worker"]
 
 # How long a dying worker waits for the supervisor's word before it goes on without it. The
 # supervisor never blocks, so this is only reached when something is badly wrong.
 _WORD_TIMEOUT = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """To the supervisor: this worker's initializer has run."""
-
-    worker: Worker
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailed:
-    """To the supervisor: this worker could not start."""
-
-    worker: Worker
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Panicked:
-    """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
-
-    worker: Worker
-    task: str
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """To the supervisor: this worker's thread is about to end."""
-
-    worker: Worker
 
 
 _of_thread = threading.local()

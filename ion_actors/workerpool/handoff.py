@@ -1,0 +1,51 @@
+"""What passes between the mailbox, its workers and its waiters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ion_actors.workerpool.task import TaskFuture
+
+__all__ = ["PARKED", "RETIRE", "Dropped", "Order", "Taker", "Waiter"]
+
+#: A task that was dropped: itself, its call (function, arguments, keywords, variables), callbacks.
+Dropped = tuple[TaskFuture[Any], tuple[Any, ...], Any]
+
+
+class Order:
+    """A word to a worker instead of a task."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+PARKED = Order("PARKED")  #: there is nothing; the worker counts as idle and will be woken
+RETIRE = Order("RETIRE")  #: there will be nothing more
+
+
+class Taker(Protocol):
+    """What the mailbox needs of a worker."""
+
+    slot: TaskFuture[Any] | None
+    current: TaskFuture[Any] | None
+    has_control: bool
+
+    def wake(self) -> None:
+        """Make it look at its slot. May be called by any thread, and once too often."""
+        ...
+
+
+class Waiter:
+    """A submitter that waits for room; ``wake`` is called once, when the wait is over."""
+
+    __slots__ = ("error", "over", "task", "wake")
+
+    def __init__(self, task: TaskFuture[Any], wake: Callable[[], object]) -> None:
+        self.task = task
+        self.wake = wake
+        self.over = False  # admitted, refused or given up; changes under the mailbox's lock
+        self.error: BaseException | None = None

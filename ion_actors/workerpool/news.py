@@ -1,0 +1,62 @@
+"""What the supervisor is told from inside the pool: by its workers, its clock, and its face.
+
+(What users may tell it: :mod:`ion_actors.workerpool.messages`.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.worker import Worker
+
+__all__ = ["Forgotten", "Panicked", "Ready", "Retry", "StartFailed", "Stopped", "Tick"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """To the supervisor: this worker's initializer has run."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """To the supervisor: this worker could not start."""
+
+    worker: Worker
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
+
+    worker: Worker
+    task: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """To the supervisor: this worker's thread is about to end."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A moment that was planned for has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """It is time to try a worker again."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The pool's face was collected, or the interpreter exits."""
