@@ -105,9 +105,7 @@ class Hooks:
     def dropped(self) -> None:
         """A task is over that never ran, or was ended without its worker."""
         if (metrics := self._metrics) is not None:
-            metrics.inc(
-                "ion_workerpool_tasks_completed_total", pool=self._pool, status="cancelled"
-            )
+            metrics.inc("ion_workerpool_tasks_completed_total", pool=self._pool, status="cancelled")
 
     def span(self, task: str, worker: str, waited: float) -> Span | None:
         """A span for a task, if there is a tracer and it works."""

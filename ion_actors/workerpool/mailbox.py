@@ -10,8 +10,8 @@ Invariants, whenever the lock is free:
 
 - a worker is idle only if the queue holds no live task and nobody waits;
 - somebody waits only if the queue is full (with a limit of 0: if no worker is idle);
-- ``queued = len(queue) - dead``: a task that is withdrawn leaves its place behind as a dead one,
-  which is passed over in its turn and swept when the dead outnumber the living;
+- ``queued = len(queue) - dead``: a task that is withdrawn from a long queue leaves its place behind
+  as a dead one, which is passed over in its turn and swept when the dead outnumber the living;
 - a task in the queue is PENDING, a task handed out is RUNNING, and only code that holds the lock
   moves one to the other: so whoever wants to end a queued task decides here whether it still is.
 
@@ -43,7 +43,7 @@ __all__ = ["Mailbox"]
 
 _CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
 _YIELDS = 50  # how often a busy holder is let run before the lock is waited for
-_MIN_SWEEP = 64  # dead places that are not worth a sweep
+_MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
 
 
 class Mailbox:
@@ -267,10 +267,7 @@ class Mailbox:
             if task._state is not PENDING or task._withdrawn:
                 return False
             callbacks = self._bury(task, error)
-            self._dead += 1
-            if self._dead > max(_MIN_SWEEP, len(self._queue) // 2):
-                self._queue = deque(one for one in self._queue if not one._withdrawn)
-                self._dead = 0
+            self._vacate(task)
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
@@ -281,6 +278,16 @@ class Mailbox:
         else:
             task._run_callbacks(callbacks)
         return True
+
+    def _vacate(self, task: TaskFuture[Any]) -> None:
+        """Give up the place of a task that has ended in the queue; under the lock."""
+        if len(self._queue) <= _MIN_SWEEP:
+            self._queue.remove(task)
+            return
+        self._dead += 1
+        if self._dead > max(_MIN_SWEEP, len(self._queue) // 2):
+            self._queue = deque(one for one in self._queue if not one._withdrawn)
+            self._dead = 0
 
     def _dropped(self) -> None:
         if self._on_dropped is not None:
