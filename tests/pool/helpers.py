@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ion_actors import Pool
@@ -61,11 +61,16 @@ def run_in_thread(call: object, *args: object) -> Future[object]:
     return future
 
 
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it is so: for what other threads do and nobody announces."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if condition():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it never came true")
+
+
 def until_waiting(pool: Pool, submitters: int) -> None:
     """Wait until so many submitters are blocked on the pool's full mailbox."""
-    deadline = threading.Event()
-    for _ in range(int(PATIENCE * 200)):
-        if len(pool._mailbox._waiters) == submitters:
-            return
-        deadline.wait(0.005)
-    raise AssertionError(f"{len(pool._mailbox._waiters)} submitters wait, not {submitters}")
+    eventually(lambda: len(pool._mailbox._waiters) == submitters)

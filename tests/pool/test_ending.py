@@ -370,6 +370,7 @@ def test_the_supervisor_takes_the_same_verbs_as_messages() -> None:
         with pytest.raises(QueueFull):
             ref.ask(TrySubmit(gate))
     assert ref.ask(Drain(5)).unfinished == ()
+    pool.drain()  # returns when the threads are gone, a moment after the reply
     with pytest.raises(pykka.ActorDeadError):
         ref.ask(Close())
 

@@ -20,7 +20,7 @@ from ion_actors import Cancelled, Context, DeadlineExceeded, Pool, QueueFull, Ta
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
 
-from .helpers import PATIENCE
+from .helpers import PATIENCE, eventually
 
 WORKERS, ROOM = 2, 3
 
@@ -113,11 +113,8 @@ class PoolModel(RuleBasedStateMachine):
 
     def await_idle(self) -> None:
         """The worker is back at the mailbox: only then is there room for one more."""
-        for _ in range(int(PATIENCE * 1000)):
-            if len(self.pool._mailbox._idle) == WORKERS - len(self.running):
-                return
-            threading.Event().wait(0.001)
-        raise AssertionError("a worker did not come back")
+        idle = WORKERS - len(self.running)
+        eventually(lambda: len(self.pool._mailbox._idle) == idle)
 
     @rule(task=consumes(tasks))
     def cancel(self, task: tuple[Step, Future[str]]) -> None:
