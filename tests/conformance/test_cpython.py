@@ -36,8 +36,6 @@ EXCLUDED = {
     "test_submit_after_interpreter_shutdown": "wants the error's class to be called RuntimeError; "
     "ours is one: see below",
     "test_default_workers": "ours is one worker for each CPU, theirs are more",
-    "test_map_submits_without_iteration": "our map pulls its input as its results are pulled, so "
-    "that it can be endless: what nobody asks for is not submitted",
 }
 
 
