@@ -20,15 +20,17 @@ def main() -> None:
     if not chosen:
         parser.error(f"no such row; there are {', '.join(one.key for one in contests(FULL))}")
     rounds = options.rounds or (1 if options.quick else 7)
-    print(table.conditions(rounds), flush=True)
+    conditions = table.conditions(rounds)
+    if options.quick:
+        conditions += " **Sizes too small to mean anything.**"
+    print(conditions, flush=True)
     results = [result for contest in chosen for result in _shown(run(contest, rounds))]
     if options.write is None:
         return
     if options.write == TABLE and (options.quick or options.only):
         print("not written: only a full run is")
         return
-    remark = " **Sizes too small to mean anything.**" if options.quick else ""
-    options.write.write_text(table.markdown(results, rounds, remark), encoding="utf-8")
+    options.write.write_text(table.markdown(results, conditions), encoding="utf-8")
     print(f"written: {options.write.name}")
 
 

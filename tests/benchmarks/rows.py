@@ -60,6 +60,10 @@ def contests(sizes: Sizes) -> list[Contest]:
     ]
 
 
+def _spaced(number: int) -> str:
+    return f"{number:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
 def _workers(size: int) -> str:
     return "1 worker" if size == 1 else f"{size} workers"
 
@@ -72,7 +76,7 @@ def _against_all(
 
 
 def _burst(size: int, sizes: Sizes) -> Contest:
-    title = f"burst of {sizes.burst} no-op tasks, {_workers(size)}"
+    title = f"burst of {_spaced(sizes.burst)} no-op tasks, {_workers(size)}"
     line = Line(title, _per_second, Target(3.0, at_least=True, peer=THREADS))
     measure = _bind(tasks.burst, size=size, count=sizes.burst)
     contest = _against_all(f"burst-{size}", line, measure)
@@ -82,7 +86,7 @@ def _burst(size: int, sizes: Sizes) -> Contest:
         contest.key,
         contest.lines,
         contest.pool,
-        {**contest.peers, f"a Pool with room for all ({sizes.burst})": roomy},
+        {**contest.peers, f"a Pool with room for all ({_spaced(sizes.burst)})": roomy},
     )
 
 
@@ -102,7 +106,7 @@ def _producers(size: int, sizes: Sizes) -> Contest:
 
 def _memory(sizes: Sizes) -> Contest:
     target = Target(0.7, at_least=False, peer=THREADS)
-    line = Line(f"memory of a queued task ({sizes.memory} are)", "B", target)
+    line = Line(f"memory of a queued task ({_spaced(sizes.memory)} are)", "B", target)
     roomy = _bind(peers.pool, queue_size=sizes.memory)
     rivals = {name: _bind(tasks.memory, make, sizes.memory) for name, make in _PEERS.items()}
     ours = _bind(tasks.memory, roomy, sizes.memory)
@@ -119,7 +123,7 @@ def _close(sizes: Sizes) -> Contest:
         peer = peers.threads(1)
         return tasks.close(peer, peer.close, sizes.close)
 
-    line = Line(f"closing with {sizes.close} queued", "ms")
+    line = Line(f"closing with {_spaced(sizes.close)} queued", "ms")
     return Contest("close", (line,), ours, {THREADS: theirs})
 
 
@@ -130,7 +134,7 @@ def _start(size: int) -> Contest:
 
 def _map(sizes: Sizes) -> Contest:
     line = Line(
-        f"map over {sizes.items} items, chunks of 1000, 4 workers",
+        f"map over {_spaced(sizes.items)} items, chunks of {_spaced(1000)}, 4 workers",
         "items/s",
         Target(1e6, at_least=True),
     )
@@ -143,8 +147,8 @@ def _map(sizes: Sizes) -> Contest:
 
 def _growth(sizes: Sizes) -> Contest:
     lines = (
-        Line(f"submit and run a task, {sizes.few} queued", "µs"),
-        Line(f"submit and run a task, {sizes.many} queued", "µs"),
+        Line(f"submit and run a task, {_spaced(sizes.few)} queued", "µs"),
+        Line(f"submit and run a task, {_spaced(sizes.many)} queued", "µs"),
         Line(
             "the latter divided by the former",
             "\N{MULTIPLICATION SIGN}",

@@ -20,7 +20,7 @@ Each cell of a peer shows its median, and the pool's number divided by the peer'
 ratios of all rounds, and their range. With tasks or items per second more is better, with all other
 units less is. *The limit* is a bare `queue.SimpleQueue` with threads, without futures; for `map`,
 the built-in `map`. Memory is what `tracemalloc` counts. The pool's `queue_size` is the default,
-10\u202f000, save in the rows on memory and on growth, where it has room for all.
+10\N{NO-BREAK SPACE}000, save in the rows on memory and on growth, where it has room for all.
 """
 
 
@@ -33,7 +33,7 @@ def text(result: Result) -> str:
     return "\n".join([head.replace("**", ""), *(_peer_line(result, one) for one in result.peers)])
 
 
-def markdown(results: Iterable[Result], rounds: int, remark: str = "") -> str:
+def markdown(results: Iterable[Result], conditions: str) -> str:
     """The table, with what one must know to read it."""
     results = list(results)
     rows = [
@@ -42,21 +42,30 @@ def markdown(results: Iterable[Result], rounds: int, remark: str = "") -> str:
         *(_row(result) for result in results),
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    parts = [f"{conditions(rounds)}{remark}\n", f"{table}\n", _LEGEND]
+    parts = [f"{conditions}\n", f"{table}\n", _LEGEND]
     if notes := [note for result in results for note in _notes(result)]:
-        parts.append("For comparison:\n\n" + "\n".join(notes) + "\n")
+        parts.append(
+            "The pool of the table next to one that never has to wait for room in its mailbox:\n\n"
+            + "\n".join(notes)
+            + "\n"
+        )
     return "\n".join(parts)
 
 
 def conditions(rounds: int) -> str:
-    """Where and when."""
+    """Where and when; to be asked for before the first round, for the sake of the load."""
     free_threaded = not getattr(sys, "_is_gil_enabled", lambda: True)()
+    today = datetime.datetime.now(datetime.UTC)
     return (
         f"{platform.python_implementation()} {platform.python_version()}"
-        f"{' without the GIL' if free_threaded else ''}, {os.cpu_count()} CPUs, "
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, "
-        f"rounds: {rounds} (at most 3 for memory and growth)."
+        f"{' without the GIL' if free_threaded else ''}, {os.cpu_count()} CPUs "
+        f"(load average before the run: {_load()}), "
+        f"{today:%Y-%m-%d}, rounds: {rounds} (at most 3 for memory and growth)."
     )
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
 def _row(result: Result) -> list[str]:
@@ -80,8 +89,8 @@ def _cell(result: Result, peer: str) -> str:
 def _notes(result: Result) -> list[str]:
     """What is no column."""
     return [
-        f"- {result.line.title}: {peer} reaches "
-        f"{_amount(Spread.of(values).median, result.line.unit)}; {_ratio(result.ratio(peer))}"
+        f"- {result.line.title}: {_ratio(result.ratio(peer))} the "
+        f"{_amount(Spread.of(values).median, result.line.unit)} of {peer}"
         for peer, values in result.peers.items()
         if peer not in _COLUMNS
     ]

@@ -41,9 +41,10 @@ def test_rows_can_be_chosen_and_then_the_docs_keep_their_table() -> None:
     done = bench("--quick", "--only", "start,map", "--write")
 
     assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines() if " 4 workers:" in line] == [
+    lines = done.stdout.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert [line.split(":")[0] for line in lines if " 4 workers:" in line] == [
         "starting and stopping 4 workers",
-        "map over 2500 items, chunks of 1000, 4 workers",
+        "map over 2 500 items, chunks of 1 000, 4 workers",
     ]
     assert "not written" in done.stdout
     assert (ROOT / "docs/explanation/benchmark-table.md").read_bytes() == before
