@@ -34,7 +34,7 @@ __all__ = ["Core", "closed"]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Core:
-    """The parts of one pool. The supervisor alone writes to the fields that have a default."""
+    """The parts of one pool, and what has become of it. Its life is the supervisor's to write."""
 
     spec: PoolSpec
     mailbox: Mailbox

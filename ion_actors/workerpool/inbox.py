@@ -135,6 +135,7 @@ class SupervisorInbox:
         self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
         self.understood: frozenset[type] = frozenset()  # by the supervisor
         self.ended = False  # the pool has: let pykka's stop through
+        self._handled: Envelope[Any] | None = None
 
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
@@ -152,7 +153,10 @@ class SupervisorInbox:
 
     def get(self) -> Envelope[Any]:
         """Called by pykka's loop."""
-        return self.control.get()
+        if self._handled is not None:  # which pykka's loop still holds, with all it refers to
+            self._handled.message = self._handled.reply_to = None
+        self._handled = self.control.get()
+        return self._handled
 
     def empty(self) -> bool:
         """Called by pykka's clean-up."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import threading
+from _thread import RLock
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -36,7 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _new = object.__new__
-_allocate_lock = threading.RLock  # see Future.__init__
+_allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
 
 

@@ -71,7 +71,6 @@ class Supervisor(Staff):
         self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Request: self._on_request,
-            Panicked: self._on_panicked,
             StartFailed: self._on_start_failed,
             Ready: self._on_ready,
             Stopped: self._on_stopped,
@@ -115,10 +114,30 @@ class Supervisor(Staff):
             self._break("its supervisor failed", error)
         except BaseException:
             logging.getLogger("ion_actors").exception("a pool's supervisor could not break it")
+        if self._life.phase is Phase.CLOSED and not self._core.ended.is_set():
+            self._end_without_report(error)
+
+    def _end_without_report(self, error: BaseException) -> None:
+        """The end itself failed: at least nobody must wait for it."""
+        self._plan()
+        self._core.state = PoolState.CLOSED
+        self._core.ended.set()
+        requests, self._requests = self._requests, []
+        for request in requests:
+            request.fail(_broken(self._spec.name, "its supervisor failed", error))
+        self._inbox.ended = True
+        self.stop()
 
     # -- the end ---------------------------------------------------------------------------
 
     def _on_request(self, request: Request) -> None:
+        """A message that is answered from here: pykka's loop would hold on to the answer."""
+        if isinstance(request.message, Panicked):
+            request.reply(self._on_panicked(request.message))
+        else:
+            self._on_end_request(request)
+
+    def _on_end_request(self, request: Request) -> None:
         if self._life.phase is Phase.CLOSED:  # too late: it ends this moment
             request.reply(self._core.last_report())
             return

@@ -99,8 +99,9 @@ class TaskFuture(Future[T]):
         context = self._context
         if self._limit is not None and context is not None:
             mine = context.clock.monotonic() + self._limit
-            theirs = [one.deadline for one in context._parents if one.deadline is not None]
-            context._deadline = min([mine, *theirs])
+            # Only those that go by the same clock can be compared; the others end it when they end.
+            theirs = [one.deadline for one in context._parents if one.clock is context.clock]
+            context._deadline = min([mine, *(end for end in theirs if end is not None)])
 
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 

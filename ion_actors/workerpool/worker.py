@@ -30,7 +30,7 @@ from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.handoff import PARKED
-from ion_actors.workerpool.inbox import Envelope, Run, SupervisorInbox, WorkerInbox
+from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox, WorkerInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.news import Panicked, Ready, StartFailed, Stopped
@@ -249,7 +249,7 @@ class Worker(pykka.ThreadingActor):
 
     def _ask(self, message: object) -> Panic | None:
         reply: Future[Panic] = Future()
-        self._boss.put(Envelope(message, reply))
+        self._boss.put(Envelope(Request(message, reply)))
         try:
             with background():  # the task's context may have ended
                 return reply.result(_WORD_TIMEOUT)

@@ -236,6 +236,19 @@ def test_the_retries_of_an_initializer_back_off_on_the_clock() -> None:
     pool.drain()
 
 
+def test_a_fault_in_the_very_end_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ion_actors.workerpool.supervisor import Supervisor
+
+    def fails(self: Supervisor) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Supervisor, "_make_report", fails)
+    pool = Pool(1)
+    with pytest.raises(BrokenPool, match="supervisor failed"):
+        pool.drain()
+    assert pool.is_closed
+
+
 def test_by_default_a_hopeless_initializer_gives_up_within_two_seconds() -> None:
     backoff = Backoff()
     waits = [backoff.delay(n, chance=lambda: 0.0) for n in range(1, backoff.retries + 1)]
