@@ -207,7 +207,11 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             return self._wait_under(context, timeout)
         condition = self._condition
         with condition:
-            return condition.wait_for(self.done, timeout)
+            if timeout is not None:
+                return condition.wait_for(self.done, timeout)
+            while self._state not in _DONE:
+                condition.wait()
+        return True
 
     def _wait_under(self, context: Context, timeout: float | None) -> bool:
         """Wait as long as the context lasts: after that, nobody may want the answer."""

@@ -97,6 +97,7 @@ class Core:
 
     def closed_error(self, task: TaskFuture[Any]) -> Cancelled:
         """Why a queued task will not run."""
+        task._keep_name()
         name = task._task_name()
         why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
         return Cancelled(why, task=name)

@@ -26,6 +26,7 @@ then takes the lock, which is free.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -42,6 +43,7 @@ from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 __all__ = ["Mailbox"]
 
 _CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
+_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # without it there are no convoys
 _YIELDS = 50  # how often a busy holder is let run before the lock is waited for
 _MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
 
@@ -81,7 +83,7 @@ class Mailbox:
         Raises:
             PoolClosed, BrokenPool: the pool accepts nothing any more.
         """
-        if self._busy:
+        if self._busy and _GIL:
             self._let_holder_run()
         with self._lock:
             self._busy = True
@@ -164,7 +166,7 @@ class Mailbox:
 
     def take(self, worker: Taker) -> TaskFuture[Any] | Order | None:
         """The next task for this worker, or PARKED, or RETIRE, or None: it has control messages."""
-        if self._busy:
+        if self._busy and _GIL:
             self._let_holder_run()
         with self._lock:
             self._busy = True

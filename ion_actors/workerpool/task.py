@@ -59,7 +59,8 @@ class TaskFuture(Future[T]):
 
     def _keep_name(self) -> None:
         """Before the function is dropped: an error will want to name the task."""
-        self._shown = self._task_name()
+        if self._shown is None:
+            self._shown = describe(self._fn, self._name)
 
     def cancel(self) -> bool:
         """Cancel the task.
