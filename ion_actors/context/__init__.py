@@ -1,0 +1,30 @@
+"""Contexts: who still wants this work, and until when.
+
+A :class:`Context` is a node of a tree. It ends once, by :meth:`Context.cancel`, by its deadline, or
+because a parent ended; what runs under it learns of that by asking (:attr:`Context.cancelled`,
+:meth:`Context.check`), by waiting (:meth:`Context.sleep`, :meth:`Context.wait`), or by a callback.
+The semantics are those of Go's ``context`` package, the feel is that of trio's cancel scopes.
+"""
+
+from ion_actors.context.scope import (
+    Context,
+    background,
+    current_context,
+    has_current,
+    make_current,
+    of_thread,
+)
+from ion_actors.context.tree import Registration
+from ion_actors.context.waiting import Signal, call_in_loop
+
+__all__ = [
+    "Context",
+    "Registration",
+    "Signal",
+    "background",
+    "call_in_loop",
+    "current_context",
+    "has_current",
+    "make_current",
+    "of_thread",
+]

@@ -1,0 +1,271 @@
+"""The context as its users have it: something to wait under, and to be in.
+
+The current context is ambient: a ``contextvars.ContextVar`` holds it, so it flows with all other
+context variables into tasks, coroutines and ``asyncio.to_thread``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from ion_actors._arguments import moment, seconds
+from ion_actors.clock import Clock
+from ion_actors.context.tree import Node, Registration
+from ion_actors.context.waiting import Interrupt, Signal, call_in_loop, forget_done_callback
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from types import TracebackType
+
+__all__ = ["Context", "background", "current_context", "has_current", "make_current", "of_thread"]
+
+
+class Context(Node):
+    """A scope of work that can be cancelled, with an optional deadline.
+
+    Args:
+        parent: ends this one when it ends; by default the current context.
+        timeout: seconds from now until the deadline; None for none of its own.
+        deadline: the same as a moment of the clock (monotonic seconds). Give at most one of both.
+        clock: what tells the time; by default the parent's.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+
+    The earlier of its own and its parents' deadlines counts. As a ``with`` block it is the current
+    context inside; leaving the block by an exception cancels it, since nobody waits for its work
+    any more, and leaving it normally does not. As an ``async with`` block it also interrupts the
+    body when it ends: the block then raises :class:`Cancelled` or :class:`DeadlineExceeded`.
+    """
+
+    def __init__(
+        self,
+        parent: Context | None = None,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        parent = current_context() if parent is None else parent
+        if not isinstance(parent, Context):
+            raise TypeError(f"parent must be a Context or None, not {parent!r}")
+        if timeout is not None and deadline is not None:
+            raise TypeError(f"give timeout or deadline, not both: {timeout!r} and {deadline!r}")
+        self._clock = parent._clock if clock is None else clock
+        if (limit := seconds("timeout", timeout)) is not None:
+            deadline = self._clock.monotonic() + limit
+        self._inherit((parent,), moment("deadline", deadline))
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def sleep(self, duration: float) -> None:
+        """Sleep for so many seconds.
+
+        Raises:
+            Cancelled, DeadlineExceeded: the context ended, at once when it does.
+        """
+        if (limit := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        if self.wait(timeout=limit):
+            raise self._error()
+
+    def wait(
+        self,
+        future: concurrent.futures.Future[Any] | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Block until ``future`` is done or, without one, until the context ends.
+
+        Args:
+            future: what to wait for.
+            timeout: seconds to wait at most.
+
+        Returns:
+            True if that happened, False if the time was up before.
+
+        Raises:
+            Cancelled, DeadlineExceeded: the context ended before the future was done.
+        """
+        limit = seconds("timeout", timeout)
+        signal = Signal()
+        if future is not None:
+            future.add_done_callback(signal.set)
+        registration = self.add_callback(signal.set)
+        try:
+            until = None if limit is None else self._clock.monotonic() + limit
+            signal.wait(self._clock, until)
+        finally:
+            registration.remove()
+            forget_done_callback(future, signal.set)
+        return self._waited_for(future)
+
+    async def asleep(self, duration: float) -> None:
+        """:meth:`sleep` for coroutines."""
+        if (limit := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        if await self.await_(timeout=limit):
+            raise self._error()
+
+    async def await_(
+        self,
+        future: concurrent.futures.Future[Any] | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """:meth:`wait` for coroutines."""
+        limit = seconds("timeout", timeout)
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+
+        def wake(_: object = None) -> None:
+            call_in_loop(loop, woken.set)
+
+        if future is not None:
+            future.add_done_callback(wake)
+        registration = self.add_callback(wake)
+        timer = None
+        if limit is not None:
+            timer = self._clock.call_at(self._clock.monotonic() + limit, wake)
+        try:
+            await woken.wait()
+        finally:
+            registration.remove()
+            forget_done_callback(future, wake)
+            if timer is not None:
+                timer.cancel()
+        return self._waited_for(future)
+
+    def _waited_for(self, future: concurrent.futures.Future[Any] | None) -> bool:
+        if future is None:
+            return self.cancelled
+        if future.done():
+            return True
+        self.check()
+        return False
+
+    # -- being the current one -------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        _ENTERED.set((_CURRENT.get(), None, _ENTERED.get()))
+        _CURRENT.set(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(exc)
+
+    async def __aenter__(self) -> Self:
+        _ENTERED.set((_CURRENT.get(), Interrupt(self), _ENTERED.get()))
+        _CURRENT.set(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        interrupt = self._leave(exc)
+        if interrupt is not None and interrupt.settle(exc):
+            raise self._error() from exc
+
+    def _leave(self, exc: BaseException | None) -> Interrupt | None:
+        entered = _ENTERED.get()
+        assert entered is not None, "a context was left that had not been entered"
+        previous, interrupt, outer = entered
+        _CURRENT.set(previous)
+        _ENTERED.set(outer)
+        if interrupt is not None:
+            interrupt.disarm()
+        if exc is not None:
+            self._left_by(exc)
+        return interrupt
+
+    def _left_by(self, exc: BaseException) -> None:
+        self.cancel(f"its block was left by {type(exc).__name__}")
+
+    def __repr__(self) -> str:
+        if self.cancelled:
+            return f"<{type(self).__name__} at {id(self):#x} ended: {self._reason}>"
+        remaining = self.remaining()
+        left = "" if remaining is None else f" {remaining:.3f} s left"
+        return f"<{type(self).__name__} at {id(self):#x} alive{left}>"
+
+
+class _Background(Context):
+    """The root: it never ends."""
+
+    _endless = True
+
+    def __init__(self) -> None:
+        # No parent to inherit from.
+        return
+
+    def cancel(self, reason: str = "") -> bool:
+        raise RuntimeError("the background context cannot be cancelled; make a Context() of it")
+
+    def _left_by(self, exc: BaseException) -> None:
+        """A block of it shields what is in it from the contexts around; it goes on itself."""
+
+    def add_callback(self, callback: Callable[[], object]) -> Registration:
+        return Registration(self, callback)  # kept nowhere: it would never run
+
+
+_BACKGROUND = _Background()
+_CURRENT: contextvars.ContextVar[Context | None] = contextvars.ContextVar(
+    "ion_actors_context", default=None
+)
+# What to go back to when a block is left, innermost first. A variable and not an attribute: one
+# context may be entered by several threads and coroutines at once.
+_Entered = tuple["Context | None", "Interrupt | None", Any]
+_ENTERED: contextvars.ContextVar[_Entered | None] = contextvars.ContextVar(
+    "ion_actors_entered", default=None
+)
+
+
+def background() -> Context:
+    """The context that never ends: the root of all others, and the default current one."""
+    return _BACKGROUND
+
+
+class _Thread(threading.local):
+    """What a worker's thread knows of the task it runs.
+
+    Most tasks never ask for their context, so a task whose submitter had none gets its own only
+    when somebody asks: here, or by cancelling it.
+    """
+
+    task_context: Callable[[], Context | None] | None = None
+
+
+of_thread = _Thread()
+
+
+def current_context() -> Context:
+    """The context of the running task, or of the innermost ``with`` block; else the background."""
+    return _CURRENT.get() or _of_task() or _BACKGROUND
+
+
+def has_current() -> bool:
+    """Whether the current context is another than the background."""
+    return _CURRENT.get() not in (None, _BACKGROUND) or of_thread.task_context is not None
+
+
+def _of_task() -> Context | None:
+    ask = of_thread.task_context
+    context = None if ask is None else ask()
+    if context is not None:
+        _CURRENT.set(context)  # from here on it flows into other threads, too
+    return context
+
+
+def make_current(context: Context) -> None:
+    """Make ``context`` current for good. To be run in a copy of the context variables."""
+    _CURRENT.set(context)

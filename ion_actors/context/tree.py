@@ -1,0 +1,335 @@
+"""The tree: how contexts end, and how the news of it travels.
+
+A child *asks* its parents whenever it is asked itself, so a child that nobody waits on costs its
+parents nothing, not even a reference. Only while a child has callbacks is it registered with its
+parents, and with the clock for its deadline.
+
+Chains of contexts can be long (a task that submits its successor from within a block, for ever), so
+nothing here recurses along them.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from ion_actors.clock import Clock, Timer, system_clock
+from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+
+__all__ = ["Node", "Registration"]
+
+logger = logging.getLogger("ion_actors")
+
+# A lock guards one context's end, callbacks and links. There is one context per task, so they share
+# a fixed set of locks, chosen by identity; no thread takes two of them on purpose. But a finalizer
+# or a signal handler may end a context while its thread holds one, so they are reentrant.
+_LOCKS = [threading.RLock() for _ in range(64)]
+
+
+def _renew_locks() -> None:
+    """In a forked child: some may be held by threads that are not here."""
+    _LOCKS[:] = [threading.RLock() for _ in _LOCKS]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+class _End(enum.Enum):
+    """How a context ended."""
+
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+
+
+class Registration:
+    """A callback's place on a context; :meth:`remove` gives it up."""
+
+    __slots__ = ("_callback", "_context")
+
+    def __init__(self, context: Node, callback: Callable[[], object] | None):
+        self._context = context
+        self._callback = callback
+
+    def remove(self) -> None:
+        """Take the callback back, unless it has begun. Calling twice does no harm."""
+        _unlink([self])
+
+    def _run(self) -> None:
+        callback, self._callback = self._callback, None  # once, and drop what it refers to
+        try:
+            if callback is not None:
+                callback()
+        except BaseException:
+            logger.exception("a callback of a context failed: %r", callback)
+
+
+class _Link(Registration):
+    """A child's place on its parent."""
+
+    __slots__ = ("child", "removed")
+
+    def __init__(self, parent: Node, child: Node):
+        super().__init__(parent, None)
+        self.child = child
+        self.removed = False  # perhaps before it was placed; changes under the parent's lock
+
+
+class Node:
+    """A context's place in the tree; what is public here is documented on ``Context``."""
+
+    # Class-level defaults: a context is made for every task, so making one must be cheap.
+    _parents: tuple[Node, ...] = ()
+    _deadline: float | None = None
+    _clock: Clock = system_clock
+    _end: _End | None = None
+    _reason: str | None = None
+    _callbacks: dict[Registration, None] | None = None
+    _links: list[Registration | Timer] | None = None  # places on the parents and the clock
+    _linked = False  # or being linked
+    _passes_through = False  # it can no longer be cancelled itself
+
+    _endless = False  # the root
+
+    def _inherit(self, parents: tuple[Node, ...], deadline: float | None) -> None:
+        # Moments of another clock mean nothing to this one; such a parent's end is still followed.
+        deadlines = [
+            one._deadline
+            for one in parents
+            if one._deadline is not None and one._clock is self._clock
+        ]
+        if deadline is not None:
+            deadlines.append(deadline)
+        self._deadline = min(deadlines, default=None)
+        self._parents = _living(parents)
+
+    @property
+    def _lock(self) -> AbstractContextManager[object]:
+        return _LOCKS[id(self) >> 6 & 63]
+
+    # -- asking ----------------------------------------------------------------------------
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it has ended, for whatever reason."""
+        if self._end is None:
+            self._look_up()
+        return self._end is not None
+
+    def _look_up(self) -> None:
+        """Take notice of a parent's end, or else of a deadline that has passed."""
+        expired = False
+        todo: list[Node] = [self]
+        while todo:
+            one = todo.pop()
+            if one._end is not None:
+                self._finish(one._end, one._reason or "the parent context has ended")
+                return
+            if one._deadline is not None and one._clock.monotonic() >= one._deadline:
+                expired = True
+            for parent in one._parents:
+                if parent._passes_through:
+                    one._parents = _living(one._parents)
+            todo.extend(reversed(one._parents))
+        if expired:
+            self._expire()
+
+    @property
+    def reason(self) -> str | None:
+        """Why it has ended, in words; None while it has not."""
+        return self._reason if self.cancelled else None
+
+    @property
+    def deadline(self) -> float | None:
+        """The moment it ends by itself (its clock's monotonic seconds), or None."""
+        return self._deadline
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that its deadline and its waits go by."""
+        return self._clock
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, 0.0 once it has ended, None if there is no deadline."""
+        if self.cancelled:
+            return 0.0
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - self._clock.monotonic())
+
+    def check(self) -> None:
+        """Return if it is alive.
+
+        Raises:
+            Cancelled: it was cancelled.
+            DeadlineExceeded: its deadline has passed.
+        """
+        if self.cancelled:
+            raise self._error()
+
+    def _error(self) -> ContextEnded:
+        # A new one each time: a shared exception would collect every raiser's traceback.
+        reason = self._reason or "the context has ended"
+        return DeadlineExceeded(reason) if self._end is _End.DEADLINE else Cancelled(reason)
+
+    # -- ending ----------------------------------------------------------------------------
+
+    def cancel(self, reason: str = "the context was cancelled") -> bool:
+        """End it, and with it all its descendants. Returns False if it had ended before."""
+        return not self.cancelled and self._finish(_End.CANCELLED, reason)
+
+    def _expire(self) -> None:
+        self._finish(_End.DEADLINE, "the deadline has passed")
+
+    def _finish(self, end: _End, reason: str) -> bool:
+        """End it and all below it. Returns False if it had ended before."""
+        callbacks = self._settle(end, reason)
+        if callbacks is None:
+            return False
+        todo = callbacks[::-1]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, _Link):
+                todo.extend(reversed(one.child._settle(end, reason) or ()))
+            else:
+                one._run()
+        return True
+
+    def _settle(self, end: _End, reason: str) -> list[Registration] | None:
+        """Let it have ended. Returns who is to be told; None if it had ended before."""
+        with self._lock:
+            if self._end is not None:
+                return None
+            self._reason = reason  # before the end: who sees the end may read the reason
+            self._end = end
+            callbacks, self._callbacks = self._callbacks, None
+            links, self._links = self._links, None
+        _unlink(links)
+        return list(callbacks or ())
+
+    # -- callbacks -------------------------------------------------------------------------
+
+    def add_callback(self, callback: Callable[[], object]) -> Registration:
+        """Have ``callback()`` called once, when the context ends; now, if it has ended.
+
+        It runs in the thread that ends the context (for a deadline, the clock's), so it must be
+        short and must not block. An error in it is logged. The returned registration takes it back.
+        """
+        registration = Registration(self, callback)
+        _place([registration])
+        return registration
+
+    def _keep(self, registration: Registration) -> _Kept:
+        """Keep it, if that is of use. Returns what is to be done next: see :func:`_place`."""
+        with self._lock:
+            if isinstance(registration, _Link):
+                if registration.removed:
+                    return _Kept.DONE
+                if self._passes_through and self._end is None:
+                    return _Kept.PASSES_THROUGH
+            # Kept before the look: a signal handler may end the context in between.
+            callbacks = self._callbacks = self._callbacks or {}
+            callbacks[registration] = None
+            if self._end is not None:
+                self._callbacks = None
+                return _Kept.HAS_ENDED
+            linked, self._linked = self._linked, True
+            return _Kept.DONE if linked else _Kept.FIRST
+
+    def _drop(self, registration: Registration) -> list[Registration | Timer] | None:
+        """Keep it no more. Returns the links that nobody needs any longer."""
+        with self._lock:
+            if isinstance(registration, _Link):
+                registration.removed = True
+            if self._callbacks is None or registration not in self._callbacks:
+                return None
+            del self._callbacks[registration]
+            if self._callbacks or self._links is None:
+                return None  # without links, either there are none or _link() is about to look
+            links, self._links, self._linked = self._links, None, False
+            return links
+
+    def _link(self) -> list[_Link]:
+        """Go by the parents and the clock, for as long as there are callbacks.
+
+        Returns:
+            Its new links, to be placed; any old ones are given up.
+        """
+        self._parents = _living(self._parents)
+        places = [_Link(one, self) for one in self._parents if not one._endless]
+        links: list[Registration | Timer] = [*places]
+        if self._deadline is not None:
+            links.append(self._clock.call_at(self._deadline, self._expire))
+        with self._lock:
+            if wanted := bool(self._callbacks) and self._end is None:
+                links, self._links = self._links or [], links
+            else:
+                self._linked = False
+        _unlink(links)
+        return places if wanted else []
+
+    def pass_through(self) -> None:
+        """For this library's own use: nobody will cancel it any more, except through its parents.
+
+        So its children go by its parents from now on. Without this, a task that submits its
+        successor for ever would grow an endless chain.
+        """
+        self._passes_through = True
+        if self._callbacks:
+            with self._lock:
+                links = [one for one in self._callbacks or () if isinstance(one, _Link)]
+            for link in links:
+                _place([*link.child._link()])
+
+
+class _Kept(enum.Enum):
+    """What became of a registration that was to be placed on a context."""
+
+    DONE = "kept, or not needed any more"
+    FIRST = "kept, and the context has to be linked with its parents now"
+    HAS_ENDED = "the context has ended, so it is to be told now"
+    PASSES_THROUGH = "the context's parents are the place for it"
+
+
+def _place(registrations: list[Registration]) -> None:
+    """Put them on their contexts, and the links of those contexts on their parents, and so on."""
+    while registrations:
+        one = registrations.pop()
+        context = one._context
+        kept = context._keep(one)
+        if kept is _Kept.FIRST:
+            registrations.extend(context._link())
+        elif kept is _Kept.HAS_ENDED and not isinstance(one, _Link):
+            one._run()
+        elif kept is _Kept.HAS_ENDED and isinstance(one, _Link) and context._end is not None:
+            one.child._finish(context._end, context._reason or "the parent context has ended")
+        elif kept is _Kept.PASSES_THROUGH and isinstance(one, _Link):
+            registrations.extend(one.child._link())
+
+
+def _unlink(links: list[Registration | Timer] | None) -> None:
+    """Give these places up, and those that were only needed for them, and so on."""
+    todo = list(links or ())
+    while todo:
+        one = todo.pop()
+        if isinstance(one, Timer):
+            one.cancel()
+        else:
+            todo.extend(one._context._drop(one) or ())
+
+
+def _living(contexts: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The same, with those that pass through replaced by their own parents."""
+    found: dict[Node, None] = {}
+    todo = [*reversed(contexts)]
+    while todo:
+        one = todo.pop()
+        if one._passes_through and one._end is None:
+            todo.extend(reversed(one._parents))
+        else:
+            found[one] = None
+    return tuple(found)

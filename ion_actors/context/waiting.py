@@ -1,0 +1,93 @@
+"""What waits for the end of a context, in a thread or on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ion_actors.clock import Clock
+from ion_actors.context.tree import Node
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+__all__ = ["Interrupt", "Signal", "call_in_loop", "forget_done_callback"]
+
+logger = logging.getLogger("ion_actors")
+
+
+class Signal:
+    """For this library's own waits: an event that is set once and waited for once.
+
+    What differs from ``threading.Event`` is that the clock decides how long a wait is.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self, _: object = None) -> None:
+        """Let the waiter go; setting it twice does no harm."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            return  # released already: it was set twice
+
+    def wait(self, clock: Clock, deadline: float | None) -> bool:
+        """Block until it is set (True) or the deadline is reached (False)."""
+        return clock.park(self._lock, deadline)
+
+
+class Interrupt:
+    """Cancels the asyncio task in an ``async with`` block when the context ends."""
+
+    __slots__ = ("_before", "_fired", "_loop", "_ours", "_registration", "_task")
+
+    def __init__(self, context: Node) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        # As asyncio.timeout() does: a cancellation by somebody else must not pass for ours.
+        self._before = 0 if self._task is None else self._task.cancelling()
+        self._fired = self._ours = False
+        self._registration = context.add_callback(lambda: call_in_loop(self._loop, self._fire))
+
+    def _fire(self) -> None:
+        if self._task is not None:
+            self._fired = True
+            self._task.cancel()
+
+    def disarm(self) -> None:
+        """The block is left."""
+        self._registration.remove()
+        task, self._task = self._task, None  # a late _fire() finds nothing to cancel
+        if self._fired and task is not None:
+            self._ours = task.uncancel() <= self._before
+
+    def settle(self, exc: BaseException | None) -> bool:
+        """Whether the block ended because of this interrupt."""
+        return self._ours and isinstance(exc, asyncio.CancelledError)
+
+
+def forget_done_callback(
+    future: concurrent.futures.Future[Any] | None, callback: Callable[[Any], object]
+) -> None:
+    """Take a done-callback back, if the future is still to be done."""
+    # There is no public way to take one back, and whoever polls a future would heap them up.
+    if future is not None and not future.done():
+        with future._condition:
+            callbacks: list[Callable[[Any], object]] = future._done_callbacks  # type: ignore[attr-defined]
+            if callback in callbacks:
+                callbacks.remove(callback)
+
+
+def call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have the loop make the call; if it is closed, nobody is waiting there any more."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        logger.debug("the event loop was closed before it could be told", exc_info=True)
