@@ -1,0 +1,30 @@
+"""One future with two faces: ``concurrent.futures.Future`` and ``pykka.Future``, and awaitable.
+
+::
+
+    PENDING ──start──▶ RUNNING ──result or exception──▶ FINISHED
+       └──cancel──▶ CANCELLED ──announce──▶ CANCELLED_AND_NOTIFIED
+
+Where the two faces disagree:
+
+=====================  ==========================  =====================  ========================
+question               concurrent.futures          pykka                  here
+=====================  ==========================  =====================  ========================
+waiting, time is up    ``TimeoutError``            ``pykka.Timeout``      ``result()``: the former,
+                                                                          ``get()``: the latter
+a second outcome       ``InvalidStateError``       ``queue.Full``         an error that is both
+``set_exception()``    an exception                ``exc_info`` or none   takes all three
+``map``, ``join``, …   none                        on ``get()``           settle unasked, call once
+get hook               none                        on ``get()``           also on ``result()``
+``await``              ``asyncio.wrap_future``     blocks the loop        never blocks the loop
+copying                fails                       copies                 fails
+=====================  ==========================  =====================  ========================
+
+A plain lock guards a future's state; it is reentrant, since a signal handler may settle a future
+that its thread is at. The condition, which the base class builds for every future at a cost of a
+microsecond and half a kilobyte, is built when somebody waits.
+"""
+
+from ion_actors.futures.future import Future, get_all
+
+__all__ = ["Future", "get_all"]

@@ -1,0 +1,252 @@
+"""The future as its users have it: both faces of it, and awaitable."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures._base import FINISHED
+from typing import Any, NoReturn, TypeVar, cast
+
+import pykka
+
+from ion_actors.context import Context, background, call_in_loop, current_context
+from ion_actors.errors import Cancelled, FutureAlreadySet
+from ion_actors.futures.derived import derive
+from ion_actors.futures.state import DONE, Stateful
+
+__all__ = ["Future", "get_all"]
+
+T = TypeVar("T")
+M = TypeVar("M")
+J = TypeVar("J")
+R = TypeVar("R")
+
+_HOOK_THREAD = "ion_actors-hook"
+
+
+class Future(Stateful[T]):
+    """The outcome of a task, now or later.
+
+    ``result()``, ``get()`` and ``await`` give the value or raise the task's exception; whatever the
+    tools of ``concurrent.futures``, ``pykka`` and ``asyncio`` do with their own futures, they do
+    with this one. An exception that nobody reads is logged when the future is garbage collected.
+    """
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> T:
+        """The value, once there is one.
+
+        Args:
+            timeout: seconds to wait; None waits for ever.
+
+        Raises:
+            TimeoutError: the time was up first.
+            Cancelled: it was cancelled (also a ``concurrent.futures.CancelledError``).
+            Cancelled, DeadlineExceeded: the current context ended first.
+            BaseException: whatever the task raised.
+        """
+        if self._state is FINISHED and self._exception is None:
+            return cast("T", self._result)
+        try:
+            if not self._wait(timeout):
+                raise TimeoutError(f"the future was not done after {timeout} seconds")
+            return self._outcome()
+        finally:
+            self = None  # type: ignore[assignment]  # the exception's traceback holds this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the task raised, or None if it returned; waits and raises as :meth:`result`."""
+        if not self._wait(timeout):
+            raise TimeoutError(f"the future was not done after {timeout} seconds")
+        if self._state != FINISHED:
+            raise self._cancelled_error()
+        self._mark_read()
+        return self._exception
+
+    def get(self, *, timeout: float | None = None) -> T:
+        """pykka's :meth:`result`.
+
+        Raises:
+            pykka.Timeout: the time was up first (an exception of the task's own is not changed).
+        """
+        try:
+            if not self._wait(timeout):
+                raise pykka.Timeout(f"{timeout} seconds")
+            return self._outcome()
+        finally:
+            self = None  # type: ignore[assignment]
+
+    def _wait(self, timeout: float | None) -> bool:
+        if self._state in DONE:
+            return True
+        if self._get_hook is not None:
+            return self._ask_hook(timeout)
+        context = current_context()
+        if context is not background():
+            return self._wait_under(context, timeout)
+        condition = self._condition
+        with condition:
+            if timeout is not None:
+                return condition.wait_for(self.done, timeout)
+            while self._state not in DONE:
+                condition.wait()
+        return True
+
+    def _wait_under(self, context: Context, timeout: float | None) -> bool:
+        """Wait as long as the context lasts: after that, nobody may want the answer."""
+        condition = self._condition
+
+        def poke() -> None:
+            with condition:
+                condition.notify_all()
+
+        registration = context.add_callback(poke)
+        try:
+            with condition:
+                condition.wait_for(lambda: self.done() or context._end is not None, timeout)
+        finally:
+            registration.remove()
+        if not self.done():
+            context.check()
+        return self.done()
+
+    def _outcome(self) -> T:
+        try:
+            if self._state != FINISHED:
+                raise self._cancelled_error()
+            self._mark_read()
+            if self._exception is not None:
+                raise self._exception
+            return cast(T, self._result)
+        finally:
+            self = None  # type: ignore[assignment]
+
+    def _cancelled_error(self) -> Cancelled:
+        """What to raise for a cancelled future. A subclass may know why it was."""
+        return Cancelled("the future was cancelled")
+
+    def _mark_read(self) -> None:
+        if (unread := self._unread) is not None:
+            unread.error = None
+            self._unread = None
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """Wait without blocking the running loop. Cancelling the awaiter cancels the future."""
+        try:
+            if self._state not in DONE:
+                yield from self._wait_in_loop()
+            return self._outcome()
+        finally:
+            self = None  # type: ignore[assignment]
+
+    __iter__ = __await__  # pykka: ``yield from future``
+
+    def _wait_in_loop(self) -> Generator[Any, None, None]:
+        if self._get_hook is not None:
+            _settle_in_thread(self)
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        self.add_done_callback(lambda _: call_in_loop(loop, wake))
+        try:
+            yield from woken
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    # -- pykka's combinators ---------------------------------------------------------------
+
+    def set_get_hook(self, func: Callable[[float | None], T]) -> None:
+        """Have ``func(timeout)`` called for the value when it is first asked for.
+
+        Nothing settles such a future unasked. What the hook raises is not kept: the next call asks
+        it again, as in pykka.
+
+        Raises:
+            FutureAlreadySet: it has its outcome already.
+        """
+        with self._lock:
+            if self._state in DONE:
+                raise FutureAlreadySet(f"{self._state}: {self!r}")
+            self._get_hook = func
+            self._hook_lock = threading.Lock()  # the hook runs in one thread at a time
+
+    def _ask_hook(self, timeout: float | None) -> bool:
+        hook = self._get_hook
+        if not self._hook_lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            return self.done()
+        try:
+            if self._state not in DONE and hook is not None:
+                try:
+                    value = hook(timeout)
+                except pykka.Timeout:
+                    return False
+                with self._lock:
+                    callbacks = None if self._state in DONE else self._finish(value, None)
+                self._run_callbacks(callbacks)
+        finally:
+            self._hook_lock.release()
+            self = None  # type: ignore[assignment]
+        return True
+
+    def map(self, func: Callable[[T], M]) -> Future[M]:
+        """A future of ``func(value)``. It settles by itself; ``func`` is called once."""
+        return derive(Future(), [self], func)
+
+    def filter(self: Future[Iterable[J]], func: Callable[[J], bool]) -> Future[Iterable[J]]:
+        """A future of the list of those items of the value for which ``func`` is true."""
+        return derive(
+            Future(), [self], lambda items: cast("Iterable[J]", list(filter(func, items)))
+        )
+
+    def join(self, *futures: pykka.Future[Any]) -> Future[Iterable[Any]]:
+        """A future of the list of this value and the others', which may be any pykka futures."""
+        every = [_settling(one) for one in (self, *futures)]
+        return derive(Future(), every, lambda *values: cast("Iterable[Any]", list(values)))
+
+    def reduce(self: Future[Iterable[J]], func: Callable[[R, J], R], *args: R) -> Future[R]:
+        """A future of ``functools.reduce(func, value, *args)``."""
+        return derive(Future(), [self], lambda items: functools.reduce(func, items, *args))
+
+    # -- not to be copied ------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"cannot pickle or copy a {type(self).__name__}: it is part of a process")
+
+
+def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None) -> Iterable[T]:
+    """``pykka.get_all``: the list of the futures' values."""
+    return pykka.get_all(futures, timeout=timeout)
+
+
+def _settling(future: pykka.Future[Any]) -> Future[Any]:
+    """Any pykka future as one of ours."""
+    if isinstance(future, Future):
+        return future
+    ours: Future[Any] = Future()
+    ours.set_get_hook(lambda timeout: future.get(timeout=timeout))
+    return ours
+
+
+def _settle_in_thread(future: Future[Any]) -> None:
+    """Ask a future's hook, which may block, where no event loop suffers from it."""
+    threading.Thread(target=_settle_by_hook, args=(future,), name=_HOOK_THREAD, daemon=True).start()
+
+
+def _settle_by_hook(future: Future[Any]) -> None:
+    try:
+        if not future._ask_hook(None):
+            raise pykka.Timeout("its get hook gave up")
+    except BaseException as error:
+        with future._lock:
+            callbacks = None if future.done() else future._finish(None, error)
+        future._run_callbacks(callbacks)
+    finally:
+        del future

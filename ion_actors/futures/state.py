@@ -1,0 +1,273 @@
+"""The state of a future: pending, running, done; who waits for it, and who is told.
+
+A lock guards it. Its condition, which ``concurrent.futures`` builds for every future at a cost of a
+microsecond and half a kilobyte, is built when somebody waits.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import sys
+import threading
+from _thread import RLock
+from collections.abc import Callable
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+    RUNNING,
+)
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import pykka
+
+from ion_actors.errors import FutureAlreadySet
+
+__all__ = ["DONE", "Callback", "ExcInfo", "Stateful"]
+
+logger = logging.getLogger("ion_actors")
+
+T = TypeVar("T")
+
+ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+Callback = Callable[[Any], object]
+
+DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
+
+
+class _Unread:
+    """Stays with an exception until somebody reads it; logs it if nobody ever does.
+
+    The finalizer is not on the future itself: every future would pay for it, not only these.
+    """
+
+    __slots__ = ("error", "name")
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self.name = name
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        if self.error is not None and not sys.is_finalizing():
+            logger.error("the exception of %s was never read", self.name, exc_info=self.error)
+
+
+class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
+    """A future without the waiting; what is public here is a part of ``Future``."""
+
+    # Class-level defaults: a future is made for every task, so only what differs is stored.
+    _state: str = PENDING
+    _result: T | None = None
+    _exception: BaseException | None = None
+    _built_condition: threading.Condition | None = None
+    _built_waiters: list[Any] | None = None
+    _built_callbacks: list[Callback] | None = None
+    _unread: _Unread | None = None
+    _get_hook: Callable[[float | None], Any] | None = None
+
+    def __init__(self) -> None:
+        # Neither base's constructor runs: they would build what is built here on demand.
+        self._lock = RLock()
+
+    # What concurrent.futures.wait(), as_completed() and other clients reach for. They call these
+    # under the condition, or (callbacks) not at all.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        if (built := self._built_condition) is None:
+            with self._lock:
+                if (built := self._built_condition) is None:
+                    built = self._built_condition = threading.Condition(self._lock)
+        return built
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._built_waiters is None:
+            self._built_waiters = []
+        return self._built_waiters
+
+    @property
+    def _done_callbacks(self) -> list[Callback]:
+        if self._built_callbacks is None:
+            self._built_callbacks = []
+        return self._built_callbacks
+
+    # -- asking: single reads of a field that changes once, so without the lock -------------
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it ran."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        """Whether its task is being executed."""
+        return self._state == RUNNING
+
+    def done(self) -> bool:
+        """Whether it has its outcome: a result, an exception, or cancelled."""
+        return self._state in DONE
+
+    def __repr__(self) -> str:
+        text = f"<{type(self).__name__} at {id(self):#x} state={self._state.lower()}"
+        if self._state != FINISHED:
+            return text.replace("cancelled_and_notified", "cancelled") + ">"
+        if self._exception is not None:
+            return f"{text} raised {type(self._exception).__name__}>"
+        return f"{text} returned {type(self._result).__name__}>"
+
+    # -- settling --------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """Cancel it unless it has begun. Returns whether it is cancelled."""
+        with self._lock:
+            if self._state in (RUNNING, FINISHED):
+                return False
+            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+                return True
+            self._state = CANCELLED
+            callbacks = self._wake_all()
+        self._run_callbacks(callbacks)
+        return True
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """For executors: False if it was cancelled, which is then announced; else it now runs.
+
+        Raises:
+            RuntimeError: it is neither pending nor freshly cancelled.
+        """
+        with self._lock:
+            if self._state == PENDING:
+                self._state = RUNNING
+                return True
+            if self._state == CANCELLED:
+                self._announce_cancelled()
+                return False
+        logger.critical("Future %s in unexpected state: %s", id(self), self._state)
+        raise RuntimeError("Future in unexpected state")
+
+    def _announce_cancelled(self) -> None:
+        # wait() and as_completed() count a cancelled future only once its executor has said so.
+        self._state = CANCELLED_AND_NOTIFIED
+        for waiter in self._built_waiters or ():
+            waiter.add_cancelled(self)
+
+    def set_result(self, result: T) -> None:
+        """Give it its value.
+
+        Raises:
+            FutureAlreadySet: it has its outcome already, or a get hook.
+        """
+        with self._lock:
+            self._refuse_second()
+            callbacks = self._finish(result, None)
+        self._run_callbacks(callbacks)
+
+    def set(self, value: T | None = None) -> None:
+        """pykka's :meth:`set_result`."""
+        self.set_result(cast(T, value))
+
+    def set_exception(  # type: ignore[override]  # the two bases name its argument differently
+        self,
+        exception: BaseException | ExcInfo | None = None,
+        *,
+        exc_info: ExcInfo | None = None,
+    ) -> None:
+        """Give it an exception.
+
+        Args:
+            exception: an exception, a triple as of ``sys.exc_info()``, or None for the one that is
+                being handled.
+            exc_info: pykka's word for the same.
+
+        Raises:
+            FutureAlreadySet: it has its outcome already, or a get hook.
+            TypeError: that is no exception, or none is being handled.
+        """
+        error = _as_exception(exception if exc_info is None else exc_info)
+        with self._lock:
+            self._refuse_second()
+            callbacks = self._finish(None, error)
+        self._run_callbacks(callbacks)
+
+    def _settle_by(self, compute: Callable[[], T]) -> None:
+        """Call it, and take its outcome."""
+        try:
+            value = compute()
+        except BaseException as error:
+            self.set_exception(error)
+        else:
+            self.set_result(value)
+        finally:
+            del self, compute
+
+    def _refuse_second(self) -> None:
+        if self._state in DONE or self._get_hook is not None:
+            raise FutureAlreadySet(f"{self._state}: {self!r}")
+
+    def _finish(self, result: T | None, error: BaseException | None) -> list[Callback] | None:
+        """Store the outcome and wake the waiters, under the lock.
+
+        The callbacks are returned, for the caller to run without it.
+        """
+        if error is None:
+            self._result = result
+        else:
+            self._exception = error
+            self._unread = _Unread(self._describe(), error)
+        self._state = FINISHED
+        for waiter in self._built_waiters or ():
+            (waiter.add_result if error is None else waiter.add_exception)(self)
+        return self._wake_all()
+
+    def _wake_all(self) -> list[Callback] | None:
+        if self._built_condition is not None:
+            self._built_condition.notify_all()
+        callbacks, self._built_callbacks = self._built_callbacks, None
+        return callbacks
+
+    def _describe(self) -> str:
+        return f"a {type(self).__name__}"
+
+    # -- callbacks -------------------------------------------------------------------------
+
+    def add_done_callback(self, fn: Callback) -> None:
+        """Have ``fn(future)`` called once it is done; now, if it is. Errors in it are logged.
+
+        It is called by the thread that settles the future, or by this one.
+        """
+        with self._lock:
+            callbacks = self._done_callbacks  # before the look: a signal handler may settle it
+            if self._state not in DONE:
+                callbacks.append(fn)
+                return
+        self._run_callbacks([fn])
+
+    def _run_callbacks(self, callbacks: list[Callback] | None) -> None:
+        for callback in callbacks or ():
+            try:
+                callback(self)
+            except BaseException as error:
+                if not isinstance(error, Exception) and _in_main_thread():
+                    raise  # the user's Ctrl-C, or an exit in the user's own thread
+                logger.exception("exception calling callback for %r", self)
+
+
+def _as_exception(given: BaseException | ExcInfo | None) -> BaseException:
+    kind: Any
+    value: Any
+    kind, value, traceback = given if isinstance(given, tuple) else (None, given, None)
+    if given is None:
+        value = sys.exc_info()[1]
+    if value is None and kind is not None:
+        value = kind()
+    if isinstance(value, type) and issubclass(value, BaseException):
+        value = value()
+    if not isinstance(value, BaseException):
+        raise TypeError(f"set_exception() takes an exception, not {given!r}")
+    return value.with_traceback(traceback) if traceback is not None else value
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
