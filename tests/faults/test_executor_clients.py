@@ -151,8 +151,15 @@ def test_nothing_keeps_a_reference_to_a_settled_task(
         if not future.cancelled() and future.exception() is not None:
             watched.append(weakref.ref(future.exception()))  # type: ignore[arg-type]
         del call, argument, keyword, fn, options, future
-        # The worker lets go of the last of it just after the future is done.
-        until(lambda: not any(one() for one in watched))
+
+        def gone() -> bool:
+            # The worker lets go of the last of it just after the future is done. Without the GIL,
+            # what a thread made goes when that thread runs again, so it must not stay asleep.
+            if outcome not in ("cancel", "overrun"):
+                pool.submit(str).result(PATIENCE)
+            return not any(one() for one in watched)
+
+        until(gone)
         gate.set()
 
 
