@@ -646,22 +646,6 @@ def test_pain_15_a_fault_in_the_supervisor_breaks_the_pool_and_hangs_nobody(
     pool.close(timeout=5)
 
 
-def test_pain_15_an_exception_thrown_into_an_idle_worker_costs_one_worker(until: Until) -> None:
-    import ctypes
-
-    with Pool(1) as pool:
-        pool.submit(str).result(PATIENCE)
-        (worker,) = pool._core.workers
-        ident = ctypes.c_ulong(worker.thread.ident)  # type: ignore[union-attr]
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
-        # It is raised when the thread wakes up, before or in the next task.
-        outcome = pool.submit(str, 1)
-        concurrent.futures.wait([outcome], PATIENCE)
-        assert outcome.done()
-        assert outcome.exception() is None or isinstance(outcome.exception(), TaskPanicked)
-        assert pool.submit(str, 2).result(PATIENCE) == "2"
-
-
 # -- and also ---
 
 
