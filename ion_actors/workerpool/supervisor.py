@@ -114,6 +114,8 @@ class Supervisor(Staff):
             self._break("its supervisor failed", error)
         except BaseException:
             logging.getLogger("ion_actors").exception("a pool's supervisor could not break it")
+        if isinstance(message, Request) and isinstance(message.message, Panicked):
+            message.fail(error)  # its worker goes on without a word
         if self._life.phase is Phase.CLOSED and not self._core.ended.is_set():
             self._end_without_report(error)
 
