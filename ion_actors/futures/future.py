@@ -10,6 +10,7 @@ from concurrent.futures._base import FINISHED
 from typing import Any, NoReturn, TypeVar, cast
 
 import pykka
+from typing_extensions import override
 
 from ion_actors.context import Context, background, call_in_loop, current_context
 from ion_actors.errors import Cancelled, FutureAlreadySet
@@ -36,6 +37,7 @@ class Future(Stateful[T]):
 
     # -- waiting ---------------------------------------------------------------------------
 
+    @override
     def result(self, timeout: float | None = None) -> T:
         """The value, once there is one.
 
@@ -57,6 +59,7 @@ class Future(Stateful[T]):
         finally:
             self = None  # type: ignore[assignment]  # the exception's traceback holds this frame
 
+    @override
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None if it returned; waits and raises as :meth:`result`."""
         if not self._wait(timeout):
@@ -66,6 +69,7 @@ class Future(Stateful[T]):
         self._mark_read()
         return self._exception
 
+    @override
     def get(self, *, timeout: float | None = None) -> T:
         """pykka's :meth:`result`.
 
@@ -133,6 +137,7 @@ class Future(Stateful[T]):
             unread.error = None
             self._unread = None
 
+    @override
     def __await__(self) -> Generator[Any, None, T]:
         """Wait without blocking the running loop. Cancelling the awaiter cancels the future."""
         try:
@@ -163,6 +168,7 @@ class Future(Stateful[T]):
 
     # -- pykka's combinators ---------------------------------------------------------------
 
+    @override
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Have ``func(timeout)`` called for the value when it is first asked for.
 
@@ -196,21 +202,25 @@ class Future(Stateful[T]):
             self = None  # type: ignore[assignment]
         return True
 
+    @override
     def map(self, func: Callable[[T], M]) -> Future[M]:
         """A future of ``func(value)``. It settles by itself; ``func`` is called once."""
         return derive(Future(), [self], func)
 
+    @override
     def filter(self: Future[Iterable[J]], func: Callable[[J], bool]) -> Future[Iterable[J]]:
         """A future of the list of those items of the value for which ``func`` is true."""
         return derive(
             Future(), [self], lambda items: cast("Iterable[J]", list(filter(func, items)))
         )
 
+    @override
     def join(self, *futures: pykka.Future[Any]) -> Future[Iterable[Any]]:
         """A future of the list of this value and the others', which may be any pykka futures."""
         every = [_settling(one) for one in (self, *futures)]
         return derive(Future(), every, lambda *values: cast("Iterable[Any]", list(values)))
 
+    @override
     def reduce(self: Future[Iterable[J]], func: Callable[[R, J], R], *args: R) -> Future[R]:
         """A future of ``functools.reduce(func, value, *args)``."""
         return derive(Future(), [self], lambda items: functools.reduce(func, items, *args))

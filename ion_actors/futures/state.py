@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import pykka
+from typing_extensions import override
 
 from ion_actors.errors import FutureAlreadySet
 
@@ -97,14 +98,17 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
 
     # -- asking: single reads of a field that changes once, so without the lock -------------
 
+    @override
     def cancelled(self) -> bool:
         """Whether it was cancelled before it ran."""
         return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
 
+    @override
     def running(self) -> bool:
         """Whether its task is being executed."""
         return self._state == RUNNING
 
+    @override
     def done(self) -> bool:
         """Whether it has its outcome: a result, an exception, or cancelled."""
         return self._state in DONE
@@ -119,6 +123,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
 
     # -- settling --------------------------------------------------------------------------
 
+    @override
     def cancel(self) -> bool:
         """Cancel it unless it has begun. Returns whether it is cancelled."""
         with self._lock:
@@ -131,6 +136,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         self._run_callbacks(callbacks)
         return True
 
+    @override
     def set_running_or_notify_cancel(self) -> bool:
         """For executors: False if it was cancelled, which is then announced; else it now runs.
 
@@ -153,6 +159,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         for waiter in self._built_waiters or ():
             waiter.add_cancelled(self)
 
+    @override
     def set_result(self, result: T) -> None:
         """Give it its value.
 
@@ -164,10 +171,12 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
             callbacks = self._finish(result, None)
         self._run_callbacks(callbacks)
 
+    @override
     def set(self, value: T | None = None) -> None:
         """pykka's :meth:`set_result`."""
         self.set_result(cast(T, value))
 
+    @override
     def set_exception(  # type: ignore[override]  # the two bases name its argument differently
         self,
         exception: BaseException | ExcInfo | None = None,
@@ -232,6 +241,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
 
     # -- callbacks -------------------------------------------------------------------------
 
+    @override
     def add_done_callback(self, fn: Callback) -> None:
         """Have ``fn(future)`` called once it is done; now, if it is. Errors in it are logged.
 

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from pykka.messages import _ActorStop
+from typing_extensions import override
 
 from ion_actors.clock import Timer
 from ion_actors.errors import (
@@ -85,13 +86,16 @@ class Supervisor(Staff):
             self._appoint(index)
 
     @staticmethod
+    @override
     def _create_actor_inbox() -> SupervisorInbox:
         return SupervisorInbox()
 
     @staticmethod
+    @override
     def _create_future() -> Future[Any]:
         return Future()
 
+    @override
     def on_start(self) -> None:
         """Start the workers, on the supervisor's thread."""
         self._core.threads.append(threading.current_thread())
@@ -100,6 +104,7 @@ class Supervisor(Staff):
             if worker is not None:
                 self._start(worker)
 
+    @override
     def on_receive(self, message: Any) -> Any:
         """Handle a message. A fault in here must not be the end of the pool's supervision."""
         try:
@@ -158,6 +163,7 @@ class Supervisor(Staff):
     def _close(self, timeout: float | None) -> None:
         self._live(self._life.close(self._clock.monotonic(), timeout))
 
+    @override
     def _break(self, why: str, cause: BaseException | None) -> None:
         """Give up: everybody who waits learns of it now."""
         core = self._core
@@ -235,6 +241,7 @@ class Supervisor(Staff):
             task=task.name, age=task.age or 0.0, stack=task.stack,
         )  # fmt: skip
 
+    @override
     def _finish_if_over(self) -> None:
         if self._life.phase not in (Phase.DRAINING, Phase.CANCELLING):
             return

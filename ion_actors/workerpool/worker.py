@@ -24,6 +24,7 @@ from types import CoroutineType
 from typing import Any, cast
 
 import pykka
+from typing_extensions import override
 
 from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background, of_thread
@@ -89,10 +90,12 @@ class Worker(pykka.ThreadingActor):
             mailbox.enlist(self.tally)
 
     @staticmethod
+    @override
     def _create_actor_inbox() -> WorkerInbox:
         return WorkerInbox()
 
     @staticmethod
+    @override
     def _create_future() -> Future[Any]:
         return Future()
 
@@ -110,6 +113,7 @@ class Worker(pykka.ThreadingActor):
 
     # -- life ------------------------------------------------------------------------------
 
+    @override
     def on_start(self) -> None:
         """Run the initializer, in this worker's thread."""
         self.thread = threading.current_thread()
@@ -126,6 +130,7 @@ class Worker(pykka.ThreadingActor):
         else:
             self._tell(Ready(self))
 
+    @override
     def on_stop(self) -> None:
         """Say goodbye. pykka calls this last, in this worker's thread."""
         try:
@@ -144,6 +149,7 @@ class Worker(pykka.ThreadingActor):
 
     # -- work ------------------------------------------------------------------------------
 
+    @override
     def on_receive(self, message: Any) -> None:
         """Run the task in the slot and then all that the mailbox has."""
         if not isinstance(message, Run):
