@@ -50,13 +50,19 @@ def when_main_thread_is_in(name, call):
 class Program:
     """A running program."""
 
-    def __init__(self, source: str, *options: str) -> None:
+    def __init__(self, source: str, *options: str, measured: bool = True) -> None:
+        # A child that is forked while other threads run may inherit coverage's own lock, held.
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if measured or not name.startswith("COVERAGE_PROCESS")
+        }
         self.process = subprocess.Popen(
             [sys.executable, *options, "-c", _PRELUDE + textwrap.dedent(source)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
+            env={**environ, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"},
         )
 
     def await_line(self, line: str) -> None:
@@ -84,8 +90,8 @@ def start() -> Iterator[Callable[..., Program]]:
     """Starts programs, and ends them with the test."""
     started: list[Program] = []
 
-    def start(source: str, *options: str) -> Program:
-        started.append(Program(source, *options))
+    def start(source: str, *options: str, measured: bool = True) -> Program:
+        started.append(Program(source, *options, measured=measured))
         return started[-1]
 
     yield start
@@ -100,4 +106,4 @@ def start() -> Iterator[Callable[..., Program]]:
 @pytest.fixture
 def run(start: Callable[..., Program]) -> Callable[..., tuple[int, list[str], str]]:
     """Runs a program to its end."""
-    return lambda source, *options: start(source, *options).end()
+    return lambda source, *options, **how: start(source, *options, **how).end()
