@@ -97,8 +97,13 @@ def test_a_stuck_task_cannot_keep_the_interpreter(run: Run) -> None:
 def test_a_stuck_task_cannot_keep_a_program_that_fails(run: Run) -> None:
     code, _, errors = run(
         """
+        started = threading.Event()
+        def stuck():
+            started.set()
+            threading.Event().wait()
         with Pool(1, drain_timeout=0.1) as pool:
-            pool.submit(threading.Event().wait)
+            pool.submit(stuck)
+            started.wait()
             raise LookupError("the actual error")
         """
     )
@@ -200,9 +205,14 @@ def test_a_stuck_task_is_named_with_its_age_and_stack_and_its_result_is_fenced(r
 def test_a_stuck_task_cannot_keep_close(run: Run) -> None:
     code, lines, errors = run(
         """
+        started = threading.Barrier(3)
+        def stuck():
+            started.wait()
+            threading.Event().wait()
         pool = Pool(2)
         for _ in range(2):
-            pool.submit(threading.Event().wait)
+            pool.submit(stuck)
+        started.wait()
         say(len(pool.close(0.1).running), pool.is_closed)
         """,
         "-W",
