@@ -311,7 +311,4 @@ class Submitter:
         context = task.task_context()
         if task._limit is None and context._parents == self._parents:
             return  # it ends with the pool, which sees to that
-        registration = context.add_callback(functools.partial(on_context_end, task))
-        task._registration = registration
-        if task.done():  # it was faster: _release() has not seen the registration
-            registration.remove()
+        task._keep(context.add_callback(functools.partial(on_context_end, task)))

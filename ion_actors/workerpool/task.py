@@ -167,6 +167,13 @@ class TaskFuture(Future[T]):
         self._leave_context()
         return call
 
+    def _keep(self, registration: Registration) -> None:
+        """Note its place on its context, to be given up when the task is over."""
+        self._registration = registration
+        # It was faster, and has not seen this. (It need not be done yet: first it drops its call.)
+        if self._vars is _RELEASED_VARS:
+            self._leave_context()
+
     def _leave_context(self) -> None:
         if self._context is not None:
             self._context.pass_through()  # nobody can cancel it through this future now

@@ -16,6 +16,7 @@ import pytest
 from ion_actors import (
     BrokenPool,
     Close,
+    Context,
     Drain,
     Future,
     PanicRecovery,
@@ -161,6 +162,23 @@ def test_nothing_keeps_a_reference_to_a_settled_task(
 
         until(gone)
         gate.set()
+
+
+def test_a_task_that_is_over_before_submit_returns_is_not_kept_by_its_own_context(
+    without_gc: None, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """Its place on its context refers to it, so each would keep the other."""
+    accepted = Pool._accepted
+
+    def late(self: Pool, task: Any) -> None:
+        concurrent.futures.wait([task], PATIENCE)
+        accepted(self, task)
+
+    with Pool(1) as pool, Context():
+        monkeypatch.setattr("ion_actors.workerpool.submitter.Submitter._accepted", late)
+        watched = weakref.ref(pool.submit(str))
+        monkeypatch.undo()
+        until(lambda: pool.submit(str).result(PATIENCE) == "" and watched() is None)
 
 
 def test_a_future_that_is_kept_does_not_keep_its_call(without_gc: None, until: Until) -> None:
