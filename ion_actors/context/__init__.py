@@ -7,10 +7,10 @@ The semantics are those of Go's ``context`` package, the feel is that of trio's 
 """
 
 from ion_actors.context.scope import (
+    CURRENT,
     Context,
     background,
     current_context,
-    has_current,
     make_current,
     of_thread,
 )
@@ -18,13 +18,13 @@ from ion_actors.context.tree import Registration
 from ion_actors.context.waiting import Signal, call_in_loop
 
 __all__ = [
+    "CURRENT",
     "Context",
     "Registration",
     "Signal",
     "background",
     "call_in_loop",
     "current_context",
-    "has_current",
     "make_current",
     "of_thread",
 ]

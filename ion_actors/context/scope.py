@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import concurrent.futures
     from types import TracebackType
 
-__all__ = ["Context", "background", "current_context", "has_current", "make_current", "of_thread"]
+__all__ = ["CURRENT", "Context", "background", "current_context", "make_current", "of_thread"]
 
 
 class Context(Node):
@@ -149,8 +149,8 @@ class Context(Node):
     # -- being the current one -------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        _ENTERED.set((_CURRENT.get(), None, _ENTERED.get()))
-        _CURRENT.set(self)
+        _ENTERED.set((CURRENT.get(), None, _ENTERED.get()))
+        CURRENT.set(self)
         return self
 
     def __exit__(
@@ -162,8 +162,8 @@ class Context(Node):
         self._leave(exc)
 
     async def __aenter__(self) -> Self:
-        _ENTERED.set((_CURRENT.get(), Interrupt(self), _ENTERED.get()))
-        _CURRENT.set(self)
+        _ENTERED.set((CURRENT.get(), Interrupt(self), _ENTERED.get()))
+        CURRENT.set(self)
         return self
 
     async def __aexit__(
@@ -180,7 +180,7 @@ class Context(Node):
         entered = _ENTERED.get()
         assert entered is not None, "a context was left that had not been entered"
         previous, interrupt, outer = entered
-        _CURRENT.set(previous)
+        CURRENT.set(previous)
         _ENTERED.set(outer)
         if interrupt is not None:
             interrupt.disarm()
@@ -219,7 +219,7 @@ class _Background(Context):
 
 
 _BACKGROUND = _Background()
-_CURRENT: contextvars.ContextVar[Context | None] = contextvars.ContextVar(
+CURRENT: contextvars.ContextVar[Context | None] = contextvars.ContextVar(
     "ion_actors_context", default=None
 )
 # What to go back to when a block is left, innermost first. A variable and not an attribute: one
@@ -250,22 +250,17 @@ of_thread = _Thread()
 
 def current_context() -> Context:
     """The context of the running task, or of the innermost ``with`` block; else the background."""
-    return _CURRENT.get() or _of_task() or _BACKGROUND
-
-
-def has_current() -> bool:
-    """Whether the current context is another than the background."""
-    return _CURRENT.get() not in (None, _BACKGROUND) or of_thread.task_context is not None
+    return CURRENT.get() or _of_task() or _BACKGROUND
 
 
 def _of_task() -> Context | None:
     ask = of_thread.task_context
     context = None if ask is None else ask()
     if context is not None:
-        _CURRENT.set(context)  # from here on it flows into other threads, too
+        CURRENT.set(context)  # from here on it flows into other threads, too
     return context
 
 
 def make_current(context: Context) -> None:
     """Make ``context`` current for good. To be run in a copy of the context variables."""
-    _CURRENT.set(context)
+    CURRENT.set(context)

@@ -212,6 +212,20 @@ class WorkerInbox:
             logger.exception("a worker was interrupted while it waited, and stops")
             return Envelope(_ActorStop())
 
+    def sleep(self) -> TaskFuture[Any] | None:
+        """Called by the worker when it is parked: its next task, or None to look at its inbox."""
+        worker, mailbox = self._worker, self.mailbox
+        assert worker is not None
+        assert mailbox is not None
+        self._asleep.acquire()
+        if worker.slot is None:
+            mailbox.unpark(worker)  # woken for another reason than a task
+        # From here on nobody hands it anything: it is not parked any more.
+        task = worker.slot
+        if task is not None:
+            worker.slot = None
+        return task
+
     def _get(self) -> Envelope[Any]:
         worker, mailbox = self._worker, self.mailbox
         assert worker is not None

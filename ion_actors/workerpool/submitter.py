@@ -15,12 +15,13 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from ion_actors._arguments import seconds
 from ion_actors.context import (
+    CURRENT,
     Context,
     Signal,
     call_in_loop,
     current_context,
-    has_current,
     make_current,
+    of_thread,
 )
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
@@ -233,7 +234,7 @@ class Submitter:
         task._args = args
         task._kwargs = kwargs or None
         task._vars = _copy_context()
-        if not self._plain or has_current():
+        if not self._plain or CURRENT.get() is not None or of_thread.task_context is not None:
             self._specialise(task)
         return task
 

@@ -170,7 +170,8 @@ class Worker(pykka.ThreadingActor):
             if self._done:
                 return
             found = take(self)
-        self.inbox.parked = found is PARKED
+            if found is PARKED:
+                found = self.inbox.sleep()  # here: pykka's loop would only lead back
 
     def _perform(self, task: TaskFuture[Any]) -> None:
         """Run one task to its outcome."""
@@ -273,11 +274,14 @@ class Worker(pykka.ThreadingActor):
                 self._spec.log(logging.ERROR, "the panic handler failed", error=error)
 
     def _crashed(self, error: BaseException) -> None:
-        """Something came out that was no task's: stop. The supervisor replaces this worker."""
+        """Something came out that was no task's: stop. The supervisor replaces this worker.
+
+        A task that it was handed and has not begun goes to the successor.
+        """
         self._done = True
         self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
         task, self.current = self.current, None
-        if task is not None and task._state is RUNNING:
+        if task is not None and task is not self.slot and task._state is RUNNING:
             self._failed(task, error)
         else:
             self.stop()
