@@ -222,7 +222,7 @@ def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> 
             def flood():
                 while not stop.is_set():
                     pool.submit(str).cancel()
-            flooding = [threading.Thread(target=flood) for _ in range(4)]
+            flooding = [threading.Thread(target=flood) for _ in range(2)]
             for one in flooding:
                 one.start()
             def child():
@@ -234,7 +234,7 @@ def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> 
                 except PoolForked:
                     return
                 raise AssertionError
-            for _ in range(20):
+            for _ in range(10):
                 in_child(child)
             stop.set()
             for one in flooding:
@@ -245,7 +245,7 @@ def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> 
         *IGNORE,
         measured=False,
     )
-    assert lines == ["exit 0"] * 20, errors
+    assert lines == ["exit 0"] * 10, errors
     assert code == 0
 
 
