@@ -15,16 +15,21 @@ from ion_actors.context.scope import (
     of_thread,
 )
 from ion_actors.context.tree import Registration
+from ion_actors.context.turns import Line, Turn, await_turn, wait_turn
 from ion_actors.context.waiting import Signal, call_in_loop
 
 __all__ = [
     "CURRENT",
     "Context",
+    "Line",
     "Registration",
     "Signal",
+    "Turn",
+    "await_turn",
     "background",
     "call_in_loop",
     "current_context",
     "make_current",
     "of_thread",
+    "wait_turn",
 ]

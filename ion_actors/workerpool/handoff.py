@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
+from ion_actors.context import Turn
 from ion_actors.workerpool.task import TaskFuture
 
 __all__ = ["PARKED", "RETIRE", "Dropped", "Order", "Taker", "Waiter"]
+
+#: A submitter that waits for room for its task.
+Waiter = Turn[TaskFuture[Any]]
 
 #: A task that was dropped: itself, its call (function, arguments, keywords, variables), callbacks.
 Dropped = tuple[TaskFuture[Any], tuple[Any, ...], Any]
@@ -37,15 +40,3 @@ class Taker(Protocol):
     def wake(self) -> None:
         """Make it look at its slot. May be called by any thread, and once too often."""
         ...
-
-
-class Waiter:
-    """A submitter that waits for room; ``wake`` is called once, when the wait is over."""
-
-    __slots__ = ("error", "over", "task", "wake")
-
-    def __init__(self, task: TaskFuture[Any], wake: Callable[[], object]) -> None:
-        self.task = task
-        self.wake = wake
-        self.over = False  # admitted, refused or given up; changes under the mailbox's lock
-        self.error: BaseException | None = None

@@ -121,6 +121,16 @@ class Mailbox:
             self._ledger.rejected += 1
         return QueueFull(self.name, self.limit)
 
+    # As a line (see ion_actors.context.turns): what its three methods mean here.
+
+    def join(self, waiter: Waiter) -> bool:
+        """Accept the waiter's task if there is room; else it waits for room."""
+        return self.offer(waiter.item, waiter)
+
+    def forsake(self, waiter: Waiter) -> None:
+        """The submitter was interrupted, but its task was admitted: nobody wants it."""
+        waiter.item.cancel()
+
     def give_up(self, waiter: Waiter, error: BaseException | None) -> bool:
         """End a wait, unless it is over already. Returns whether this call ended it."""
         with self._lock:
@@ -157,8 +167,8 @@ class Mailbox:
         while self._waiters and len(self._queue) - self._dead < self.limit:
             waiter = self._waiters.popleft()
             waiter.over = True
-            waiter.task._begin_limit()
-            self._queue.append(waiter.task)
+            waiter.item._begin_limit()
+            self._queue.append(waiter.item)
             admitted.append(waiter)
         return admitted
 
@@ -205,9 +215,9 @@ class Mailbox:
         if self._waiters:  # only with a limit of 0: a rendezvous
             waiter = self._waiters.popleft()
             waiter.over = True
-            waiter.task._begin_limit()
+            waiter.item._begin_limit()
             waiter.wake()
-            return waiter.task
+            return waiter.item
         return None
 
     def park(self, worker: Taker, tally: Tally) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 from ion_actors._arguments import optional_callable, seconds, whole_number
 from ion_actors.context import Context, background
-from ion_actors.observe import Hooks, Metrics, Tracer
+from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.workerpool.hooks import Hooks
 from ion_actors.workerpool.recovery import PanicRecovery
 from ion_actors.workerpool.report import Panic
 
@@ -35,7 +36,7 @@ class PoolSpec:
     queue_size: int
     context: Context  # the pool's own: a child of the one that was given
     drain_timeout: float | None
-    logger: logging.Logger
+    log: Log
     hooks: Hooks | None
     recovery: PanicRecovery
     task_wrapper: TaskWrapper | None
@@ -71,7 +72,7 @@ class PoolSpec:
         optional_callable("task_wrapper", task_wrapper)
         optional_callable("initializer", initializer)
         _check_initargs(initargs)
-        hooks = _checked_hooks(name, metrics, tracer)
+        probe = Probe.checked(metrics, tracer, pool=name)
         return cls(
             name=name,
             size=available_cpus() if size is None else whole_number("size", size, minimum=1),
@@ -82,27 +83,13 @@ class PoolSpec:
             ),
             context=Context(background() if context is None else context),
             drain_timeout=seconds("drain_timeout", drain_timeout),
-            logger=_checked_logger(logger),
-            hooks=hooks,
+            log=Log(logger, "ion_actors.pool", pool=name),
+            hooks=None if probe is None else Hooks(probe),
             recovery=_checked_recovery(panic_recovery),
             task_wrapper=task_wrapper,
             initializer=initializer,
             initargs=tuple(initargs),
         )
-
-    def log(self, level: int, message: str, *args: object, **extra: object) -> None:
-        """Log something about this pool; a logger that raises changes nothing."""
-        error = extra.pop("error", None)
-        try:
-            self.logger.log(
-                level,
-                message,
-                *args,
-                exc_info=error,  # type: ignore[arg-type]
-                extra={"pool": self.name, **extra},
-            )
-        except BaseException:
-            logging.getLogger("ion_actors").exception("the logger of pool %r failed", self.name)
 
 
 def available_cpus() -> int:
@@ -117,22 +104,6 @@ def available_cpus() -> int:
 def _check_initargs(initargs: object) -> None:
     if isinstance(initargs, str) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
-
-
-def _checked_hooks(name: str, metrics: object, tracer: object) -> Hooks | None:
-    if metrics is not None and not isinstance(metrics, Metrics):
-        raise TypeError(f"metrics must have inc, add, gauge and histogram; {metrics!r} has not")
-    if tracer is not None and not isinstance(tracer, Tracer):
-        raise TypeError(f"tracer must have start(); {tracer!r} has not")
-    return None if metrics is None and tracer is None else Hooks(name, metrics, tracer)
-
-
-def _checked_logger(logger: object) -> logging.Logger:
-    if logger is None:
-        return logging.getLogger("ion_actors.pool")
-    if not callable(getattr(logger, "log", None)):
-        raise TypeError(f"logger must be a logging.Logger, not {logger!r}")
-    return logger  # type: ignore[return-value]  # or what is used like one: adapters, structlog
 
 
 def _checked_recovery(given: object) -> PanicRecovery:

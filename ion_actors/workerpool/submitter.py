@@ -6,7 +6,6 @@ The non-blocking ``Mailbox.offer`` is the algorithm; the others only add the wai
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 from _thread import RLock
@@ -17,16 +16,15 @@ from ion_actors._arguments import seconds
 from ion_actors.context import (
     CURRENT,
     Context,
-    Signal,
-    call_in_loop,
+    await_turn,
     current_context,
     make_current,
     of_thread,
+    wait_turn,
 )
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
 from ion_actors.workerpool.core import Core
-from ion_actors.workerpool.handoff import Waiter
 from ion_actors.workerpool.options import TaskOptions, call_with_context, on_context_end
 from ion_actors.workerpool.report import describe
 from ion_actors.workerpool.task import TaskFuture
@@ -265,44 +263,10 @@ class Submitter:
     # -- waiting for room ------------------------------------------------------------------
 
     def _wait_for_room(self, task: TaskFuture[Any]) -> None:
-        signal = Signal()
-        waiter = Waiter(task, signal.set)
-        if self._mailbox.offer(task, waiter):
-            return
-        context = self._parent()
-        registration = context.add_callback(lambda: self._mailbox.give_up(waiter, context._error()))
-        try:
-            signal.wait(self._clock, None)
-        except BaseException:  # Ctrl-C: the caller will never have the future
-            self._forsake(waiter)
-            raise
-        finally:
-            registration.remove()
-        if waiter.error is not None:
-            raise waiter.error
+        wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
 
     async def _await_room(self, task: TaskFuture[Any]) -> None:
-        loop = asyncio.get_running_loop()
-        over = asyncio.Event()
-        waiter = Waiter(task, lambda: call_in_loop(loop, over.set))
-        if self._mailbox.offer(task, waiter):
-            return
-        context = self._parent()
-        registration = context.add_callback(lambda: self._mailbox.give_up(waiter, context._error()))
-        try:
-            await over.wait()
-        except BaseException:
-            self._forsake(waiter)
-            raise
-        finally:
-            registration.remove()
-        if waiter.error is not None:
-            raise waiter.error
-
-    def _forsake(self, waiter: Waiter) -> None:
-        """The submitter is interrupted: end the wait, or the task if it was admitted already."""
-        if not self._mailbox.give_up(waiter, None):
-            waiter.task.cancel()
+        await await_turn(self._mailbox, task, self._parent(), clock=self._clock)
 
     # -- what a special task needs once it is accepted --------------------------------------
 

@@ -1,0 +1,132 @@
+"""Waiting in a line for one's turn: the part that is the same for a thread and for a coroutine.
+
+A line (of submitters at a full mailbox, of acquirers at a semaphore) keeps its own order and
+decides whose turn it is. What it need not know is who waits: a thread blocks, a coroutine is
+suspended, and either may be called off by its context, its deadline or an interruption. Whether a
+wait is over, and by whom it was ended, is decided in one place: under the line's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from ion_actors.clock import Clock
+from ion_actors.context.scope import Context
+from ion_actors.context.waiting import Signal, call_in_loop
+
+__all__ = ["Line", "Turn", "await_turn", "wait_turn"]
+
+T = TypeVar("T")
+
+
+class Turn(Generic[T]):
+    """One wait in a line.
+
+    Attributes:
+        item: what is waited for: a task to be let in, a number of permits.
+        over: the wait has ended. The line sets it, under its lock, and then calls ``wake``.
+        error: how it ended, if not by being served.
+        wake: lets the waiter go; to be called once.
+    """
+
+    __slots__ = ("error", "item", "over", "wake")
+
+    def __init__(self, item: T, wake: Callable[[], object]) -> None:
+        self.item = item
+        self.wake = wake
+        self.over = False
+        self.error: BaseException | None = None
+
+
+class Line(Protocol[T]):
+    """What one can wait in. Every method is safe from any thread."""
+
+    def join(self, turn: Turn[T], /) -> bool:
+        """Serve the turn now (True), or let it wait (False). It may raise instead."""
+        ...
+
+    def give_up(self, turn: Turn[T], error: BaseException | None, /) -> bool:
+        """End the wait with this error, unless it is over. Returns whether this call ended it."""
+        ...
+
+    def forsake(self, turn: Turn[T], /) -> None:
+        """It was served, but who waited was interrupted and will not know: hand it on."""
+        ...
+
+
+def wait_turn(
+    line: Line[T],
+    item: T,
+    context: Context,
+    *,
+    clock: Clock,
+    deadline: float | None = None,
+    late: Callable[[], BaseException] = TimeoutError,
+) -> None:
+    """Block until it is the item's turn.
+
+    Args:
+        line: where to wait.
+        item: what to wait for.
+        context: ends the wait when it ends.
+        clock: what tells the time.
+        deadline: the moment of the clock at which to give up, or None.
+        late: makes the error for that.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the context ended first.
+    """
+    signal = Signal()
+    turn = Turn(item, signal.set)
+    if line.join(turn):
+        return
+    registration = context.add_callback(lambda: line.give_up(turn, context._error()))
+    try:
+        if not signal.wait(clock, deadline):
+            line.give_up(turn, late())
+    except BaseException:  # Ctrl-C: the caller will never know that it was served
+        _interrupted(line, turn)
+        raise
+    finally:
+        registration.remove()
+    if turn.error is not None:
+        raise turn.error
+
+
+async def await_turn(
+    line: Line[T],
+    item: T,
+    context: Context,
+    *,
+    clock: Clock,
+    deadline: float | None = None,
+    late: Callable[[], BaseException] = TimeoutError,
+) -> None:
+    """:func:`wait_turn` for coroutines; cancelling the coroutine gives up its place."""
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    turn = Turn(item, lambda: call_in_loop(loop, over.set))
+    if line.join(turn):
+        return
+    registration = context.add_callback(lambda: line.give_up(turn, context._error()))
+    timer = None
+    try:
+        if deadline is not None:
+            timer = clock.call_at(deadline, lambda: line.give_up(turn, late()))
+        await over.wait()
+    except BaseException:
+        _interrupted(line, turn)
+        raise
+    finally:
+        registration.remove()
+        if timer is not None:
+            timer.cancel()
+    if turn.error is not None:
+        raise turn.error
+
+
+def _interrupted(line: Line[T], turn: Turn[T]) -> None:
+    if not line.give_up(turn, None) and turn.error is None:
+        line.forsake(turn)

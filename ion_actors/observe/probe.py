@@ -1,0 +1,124 @@
+"""The hooks of one part of a program, checked when they come in and made safe to call."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+from ion_actors.observe.protocols import Metrics, Span, Tracer
+
+__all__ = ["Log", "Probe", "guarded"]
+
+logger = logging.getLogger("ion_actors")
+
+P = ParamSpec("P")
+
+
+def guarded(call: Callable[P, None]) -> Callable[P, None]:
+    """Log what a hook raises, and go on."""
+
+    @functools.wraps(call)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            call(*args, **kwargs)
+        except BaseException:
+            # args[0] is the probe; what it was to tell is the best hint at what fails.
+            logging.getLogger("ion_actors").exception(
+                "a hook failed in %s%r", call.__name__, args[1:]
+            )
+
+    return safe
+
+
+class Probe:
+    """The metrics and the tracer of one thing that reports, with the labels that name it.
+
+    Every method may be called at any time: a hook that is absent does nothing, one that raises is
+    logged. None may be called under a lock, since a hook is the user's code.
+    """
+
+    def __init__(self, metrics: Metrics | None, tracer: Tracer | None, **labels: str) -> None:
+        self._metrics = metrics
+        self._tracer = tracer
+        self._labels = labels
+
+    @classmethod
+    def checked(cls, metrics: object, tracer: object, **labels: str) -> Probe | None:
+        """The probe for these hooks; None if there are none, so that who asks pays nothing.
+
+        Raises:
+            TypeError: a hook lacks a method.
+        """
+        if metrics is not None and not isinstance(metrics, Metrics):
+            raise TypeError(f"metrics must have inc, add, gauge and histogram; {metrics!r} has not")
+        if tracer is not None and not isinstance(tracer, Tracer):
+            raise TypeError(f"tracer must have start(); {tracer!r} has not")
+        return None if metrics is None and tracer is None else cls(metrics, tracer, **labels)
+
+    @guarded
+    def inc(self, name: str, **labels: str) -> None:
+        """Add one to a counter."""
+        if self._metrics is not None:
+            self._metrics.inc(name, **self._labels, **labels)
+
+    @guarded
+    def add(self, name: str, value: float, **labels: str) -> None:
+        """Add to a counter."""
+        if self._metrics is not None:
+            self._metrics.add(name, value, **self._labels, **labels)
+
+    @guarded
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        if self._metrics is not None:
+            self._metrics.gauge(name, value, **self._labels, **labels)
+
+    @guarded
+    def histogram(self, name: str, value: float, **labels: str) -> None:
+        """Observe one value of a distribution."""
+        if self._metrics is not None:
+            self._metrics.histogram(name, value, **self._labels, **labels)
+
+    def start(self, name: str, **attributes: Any) -> Span | None:
+        """A span, if there is a tracer and it works."""
+        found: list[Span] = []
+        self._start(found, name, attributes)
+        return found[0] if found else None
+
+    @guarded
+    def _start(self, found: list[Span], name: str, attributes: dict[str, Any]) -> None:
+        if self._tracer is not None:
+            found.append(self._tracer.start(name, **self._labels, **attributes))
+
+    @guarded
+    def finish(self, span: Span | None, error: BaseException | None = None) -> None:
+        """The span's work is over; nothing happens if there is none."""
+        if span is not None:
+            span.finish(error)
+
+
+class Log:
+    """A logger, checked and made safe to call; every record carries ``fields`` as ``extra``."""
+
+    def __init__(self, logger: object, default: str, **fields: object) -> None:
+        given = logging.getLogger(default) if logger is None else logger
+        if not callable(getattr(given, "log", None)):
+            raise TypeError(f"logger must be a logging.Logger, not {given!r}")
+        self.logger: logging.Logger = given  # type: ignore[assignment]  # or what is used like one
+        self._fields = fields
+
+    def __call__(self, level: int, message: str, *args: object, **extra: object) -> None:
+        """Log a message; ``error=`` adds an exception's traceback."""
+        error = extra.pop("error", None)
+        try:
+            self.logger.log(
+                level,
+                message,
+                *args,
+                exc_info=error,  # type: ignore[arg-type]
+                extra={**self._fields, **extra},
+            )
+        except BaseException:
+            logger.exception("the logger of %r failed", self._fields)

@@ -1,0 +1,51 @@
+"""What a pool tells its hooks, and under which names."""
+
+from __future__ import annotations
+
+from ion_actors.observe import Probe, Span
+
+__all__ = ["Hooks"]
+
+
+class Hooks:
+    """The hooks of one pool.
+
+    Metrics (label ``pool``): ``ion_workerpool_tasks_submitted_total``,
+    ``ion_workerpool_tasks_started_total``, ``ion_workerpool_tasks_completed_total`` (and label
+    ``status``: success, error, panic, cancelled), ``ion_workerpool_queue_size``,
+    ``ion_workerpool_task_queue_seconds`` and ``ion_workerpool_task_run_seconds`` (histograms).
+    Spans: ``ion_workerpool_task`` with ``pool``, ``task``, ``worker`` and ``queue_seconds``.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe = probe
+
+    def submitted(self, queued: int) -> None:
+        """A task was accepted; so many are waiting."""
+        self._probe.inc("ion_workerpool_tasks_submitted_total")
+        self._probe.gauge("ion_workerpool_queue_size", queued)
+
+    def started(self, queued: int, waited: float) -> None:
+        """A task begins that waited so many seconds; so many others are waiting."""
+        self._probe.inc("ion_workerpool_tasks_started_total")
+        self._probe.gauge("ion_workerpool_queue_size", queued)
+        self._probe.histogram("ion_workerpool_task_queue_seconds", waited)
+
+    def ended(self, status: str, took: float) -> None:
+        """A task is over after so many seconds."""
+        self._probe.inc("ion_workerpool_tasks_completed_total", status=status)
+        self._probe.histogram("ion_workerpool_task_run_seconds", took)
+
+    def dropped(self) -> None:
+        """A task is over that never ran, or was ended without its worker."""
+        self._probe.inc("ion_workerpool_tasks_completed_total", status="cancelled")
+
+    def span(self, task: str, worker: str, waited: float) -> Span | None:
+        """A span for a task, if there is a tracer and it works."""
+        return self._probe.start(
+            "ion_workerpool_task", task=task, worker=worker, queue_seconds=waited
+        )
+
+    def finish(self, span: Span, error: BaseException | None) -> None:
+        """The span's work is over."""
+        self._probe.finish(span, error)
