@@ -21,7 +21,8 @@ any point of the holder's code, and may call the pool.
 A thread that blocks on a lock is handed the lock before it gets the GIL back, so that whoever runs
 meanwhile blocks on the lock in turn: a convoy of two switches per task, measured at half the
 throughput. Hence the busy flag. It is only a hint: who sees it set lets its holder run first, and
-then takes the lock, which is free.
+then takes the lock, which is free. With many workers that would be a crowd passing the GIL to each
+other, with the holder somewhere among them; so all but one of them queue up behind a turnstile.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from typing import Any
 from ion_actors.context import Context
 from ion_actors.errors import IonError, QueueFull
 from ion_actors.workerpool.handoff import PARKED, RETIRE, Dropped, Order, Taker, Waiter
+from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
@@ -56,7 +58,7 @@ class Mailbox:
         name: str,
         limit: int,
         context: Context,
-        on_dropped: Callable[[], object] | None = None,
+        on_dropped: Callable[[Ending, IonError], object] | None = None,
     ) -> None:
         self.name = name
         self.limit = limit
@@ -64,6 +66,7 @@ class Mailbox:
         self._on_dropped = on_dropped  # told of each task that ends without its worker
         self._lock = threading.RLock()  # guards everything below
         self._busy = False  # the lock is held, on the hot paths
+        self._turnstile = threading.RLock()  # guards nothing: only its owner yields to the holder
         self._queue: deque[TaskFuture[Any]] = deque()
         self._dead = 0
         self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
@@ -109,11 +112,14 @@ class Mailbox:
         return True
 
     def _let_holder_run(self) -> None:
-        for _ in range(_YIELDS):
-            time.sleep(0)
-            if not self._busy:
-                return
-        self._busy = False  # left behind by an interrupted holder
+        time.sleep(0)
+        if self._busy:
+            with self._turnstile:
+                for _ in range(_YIELDS):
+                    if not self._busy:
+                        return
+                    time.sleep(0)
+                self._busy = False  # left behind by an interrupted holder
 
     def full(self) -> QueueFull:
         """The error of a submission that finds no room; counts it."""
@@ -284,7 +290,7 @@ class Mailbox:
         for waiter in admitted:
             waiter.wake()
         task._release()
-        self._dropped()
+        self._dropped(task, error)
         if elsewhere:
             run_callbacks_in_thread([(task, callbacks)])
         else:
@@ -301,9 +307,9 @@ class Mailbox:
             self._queue = deque(one for one in self._queue if not one._withdrawn)
             self._dead = 0
 
-    def _dropped(self) -> None:
+    def _dropped(self, task: TaskFuture[Any], error: IonError) -> None:
         if self._on_dropped is not None:
-            self._on_dropped()
+            self._on_dropped(task._take_ending(), error)
 
     def _bury(self, task: TaskFuture[Any], error: IonError) -> Any:
         with task._lock:
@@ -322,13 +328,14 @@ class Mailbox:
                     if task._withdrawn:
                         self._dead -= 1
                     elif task._state is PENDING:
-                        ended.append((task, self._bury(task, make_error(task))))
+                        error = make_error(task)
+                        ended.append((task, error, self._bury(task, error)))
                     else:  # a stranger has settled it
                         self._ledger.withdrawn += 1
                 over = not self._queue
-            for task, callbacks in ended:
+            for task, error, callbacks in ended:
                 dropped.append((task, task._release(), callbacks))
-                self._dropped()
+                self._dropped(task, error)
             if over:
                 return dropped
 
@@ -343,14 +350,15 @@ class Mailbox:
                 return None
             self._ledger.fenced += 1
             callbacks = task._end_early(error) or []
-        self._dropped()
+        self._dropped(task, error)
         return callbacks
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
     ) -> list[TaskFuture[Any]]:
         """In a forked child: refuse everything. Returns the tasks that nobody will run here."""
-        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        # The old locks may be held by threads that are not here.
+        self._lock, self._turnstile = threading.RLock(), threading.RLock()
         self._refusal = make_error
         stranded = [task for task in self._queue if not task.done()]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
