@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ion_actors.observe import Probe, Span
 
-__all__ = ["Hooks"]
+__all__ = ["Ending", "Hooks"]
+
+#: Whether the end of a task has still to be told, and the span that has still to be finished.
+Ending = tuple[bool, Span | None]
 
 
 class Hooks:
@@ -36,9 +39,12 @@ class Hooks:
         self._probe.inc("ion_workerpool_tasks_completed_total", status=status)
         self._probe.histogram("ion_workerpool_task_run_seconds", took)
 
-    def dropped(self) -> None:
+    def dropped(self, ending: Ending, error: BaseException | None) -> None:
         """A task is over that never ran, or was ended without its worker."""
-        self._probe.inc("ion_workerpool_tasks_completed_total", status="cancelled")
+        untold, span = ending
+        if untold:
+            self._probe.inc("ion_workerpool_tasks_completed_total", status="cancelled")
+        self._probe.finish(span, error)
 
     def span(self, task: str, worker: str, waited: float) -> Span | None:
         """A span for a task, if there is a tracer and it works."""
@@ -46,6 +52,6 @@ class Hooks:
             "ion_workerpool_task", task=task, worker=worker, queue_seconds=waited
         )
 
-    def finish(self, span: Span, error: BaseException | None) -> None:
+    def finish(self, span: Span | None, error: BaseException | None) -> None:
         """The span's work is over."""
         self._probe.finish(span, error)

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ion_actors.context import Context, Registration
 from ion_actors.errors import Cancelled, IonError
 from ion_actors.futures import Future
+from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.report import describe
 
 if TYPE_CHECKING:
+    from ion_actors.observe import Span
     from ion_actors.workerpool.mailbox import Mailbox
 
 __all__ = ["TaskFuture", "released", "run_callbacks_in_thread"]
@@ -52,7 +54,8 @@ class TaskFuture(Future[T]):
     _why: str | None = None  # it was cancelled
     _special = False  # any of the above or below, or a context of the submitter's
     _accepted_at = 0.0  # only with hooks
-    _span: Any = None  # only with hooks
+    _span: Span | None = None  # only with hooks
+    _told = False  # only with hooks: they know how it ended
 
     def _task_name(self) -> str:
         return self._shown or describe(self._fn, self._name)
@@ -142,6 +145,13 @@ class TaskFuture(Future[T]):
         # pool's future, and the task itself must still be counted.
         if not self._fenced:
             tally.count(outcome)
+
+    def _take_ending(self) -> Ending:
+        """What is to be told to the hooks: by its worker, or by whoever ended it without."""
+        with self._lock:
+            untold, self._told = not self._told, True
+            span, self._span = self._span, None
+        return untold, span
 
     def _end_early(self, error: IonError) -> _Callbacks:
         """It ends while queued, or without its worker; under both locks."""

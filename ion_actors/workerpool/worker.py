@@ -294,18 +294,20 @@ class Worker(pykka.ThreadingActor):
         if hooks is not None:
             waited = max(0.0, self.started_at - task._accepted_at)
             variables.run(hooks.started, self._mailbox.backlog, waited)
+            # In the task's variables, so that what it traces belongs to this span.
             task._span = variables.run(hooks.span, task._task_name(), self.name, waited)
+            if task._fenced:  # whoever did so may have found no span to finish
+                variables.run(hooks.dropped, task._take_ending(), task._exception)
 
     def _observe(
         self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
     ) -> None:
         """Tell the hooks how a task ended, unless whoever fenced it has."""
-        hooks, span, variables = self._hooks, task._span, task._vars
-        if hooks is None or task._fenced:
-            return
-        variables.run(hooks.ended, outcome.status, self._now() - self.started_at)
-        if span is not None:
-            task._span = None
+        hooks, variables = self._hooks, task._vars
+        if hooks is not None:
+            untold, span = task._take_ending()
+            if untold:
+                variables.run(hooks.ended, outcome.status, self._now() - self.started_at)
             variables.run(hooks.finish, span, error)
 
 

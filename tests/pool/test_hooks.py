@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors import Context, Pool, TaskPanicked, current_context
+from ion_actors import Context, Pool, TaskAbandoned, TaskPanicked, current_context
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 
 from .helpers import PATIENCE, Gate, busy, run_in_thread
@@ -59,6 +59,69 @@ def test_a_task_that_overran_is_counted_as_cancelled_once() -> None:
         gate.open()
     assert metrics.count(COMPLETED, pool="p", status="cancelled") == 1
     assert metrics.count(COMPLETED, pool="p", status="success") == 0
+
+
+def test_the_span_of_a_task_that_overran_ends_when_its_future_does() -> None:
+    tracer, clock, gate = RecordingTracer(), VirtualClock(), Gate()
+    with Pool(1, context=Context(clock=clock), tracer=tracer) as pool:
+        future = pool.options(timeout=1).submit(gate)
+        gate.await_entered()
+        assert tracer.unfinished()
+        clock.advance(1)
+        error = future.exception(PATIENCE)
+        (span,) = tracer.spans()
+        assert (span.finishes, span.error) == (1, error)
+        gate.open()
+    assert span.finishes == 1
+
+
+def test_the_span_of_an_abandoned_task_ends() -> None:
+    tracer, gate = RecordingTracer(), Gate()
+    pool = Pool(1, tracer=tracer)
+    future = pool.submit(gate)
+    gate.await_entered()
+    pool.close(0.0)
+    (span,) = tracer.spans()
+    assert isinstance(span.error, TaskAbandoned)
+    assert future.exception(PATIENCE) is span.error
+    (worker,) = pool._core.workers
+    gate.open()
+    assert worker.thread is not None
+    worker.thread.join(PATIENCE)
+    assert span.finishes == 1
+
+
+def test_a_task_that_ends_while_its_span_begins_has_it_finished_once() -> None:
+    metrics, clock = RecordingMetrics(), VirtualClock()
+
+    class Slow(RecordingTracer):
+        def start(self, name: str, **attributes: Any) -> Any:
+            span = super().start(name, **attributes)
+            clock.advance(1)
+            return span
+
+    tracer = Slow()
+    context = Context(clock=clock)
+    with Pool(1, name="p", context=context, tracer=tracer, metrics=metrics) as pool:
+        error = pool.options(timeout=1).submit(pow, 2, 2).exception(PATIENCE)
+    (span,) = tracer.spans()
+    assert (span.finishes, span.error) == (1, error)
+    assert metrics.count(COMPLETED) == metrics.count(COMPLETED, status="cancelled") == 1
+
+
+def test_a_task_that_overruns_when_it_has_been_told_of_is_not_told_of_again() -> None:
+    clock = VirtualClock()
+
+    class Slow(RecordingMetrics):
+        def histogram(self, name: str, value: float, **labels: str) -> None:
+            super().histogram(name, value, **labels)
+            if name.endswith("run_seconds"):
+                clock.advance(1)
+
+    metrics = Slow()
+    with Pool(1, context=Context(clock=clock), metrics=metrics) as pool:
+        assert pool.options(timeout=1).submit(pow, 2, 2).exception(PATIENCE) is not None
+    assert metrics.count(COMPLETED) == 1
 
 
 def test_each_task_has_a_span_in_the_submitters_context_variables() -> None:
