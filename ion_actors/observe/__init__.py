@@ -1,10 +1,18 @@
 """Hooks: what a program may plug in to watch the library work.
 
 Three small protocols, named as in ion: a logger, metrics, a tracer. A hook that is not installed
-costs nothing; one that raises is logged and changes nothing.
+costs nothing; one that raises is logged and changes nothing. The adapters are in modules of their
+own, to be imported from there, so that nobody imports what they do not use:
+
+::
+
+    opentelemetry   OtelMetrics, OtelTracer                       extra: otel
+    prometheus      register, PoolCollector, PrometheusMetrics    extra: prometheus
+    structured      LoggingTracer, merge_extra
 """
 
 from ion_actors.observe.probe import Log, Probe
 from ion_actors.observe.protocols import Metrics, Span, Tracer
+from ion_actors.observe.tee import TeeMetrics, TeeTracer
 
-__all__ = ["Log", "Metrics", "Probe", "Span", "Tracer"]
+__all__ = ["Log", "Metrics", "Probe", "Span", "TeeMetrics", "TeeTracer", "Tracer"]
