@@ -5,18 +5,22 @@ Start at :class:`Pool`.
 
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import (
+    AcquireTimeout,
     BrokenPool,
     Cancelled,
+    CircuitOpen,
     ContextEnded,
     DeadlineExceeded,
     DrainTimeout,
     FutureAlreadySet,
     IonError,
+    OverReleased,
     PoolClosed,
     PoolForked,
     QueueFull,
     TaskAbandoned,
     TaskPanicked,
+    WeightExceedsCapacity,
 )
 from ion_actors.futures import Future
 from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState, Submit, TrySubmit
@@ -27,9 +31,11 @@ from ion_actors.workerpool.report import DrainReport, Panic, TaskState, Unfinish
 from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [
+    "AcquireTimeout",
     "Backoff",
     "BrokenPool",
     "Cancelled",
+    "CircuitOpen",
     "Close",
     "Context",
     "ContextEnded",
@@ -42,6 +48,7 @@ __all__ = [
     "GetMetrics",
     "GetState",
     "IonError",
+    "OverReleased",
     "Panic",
     "PanicRecovery",
     "Pool",
@@ -57,6 +64,7 @@ __all__ = [
     "TaskState",
     "TrySubmit",
     "UnfinishedTask",
+    "WeightExceedsCapacity",
     "background",
     "current_context",
 ]

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["moment", "number", "optional_callable", "seconds", "whole_number"]
+__all__ = [
+    "exceptions_or_predicate",
+    "moment",
+    "number",
+    "optional_callable",
+    "seconds",
+    "whole_number",
+]
 
 
 def whole_number(name: str, value: object, *, minimum: int) -> int:
@@ -58,3 +65,13 @@ def optional_callable(name: str, value: object) -> None:
     """A callable or None."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable or None, not {value!r}")
+
+
+def exceptions_or_predicate(name: str, value: object) -> None:
+    """An exception type, a tuple of them, a callable that is given an exception, or None."""
+    if not isinstance(value, type | tuple):
+        optional_callable(name, value)
+        return
+    for kind in value if isinstance(value, tuple) else (value,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{name} must be exception types or a predicate, not {kind!r}")

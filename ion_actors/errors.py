@@ -7,12 +7,17 @@
     │   ├── Cancelled                 + concurrent.futures.CancelledError
     │   │   └── TaskAbandoned         the task would not end in time; its thread goes on alone
     │   └── DeadlineExceeded          + TimeoutError
+    │       └── AcquireTimeout        a semaphore had no permits in time
     ├── QueueFull                     + queue.Full
     ├── PoolClosed                    + RuntimeError
     │   └── PoolForked                the pool's threads stayed behind in the parent process
     ├── BrokenPool                    + concurrent.futures.BrokenExecutor
     ├── TaskPanicked                  + RuntimeError
     ├── DrainTimeout                  + TimeoutError
+    ├── CircuitOpen                   + RuntimeError
+    ├── WeightExceedsCapacity         + ValueError
+    ├── OverReleased                  + ValueError
+    ├── StorageUnavailable            + ConnectionError
     └── FutureAlreadySet              + concurrent.futures.InvalidStateError, queue.Full
 
 Each derives from what Python programs already catch for that situation, says what happened to
@@ -22,27 +27,34 @@ which thing, and survives pickling with its attributes.
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import queue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ion_actors.circuit.machine import CircuitState
     from ion_actors.workerpool.report import DrainReport
 
 __all__ = [
+    "AcquireTimeout",
     "BrokenPool",
     "Cancelled",
+    "CircuitOpen",
     "ContextEnded",
     "DeadlineExceeded",
     "DrainTimeout",
     "FutureAlreadySet",
     "IonError",
+    "OverReleased",
     "PoolClosed",
     "PoolForked",
     "QueueFull",
+    "StorageUnavailable",
     "TaskAbandoned",
     "TaskPanicked",
+    "WeightExceedsCapacity",
 ]
 
 
@@ -104,6 +116,22 @@ class DeadlineExceeded(ContextEnded, TimeoutError):
 
     def __init__(self, reason: str = "the deadline has passed", *, task: str | None = None):
         super().__init__(reason, task=task)
+
+
+class AcquireTimeout(DeadlineExceeded):
+    """Permits of a semaphore could not be had within the time that the caller would wait.
+
+    Attributes:
+        semaphore: the semaphore's name.
+        permits: how many were wanted.
+        timeout: the seconds that were waited.
+    """
+
+    def __init__(self, reason: str, *, semaphore: str, permits: int, timeout: float | None):
+        super().__init__(reason)
+        self.semaphore = semaphore
+        self.permits = permits
+        self.timeout = timeout
 
 
 class QueueFull(IonError, queue.Full):
@@ -175,6 +203,80 @@ class DrainTimeout(IonError, TimeoutError):
     def __init__(self, message: str, *, report: DrainReport):
         super().__init__(message)
         self.report = report
+
+
+class CircuitOpen(IonError, RuntimeError):
+    """A circuit breaker turned the call away; nothing was attempted.
+
+    It is no ``ConnectionError``, on purpose: what catches that to try again at once would do just
+    what the breaker is there to prevent.
+
+    Attributes:
+        name: the breaker's name.
+        state: OPEN, or HALF_OPEN when all its trials are taken.
+        retry_after: seconds until another call is worth a try; ``math.inf`` if the breaker stays
+            open until it is reset.
+    """
+
+    def __init__(self, name: str, state: CircuitState, retry_after: float):
+        until = "it was reset" if math.isinf(retry_after) else f"{retry_after:.3g} s have passed"
+        super().__init__(
+            f"circuit {name!r} is {state.value.replace('_', '-')}; "
+            f"no call is worth a try before {until}"
+        )
+        self.name = name
+        self.state = state
+        self.retry_after = retry_after
+
+
+class WeightExceedsCapacity(IonError, ValueError):
+    """More permits were asked of a semaphore than it has; the wait would have no end.
+
+    Attributes:
+        semaphore: the semaphore's name.
+        permits: how many were wanted.
+        capacity: how many there are.
+    """
+
+    def __init__(self, semaphore: str, permits: int, capacity: int):
+        super().__init__(
+            f"semaphore {semaphore!r} has {capacity} permits; {permits} can never be had at once"
+        )
+        self.semaphore = semaphore
+        self.permits = permits
+        self.capacity = capacity
+
+
+class OverReleased(IonError, ValueError):
+    """More permits were to be released than are held; nothing was released.
+
+    Attributes:
+        semaphore: the semaphore's name.
+        permits: how many were to be released.
+        held: how many were held.
+    """
+
+    def __init__(self, semaphore: str, permits: int, held: int):
+        super().__init__(
+            f"semaphore {semaphore!r}: {permits} permits were to be released, {held} are held"
+        )
+        self.semaphore = semaphore
+        self.permits = permits
+        self.held = held
+
+
+class StorageUnavailable(IonError, ConnectionError):
+    """The storage of a limit that processes share did not answer; the cause is chained.
+
+    Whether the call was within the limit is not known.
+
+    Attributes:
+        key: what is limited.
+    """
+
+    def __init__(self, message: str, *, key: str):
+        super().__init__(message)
+        self.key = key
 
 
 class FutureAlreadySet(IonError, concurrent.futures.InvalidStateError, queue.Full):

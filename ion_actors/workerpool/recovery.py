@@ -10,9 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from ion_actors._arguments import number, optional_callable, seconds, whole_number
+from ion_actors._arguments import (
+    exceptions_or_predicate,
+    number,
+    optional_callable,
+    seconds,
+    whole_number,
+)
 from ion_actors.workerpool.report import Panic
 
 __all__ = ["Backoff", "IsPanic", "PanicRecovery", "RestartWindow"]
@@ -93,7 +98,7 @@ class PanicRecovery:
             raise ValueError(f"within must be a positive number of seconds, not {self.within!r}")
         if not isinstance(self.backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {self.backoff!r}")
-        _check_is_panic(self.is_panic)
+        exceptions_or_predicate("is_panic", self.is_panic)
 
     def calls_it_panic(self, error: BaseException) -> bool:
         """Whether this exception from a task is a panic.
@@ -108,15 +113,6 @@ class PanicRecovery:
         if isinstance(self.is_panic, type | tuple):
             return isinstance(error, self.is_panic)
         return bool(self.is_panic(error))
-
-
-def _check_is_panic(given: Any) -> None:
-    if not isinstance(given, type | tuple):
-        optional_callable("is_panic", given)
-        return
-    for kind in given if isinstance(given, tuple) else (given,):
-        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-            raise TypeError(f"is_panic must be exception types or a predicate, not {kind!r}")
 
 
 @dataclass(frozen=True, slots=True)

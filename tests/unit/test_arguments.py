@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors._arguments import moment, number, optional_callable, seconds, whole_number
+from ion_actors._arguments import (
+    exceptions_or_predicate,
+    moment,
+    number,
+    optional_callable,
+    seconds,
+    whole_number,
+)
 
 anything = st.one_of(
     st.none(),
@@ -32,6 +39,7 @@ def check_all(value):
         lambda: seconds("it", value),
         lambda: moment("it", value),
         lambda: optional_callable("it", value),
+        lambda: exceptions_or_predicate("it", value),
     ):
         try:
             yield check()
@@ -108,3 +116,15 @@ def test_a_callable_or_none_passes(value):
 def test_what_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match="it must be callable or None, not 1"):
         optional_callable("it", 1)
+
+
+@pytest.mark.parametrize("value", [None, OSError, (OSError, KeyboardInterrupt), (), callable])
+def test_exceptions_are_types_or_a_predicate(value):
+    exceptions_or_predicate("it", value)
+
+
+@pytest.mark.parametrize(("value", "named"), [(int, int), ((OSError, 3), 3), ("OSError",) * 2])
+def test_what_is_no_exception_and_no_predicate_is_named(value, named):
+    with pytest.raises(TypeError, match="it must be") as caught:
+        exceptions_or_predicate("it", value)
+    assert repr(named) in str(caught.value)

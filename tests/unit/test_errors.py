@@ -12,21 +12,26 @@ import pytest
 
 import ion_actors
 from ion_actors import (
+    AcquireTimeout,
     BrokenPool,
     Cancelled,
+    CircuitOpen,
     ContextEnded,
     DeadlineExceeded,
     DrainReport,
     DrainTimeout,
     FutureAlreadySet,
     IonError,
+    OverReleased,
     PoolClosed,
     PoolForked,
     QueueFull,
     TaskAbandoned,
     TaskPanicked,
+    WeightExceedsCapacity,
     errors,
 )
+from ion_actors.circuit import CircuitState
 
 REPORT = DrainReport(1, 2, 3, cancelled=(), running=(), elapsed=0.5)
 
@@ -45,6 +50,10 @@ EXAMPLES = [
     TaskPanicked("it", task="job", worker="pool-1-0"),
     DrainTimeout("it", report=REPORT),
     FutureAlreadySet("it"),
+    AcquireTimeout("it", semaphore="s", permits=3, timeout=0.5),
+    WeightExceedsCapacity("s", 9, 8),
+    OverReleased("s", 3, 2),
+    CircuitOpen("payments", CircuitState.OPEN, 29.5),
 ]
 
 every_error = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
@@ -76,6 +85,11 @@ def test_no_error_is_missing_here():
         (BrokenPool, RuntimeError),
         (TaskPanicked, RuntimeError),
         (DrainTimeout, TimeoutError),
+        (CircuitOpen, RuntimeError),
+        (AcquireTimeout, DeadlineExceeded),
+        (AcquireTimeout, TimeoutError),
+        (WeightExceedsCapacity, ValueError),
+        (OverReleased, ValueError),
         (FutureAlreadySet, concurrent.futures.InvalidStateError),
         (FutureAlreadySet, queue.Full),
     ],

@@ -1,0 +1,272 @@
+"""A breaker as a state machine: no threads, no clock, no hooks; every method is told the time.
+
+::
+
+               failures reach the threshold, or the rate
+       CLOSED ───────────────────────────────────────────▶ OPEN ◀─────────┐
+         ▲                                                   │            │
+         │ enough trials           recovery_timeout has passed            │ a trial
+         │ succeeded               and a call comes          │            │ failed
+         │                                                   ▼            │
+         └─────────────────────────────────────────────── HALF_OPEN ──────┘
+
+Each arrow begins a new generation, and so does a reset. A call carries a permit of the generation
+that let it in. Its result is always counted; but one that belongs to an older generation changes no
+state: it tells of a time that is over.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from dataclasses import dataclass
+
+from ion_actors.circuit.rules import Outcome, Rules
+from ion_actors.circuit.window import Window, window_of
+
+__all__ = ["Change", "CircuitMetrics", "CircuitState", "Machine", "Permit"]
+
+
+class CircuitState(enum.Enum):
+    """The states of the diagram."""
+
+    CLOSED = "closed"  #: calls go through
+    OPEN = "open"  #: calls are turned away
+    HALF_OPEN = "half_open"  #: a few calls at a time go through, as trials
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The breaker went from one state to another."""
+
+    old: CircuitState
+    new: CircuitState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitMetrics:
+    """One moment of a breaker, in calls unless said otherwise.
+
+    ``requests = running + succeeded + failed + ignored + cancelled``, always. Moments are those of
+    the breaker's clock, None if it never happened.
+    """
+
+    name: str  #: of the breaker
+    state: CircuitState
+    requests: int  #: let through
+    rejected: int  #: turned away
+    running: int  #: let through, and not over
+    succeeded: int  #: returned
+    failed: int  #: raised what counts as a failure
+    ignored: int  #: raised what does not
+    cancelled: int  #: were called off
+    consecutive_failures: int  #: since the last success, while closed
+    failure_rate: float | None  #: 0 to 1; None without a window, and while that is empty
+    trials: int  #: half-open slots that are taken
+    state_changes: int
+    retry_after: float  #: seconds until a call is worth a try; 0 if one would go through now
+    last_success: float | None
+    last_failure: float | None
+    last_state_change: float | None
+
+
+class Permit:
+    """A call was let through; compared by identity."""
+
+    __slots__ = ("generation", "state")
+
+    def __init__(self, generation: int, state: CircuitState) -> None:
+        self.generation = generation
+        self.state = state
+
+
+class Machine:
+    """The machine. The caller sees to it that only one thread is in it at a time.
+
+    Attributes:
+        state: as of the last call; whether an OPEN one is ripe for a trial, :meth:`state_at` says.
+        changes: what is to be told, oldest first; whoever tells takes it out.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self.changes: deque[Change] = deque()
+        self.state = CircuitState.CLOSED
+        self._until = 0.0  # while OPEN: when a trial may be made
+        # Of this generation:
+        self._permit = Permit(0, CircuitState.CLOSED)
+        self._failures = 0  # in a row
+        self._window = self._new_window()
+        self._trials: dict[Permit, float] = {}  # and when each gives up its slot
+        self._trial_successes = 0
+        # Of all time:
+        self._requests = 0
+        self._rejected = 0
+        self._succeeded = self._failed = self._ignored = self._cancelled = 0
+        self._last_success: float | None = None
+        self._last_failure: float | None = None
+        self._last_change: float | None = None
+        self._state_changes = 0
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def admit(self, now: float) -> Permit | None:
+        """A call comes: a permit, or None if it is turned away."""
+        if self.state is CircuitState.CLOSED:
+            self._requests += 1
+            return self._permit
+        if self.state_at(now) is CircuitState.HALF_OPEN:
+            if self.state is CircuitState.OPEN:
+                self._go(CircuitState.HALF_OPEN, now, "it is time for a trial")
+            if self._free_slots(now):
+                return self._trial(now)
+        self._rejected += 1
+        return None
+
+    def settle(self, permit: Permit, outcome: Outcome, now: float) -> None:
+        """A call that was let through is over."""
+        if self._trials:
+            self._trials.pop(permit, None)
+        says = permit.generation == self._permit.generation
+        if outcome is Outcome.SUCCEEDED:
+            self._succeeded += 1
+            self._last_success = now
+            if says:
+                self._note_success(now)
+        elif outcome is Outcome.FAILED:
+            self._failed += 1
+            self._last_failure = now
+            if says:
+                self._note_failure(now)
+        elif outcome is Outcome.IGNORED:
+            self._ignored += 1
+        else:
+            self._cancelled += 1
+
+    def _trial(self, now: float) -> Permit:
+        timeout = self._rules.trial_timeout
+        permit = Permit(self._permit.generation, CircuitState.HALF_OPEN)
+        self._trials[permit] = float("inf") if timeout is None else now + timeout
+        self._requests += 1
+        return permit
+
+    def _free_slots(self, now: float) -> int:
+        # A trial that hangs must not keep the breaker half-open for ever. Nor is it called failed:
+        # it may just be slow, and then its success is as good as any. It only loses its slot.
+        for hanging in [one for one, until in self._trials.items() if now >= until]:
+            del self._trials[hanging]
+        return self._rules.half_open_max_requests - len(self._trials)
+
+    def _note_success(self, now: float) -> None:
+        if self.state is CircuitState.CLOSED:
+            self._failures = 0
+            if self._window is not None:
+                self._window.add(now, failed=False)
+            return
+        self._trial_successes += 1
+        if self._trial_successes >= self._rules.half_open_success_threshold:
+            self._go(CircuitState.CLOSED, now, f"{self._trial_successes} trials succeeded")
+
+    def _note_failure(self, now: float) -> None:
+        if self.state is not CircuitState.CLOSED:
+            self._open(now, self._rules.recovery_timeout, "a trial failed")
+            return
+        self._failures += 1
+        if self._window is not None:
+            self._window.add(now, failed=True)
+        if (reason := self._why_open(now)) is not None:
+            self._open(now, self._rules.recovery_timeout, reason)
+
+    def _why_open(self, now: float) -> str | None:
+        threshold, policy = self._rules.failure_threshold, self._rules.window
+        if threshold is not None and self._failures >= threshold:
+            return f"{self._failures} failures in a row"
+        if self._window is None or policy is None:
+            return None
+        total, failures = self._window.counts(now)
+        if total < (policy.minimum or 0) or failures < policy.rate * total:
+            return None
+        return f"{failures} of {total} calls failed"
+
+    # -- by hand ---------------------------------------------------------------------------
+
+    def trip(self, now: float, duration: float | None) -> None:
+        """Open now, for so many seconds or the usual time."""
+        duration = self._rules.recovery_timeout if duration is None else duration
+        self._open(now, duration, "it was tripped by hand")
+
+    def reset(self, now: float) -> None:
+        """Close now; what is still running says nothing any more."""
+        self._go(CircuitState.CLOSED, now, "it was reset by hand")
+
+    # -- changes ---------------------------------------------------------------------------
+
+    def _open(self, now: float, duration: float, reason: str) -> None:
+        self._until = now + duration
+        self._go(CircuitState.OPEN, now, reason)
+
+    def _go(self, new: CircuitState, now: float, reason: str) -> None:
+        old, self.state = self.state, new
+        self._permit = Permit(self._permit.generation + 1, new)
+        self._failures = 0
+        self._window = self._new_window()
+        self._trials.clear()
+        self._trial_successes = 0
+        if new is not old:
+            self._state_changes += 1
+            self._last_change = now
+            self.changes.append(Change(old, new, reason))
+
+    def _new_window(self) -> Window | None:
+        return None if self._rules.window is None else window_of(self._rules.window)
+
+    # -- facts -----------------------------------------------------------------------------
+
+    @property
+    def generation(self) -> int:
+        """How many changes and resets there were."""
+        return self._permit.generation
+
+    def state_at(self, now: float) -> CircuitState:
+        """The state of this moment: an OPEN one whose time is up is HALF_OPEN."""
+        if self.state is CircuitState.OPEN and now >= self._until:
+            return CircuitState.HALF_OPEN
+        return self.state
+
+    def retry_after(self, now: float) -> float:
+        """Seconds until a call is worth a try.
+
+        Nobody knows when the trials under way will end; a tenth of the recovery timeout is soon
+        enough to hear of it, and late enough for nobody to wait in a busy loop.
+        """
+        if self.state_at(now) is CircuitState.OPEN:
+            return self._until - now
+        if self.state is CircuitState.HALF_OPEN and not self._free_slots(now):
+            return self._rules.recovery_timeout / 10
+        return 0.0
+
+    def metrics(self, name: str, now: float) -> CircuitMetrics:
+        """The numbers of this moment."""
+        total, failures = (0, 0) if self._window is None else self._window.counts(now)
+        retry_after = self.retry_after(now)  # first: it frees the slots of trials that hang
+        ended = self._succeeded + self._failed + self._ignored + self._cancelled
+        return CircuitMetrics(
+            name=name,
+            state=self.state_at(now),
+            requests=self._requests,
+            rejected=self._rejected,
+            running=self._requests - ended,
+            succeeded=self._succeeded,
+            failed=self._failed,
+            ignored=self._ignored,
+            cancelled=self._cancelled,
+            consecutive_failures=self._failures,
+            failure_rate=failures / total if total else None,
+            trials=len(self._trials),
+            state_changes=self._state_changes,
+            retry_after=retry_after,
+            last_success=self._last_success,
+            last_failure=self._last_failure,
+            last_state_change=self._last_change,
+        )

@@ -1,0 +1,151 @@
+"""The settings of a breaker, checked, and what each exception from a call means under them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import enum
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ion_actors._arguments import exceptions_or_predicate, number, seconds, whole_number
+from ion_actors.context import current_context
+from ion_actors.errors import CircuitOpen, DeadlineExceeded
+
+__all__ = ["FailureRate", "IsFailure", "Outcome", "Rules", "judge"]
+
+logger = logging.getLogger("ion_actors")
+
+IsFailure = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
+
+_CALLS = 100
+_MINIMUM = 20
+_FAILURES = 5
+
+# They say something about the caller, and nothing about what was called.
+_CALLED_OFF = (
+    concurrent.futures.CancelledError,  # also ion_actors.Cancelled
+    asyncio.CancelledError,
+    GeneratorExit,  # a coroutine or a generator was closed
+    KeyboardInterrupt,
+)
+
+
+class Outcome(enum.Enum):
+    """How a call ended, as far as the breaker is concerned."""
+
+    SUCCEEDED = "succeeded"  #: it returned
+    FAILED = "failed"  #: it raised what counts as a failure
+    IGNORED = "ignored"  #: it raised what does not: neither a success nor a failure
+    CANCELLED = "cancelled"  #: it was called off: neither a success nor a failure
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRate:
+    """Open at this share of failures among the latest calls.
+
+    Args:
+        rate: from above 0 to 1: the share of failures that opens the breaker, once reached.
+        calls: look at so many of the latest successes and failures; by default 100.
+        seconds: or at those of so many of the latest seconds. Results go in sixtieths of this
+            time, so what is counted is at least 59/60 of it and never older than all of it.
+        minimum: judge nothing before there are so many; by default 20, or ``calls`` if that is
+            less.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense, or both ``calls`` and ``seconds`` were
+            given.
+
+    Only a failure can open the breaker; a success never does, even if it completes the minimum.
+    """
+
+    rate: float
+    calls: int | None = None
+    seconds: float | None = None
+    minimum: int | None = None
+
+    def __post_init__(self) -> None:
+        if not number("rate", self.rate, minimum=0, maximum=1):
+            raise ValueError(f"rate must be above 0, not {self.rate!r}")
+        if self.calls is not None and self.seconds is not None:
+            raise TypeError(f"give calls or seconds, not both: {self.calls!r} and {self.seconds!r}")
+        if self.seconds is not None:
+            _positive("seconds", self.seconds)
+        elif self.calls is None:
+            object.__setattr__(self, "calls", _CALLS)
+        if self.calls is not None:
+            whole_number("calls", self.calls, minimum=1)
+        if self.minimum is None:
+            object.__setattr__(self, "minimum", min(_MINIMUM, self.calls or _MINIMUM))
+        minimum = whole_number("minimum", self.minimum, minimum=1)
+        if self.calls is not None and minimum > self.calls:
+            raise ValueError(f"minimum must be at most calls ({self.calls}), not {minimum}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a breaker goes by; the arguments are documented there."""
+
+    failure_threshold: int | None = None
+    recovery_timeout: float = 30.0
+    half_open_max_requests: int = 3
+    half_open_success_threshold: int = 2
+    trial_timeout: float | None = 60.0
+    is_failure: IsFailure | None = None
+    window: FailureRate | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None and not isinstance(self.window, FailureRate):
+            raise TypeError(f"window must be a FailureRate or None, not {self.window!r}")
+        if self.failure_threshold is not None:
+            whole_number("failure_threshold", self.failure_threshold, minimum=1)
+        elif self.window is None:
+            object.__setattr__(self, "failure_threshold", _FAILURES)
+        _positive("recovery_timeout", self.recovery_timeout)
+        whole_number("half_open_max_requests", self.half_open_max_requests, minimum=1)
+        whole_number("half_open_success_threshold", self.half_open_success_threshold, minimum=1)
+        if (timeout := seconds("trial_timeout", self.trial_timeout)) == 0:
+            raise ValueError("trial_timeout must be more than zero seconds, or None")
+        object.__setattr__(self, "trial_timeout", timeout)
+        exceptions_or_predicate("is_failure", self.is_failure)
+
+
+def _positive(name: str, value: object) -> None:
+    if not number(name, value, minimum=0):
+        raise ValueError(f"{name} must be more than zero seconds, not {value!r}")
+
+
+def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Outcome:
+    """What it means for the breaker of this name that a call of it raised ``error``.
+
+    A predicate that raises is logged, and then the error counts as a failure.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        error = _deadline() or error
+    if isinstance(error, _CALLED_OFF) or (isinstance(error, CircuitOpen) and error.name == name):
+        return Outcome.CANCELLED
+    if not isinstance(error, Exception) or is_failure is None:
+        return Outcome.FAILED
+    if isinstance(is_failure, type | tuple):
+        return Outcome.FAILED if isinstance(error, is_failure) else Outcome.IGNORED
+    try:
+        return Outcome.FAILED if is_failure(error) else Outcome.IGNORED
+    except Exception:
+        logger.exception("is_failure of circuit %r failed; the call counts as failed", name)
+        return Outcome.FAILED
+
+
+def _deadline() -> DeadlineExceeded | None:
+    """The deadline that interrupted this coroutine, if it was one.
+
+    An ``async with Context(timeout=...)`` around a call cancels it, and only outside becomes a
+    ``DeadlineExceeded``; but a dependency that hangs until then has failed.
+    """
+    try:
+        current_context().check()
+    except DeadlineExceeded as error:
+        return error
+    except Exception:
+        return None
+    return None

@@ -1,0 +1,92 @@
+"""The latest results, counted: what a failure rate is judged by. No threads, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from ion_actors.circuit.rules import FailureRate
+
+__all__ = ["CallWindow", "TimeWindow", "Window", "window_of"]
+
+_BUCKETS = 60  # a window of seconds counts by such parts of it, so its size is fixed
+
+
+class Window(Protocol):
+    """Counts the latest results."""
+
+    def add(self, now: float, failed: bool) -> None:
+        """A call ended."""
+        ...
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """How many results there are, and how many of them are failures."""
+        ...
+
+
+def window_of(policy: FailureRate) -> Window:
+    """An empty window, as the policy has it."""
+    if policy.seconds is not None:
+        return TimeWindow(policy.seconds)
+    assert policy.calls is not None, "a FailureRate has either"
+    return CallWindow(policy.calls)
+
+
+class CallWindow:
+    """The last so many results."""
+
+    __slots__ = ("_failures", "_results")
+
+    def __init__(self, calls: int) -> None:
+        self._results: deque[bool] = deque(maxlen=calls)
+        self._failures = 0
+
+    def add(self, now: float, failed: bool) -> None:
+        """See :meth:`Window.add`."""
+        results = self._results
+        if len(results) == results.maxlen:
+            self._failures -= results[0]
+        results.append(failed)
+        self._failures += failed
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """See :meth:`Window.counts`."""
+        return len(self._results), self._failures
+
+
+class TimeWindow:
+    """The results of the last so many seconds, in buckets of a sixtieth of that."""
+
+    __slots__ = ("_buckets", "_failures", "_total", "_width")
+
+    def __init__(self, seconds: float) -> None:
+        self._width = seconds / _BUCKETS
+        self._buckets: deque[list[int]] = deque()  # number of the bucket, results, failures
+        self._total = 0
+        self._failures = 0
+
+    def add(self, now: float, failed: bool) -> None:
+        """See :meth:`Window.add`."""
+        number = self._forget(now)
+        if not self._buckets or self._buckets[-1][0] < number:
+            self._buckets.append([number, 0, 0])
+        bucket = self._buckets[-1]
+        bucket[1] += 1
+        bucket[2] += failed
+        self._total += 1
+        self._failures += failed
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """See :meth:`Window.counts`."""
+        self._forget(now)
+        return self._total, self._failures
+
+    def _forget(self, now: float) -> int:
+        """Drop what is too old. Returns the number of the bucket of this moment."""
+        number = int(now // self._width)
+        buckets = self._buckets
+        while buckets and buckets[0][0] <= number - _BUCKETS:
+            _, total, failures = buckets.popleft()
+            self._total -= total
+            self._failures -= failures
+        return number
