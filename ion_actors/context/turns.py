@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from ion_actors.clock import Clock
+from ion_actors.clock import Clock, Timer
 from ion_actors.context.scope import Context
 from ion_actors.context.waiting import Signal, call_in_loop
 
@@ -28,23 +28,29 @@ class Turn(Generic[T]):
         item: what is waited for: a task to be let in, a number of permits.
         over: the wait has ended. The line sets it, under its lock, and then calls ``wake``.
         error: how it ended, if not by being served.
-        wake: lets the waiter go; to be called once.
+        wake: lets the waiter go; to be called once, though twice does no harm.
+        ahead, behind: its neighbours, for a line that is a linked list; the line's own business.
     """
 
-    __slots__ = ("error", "item", "over", "wake")
+    __slots__ = ("ahead", "behind", "error", "item", "over", "wake")
 
     def __init__(self, item: T, wake: Callable[[], object]) -> None:
         self.item = item
         self.wake = wake
         self.over = False
         self.error: BaseException | None = None
+        self.ahead: Turn[T] | None = None
+        self.behind: Turn[T] | None = None
 
 
 class Line(Protocol[T]):
     """What one can wait in. Every method is safe from any thread."""
 
     def join(self, turn: Turn[T], /) -> bool:
-        """Serve the turn now (True), or let it wait (False). It may raise instead."""
+        """Serve the turn now (True), or let it wait (False).
+
+        It may raise instead, and then the turn neither waits nor was served.
+        """
         ...
 
     def give_up(self, turn: Turn[T], error: BaseException | None, /) -> bool:
@@ -82,17 +88,21 @@ def wait_turn(
     turn = Turn(item, signal.set)
     if line.join(turn):
         return
-    registration = context.add_callback(lambda: line.give_up(turn, context._error()))
     try:
-        if not signal.wait(clock, deadline):
-            line.give_up(turn, late())
+        registration = context.add_callback(lambda: line.give_up(turn, context._error()))
+        try:
+            if not signal.wait(clock, deadline):
+                line.give_up(turn, late())
+        finally:
+            registration.remove()
     except BaseException:  # Ctrl-C: the caller will never know that it was served
         _interrupted(line, turn)
         raise
-    finally:
-        registration.remove()
     if turn.error is not None:
-        raise turn.error
+        try:
+            raise turn.error
+        finally:
+            del turn  # or error, traceback, frame and turn would keep each other alive
 
 
 async def await_turn(
@@ -107,24 +117,28 @@ async def await_turn(
     """:func:`wait_turn` for coroutines; cancelling the coroutine gives up its place."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
+    timer: Timer | None = None
     turn = Turn(item, lambda: call_in_loop(loop, over.set))
     if line.join(turn):
         return
-    registration = context.add_callback(lambda: line.give_up(turn, context._error()))
-    timer = None
     try:
-        if deadline is not None:
-            timer = clock.call_at(deadline, lambda: line.give_up(turn, late()))
-        await over.wait()
-    except BaseException:
+        registration = context.add_callback(lambda: line.give_up(turn, context._error()))
+        try:
+            if deadline is not None:
+                timer = clock.call_at(deadline, lambda: line.give_up(turn, late()))
+            await over.wait()
+        finally:
+            registration.remove()
+            if timer is not None:
+                timer.cancel()
+    except BaseException:  # cancelled, perhaps in the moment that it was served
         _interrupted(line, turn)
         raise
-    finally:
-        registration.remove()
-        if timer is not None:
-            timer.cancel()
     if turn.error is not None:
-        raise turn.error
+        try:
+            raise turn.error
+        finally:
+            del turn  # or error, traceback, frame and turn would keep each other alive
 
 
 def _interrupted(line: Line[T], turn: Turn[T]) -> None:

@@ -1,0 +1,125 @@
+"""One acquisition that has to wait, and what is told of it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ion_actors.context import Context, await_turn, wait_turn
+from ion_actors.errors import AcquireTimeout, DeadlineExceeded
+
+if TYPE_CHECKING:
+    from ion_actors.observe import Log, Span
+    from ion_actors.semaphore.hooks import Hooks
+    from ion_actors.semaphore.permits import Permits
+
+__all__ = ["Attempt", "Core"]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the parts of one semaphore share."""
+
+    name: str
+    permits: Permits
+    log: Log
+    hooks: Hooks | None
+
+    def late(self, permits: int, timeout: float | None) -> AcquireTimeout:
+        """The error of one who was not served in time."""
+        return AcquireTimeout(
+            f"semaphore {self.name!r}: {permits} of {self.permits.capacity} permits could not be "
+            f"had within {timeout} s; {self.permits.available} are free, and "
+            f"{self.permits.waiting} others wait",
+            semaphore=self.name,
+            permits=permits,
+            timeout=timeout,
+        )
+
+
+class Attempt:
+    """See the module.
+
+    Args:
+        core: of the semaphore.
+        permits: how many are wanted.
+        timeout: seconds from now; None for any time.
+        context: ends the wait when it ends, and has the clock that it goes by.
+    """
+
+    def __init__(self, core: Core, permits: int, timeout: float | None, context: Context) -> None:
+        self._core = core
+        self._n = permits
+        self._timeout = timeout
+        self._context = context
+        self._clock = context.clock
+        self._began = self._clock.monotonic()
+        self._deadline = None if timeout is None else self._began + timeout
+        self._granted = False
+        self._span: Span | None = None
+
+    def wait(self) -> None:
+        """Block until it is this one's turn."""
+        try:
+            self._begin()
+            wait_turn(
+                self._core.permits, self._n, self._context,
+                clock=self._clock, deadline=self._deadline, late=self._late,
+            )  # fmt: skip
+            self._granted = True
+            self._succeeded()
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    async def await_(self) -> None:
+        """:meth:`wait` for coroutines."""
+        try:
+            self._begin()
+            await await_turn(
+                self._core.permits, self._n, self._context,
+                clock=self._clock, deadline=self._deadline, late=self._late,
+            )  # fmt: skip
+            self._granted = True
+            self._succeeded()
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    def _late(self) -> AcquireTimeout:
+        return self._core.late(self._n, self._timeout)
+
+    def _begin(self) -> None:
+        core = self._core
+        core.log(
+            logging.DEBUG,
+            "semaphore %r: somebody waits for %d permits, %d are free",
+            core.name, self._n, core.permits.available,
+            permits=self._n,
+        )  # fmt: skip
+        if core.hooks is not None:
+            self._span = core.hooks.span(self._n)
+            core.hooks.waiting(more=1)
+
+    def _succeeded(self) -> None:
+        hooks = self._core.hooks
+        if hooks is not None:
+            hooks.waiting()
+            hooks.acquired(self._clock.monotonic() - self._began)
+            hooks.finish(self._span, None)
+
+    def _failed(self, error: BaseException) -> None:
+        core = self._core
+        if self._granted:  # interrupted since: the caller will never know
+            core.permits.give_back(self._n)
+        core.log(
+            logging.DEBUG,
+            "semaphore %r: a wait for %d permits ended without: %s",
+            core.name, self._n, error,
+            permits=self._n,
+        )  # fmt: skip
+        if core.hooks is not None:
+            core.hooks.waiting()
+            core.hooks.failed("timeout" if isinstance(error, DeadlineExceeded) else "cancelled")
+            core.hooks.finish(self._span, error)

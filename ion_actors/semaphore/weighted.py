@@ -1,0 +1,291 @@
+"""The semaphore as its users have it."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from types import TracebackType
+from typing import Literal
+
+from ion_actors._arguments import seconds, whole_number
+from ion_actors.context import CURRENT, Context, background, current_context, of_thread
+from ion_actors.errors import OverReleased, WeightExceedsCapacity
+from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.semaphore.attempt import Attempt, Core
+from ion_actors.semaphore.hooks import Hooks
+from ion_actors.semaphore.line import Fairness, SemaphoreMetrics
+from ion_actors.semaphore.permits import Permits
+from ion_actors.wrapping import Wrapper
+
+__all__ = ["Hold", "WeightedSemaphore"]
+
+_numbers = itertools.count(1)
+
+
+class WeightedSemaphore:
+    """Permits for a scarce resource, of which one may take several at once.
+
+    Threads and coroutines wait in the same line, on one instance. Nobody owns a permit: any thread
+    may release what another one has acquired.
+
+    Args:
+        capacity: how many permits there are, 1 or more.
+        name: for errors, logs and metrics; by default ``semaphore-1``, ``semaphore-2``, …
+        fairness: who is next when permits come free; by default the one who has waited longest.
+        acquire_timeout: seconds that an acquisition waits when it is not told otherwise; by default
+            any time.
+        logger: gets at level DEBUG who waits and who gave up, with the number of permits in
+            ``extra``; by default the logger ``ion_actors.semaphore``.
+        metrics: gets counters, gauges and a histogram: see :mod:`ion_actors.observe`.
+        tracer: gets a span for each acquisition that has to wait.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense; the message names it.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        name: str | None = None,
+        fairness: Fairness = Fairness.FIFO,
+        acquire_timeout: float | None = None,
+        logger: logging.Logger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self._capacity = whole_number("capacity", capacity, minimum=1)
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string or None, not {name!r}")
+        if not isinstance(fairness, Fairness):
+            raise TypeError(f"fairness must be a Fairness, not {fairness!r}")
+        self._timeout = seconds("acquire_timeout", acquire_timeout)
+        name = name or f"semaphore-{next(_numbers)}"
+        self._permits = permits = Permits(capacity, fairness)
+        probe = Probe.checked(metrics, tracer, semaphore=name)
+        self._hooks = None if probe is None else Hooks(probe, permits)
+        log = Log(logger, "ion_actors.semaphore", semaphore=name)
+        self._core = Core(name, permits, log, self._hooks)
+
+    # -- acquiring -------------------------------------------------------------------------
+
+    def acquire(
+        self, n: int = 1, timeout: float | None = None, context: Context | None = None
+    ) -> Literal[True]:
+        """Take ``n`` permits; wait until it is one's turn and there are as many.
+
+        Args:
+            n: 1 or more, at most the capacity.
+            timeout: seconds to wait at most; 0 takes them now or never, infinity waits any time.
+                By default the semaphore's ``acquire_timeout`` counts.
+            context: ends the wait when it ends; by default the current one.
+
+        Returns:
+            True, always, as the standard library's semaphores do when they succeed.
+
+        Raises:
+            AcquireTimeout: they could not be had in time (also a ``TimeoutError``).
+            Cancelled, DeadlineExceeded: the context ended first, or had ended before. No permit is
+                taken then, even if there are some.
+            WeightExceedsCapacity: there are not so many, so the wait would have no end (also a
+                ``ValueError``).
+            TypeError, ValueError: an argument makes no sense.
+
+        Ctrl-C and exceptions like it end the wait and take nothing.
+        """
+        attempt = self._attempt(n, timeout, context)
+        if attempt is not None:
+            attempt.wait()
+        return True
+
+    async def aacquire(
+        self, n: int = 1, timeout: float | None = None, context: Context | None = None
+    ) -> Literal[True]:
+        """:meth:`acquire` for coroutines.
+
+        One that is cancelled leaves the line, or gives back what it was granted in that moment.
+        """
+        attempt = self._attempt(n, timeout, context)
+        if attempt is not None:
+            await attempt.await_()
+        return True
+
+    def try_acquire(self, n: int = 1) -> bool:
+        """Take ``n`` permits, if they can be had now without passing anybody who is next.
+
+        Returns:
+            Whether they were taken.
+
+        Raises:
+            WeightExceedsCapacity: there are not so many, so this would never succeed.
+            TypeError, ValueError: ``n`` is no whole number of at least 1.
+
+        It never waits, and does not look at any context.
+        """
+        if type(n) is not int or not 0 < n <= self._capacity:
+            self._check_weight(n)
+        if self._take(n):
+            return True
+        if self._hooks is not None:
+            self._hooks.failed("denied")
+        return False
+
+    def _attempt(self, n: int, timeout: float | None, context: Context | None) -> Attempt | None:
+        """Take the permits now (None), or say how to wait for them."""
+        # This runs for every acquisition, so it looks before it calls.
+        if type(n) is not int or not 0 < n <= self._capacity:
+            self._check_weight(n)
+        limit = self._timeout if timeout is None else seconds("timeout", timeout)
+        if context is None:
+            if CURRENT.get() is None and of_thread.task_context is None:
+                context = background()
+            else:
+                context = current_context()
+                context.check()
+        elif isinstance(context, Context):
+            context.check()
+        else:
+            raise TypeError(f"context must be a Context or None, not {context!r}")
+        if self._take(n):
+            return None
+        if limit == 0:
+            if self._hooks is not None:
+                self._hooks.failed("denied")
+            raise self._core.late(n, limit)
+        return Attempt(self._core, n, limit, context)
+
+    def _take(self, n: int) -> bool:
+        if not self._permits.take(n):
+            return False
+        if self._hooks is not None:
+            try:
+                self._hooks.acquired(0.0)
+            except BaseException:  # Ctrl-C: the caller will never know that it has them
+                self._permits.give_back(n)
+                raise
+        return True
+
+    def _check_weight(self, n: object) -> None:
+        if whole_number("n", n, minimum=1) > self._capacity:
+            assert isinstance(n, int)
+            raise WeightExceedsCapacity(self.name, n, self._capacity)
+
+    # -- releasing -------------------------------------------------------------------------
+
+    def release(self, n: int = 1) -> None:
+        """Give ``n`` permits back, and let in who is next. It never waits.
+
+        Raises:
+            OverReleased: fewer are held (also a ``ValueError``); nothing was released.
+            TypeError, ValueError: ``n`` is no whole number of at least 1.
+        """
+        if type(n) is not int or n < 1:
+            whole_number("n", n, minimum=1)
+        if not self._permits.give_back(n):
+            raise OverReleased(self.name, n, self._capacity - self._permits.available)
+        if self._hooks is not None:
+            self._hooks.changed()
+
+    # -- blocks and wrappers ---------------------------------------------------------------
+
+    def hold(
+        self, n: int = 1, timeout: float | None = None, context: Context | None = None
+    ) -> Hold:
+        """A block, ``with`` or ``async with``, that holds ``n`` permits.
+
+        The arguments and the errors are those of :meth:`acquire`; what makes no sense is refused
+        here. The result may be kept, and be entered by many at once.
+        """
+        self._check_weight(n)
+        seconds("timeout", timeout)
+        return Hold(self, n, timeout, context)
+
+    @property
+    def wrap(self) -> Wrapper:
+        """A decorator that holds one permit for each call; also a ``task_wrapper`` for a pool."""
+        return self.wrap_with()
+
+    def wrap_with(self, n: int = 1, timeout: float | None = None) -> Wrapper:
+        """A decorator that holds ``n`` permits for each call: of a function or of a coroutine.
+
+        Args:
+            n: as for :meth:`acquire`.
+            timeout: as for :meth:`acquire`; the call raises ``AcquireTimeout`` and is not made.
+        """
+        hold = self.hold(n, timeout)
+        return Wrapper(lambda: hold, lambda: hold)
+
+    # -- facts -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The semaphore's name."""
+        return self._core.name
+
+    @property
+    def capacity(self) -> int:
+        """How many permits there are."""
+        return self._capacity
+
+    @property
+    def fairness(self) -> Fairness:
+        """Who is next when permits come free."""
+        return self._permits.fairness
+
+    @property
+    def available(self) -> int:
+        """How many permits nobody holds now. Under FIFO, those who wait have a claim on them."""
+        return self._permits.available
+
+    @property
+    def waiting(self) -> int:
+        """How many wait now, whatever they want."""
+        return self._permits.waiting
+
+    def metrics(self) -> SemaphoreMetrics:
+        """The numbers of this moment."""
+        return self._permits.snapshot()
+
+    def __repr__(self) -> str:
+        now = self.metrics()
+        return (
+            f"<WeightedSemaphore {self.name!r} {self.fairness.value}, "
+            f"available={now.available}/{now.capacity}, waiting={now.waiting}>"
+        )
+
+
+class Hold:
+    """Permits for as long as a block lasts: see :meth:`WeightedSemaphore.hold`."""
+
+    # It knows nothing of who is inside, and so may be shared.
+    __slots__ = ("_context", "_n", "_semaphore", "_timeout")
+
+    def __init__(
+        self, semaphore: WeightedSemaphore, n: int, timeout: float | None, context: Context | None
+    ) -> None:
+        self._semaphore = semaphore
+        self._n = n
+        self._timeout = timeout
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._semaphore.acquire(self._n, self._timeout, self._context)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._semaphore.release(self._n)
+
+    async def __aenter__(self) -> None:
+        await self._semaphore.aacquire(self._n, self._timeout, self._context)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._semaphore.release(self._n)
