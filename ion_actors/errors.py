@@ -18,6 +18,8 @@
     ├── WeightExceedsCapacity         + ValueError
     ├── OverReleased                  + ValueError
     ├── StorageUnavailable            + ConnectionError
+    ├── RateLimited                   + TimeoutError
+    │   └── RateLimitedPastDeadline   + DeadlineExceeded
     └── FutureAlreadySet              + concurrent.futures.InvalidStateError, queue.Full
 
 Each derives from what Python programs already catch for that situation, says what happened to
@@ -277,6 +279,43 @@ class StorageUnavailable(IonError, ConnectionError):
     def __init__(self, message: str, *, key: str):
         super().__init__(message)
         self.key = key
+
+
+class RateLimited(IonError, TimeoutError):
+    """A rate limiter cannot let the call through in the time that it may wait.
+
+    Attributes:
+        limiter: the limiter's name.
+        retry_after: seconds until the tokens can be there, as far as is known; None if they cannot
+            come, since the rate is zero or the burst too small.
+        is_global: whether it is the limit for everything that is exhausted.
+        bucket: which of the limiter's buckets is exhausted, if it has several.
+        remaining: whole tokens in that bucket.
+        limit: how many tokens can gather there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limiter: str,
+        retry_after: float | None = None,
+        is_global: bool = False,
+        bucket: str | None = None,
+        remaining: int | None = None,
+        limit: int | None = None,
+    ):
+        super().__init__(message)
+        self.limiter = limiter
+        self.retry_after = retry_after
+        self.is_global = is_global
+        self.bucket = bucket
+        self.remaining = remaining
+        self.limit = limit
+
+
+class RateLimitedPastDeadline(RateLimited, DeadlineExceeded):
+    """The same, where it is the deadline of the context that would pass meanwhile."""
 
 
 class FutureAlreadySet(IonError, concurrent.futures.InvalidStateError, queue.Full):
