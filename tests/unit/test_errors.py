@@ -28,6 +28,7 @@ from ion_actors import (
     QueueFull,
     RateLimited,
     RateLimitedPastDeadline,
+    StorageUnavailable,
     TaskAbandoned,
     TaskPanicked,
     WeightExceedsCapacity,
