@@ -61,6 +61,10 @@ demo: $(VENV)/.installed-demo ## thumbnails of photographs (IMAGES=dir: your own
 bench: $(VENV)/.installed-test ## compare with the peers (ARGS: for the benchmark)
 	$(BIN)/python -m tests.benchmarks --write $(ARGS)
 
+.PHONY: plots
+plots: $(VENV)/.installed-bench ## measure what settings do, and draw it (ARGS: for the benchmark)
+	$(BIN)/python -m tests.benchmarks.plots $(ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.installed-docs ## build/docs/index.html
 	$(BIN)/sphinx-build --fail-on-warning --quiet -b html docs build/docs

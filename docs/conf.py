@@ -12,8 +12,8 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-# `make bench` writes the table; benchmarks.md includes it.
-exclude_patterns = ["explanation/benchmark-table.md"]
+# `make bench` and `make plots` write these tables; the pages beside them include them.
+exclude_patterns = ["explanation/benchmark-table.md", "explanation/performance/*.md"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -23,6 +23,10 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+# A longer signature has one parameter on each line.
+maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = f"ion_actors {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]

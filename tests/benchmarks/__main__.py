@@ -20,7 +20,7 @@ def main() -> None:
     if not chosen:
         parser.error(f"no such row; there are {', '.join(one.key for one in contests(FULL))}")
     rounds = options.rounds or (1 if options.quick else 7)
-    conditions = table.conditions(rounds)
+    conditions = f"{table.conditions(rounds)} (at most 3 for memory and growth)."
     if options.quick:
         conditions += " **Sizes too small to mean anything.**"
     print(conditions, flush=True)

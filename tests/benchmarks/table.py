@@ -60,7 +60,7 @@ def conditions(rounds: int) -> str:
         f"{platform.python_implementation()} {platform.python_version()}"
         f"{' without the GIL' if free_threaded else ''}, {os.cpu_count()} CPUs "
         f"(load average before the run: {_load()}), "
-        f"{today:%Y-%m-%d}, rounds: {rounds} (at most 3 for memory and growth)."
+        f"{today:%Y-%m-%d}, rounds: {rounds}"
     )
 
 

@@ -163,16 +163,16 @@ def _queue_and_run(peer: Peer, count: int) -> float:
     return (perf_counter() - began) / count
 
 
-def map_of_pool(size: int, count: int) -> tuple[float]:
+def map_of_pool(size: int, count: int, chunk: int = _CHUNK) -> tuple[float]:
     """Items per second through ``Pool.map`` in chunks."""
     with Pool(size) as pool:
-        return _drawn(lambda: pool.map(_cheap, range(count), chunksize=_CHUNK), count)
+        return _drawn(lambda: pool.map(_cheap, range(count), chunksize=chunk), count)
 
 
-def map_of_threads(size: int, count: int) -> tuple[float]:
+def map_of_threads(size: int, count: int, chunk: int = _CHUNK) -> tuple[float]:
     """The same with chunks made by hand, as ``ThreadPoolExecutor.map`` makes none."""
     with ThreadPoolExecutor(size) as executor:
-        chunks = (range(at, min(at + _CHUNK, count)) for at in range(0, count, _CHUNK))
+        chunks = (range(at, min(at + chunk, count)) for at in range(0, count, chunk))
         return _drawn(
             lambda: itertools.chain.from_iterable(executor.map(_map_chunk, chunks)), count
         )
