@@ -20,6 +20,7 @@ from ion_actors.errors import (
     QueueFull,
     RateLimited,
     RateLimitedPastDeadline,
+    StorageUnavailable,
     TaskAbandoned,
     TaskPanicked,
     WeightExceedsCapacity,
