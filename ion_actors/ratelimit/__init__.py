@@ -1,5 +1,20 @@
-"""Rate limiters: calls go no faster than agreed, and those who wait are served in order."""
+"""Rate limiters: calls go no faster than agreed, and those who wait are served in order.
 
+Start at :class:`TokenBucket`, or at :class:`MultiTierLimiter` for an HTTP API.
+"""
+
+from ion_actors.ratelimit.buckets import LeakyBucket, TokenBucket
 from ion_actors.ratelimit.rate import Limit, Rate, per, per_hour, per_minute, per_second
+from ion_actors.ratelimit.verbs import Limiter
 
-__all__ = ["Limit", "Rate", "per", "per_hour", "per_minute", "per_second"]
+__all__ = [
+    "LeakyBucket",
+    "Limit",
+    "Limiter",
+    "Rate",
+    "TokenBucket",
+    "per",
+    "per_hour",
+    "per_minute",
+    "per_second",
+]

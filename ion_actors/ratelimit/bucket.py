@@ -1,0 +1,252 @@
+"""The arithmetic of a bucket of tokens: plain state, and functions of it and of the time.
+
+Over any stretch of time, a bucket hands out at most its burst plus what flows in meanwhile. That
+holds strictly, so nothing here rounds in favour of who asks:
+
+- Time is a whole number of ticks. A tick is 2**-60 seconds, so a moment given as a float (53 bits)
+  becomes ticks without rounding from 4 ms after the clock's zero on, and is rounded down before.
+- What a bucket holds is a whole number of units, of which a token has so many that one tick lets in
+  a whole number of them, whatever the rate: a third of a token per second is exactly that.
+- Only a change of the rate makes new units; what the bucket holds is then rounded down.
+- A moment to wait for is rounded up to the next float, at which the tokens are surely there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+from ion_actors.ratelimit.rate import Limit
+
+__all__ = ["PER_SECOND", "Bucket", "Mark", "moment", "ticks"]
+
+_SHIFT = 60
+PER_SECOND = float(1 << _SHIFT)  # ticks
+_ALWAYS = -(1 << 200)  # a moment before all others
+
+
+def ticks(moment: float) -> int:
+    """A moment, or a number of seconds, in ticks."""
+    return int(moment * PER_SECOND)  # times a power of two: no rounding before int() rounds down
+
+
+def moment(tick: int) -> float | None:
+    """The earliest float that is not before this tick; None if no float is."""
+    try:
+        found = tick / (1 << _SHIFT)
+    except OverflowError:
+        return None
+    return found if ticks(found) >= tick else math.nextafter(found, math.inf)
+
+
+class Mark(NamedTuple):
+    """When something was granted, in the bucket's own count."""
+
+    epoch: int
+    granted: int
+
+
+class _Terms(NamedTuple):
+    """A limit in units."""
+
+    flow: int  # units per tick
+    unit: int  # units per token
+    cap: int  # units that can gather
+
+    @classmethod
+    def of(cls, limit: Limit) -> _Terms:
+        rate = limit.rate.exact
+        unit = rate.denominator << _SHIFT
+        return cls(rate.numerator, unit, limit.burst * unit)
+
+
+class Bucket:
+    """A bucket of tokens; it starts full.
+
+    All moments are in ticks and must not go back. No method blocks, and none knows who asks.
+
+    Args:
+        limit: the lasting rate and burst.
+        now: the moment it starts.
+    """
+
+    __slots__ = (
+        "_at",
+        "_content",
+        "_epoch",
+        "_granted",
+        "_opens",
+        "_terms",
+        "_until",
+        "lasting",
+        "temporary",
+    )
+
+    def __init__(self, limit: Limit, now: int) -> None:
+        self.lasting = limit
+        self.temporary: Limit | None = None
+        self._until = 0  # when the temporary limit ends, if there is one
+        self._terms = _Terms.of(limit)
+        self._content = self._terms.cap
+        self._at = now  # the content is of this moment
+        self._opens = _ALWAYS  # before this moment nothing is handed out
+        self._granted = 0  # tokens ever
+        self._epoch = 0  # changes of what can gather
+
+    # -- taking ----------------------------------------------------------------------------
+
+    def has(self, n: int, now: int) -> bool:
+        """Whether ``n`` tokens can be taken now."""
+        self.refill(now)
+        return self._content >= n * self._terms.unit and now >= self._opens
+
+    def take(self, n: int, now: int) -> None:
+        """Take ``n`` tokens, which are there: see :meth:`has`."""
+        self._content -= n * self._terms.unit
+        self._granted += n
+
+    def give_back(self, n: int, mark: Mark, now: int) -> None:
+        """Take back ``n`` tokens that were granted up to ``mark`` and never used.
+
+        Not more than there would be, had they never been granted: what flowed in meanwhile found
+        the room that they had left, and may have been handed out since.
+        """
+        self.refill(now)
+        if mark.epoch != self._epoch:
+            return
+        since = self._granted - mark.granted
+        room = self._terms.cap - self._content - since * self._terms.unit
+        self._content += max(0, min(n * self._terms.unit, room))
+
+    def mark(self) -> Mark:
+        """What :meth:`give_back` wants to know of a grant that was just made."""
+        return Mark(self._epoch, self._granted)
+
+    def refill(self, now: int) -> None:
+        """Let in what flowed until now."""
+        if self.temporary is not None and now >= self._until:
+            self._flow_until(self._until)
+            self.temporary = None
+            self._change(self.lasting)
+        self._flow_until(now)
+
+    def _flow_until(self, now: int) -> None:
+        if now > self._at:
+            flow, _, cap = self._terms
+            content = self._content + flow * (now - self._at)
+            self._content = cap if content > cap else content
+            self._at = now
+
+    # -- looking ahead ---------------------------------------------------------------------
+
+    def when(self, n: int, now: int, ahead: int = 0) -> int | None:
+        """The first moment from now on at which ``n`` tokens can be taken; None if there is none.
+
+        Args:
+            n: tokens.
+            now: this moment.
+            ahead: so many tokens are to be taken before by others. The answer is then the first
+                moment that is possible; they may take so long that it is later.
+        """
+        self.refill(now)
+        if self._opens > now:
+            opened = copy.copy(self)  # nothing is taken until then, so it is known what there is
+            opened.refill(self._opens)
+            return opened._when(n, ahead)
+        return self._when(n, ahead)
+
+    def _when(self, n: int, ahead: int) -> int | None:
+        content, at, terms = self._content, self._at, self._terms
+        if self.temporary is not None:
+            found = _reached(content, at, terms, n, ahead)
+            if found is not None and found < self._until:
+                return found
+            content += terms.flow * (self._until - at)
+            content = content if ahead else min(content, terms.cap)
+            lasting = _Terms.of(self.lasting)
+            content = content * lasting.unit // terms.unit
+            at, terms = self._until, lasting
+        return _reached(content, at, terms, n, ahead)
+
+    def tokens(self, now: int) -> float:
+        """How many tokens there are now, rounded down to a float."""
+        self.refill(now)
+        found = self._content / self._terms.unit
+        numerator, denominator = found.as_integer_ratio()
+        if numerator * self._terms.unit > self._content * denominator:
+            found = math.nextafter(found, 0.0)
+        return found
+
+    def room(self, now: int) -> float:
+        """How many tokens it lacks to be full now, rounded up to a float."""
+        self.refill(now)
+        lacking = self._terms.cap - self._content
+        found = lacking / self._terms.unit
+        numerator, denominator = found.as_integer_ratio()
+        if numerator * self._terms.unit < lacking * denominator:
+            found = math.nextafter(found, math.inf)
+        return found
+
+    def as_new(self, now: int) -> bool:
+        """Whether it is full and nothing temporary holds: a new one could take its place."""
+        self.refill(now)
+        return self._content == self._terms.cap and self.temporary is None and now >= self._opens
+
+    @property
+    def current(self) -> Limit:
+        """The limit that holds now, as of the last look."""
+        return self.lasting if self.temporary is None else self.temporary
+
+    # -- changes ---------------------------------------------------------------------------
+
+    def set_lasting(self, limit: Limit, now: int) -> None:
+        """Another lasting limit; while there is a temporary one, for the time after it."""
+        self.refill(now)
+        self.lasting = limit
+        if self.temporary is None:
+            self._change(limit)
+
+    def set_temporary(self, limit: Limit, until: int, now: int) -> None:
+        """Another limit until that moment, in place of any other temporary one."""
+        self.refill(now)
+        self.temporary, self._until = limit, until
+        self._change(limit)
+
+    def clear_temporary(self, now: int) -> None:
+        """The lasting limit from now on."""
+        self.refill(now)
+        if self.temporary is not None:
+            self.temporary = None
+            self._change(self.lasting)
+
+    def drain_to(self, n: int, now: int) -> None:
+        """Leave ``n`` tokens, or less if there are less."""
+        self.refill(now)
+        self._content = min(self._content, n * self._terms.unit)
+        self._epoch += 1
+
+    def pause(self, until: int) -> None:
+        """Hand out nothing before that moment."""
+        self._opens = max(self._opens, until)
+
+    def resume(self) -> None:
+        """Hand out again."""
+        self._opens = _ALWAYS
+
+    def _change(self, limit: Limit) -> None:
+        terms = _Terms.of(limit)
+        content = self._content * terms.unit // self._terms.unit
+        self._content = min(content, terms.cap)
+        self._terms = terms
+        self._epoch += 1
+
+
+def _reached(content: int, at: int, terms: _Terms, n: int, ahead: int) -> int | None:
+    """When there are tokens for ``n`` and those ahead, if these terms last."""
+    if n * terms.unit > terms.cap:
+        return None
+    lacking = (n + ahead) * terms.unit - content
+    if lacking <= 0:
+        return at
+    return at + -(-lacking // terms.flow) if terms.flow else None

@@ -1,0 +1,387 @@
+"""The gate before the buckets: who waits for tokens, in which order, until when.
+
+::
+
+    allow() ──▶ gate ──take──▶ bucket, bucket, …        from all of them, or from none
+    wait()  ──▶ line ──first─▶ gate, at the moment when all buckets have its tokens
+
+Whoever waits stands in the line of each bucket that it wants tokens of, and takes nothing before it
+is first in all of them and each has enough: a reservation of the next tokens that costs nothing to
+cancel. One bucket may be shared by all and have no line of its own (a limiter's global one): who
+lacks nothing but its tokens holds back everybody who came later, and who lacks others', nobody.
+
+The moment of the next one is known from the arithmetic, so one timer is enough. It is planned anew
+whenever the answer changes, and there is none when nobody waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ion_actors.clock import Clock, Timer
+from ion_actors.context import Turn
+from ion_actors.errors import DeadlineExceeded, RateLimited, RateLimitedPastDeadline
+from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, Mark, moment, ticks
+
+__all__ = ["Claim", "Find", "Gate", "Place"]
+
+
+class Place:
+    """A bucket, and the line before it.
+
+    Attributes:
+        bucket: the bucket.
+        label: what an error calls it; None if the limiter has no other.
+        is_global: whether it counts everything.
+        line: who waits for it, in order of arrival.
+        wanted: tokens that they want, all together.
+    """
+
+    __slots__ = ("bucket", "is_global", "label", "line", "wanted")
+
+    def __init__(self, bucket: Bucket, label: str | None = None, *, is_global: bool = False):
+        self.bucket = bucket
+        self.label = label
+        self.is_global = is_global
+        self.line: OrderedDict[Turn[Claim], None] = OrderedDict()
+        self.wanted = 0
+
+
+# Where somebody takes tokens, the shared place last. Called under the gate's lock.
+Find = Callable[[], tuple[Place, ...]]
+
+
+class Claim:
+    """One wait for tokens.
+
+    Attributes:
+        n: tokens.
+        find: tells where.
+        latest: the moment of the clock at which it will have no time left, or None.
+        in_context: whether that is its context's deadline.
+        places: what ``find`` told, once it stands in line.
+        number: its place in the order of arrival.
+        hold: the tick before which it is not served, by jitter; None until it is first in line.
+        marks: of what it was granted.
+    """
+
+    __slots__ = ("find", "hold", "in_context", "latest", "marks", "n", "number", "places")
+
+    def __init__(self, n: int, find: Find, latest: float | None, in_context: bool):
+        self.n = n
+        self.find = find
+        self.latest = latest
+        self.in_context = in_context
+        self.places: tuple[Place, ...] = ()
+        self.number = 0
+        self.hold: int | None = None
+        self.marks: tuple[Mark, ...] = ()
+
+
+class Gate:
+    """See the module. It is a :class:`ion_actors.context.Line`.
+
+    Args:
+        name: the limiter's.
+        clock: what tells the time.
+        jitter: who waits does so for up to this part (0 to 1) longer.
+        shared: the place that all others share, if there is one.
+    """
+
+    def __init__(self, name: str, clock: Clock, jitter: float, shared: Place | None = None) -> None:
+        self.name = name
+        self.clock = clock
+        self._jitter = jitter
+        self._shared = shared
+        # Guards all below, all places, their buckets, and what finds them. Reentrant, since a
+        # finalizer or a signal handler may come here while this thread holds it.
+        self.lock = threading.RLock()
+        self._fronts: dict[Turn[Claim], None] = {}  # those who are first in all of their lines
+        self._numbers = itertools.count()
+        self._timer: Timer | None = None
+        self._settling = False
+
+    # -- without waiting -------------------------------------------------------------------
+
+    @property
+    def crowded(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._fronts)
+
+    def take(self, find: Find, n: int) -> bool:
+        """Take ``n`` tokens everywhere, or none; not before those who wait.
+
+        Raises:
+            ValueError: so many can never be there.
+        """
+        with self.lock:
+            places = find()
+            if n > 1:  # one is always possible
+                _check_possible(n, places)
+            if self._fronts:
+                return self._take_in_line(n, places)
+            now = ticks(self.clock.monotonic())
+            for place in places:
+                if not place.bucket.has(n, now):
+                    return False
+            for place in places:
+                place.bucket.take(n, now)
+            return True
+
+    def _take_in_line(self, n: int, places: tuple[Place, ...]) -> bool:
+        """The same where somebody waits: what is due to them is theirs first."""
+        claim = Claim(n, lambda: places, None, False)
+        turn = Turn(claim, lambda: None)
+        claim.hold = 0  # it will not be there to be held up
+        self._enter(turn)
+        self._settle()
+        if not turn.over:
+            self._leave(turn)
+            self._settle()
+        return turn.error is None and turn.over
+
+    # -- as a line -------------------------------------------------------------------------
+
+    def join(self, turn: Turn[Claim]) -> bool:
+        """See :class:`ion_actors.context.Line`.
+
+        Raises:
+            RateLimited: its time will be up before the tokens can be there.
+            ValueError: they can never be there.
+        """
+        with self.lock:
+            self._enter(turn)
+            self._settle()
+            if turn.over and turn.error is None:
+                return True
+            error = turn.error or self._hopeless(turn.item)
+            if error is None:
+                return False
+            if not turn.over:
+                self._leave(turn)
+                self._settle()
+        raise error
+
+    def give_up(self, turn: Turn[Claim], error: BaseException | None) -> bool:
+        """See :class:`ion_actors.context.Line`."""
+        with self.lock:
+            if isinstance(error, TimeoutError):
+                self._settle()  # what is due at this very moment is in time
+            if turn.over:
+                return False
+            if type(error) is DeadlineExceeded:
+                error = self._error(turn.item, in_context=True)
+            self._leave(turn)
+            self._end(turn, error)
+            self._settle()
+            return True
+
+    def forsake(self, turn: Turn[Claim]) -> None:
+        """See :class:`ion_actors.context.Line`."""
+        claim = turn.item
+        with self.lock:
+            now = ticks(self.clock.monotonic())
+            for place, mark in zip(claim.places, claim.marks, strict=True):
+                place.bucket.give_back(claim.n, mark, now)
+            self._settle()
+
+    def late(self, claim: Claim) -> RateLimited:
+        """The error of a wait whose time is up."""
+        with self.lock:
+            return self._error(claim)
+
+    @contextmanager
+    def changing(self) -> Iterator[int]:
+        """A block that changes buckets, at the tick that it is given; those who wait learn of it."""
+        with self.lock:
+            self._settle()  # what is due already is due by the old terms
+            yield ticks(self.clock.monotonic())
+            for turn in self._fronts:
+                turn.item.hold = 0
+            self._settle()
+
+    # -- under the lock: who stands where --------------------------------------------------
+
+    def _enter(self, turn: Turn[Claim]) -> None:
+        claim = turn.item
+        claim.places = claim.places or claim.find()
+        _check_possible(claim.n, claim.places)
+        claim.number = next(self._numbers)
+        for place in self._lines(claim):
+            place.line[turn] = None
+            place.wanted += claim.n
+        if self._is_front(turn):
+            self._fronts[turn] = None
+
+    def _leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
+        """Take it out of its lines. Returns who is at the front instead."""
+        self._fronts.pop(turn, None)
+        heirs = []
+        for place in self._lines(turn.item):
+            del place.line[turn]
+            place.wanted -= turn.item.n
+            if place.line:
+                heir = next(iter(place.line))
+                if heir not in self._fronts and self._is_front(heir):
+                    self._fronts[heir] = None
+                    heirs.append(heir)
+        return heirs
+
+    def _lines(self, claim: Claim) -> tuple[Place, ...]:
+        """Where it stands in line: all its places but the shared one, if it has any other."""
+        places = claim.places
+        return places[:-1] if len(places) > 1 and places[-1] is self._shared else places
+
+    def _is_front(self, turn: Turn[Claim]) -> bool:
+        return all(next(iter(place.line)) is turn for place in self._lines(turn.item))
+
+    # -- under the lock: whose turn it is --------------------------------------------------
+
+    def _settle(self) -> None:
+        """Serve all whose moment has come, and plan the next one's."""
+        if self._settling:
+            return  # a clock that makes a call at once, when it is late: the loop below sees it
+        self._settling = True
+        try:
+            while not self._plan(self._serve(ticks(self.clock.monotonic()))):
+                pass
+        finally:
+            self._settling = False
+
+    def _fire(self) -> None:
+        with self.lock:
+            self._settle()
+
+    def _plan(self, due: int | None) -> bool:
+        """Be called at that tick. Returns False if that has happened already."""
+        when = None if due is None else moment(due)
+        if self._timer is not None:
+            if self._timer.pending and self._timer.when == when:
+                return True
+            self._timer.cancel()
+            self._timer = None
+        if when is None:
+            return True
+        self._timer = self.clock.call_at(when, self._fire)
+        return self._timer.pending
+
+    def _serve(self, now: int) -> int | None:
+        """Serve whom it is possible to, in order of arrival. Returns when the next one may be."""
+        fronts = [(turn.item.number, turn) for turn in self._fronts]
+        heapq.heapify(fronts)
+        dues = []
+        while fronts:
+            turn = heapq.heappop(fronts)[1]
+            claim = turn.item
+            due = self._due(claim, now)
+            if due is not None and due <= now:
+                self._grant(turn, now)
+            elif not _possible(claim.n, claim.places):  # a burst was made smaller meanwhile
+                self._end(turn, self._error(claim))
+            else:
+                dues.append(due)
+                if self._lacks_only_shared(claim, now):
+                    break
+                continue
+            for heir in self._leave(turn):
+                heapq.heappush(fronts, (heir.item.number, heir))
+        return min((due for due in dues if due is not None), default=None)
+
+    def _due(self, claim: Claim, now: int) -> int | None:
+        """When it is to be served, if nobody comes before it."""
+        due = now
+        for place in claim.places:
+            found = place.bucket.when(claim.n, now)
+            if found is None:
+                return None
+            due = max(due, found)
+        if claim.hold is None:
+            claim.hold = self._held_up(claim, now, due)
+        return max(due, claim.hold)
+
+    def _held_up(self, claim: Claim, now: int, due: int) -> int:
+        hold = due + int(self._jitter * random.random() * (due - now))
+        return hold if claim.latest is None else min(hold, ticks(claim.latest))
+
+    def _lacks_only_shared(self, claim: Claim, now: int) -> bool:
+        shared = self._shared
+        return (
+            shared is not None
+            and not shared.bucket.has(claim.n, now)
+            and all(one is shared or one.bucket.has(claim.n, now) for one in claim.places)
+        )
+
+    def _grant(self, turn: Turn[Claim], now: int) -> None:
+        claim = turn.item
+        for place in claim.places:
+            place.bucket.take(claim.n, now)
+        claim.marks = tuple(place.bucket.mark() for place in claim.places)
+        self._end(turn, None)
+
+    def _end(self, turn: Turn[Claim], error: BaseException | None) -> None:
+        # Woken here and not after the lock is released: Ctrl-C in between would leave it asleep.
+        turn.error = error
+        turn.over = True
+        turn.wake()
+
+    # -- under the lock: who need not wait, as it would be in vain ---------------------------
+
+    def _hopeless(self, claim: Claim) -> RateLimited | None:
+        """The error of the last in line, if it cannot be served in its time."""
+        if claim.latest is None:
+            return None
+        due = self._earliest(claim, ticks(self.clock.monotonic()))[0]
+        if due is not None and (when := moment(due)) is not None and when <= claim.latest:
+            return None
+        return self._error(claim, last=True)
+
+    def _earliest(self, claim: Claim, now: int, *, last: bool = True) -> tuple[int | None, Place]:
+        """The first moment at which it may be served, and by the lack of what it waits."""
+        found: tuple[int | None, Place] = (now, claim.places[0])
+        lines = self._lines(claim)
+        for place in claim.places:
+            ahead = place.wanted - claim.n if last and place in lines else 0
+            due = place.bucket.when(claim.n, now, ahead)
+            if due is None:
+                return None, place
+            if found[0] is not None and due > found[0]:
+                found = due, place
+        return found
+
+    def _error(self, claim: Claim, *, in_context: bool = False, last: bool = False) -> RateLimited:
+        now = ticks(self.clock.monotonic())
+        due, place = self._earliest(claim, now, last=last)
+        retry_after = None if due is None else (due - now) / PER_SECOND
+        when = "never" if retry_after is None else f"in {retry_after:.3g} s at the earliest"
+        of = "" if place.label is None else f" of {place.label}"
+        kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited
+        return kind(
+            f"limiter {self.name!r} has {claim.n} token(s){of} {when}, "
+            f"after the {'deadline of the context' if kind is not RateLimited else 'timeout'}",
+            limiter=self.name,
+            retry_after=retry_after,
+            is_global=place.is_global,
+            bucket=place.label,
+            remaining=int(place.bucket.tokens(now)),
+            limit=place.bucket.current.burst,
+        )
+
+
+def _possible(n: int, places: tuple[Place, ...]) -> bool:
+    return all(n <= one.bucket.lasting.burst for one in places)
+
+
+def _check_possible(n: int, places: tuple[Place, ...]) -> None:
+    for place in places:
+        if n > place.bucket.lasting.burst:
+            whose = "" if place.label is None else f" of {place.label}"
+            raise ValueError(
+                f"n must be at most the burst{whose}, {place.bucket.lasting.burst}, not {n!r}: "
+                "so many tokens never gather"
+            )
