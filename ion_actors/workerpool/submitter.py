@@ -243,7 +243,8 @@ class Submitter:
         parent.check()
         context: Context = _new(Context)
         context._clock = self._clock
-        context._inherit((self._pool_context, parent), None)
+        endless = parent._endless  # then it is the pool's end that counts, and nothing else
+        context._inherit(self._parents if endless else (self._pool_context, parent), None)
         task._vars.run(make_current, context)
         task._context = context
         task._name = options.name

@@ -22,7 +22,7 @@ from ion_actors import (
     background,
     current_context,
 )
-from ion_actors.testing import VirtualClock
+from ion_actors.testing import RecordingMetrics, VirtualClock
 
 from .helpers import PATIENCE, Gate, busy, run_in_thread, until_waiting
 
@@ -393,6 +393,18 @@ def test_options_add_up() -> None:
         submitter = pool.options(name="one").options(timeout=5)
         assert submitter._options is not None
         assert (submitter._options.name, submitter._options.timeout) == ("one", 5)
+
+
+def test_a_task_that_ends_with_its_pool_only_is_registered_nowhere() -> None:
+    with Pool(1, metrics=RecordingMetrics()) as pool, busy(pool):
+        context = pool._core.spec.context
+        before = len(context._callbacks)
+        task = pool.options(name="plain but for its name").submit(abs, -1)
+        assert len(context._callbacks) == before
+        with Context():
+            other = pool.submit(abs, -2)
+        assert len(context._callbacks) == before + 1  # it can end before the pool does
+    assert (task.result(), other.result()) == (1, 2)
 
 
 def test_coroutine_functions_run_to_completion_on_the_workers_own_loop() -> None:
