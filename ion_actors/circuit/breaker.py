@@ -111,8 +111,11 @@ class CircuitBreaker:
         self._on_state_change = on_state_change
         self._log = Log(logger, "ion_actors.circuit", circuit=name)
         self._hooks = None if probe is None else Hooks(probe)
-        self._clock = current_context().clock if clock is None else clock
+        self._now = (current_context().clock if clock is None else clock).monotonic
         self._machine = Machine(self._rules)
+        # The calls that were let through and are not over. Added to without the lock, which adding
+        # to a set does not need; taken out under it, so that metrics() sees each call once.
+        self._running: set[Guard] = set()
         self._renew_locks()
         _breakers.add(self)
 
@@ -253,13 +256,13 @@ class CircuitBreaker:
             limit = seconds("duration", duration)
             duration = float("inf") if limit is None else limit
         with self._lock:
-            self._machine.trip(self._clock.monotonic(), duration)
+            self._machine.trip(self._now(), duration)
         self._tell()
 
     def reset(self) -> None:
         """Close it now, with all counts of failures at zero. Calls that still run say nothing."""
         with self._lock:
-            self._machine.reset(self._clock.monotonic())
+            self._machine.reset(self._now())
         if self._hooks is not None:
             self._hooks.reset()
         self._tell()
@@ -278,12 +281,12 @@ class CircuitBreaker:
         HALF_OPEN as soon as it is time for a trial; ``on_state_change`` hears of it when one comes.
         """
         with self._lock:
-            return self._machine.state_at(self._clock.monotonic())
+            return self._machine.state_at(self._now())
 
     def metrics(self) -> CircuitMetrics:
         """The numbers of this moment."""
         with self._lock:
-            return self._machine.metrics(self._name, self._clock.monotonic())
+            return self._machine.metrics(self._name, self._now(), len(self._running))
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self._name!r} {self.state.value}>"
@@ -293,30 +296,32 @@ class CircuitBreaker:
     def _admit(self) -> Permit:
         machine = self._machine
         with self._lock:
-            now = self._clock.monotonic()
-            permit = machine.admit(now)
-            if permit is None:
-                state, retry_after = machine.state, machine.retry_after(now)
+            answer = machine.admit(self._now())
         if machine.changes:
             self._tell()
-        if permit is None:
-            if self._hooks is not None:
-                self._hooks.rejected(state)
-            raise CircuitOpen(self._name, state, retry_after)
-        return permit
+        if isinstance(answer, Permit):
+            return answer
+        if self._hooks is not None:
+            self._hooks.rejected(answer.state)
+        raise CircuitOpen(self._name, answer.state, answer.retry_after)
 
-    def _settle(self, permit: Permit, error: BaseException | None) -> Outcome:
+    def _returned(self, guard: Guard, permit: Permit) -> None:
         machine = self._machine
+        with self._lock:
+            self._running.discard(guard)
+            machine.succeed(permit, self._now())
+        if machine.changes:
+            self._tell()
+
+    def _raised(self, guard: Guard, permit: Permit, error: BaseException) -> Outcome:
         outcome = Outcome.FAILED
         try:
-            if error is None:
-                outcome = Outcome.SUCCEEDED
-            else:
-                outcome = judge(error, self._name, self._rules.is_failure)
+            outcome = judge(error, self._name, self._rules.is_failure)
         finally:  # whatever a predicate does
             with self._lock:
-                machine.settle(permit, outcome, self._clock.monotonic())
-        if machine.changes:
+                self._running.discard(guard)
+                self._machine.settle(permit, outcome, self._now())
+        if self._machine.changes:
             self._tell()
         return outcome
 
@@ -336,7 +341,7 @@ class CircuitBreaker:
         level = logging.WARNING if change.new is CircuitState.OPEN else logging.INFO
         self._log(
             level,
-            "circuit %r: %s to %s: %s",
+            "circuit %r: %s to %s (%s)",
             self._name,
             change.old.value,
             change.new.value,
@@ -376,9 +381,10 @@ class Guard:
         if self._permit is not None:
             raise RuntimeError("this guard() is in use; each call needs its own")
         breaker = self.breaker
-        self._permit = permit = breaker._admit()
+        self._permit = permit = breaker._machine.pass_ or breaker._admit()
+        breaker._running.add(self)
         if breaker._hooks is not None:
-            self._began = breaker._clock.monotonic()
+            self._began = breaker._now()
             self._span: Span | None = breaker._hooks.admitted(permit.state)
 
     def __exit__(
@@ -390,13 +396,23 @@ class Guard:
         permit, self._permit = self._permit, None
         if permit is None:
             raise RuntimeError("this guard() was not entered, or was left before")
-        breaker = self.breaker
-        hooks = breaker._hooks
-        if hooks is None:
-            breaker._settle(permit, exc)
-            return
-        took = breaker._clock.monotonic() - self._began
-        hooks.ended(breaker._settle(permit, exc), took, self._span, exc)
+        if self.breaker._hooks is not None:
+            self._leave_watched(self.breaker, self.breaker._hooks, permit, exc)
+        elif exc is None:
+            self.breaker._returned(self, permit)
+        else:
+            self.breaker._raised(self, permit, exc)
+
+    def _leave_watched(
+        self, breaker: CircuitBreaker, hooks: Hooks, permit: Permit, exc: BaseException | None
+    ) -> None:
+        took = breaker._now() - self._began
+        outcome = Outcome.SUCCEEDED
+        if exc is None:
+            breaker._returned(self, permit)
+        else:
+            outcome = breaker._raised(self, permit, exc)
+        hooks.ended(outcome, took, self._span, exc)
 
     async def __aenter__(self) -> None:
         self.__enter__()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from ion_actors.circuit.rules import Outcome, Rules
 from ion_actors.circuit.window import Window, window_of
 
-__all__ = ["Change", "CircuitMetrics", "CircuitState", "Machine", "Permit"]
+__all__ = ["Change", "CircuitMetrics", "CircuitState", "Machine", "Permit", "Refusal"]
 
 
 class CircuitState(enum.Enum):
@@ -81,11 +81,21 @@ class Permit:
         self.state = state
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A call was turned away."""
+
+    state: CircuitState
+    retry_after: float
+
+
 class Machine:
     """The machine. The caller sees to it that only one thread is in it at a time.
 
     Attributes:
         state: as of the last call; whether an OPEN one is ripe for a trial, :meth:`state_at` says.
+        pass_: while CLOSED, the permit that every call gets; else None, and :meth:`admit` decides.
+            To read it needs no care about threads.
         changes: what is to be told, oldest first; whoever tells takes it out.
     """
 
@@ -95,13 +105,13 @@ class Machine:
         self.state = CircuitState.CLOSED
         self._until = 0.0  # while OPEN: when a trial may be made
         # Of this generation:
-        self._permit = Permit(0, CircuitState.CLOSED)
+        self._generation = 0
+        self.pass_: Permit | None = Permit(0, CircuitState.CLOSED)
         self._failures = 0  # in a row
         self._window = self._new_window()
         self._trials: dict[Permit, float] = {}  # and when each gives up its slot
         self._trial_successes = 0
         # Of all time:
-        self._requests = 0
         self._rejected = 0
         self._succeeded = self._failed = self._ignored = self._cancelled = 0
         self._last_success: float | None = None
@@ -111,30 +121,25 @@ class Machine:
 
     # -- calls -----------------------------------------------------------------------------
 
-    def admit(self, now: float) -> Permit | None:
-        """A call comes: a permit, or None if it is turned away."""
-        if self.state is CircuitState.CLOSED:
-            self._requests += 1
-            return self._permit
+    def admit(self, now: float) -> Permit | Refusal:
+        """A call comes."""
+        if self.pass_ is not None:
+            return self.pass_
         if self.state_at(now) is CircuitState.HALF_OPEN:
             if self.state is CircuitState.OPEN:
                 self._go(CircuitState.HALF_OPEN, now, "it is time for a trial")
             if self._free_slots(now):
                 return self._trial(now)
         self._rejected += 1
-        return None
+        return Refusal(self.state, self.retry_after(now))
 
     def settle(self, permit: Permit, outcome: Outcome, now: float) -> None:
         """A call that was let through is over."""
-        if self._trials:
-            self._trials.pop(permit, None)
-        says = permit.generation == self._permit.generation
         if outcome is Outcome.SUCCEEDED:
-            self._succeeded += 1
-            self._last_success = now
-            if says:
-                self._note_success(now)
-        elif outcome is Outcome.FAILED:
+            self.succeed(permit, now)
+            return
+        says = self._end_trial(permit)
+        if outcome is Outcome.FAILED:
             self._failed += 1
             self._last_failure = now
             if says:
@@ -144,11 +149,26 @@ class Machine:
         else:
             self._cancelled += 1
 
+    def succeed(self, permit: Permit, now: float) -> None:
+        """:meth:`settle` for the usual case, which is on the way of every call."""
+        self._succeeded += 1
+        self._last_success = now
+        if permit is self.pass_:
+            self._failures = 0
+            if self._window is not None:
+                self._window.add(now, failed=False)
+        elif self._end_trial(permit):
+            self._note_trial_success(now)
+
+    def _end_trial(self, permit: Permit) -> bool:
+        """Give its slot back, if it has one. Returns whether its result says anything now."""
+        self._trials.pop(permit, None)
+        return permit.generation == self._generation
+
     def _trial(self, now: float) -> Permit:
         timeout = self._rules.trial_timeout
-        permit = Permit(self._permit.generation, CircuitState.HALF_OPEN)
+        permit = Permit(self._generation, CircuitState.HALF_OPEN)
         self._trials[permit] = float("inf") if timeout is None else now + timeout
-        self._requests += 1
         return permit
 
     def _free_slots(self, now: float) -> int:
@@ -158,15 +178,10 @@ class Machine:
             del self._trials[hanging]
         return self._rules.half_open_max_requests - len(self._trials)
 
-    def _note_success(self, now: float) -> None:
-        if self.state is CircuitState.CLOSED:
-            self._failures = 0
-            if self._window is not None:
-                self._window.add(now, failed=False)
-            return
+    def _note_trial_success(self, now: float) -> None:
         self._trial_successes += 1
         if self._trial_successes >= self._rules.half_open_success_threshold:
-            self._go(CircuitState.CLOSED, now, f"{self._trial_successes} trials succeeded")
+            self._go(CircuitState.CLOSED, now, f"successful trials: {self._trial_successes}")
 
     def _note_failure(self, now: float) -> None:
         if self.state is not CircuitState.CLOSED:
@@ -181,7 +196,7 @@ class Machine:
     def _why_open(self, now: float) -> str | None:
         threshold, policy = self._rules.failure_threshold, self._rules.window
         if threshold is not None and self._failures >= threshold:
-            return f"{self._failures} failures in a row"
+            return f"failures in a row: {self._failures}"
         if self._window is None or policy is None:
             return None
         total, failures = self._window.counts(now)
@@ -208,7 +223,8 @@ class Machine:
 
     def _go(self, new: CircuitState, now: float, reason: str) -> None:
         old, self.state = self.state, new
-        self._permit = Permit(self._permit.generation + 1, new)
+        self._generation += 1
+        self.pass_ = Permit(self._generation, new) if new is CircuitState.CLOSED else None
         self._failures = 0
         self._window = self._new_window()
         self._trials.clear()
@@ -226,7 +242,7 @@ class Machine:
     @property
     def generation(self) -> int:
         """How many changes and resets there were."""
-        return self._permit.generation
+        return self._generation
 
     def state_at(self, now: float) -> CircuitState:
         """The state of this moment: an OPEN one whose time is up is HALF_OPEN."""
@@ -246,17 +262,17 @@ class Machine:
             return self._rules.recovery_timeout / 10
         return 0.0
 
-    def metrics(self, name: str, now: float) -> CircuitMetrics:
-        """The numbers of this moment."""
+    def metrics(self, name: str, now: float, running: int) -> CircuitMetrics:
+        """The numbers of this moment, of which the caller knows how many calls are running."""
         total, failures = (0, 0) if self._window is None else self._window.counts(now)
         retry_after = self.retry_after(now)  # first: it frees the slots of trials that hang
         ended = self._succeeded + self._failed + self._ignored + self._cancelled
         return CircuitMetrics(
             name=name,
             state=self.state_at(now),
-            requests=self._requests,
+            requests=ended + running,
             rejected=self._rejected,
-            running=self._requests - ended,
+            running=running,
             succeeded=self._succeeded,
             failed=self._failed,
             ignored=self._ignored,
