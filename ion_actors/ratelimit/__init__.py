@@ -4,7 +4,10 @@ Start at :class:`TokenBucket`, or at :class:`MultiTierLimiter` for an HTTP API.
 """
 
 from ion_actors.ratelimit.buckets import LeakyBucket, TokenBucket
+from ion_actors.ratelimit.headers import ServerLimits, parse_headers
 from ion_actors.ratelimit.rate import Limit, Rate, per, per_hour, per_minute, per_second
+from ion_actors.ratelimit.shared import SharedLimiter
+from ion_actors.ratelimit.store import WindowStrategy
 from ion_actors.ratelimit.verbs import Limiter
 
 __all__ = [
@@ -12,7 +15,11 @@ __all__ = [
     "Limit",
     "Limiter",
     "Rate",
+    "ServerLimits",
+    "SharedLimiter",
     "TokenBucket",
+    "WindowStrategy",
+    "parse_headers",
     "per",
     "per_hour",
     "per_minute",

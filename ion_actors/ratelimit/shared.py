@@ -1,0 +1,316 @@
+"""A limit that several processes or machines share."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from ion_actors._arguments import seconds, whole_number
+from ion_actors.context import await_turn, current_context, wait_turn
+from ion_actors.errors import RateLimited, StorageUnavailable
+from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.ratelimit.door import Door
+from ion_actors.ratelimit.polling import Attempt, until_worth_asking
+from ion_actors.ratelimit.rate import Rate
+from ion_actors.ratelimit.store import Store, WindowStrategy, open_storage
+from ion_actors.wrapping import Wrapper
+
+if TYPE_CHECKING:
+    from limits.storage import Storage
+
+__all__ = ["SharedLimiter"]
+
+_numbers = itertools.count(1)
+
+
+class SharedLimiter:
+    """A rate that holds for all limiters of the same key, in whatever process or machine.
+
+    The count is kept in a storage of the library `limits`, mostly in Redis. Limiters share it if
+    storage, key, rate and strategy are the same. In one process, those who wait are served in
+    order: threads and coroutines alike, and only the first of them asks the storage. Between
+    processes there is no order, and **no reservation**: whoever asks first when tokens are there
+    gets them, so one who wants many may wait long while other processes want few.
+
+    Args:
+        rate: a whole number of tokens in a whole number of seconds. By the default strategy, no
+            window of so many seconds has more tokens; a full window's worth may go at once.
+        storage: its address, as ``redis://host:6379/0``, or a storage of `limits` (not one for
+            asyncio). ``memory://`` is for trying it out: nobody shares it.
+        key: what is limited; the same in all processes.
+        strategy: how the storage counts. By default it is exact, remembers each token, and goes by
+            the clocks of the processes, which must agree.
+        fail_open: what to do while the storage does not answer: False raises
+            ``StorageUnavailable``, True lets everything through, and logs a warning at the first.
+        name: for errors, logs and metrics; by default ``shared-limiter-1``, ….
+        logger: by default the logger ``ion_actors.ratelimit``.
+        metrics: gets counters, gauges and a histogram: see below.
+        tracer: gets a span ``ion_ratelimit_wait`` for each wait.
+
+    Raises:
+        ImportError: `limits` or the client of the storage is not installed: they are in the extra
+            ``ion_actors[redis]``.
+        TypeError, ValueError: an argument makes no sense; the message names it.
+
+    Making one connects to nothing; a storage that is not there is found out at the first use. What
+    asks the storage blocks for as long as that takes: some 0.1 ms for a Redis nearby, and seconds
+    for one that is not there. The awaitable twins ask in a thread of the loop's default executor,
+    so the loop goes on.
+
+    Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``:
+    allowed, denied, cancelled, error), ``ion_ratelimit_wait_duration_seconds`` (a
+    histogram of the waits that were served, without those that found their tokens there) and,
+    whenever a wait is refused, ``ion_ratelimit_tokens_available`` (gauge).
+    """
+
+    def __init__(
+        self,
+        rate: Rate,
+        *,
+        storage: Storage | str,
+        key: str,
+        strategy: WindowStrategy = WindowStrategy.MOVING_WINDOW,
+        fail_open: bool = False,
+        name: str | None = None,
+        logger: logging.Logger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        if not isinstance(rate, Rate):
+            raise TypeError(f"rate must be a Rate, as made by per_second(), not {rate!r}")
+        if not isinstance(key, str):
+            raise TypeError(f"key must be a string, not {key!r}")
+        if not key:
+            raise ValueError("key must not be empty: all who share it share the limit")
+        if not isinstance(strategy, WindowStrategy):
+            raise TypeError(f"strategy must be a WindowStrategy, not {strategy!r}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a string or None, not {name!r}")
+        self._rate = rate
+        self._name = name or f"shared-limiter-{next(_numbers)}"
+        self._fail_open = fail_open
+        self._log = Log(logger, "ion_actors.ratelimit", limiter=self._name)
+        self._probe = Probe.checked(metrics, tracer, limiter=self._name)
+        self._store = Store(rate, open_storage(storage), key, strategy)
+        self._door = Door()
+        self._blocked = False  # who is inside the door, and only they write this, was refused
+        self._failing = False  # a race of two threads here only logs twice
+
+    # -- without waiting -------------------------------------------------------------------
+
+    def allow(self, n: int = 1) -> bool:
+        """Take ``n`` tokens if they are there now.
+
+        Returns:
+            Whether they were taken. False as well if somebody in this process waits for tokens,
+            since those are next.
+
+        Raises:
+            StorageUnavailable: the storage did not answer (unless ``fail_open``).
+            TypeError, ValueError: ``n`` is no whole number, is less than 1 or more than the rate's.
+        """
+        self._check_tokens(n)
+        if self._blocked:
+            self._count("denied")
+            return False
+        try:
+            allowed = self._take(n)
+        except StorageUnavailable:
+            self._count("error")
+            raise
+        self._count("allowed" if allowed else "denied")
+        return allowed
+
+    async def aallow(self, n: int = 1) -> bool:
+        """:meth:`allow` for coroutines; if it is cancelled meanwhile, the tokens may be spent."""
+        return await asyncio.to_thread(self.allow, n)
+
+    # -- waiting ---------------------------------------------------------------------------
+
+    def wait(self, n: int = 1, timeout: float | None = None) -> None:
+        """Take ``n`` tokens; wait until it is one's turn and they are there.
+
+        Args:
+            n: tokens, 1 or more.
+            timeout: seconds to wait at most; None for any time.
+
+        Raises:
+            RateLimited: they cannot be had in time; this is raised as soon as it is known, and
+                nothing was taken. (Also a ``TimeoutError``.)
+            RateLimitedPastDeadline: the same, as to the deadline of the current context.
+            Cancelled, DeadlineExceeded: the current context ended.
+            StorageUnavailable: the storage did not answer (unless ``fail_open``).
+            TypeError, ValueError: an argument makes no sense: see :meth:`allow`.
+        """
+        attempt = self._attempt(n, timeout)
+        with self._observed(attempt):
+            wait_turn(
+                self._door,
+                None,
+                attempt.context,
+                clock=attempt.clock,
+                deadline=attempt.deadline,
+                late=attempt.refusal,
+            )
+            try:
+                while (pause := self._poll(attempt)) is not None:
+                    self._blocked = True
+                    if attempt.context.wait(timeout=pause):
+                        attempt.context.check()
+            finally:
+                self._leave()
+
+    async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
+        """:meth:`wait` for coroutines.
+
+        One that is cancelled leaves the line. If that happens while the storage is asked, its
+        tokens may be spent: the storage has no way to take them back.
+        """
+        attempt = self._attempt(n, timeout)
+        with self._observed(attempt):
+            await await_turn(
+                self._door,
+                None,
+                attempt.context,
+                clock=attempt.clock,
+                deadline=attempt.deadline,
+                late=attempt.refusal,
+            )
+            try:
+                while (pause := await asyncio.to_thread(self._poll, attempt)) is not None:
+                    self._blocked = True
+                    if await attempt.context.await_(timeout=pause):
+                        attempt.context.check()
+            finally:
+                self._leave()
+
+    @property
+    def wrap(self) -> Wrapper:
+        """A decorator that waits for a token before each call; also a pool's ``task_wrapper``."""
+        return Wrapper(self._scope, self._ascope)
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        self.wait()
+        yield
+
+    @asynccontextmanager
+    async def _ascope(self) -> AsyncIterator[None]:
+        await self.awaits()
+        yield
+
+    # -- facts -----------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The limiter's name."""
+        return self._name
+
+    @property
+    def rate(self) -> Rate:
+        """What is allowed."""
+        return self._rate
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are now. Asks the storage: it may raise StorageUnavailable."""
+        return self._store.level().remaining
+
+    async def atokens(self) -> int:
+        """:attr:`tokens` for coroutines."""
+        return (await asyncio.to_thread(self._store.level)).remaining
+
+    @property
+    def waiting(self) -> int:
+        """How many in this process wait for tokens or for their turn."""
+        return self._door.waiting + self._blocked
+
+    def reset(self) -> None:
+        """Forget, for all who share the limit, what was taken. May raise StorageUnavailable."""
+        self._store.clear()
+
+    def __repr__(self) -> str:
+        return f"<SharedLimiter {self._name!r} {self._rate}, waiting={self.waiting}>"
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _attempt(self, n: int, timeout: float | None) -> Attempt:
+        self._check_tokens(n)
+        limit = seconds("timeout", timeout)
+        context = current_context()
+        context.check()
+        return Attempt(self._name, self._rate, n, context, limit)
+
+    def _check_tokens(self, n: int) -> None:
+        if whole_number("n", n, minimum=1) > self._rate.tokens:
+            raise ValueError(
+                f"n must be at most the rate's {self._rate.tokens:g} tokens, not {n!r}: "
+                "so many are never there"
+            )
+
+    def _poll(self, attempt: Attempt) -> float | None:
+        """Take the tokens (None), or say for how many seconds to pause before the next try."""
+        attempt.context.check()
+        if self._take(attempt.n):
+            return None
+        try:
+            attempt.level = level = self._store.level()
+        except StorageUnavailable:
+            if self._fail_open:
+                return 0.0  # the next try finds out that it fails
+            raise
+        if self._probe is not None:
+            self._probe.gauge("ion_ratelimit_tokens_available", level.remaining)
+        if attempt.hopeless:
+            raise attempt.refusal()
+        return min(until_worth_asking(level, attempt.n, self._rate), attempt.left)
+
+    def _take(self, n: int) -> bool:
+        try:
+            taken = self._store.take(n)
+        except StorageUnavailable as error:
+            if not self._fail_open:
+                raise
+            if not self._failing:
+                self._failing = True
+                self._log(logging.WARNING, "%s lets everything through: %s", self._name, error)
+            return True
+        if self._failing:
+            self._failing = False
+            self._log(logging.INFO, "%s limits again", self._name)
+        return taken
+
+    def _leave(self) -> None:
+        self._blocked = False
+        self._door.leave()
+
+    def _count(self, result: str) -> None:
+        if self._probe is not None:
+            self._probe.inc("ion_ratelimit_requests_total", result=result)
+
+    @contextmanager
+    def _observed(self, attempt: Attempt) -> Iterator[None]:
+        if self._probe is None:
+            yield
+            return
+        span = self._probe.start("ion_ratelimit_wait", tokens=attempt.n)
+        try:
+            yield
+        except BaseException as error:
+            self._count(_result(error))
+            self._probe.finish(span, error)
+            raise
+        self._count("allowed")
+        if attempt.level is not None:
+            self._probe.histogram("ion_ratelimit_wait_duration_seconds", attempt.waited)
+        self._probe.finish(span)
+
+
+def _result(error: BaseException) -> str:
+    if isinstance(error, RateLimited):
+        return "denied"
+    return "error" if isinstance(error, StorageUnavailable) else "cancelled"

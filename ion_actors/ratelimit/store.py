@@ -1,0 +1,184 @@
+"""One limit in a storage of the library `limits`, which several processes may share.
+
+What is here blocks for as long as the storage takes to answer. `limits` is imported when the first
+store is made: it belongs to an extra.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from ion_actors.errors import StorageUnavailable
+from ion_actors.ratelimit.polling import Level
+from ion_actors.ratelimit.rate import Rate
+
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.storage import Storage
+
+__all__ = ["Store", "WindowStrategy", "open_storage"]
+
+# So many seconds without an answer are a failure. (Older clients of Redis wait for ever.)
+_TIMEOUT = 5.0
+
+
+class WindowStrategy(enum.Enum):
+    """How a storage counts, by the names that the library `limits` has for it."""
+
+    MOVING_WINDOW = "moving-window"
+    """Remembers each token: exact over every window. Goes by the clocks of those who ask."""
+
+    SLIDING_WINDOW_COUNTER = "sliding-window-counter"
+    """Two counters, and an estimate between them. In Redis it goes by the clock of Redis."""
+
+    FIXED_WINDOW = "fixed-window"
+    """One counter. Around the turn of a window twice the rate can pass, and what is refused while
+    another process asks, too, may count."""
+
+
+class Store:
+    """The limit of one key. Every method asks the storage, and is safe from any thread.
+
+    Args:
+        rate: what is allowed; a whole number of tokens in a whole number of seconds.
+        storage: where the count is kept.
+        key: what is limited.
+        strategy: how it is counted.
+
+    Raises:
+        ImportError: `limits` is not installed.
+        ValueError: the rate is not one of whole numbers, or the storage lacks this strategy.
+    """
+
+    def __init__(self, rate: Rate, storage: Storage, key: str, strategy: WindowStrategy) -> None:
+        limits = _import_limits()
+        self._item: RateLimitItem = limits.RateLimitItemPerSecond(
+            _whole("tokens", rate.tokens, rate), _whole("seconds", rate.seconds, rate), "ion_actors"
+        )
+        self._key = key
+        self._errors = _errors_of(storage)
+        try:
+            self._counter = limits.strategies.STRATEGIES[strategy.value](storage)
+        except NotImplementedError as error:
+            raise ValueError(f"{storage!r} cannot count by {strategy}") from error
+        self._counts_refusals = strategy is WindowStrategy.FIXED_WINDOW
+
+    def take(self, n: int) -> bool:
+        """Take so many tokens, all or none.
+
+        Raises:
+            StorageUnavailable: the storage did not answer.
+        """
+        with self._answering():
+            if self._counts_refusals and not self._counter.test(self._item, self._key, cost=n):
+                return False
+            return bool(self._counter.hit(self._item, self._key, cost=n))
+
+    def level(self) -> Level:
+        """How many tokens there are.
+
+        Raises:
+            StorageUnavailable: the storage did not answer.
+        """
+        with self._answering():
+            stats = self._counter.get_window_stats(self._item, self._key)
+        return Level(max(0, stats.remaining), max(0.0, stats.reset_time - time.time()))
+
+    def clear(self) -> None:
+        """Forget what was taken.
+
+        Raises:
+            StorageUnavailable: the storage did not answer.
+        """
+        with self._answering():
+            self._counter.clear(self._item, self._key)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except self._errors as error:
+            raise StorageUnavailable(
+                f"the storage of the limit {self._key!r} failed: {error}", key=self._key
+            ) from error
+
+
+def open_storage(storage: Storage | str) -> Storage:
+    """The storage at this address, or the storage itself.
+
+    Raises:
+        ImportError: `limits`, or the client that this storage needs, is not installed.
+        TypeError: it is no storage, or one for asyncio.
+        ValueError: there is no such kind of storage, or the address makes no sense.
+    """
+    limits = _import_limits()
+    found = _at_address(limits, storage) if isinstance(storage, str) else storage
+    if isinstance(found, limits.storage.Storage):
+        return cast("Storage", found)
+    raise TypeError(
+        "storage must be an address like 'redis://localhost:6379' or a storage of the library "
+        f"limits, and not one for asyncio; {storage!r} is not"
+    )
+
+
+def _at_address(limits: Any, address: str) -> object:
+    scheme = urlsplit(address).scheme
+    options: dict[str, float | str | bool] = {}
+    if scheme.startswith("redis"):
+        _import_redis()
+    if scheme.startswith(("redis", "valkey")):
+        options = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    try:
+        return limits.storage.storage_from_string(address, **options)
+    except limits.errors.ConfigurationError:  # it shows the address, and so perhaps a password
+        raise ValueError(
+            f"storage must be an address that the library limits can use, as redis://host:6379; "
+            f"it cannot use {scheme}://, or what that needs is not installed"
+        ) from None
+
+
+def _import_redis() -> None:
+    try:
+        import redis  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "limits kept in Redis need its client: pip install 'ion_actors[redis]'"
+        ) from error
+
+
+def _import_limits() -> Any:
+    try:
+        import limits.errors  # noqa: PLC0415  # an extra, and heavy
+        import limits.storage  # noqa: PLC0415
+        import limits.strategies  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError(
+            "limits that processes share need the library limits: pip install 'ion_actors[redis]'"
+        ) from error
+    return limits
+
+
+def _errors_of(storage: Storage) -> tuple[type[Exception], ...]:
+    from limits.errors import ConcurrentUpdateError, StorageError  # noqa: PLC0415
+
+    own = storage.base_exceptions
+    return (
+        *(own if isinstance(own, tuple) else (own,)),
+        StorageError,
+        ConcurrentUpdateError,
+        OSError,
+    )
+
+
+def _whole(name: str, value: float, rate: Rate) -> int:
+    if value < 1 or value != int(value):
+        raise ValueError(
+            f"a shared rate must be of whole numbers, as per(3, 2) is, since storages count whole "
+            f"tokens in whole seconds; {name} of {rate!r} is not"
+        )
+    return int(value)
