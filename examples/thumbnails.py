@@ -26,7 +26,6 @@ after Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import sys
 import threading
@@ -43,17 +42,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TimeElapsedColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
 from ion_actors import Panic, PanicRecovery, Pool, TaskPanicked, current_context
 from photolab.samples import CREDITS, Photo, PhotosNotFoundError, find_photos
 from photolab.sheet import ContactSheet
 from photolab.styles import STYLES, render
+from support import PoolColumn, between, folder, metrics_sum, metrics_table
 
 QUEUE_SIZE = 8
 TASK_TIMEOUT = 60.0  # seconds that one rendition may take
@@ -118,21 +114,6 @@ def rogue_codec() -> Path:
 # --- what the person sees -----------------------------------------------------------------------
 
 
-class PoolColumn(ProgressColumn):
-    """The pool's own figures, read each time the progress bar is drawn."""
-
-    def __init__(self, pool: Pool) -> None:
-        super().__init__()
-        self._pool = pool
-
-    def render(self, task: Task) -> Text:
-        """What the pool is doing right now."""
-        now = self._pool.metrics()
-        return Text(
-            f"{now.running} running · {now.queued} queued · {now.restarts} restarted", "dim"
-        )
-
-
 class Narrator:
     """Says what happens. Its methods are called from the pool's threads; rich's console locks."""
 
@@ -177,37 +158,6 @@ def progress_bar(console: Console, pool: Pool) -> Progress:
     return Progress(*columns, console=console)
 
 
-MEANING = {
-    "size": "workers",
-    "queue_size": "tasks that may wait before submit() does",
-    "queued": "waiting now",
-    "running": "running now",
-    "submitted": "accepted",
-    "completed": "returned a result",
-    "failed": "raised an ordinary exception",
-    "panicked": "took their worker down",
-    "cancelled": "ended before they were done",
-    "rejected": "turned away at the door",
-    "restarts": "workers replaced",
-}
-
-
-def metrics_table(metrics: dict[str, int]) -> Table:
-    """The pool's metrics, each with its meaning."""
-    table = Table("metric", "value", "meaning", title="pool.metrics()", title_justify="left")
-    table.columns[1].justify = "right"
-    table.columns[2].style = "dim"
-    for name, value in metrics.items():
-        table.add_row(name, str(value), MEANING.get(name, ""))
-    return table
-
-
-def metrics_sum(metrics: dict[str, int]) -> str:
-    """The identity that holds in every snapshot of a pool's metrics."""
-    parts = ("queued", "running", "completed", "failed", "panicked", "cancelled")
-    return f"{metrics['submitted']} submitted = " + " + ".join(f"{metrics[p]} {p}" for p in parts)
-
-
 # --- the run ------------------------------------------------------------------------------------
 
 
@@ -235,8 +185,8 @@ def run(jobs: Sequence[Job], pool: Pool, narrator: Narrator, bar: Progress) -> l
 
 def make_thumbnails(
     jobs: Sequence[Job], workers: int, console: Console
-) -> tuple[list[Result], dict[str, int]]:
-    """The futures of all jobs, ended, and the pool's metrics after it was drained."""
+) -> tuple[list[Result], Pool]:
+    """The futures of all jobs, ended, and the pool, drained."""
     narrator = Narrator(console, workers)
     pool = Pool(
         workers,
@@ -252,7 +202,7 @@ def make_thumbnails(
         done = pool.metrics().completed
         console.print(f"[yellow]Interrupted[/] after {done} of {len(jobs)} tasks; pool closed.")
         raise
-    return futures, dataclasses.asdict(pool.metrics())
+    return futures, pool
 
 
 def contact_sheet(
@@ -274,40 +224,23 @@ def show(photos: Sequence[Photo], options: argparse.Namespace, console: Console)
     """Make the thumbnails, then the table and the sheet; returns the exit code."""
     jobs = plan(photos, options.out, options.size)
     begun = time.perf_counter()
-    futures, metrics = make_thumbnails(jobs, options.workers, console)
+    futures, pool = make_thumbnails(jobs, options.workers, console)
     took = time.perf_counter() - begun
+    numbers = pool.metrics()
     subtitle = (
-        f"{metrics['completed']} thumbnails by {metrics['size']} workers in {took:.1f} s · "
-        f"{metrics['failed']} failed · {metrics['panicked']} panicked · "
-        f"{metrics['restarts']} restarted"
+        f"{numbers.completed} thumbnails by {numbers.size} workers in {took:.1f} s · "
+        f"{numbers.failed} failed · {numbers.panicked} panicked · {numbers.restarts} restarted"
     )
     sheet = contact_sheet(jobs, futures, options.size, subtitle)
     path = sheet.save(options.out / "contact-sheet.png")
-    console.print(metrics_table(metrics))
-    console.print(metrics_sum(metrics), highlight=False, soft_wrap=True)
+    console.print(metrics_table(pool))
+    console.print(metrics_sum(pool), highlight=False, soft_wrap=True)
     console.print(f"thumbnails     {escape(str(options.out))}", highlight=False, soft_wrap=True)
     console.print(f"contact sheet  {escape(str(path))}", highlight=False, soft_wrap=True)
     return 0 if len(sheet.thumbnails) == len(photos) * len(STYLES) else 1
 
 
 # --- the command line ---------------------------------------------------------------------------
-
-
-def folder(text: str) -> Path:
-    """An argument type: a folder. make and some shells leave ``~`` to us."""
-    return Path(text).expanduser()
-
-
-def between(minimum: int, maximum: int) -> Callable[[str], int]:
-    """An argument type: a whole number in this range."""
-
-    def number(text: str) -> int:
-        value = int(text)
-        if not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(f"{value} is not in {minimum}..{maximum}")
-        return value
-
-    return number
 
 
 def command_line() -> argparse.ArgumentParser:
