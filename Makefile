@@ -11,7 +11,9 @@ TAG := $(shell $(PYTHON) -c 'import platform, sys; print(platform.python_version
 VENV := .venv/$(notdir $(PYTHON))-$(TAG)
 BIN := $(VENV)/bin
 
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# An older release of a package that is built for this interpreter, rather than an hour of compiling
+# the newest: numpy, for one, is no longer built for Python 3.13 without the GIL.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
 
 .DEFAULT_GOAL := help
 # Two installations into one environment at a time would tread on each other.
