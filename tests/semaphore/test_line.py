@@ -146,7 +146,7 @@ class LineModel(RuleBasedStateMachine):
 
 
 TestLineModel = LineModel.TestCase
-TestLineModel.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestLineModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 # -- what a signal handler or a finalizer may do in between ----------------------------------

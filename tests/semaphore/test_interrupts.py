@@ -1,0 +1,314 @@
+"""Ctrl-C, at every point at which CPython lets it in: no permit is lost, nobody sleeps on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import ion_actors
+from ion_actors import AcquireTimeout, Cancelled, Context
+from ion_actors.semaphore import Fairness, WeightedSemaphore
+from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
+
+from .helpers import PATIENCE, eventually, in_thread, until_waiting
+
+LIBRARY = Path(ion_actors.__file__).parent
+#: Where nothing is interrupted: with a virtual clock, timers fire in the thread under test.
+CLOCKS = (str(LIBRARY / "testing"), str(LIBRARY / "clock.py"))
+
+
+class Interrupted(KeyboardInterrupt):
+    """As by Ctrl-C, but ours."""
+
+
+class Interrupter:
+    """Raises at the n-th point at which an asynchronous exception may come, inside the library.
+
+    CPython looks for signals when a Python function begins and after a call of a C function (and at
+    jumps backwards, which no profiler sees). Between those points nothing can come in.
+    """
+
+    def __init__(self, point: int) -> None:
+        self.left = point
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> None:
+        code = frame.f_code
+        if event not in ("call", "c_return") or not code.co_filename.startswith(str(LIBRARY)):
+            return
+        if code.co_filename.startswith(CLOCKS):
+            return
+        self.left -= 1
+        if self.left < 0:
+            sys.setprofile(None)
+            self.where = f"{event} in {code.co_qualname}:{frame.f_lineno}"
+            raise Interrupted
+
+
+def interrupt(point: int, call: Callable[[], Any]) -> tuple[str, Any]:
+    """Make the call and interrupt it there.
+
+    Returns:
+        Where it was, and what the call returned or raised; nowhere, if it has not so many points.
+    """
+    interrupter = Interrupter(point)
+    try:
+        sys.setprofile(interrupter)
+        try:
+            outcome = call()
+        finally:
+            sys.setprofile(None)
+    except (Interrupted, Cancelled, AcquireTimeout) as error:
+        return interrupter.where, error
+    return interrupter.where, outcome
+
+
+def every_point(make: Callable[[int], str]) -> list[str]:
+    """Run it with an interruption at the first point, the second, and so on: until none is left."""
+    found: list[str] = []
+    while True:
+        where = make(len(found))
+        if not where:
+            return found
+        found.append(where)
+
+
+observed = pytest.mark.parametrize("observed", [False, True], ids=["plain", "observed"])
+
+
+def semaphore(capacity: int, observed: bool, **options: Any) -> WeightedSemaphore:
+    if observed:
+        options |= {"metrics": RecordingMetrics(), "tracer": RecordingTracer()}
+    return WeightedSemaphore(capacity, **options)
+
+
+@observed
+@pytest.mark.parametrize("verb", ["acquire", "try_acquire", "__enter__"])
+def test_taking_free_permits(verb: str, observed: bool) -> None:
+    def make(point: int) -> str:
+        one = semaphore(3, observed)
+        call = one.hold(2).__enter__ if verb == "__enter__" else lambda: getattr(one, verb)(2)
+        where, outcome = interrupt(point, call)
+        lost = 0 if isinstance(outcome, Interrupted) else 2
+        assert one.available == 3 - lost, where
+        return where
+
+    assert len(every_point(make)) > 3
+
+
+class Helped(VirtualClock):
+    """A clock on which the world goes on when somebody begins to wait."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def park(self, signal: threading.Lock, deadline: float | None) -> bool:
+        profile = sys.getprofile()
+        sys.setprofile(None)  # what others do is not interrupted here
+        self._happens()
+        sys.setprofile(profile)
+        return super().park(signal, deadline)
+
+
+@observed
+@pytest.mark.parametrize("fairness", Fairness)
+@pytest.mark.parametrize("ending", ["granted", "cancelled", "late"])
+def test_waiting(ending: str, fairness: Fairness, observed: bool) -> None:
+    def make(point: int) -> str:
+        one = semaphore(3, observed, fairness=fairness)
+        one.acquire(2)
+
+        def happens() -> None:
+            if ending == "granted":
+                one.release(2)
+            elif ending == "cancelled":
+                context.cancel()
+            else:
+                clock.advance(5.0)
+
+        clock = Helped(happens)
+        context = Context(clock=clock)
+        where, outcome = interrupt(point, lambda: one.acquire(3, timeout=5.0, context=context))
+
+        if one.available < 3 and outcome is not True:
+            one.release(2)  # the world did not get that far
+        assert one.available == (0 if outcome is True else 3), where
+        assert one.waiting == 0, where
+        assert clock.timers == 0 or isinstance(outcome, Interrupted), where
+        return where
+
+    assert len(every_point(make)) > 20
+
+
+@observed
+def test_an_interrupted_release_has_happened_and_wakes_whom_it_serves(observed: bool) -> None:
+    def make(point: int) -> str:
+        one = semaphore(4, observed)
+        one.acquire(4)
+        waits = [in_thread(one.acquire, permits) for permits in (2, 1, 1)]
+        until_waiting(one, 3)
+        where, _ = interrupt(point, lambda: one.release(4))
+        if one.waiting == 3:
+            # It had not begun: there is no way to protect the very entry of a function.
+            assert where.startswith("call in"), where
+            assert "release" in where or "give_back" in where, where
+            one.release(4)
+        assert all(wait.result(PATIENCE) for wait in waits), where
+        assert (one.available, one.waiting) == (0, 0), where
+        return where
+
+    assert len(every_point(make)) > 5
+
+
+def test_an_interrupted_giving_up_wakes_those_behind() -> None:
+    def make(point: int) -> str:
+        one = WeightedSemaphore(4)
+        one.acquire(2)
+        behind: list[Future[Any]] = []
+
+        def others_come() -> None:
+            behind.extend(in_thread(one.acquire) for _ in range(2))
+            until_waiting(one, 3)
+            clock.advance(5.0)
+
+        clock = Helped(others_come)
+        context = Context(clock=clock)
+        where, outcome = interrupt(point, lambda: one.acquire(4, timeout=5.0, context=context))
+        assert isinstance(outcome, Interrupted | AcquireTimeout)
+        assert all(wait.result(PATIENCE) for wait in behind), where
+        assert (one.available, one.waiting) == (2 - len(behind), 0), where
+        return where
+
+    assert len(every_point(make)) > 20
+
+
+def test_an_interrupted_coroutine() -> None:
+    """asyncio cancels at an await; a KeyboardInterrupt may come anywhere else, too."""
+
+    def make(point: int) -> str:
+        one = WeightedSemaphore(3)
+        one.acquire(2)
+
+        async def main() -> object:
+            asyncio.get_running_loop().call_soon(one.release, 2)
+            return await one.aacquire(3)
+
+        # The interruption goes through the loop, which is then closed with the task pending.
+        where, outcome = interrupt(point, lambda: run_without_mercy(main()))
+        if one.available == 1:
+            one.release(2)  # the loop did not get that far
+        assert one.available == (0 if outcome is True else 3), where
+        assert one.waiting == 0, where
+        return where
+
+    assert len(every_point(make)) > 10
+
+
+def run_without_mercy(coroutine: Any) -> Any:
+    """As asyncio.run(), which would cancel what is left; here it is destroyed."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(coroutine)
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        if task.done():
+            task.exception()
+        else:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            coroutine.close()
+        loop.close()
+
+
+# -- the real thing ----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
+def test_ctrl_c_ends_a_wait_and_leaves_the_line_in_order() -> None:
+    program = """
+        import signal, threading, os
+        from ion_actors.semaphore import WeightedSemaphore
+
+        one = WeightedSemaphore(4)
+        one.acquire(2)
+        behind = []
+
+        def interrupt():
+            while one.waiting < 1:
+                pass
+            other = threading.Thread(target=lambda: behind.append(one.acquire()))
+            other.start()
+            while one.waiting < 2:
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+            other.join()
+
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        try:
+            with one.hold(4):
+                print("never")
+        except KeyboardInterrupt:
+            helper.join()
+            print("interrupted", one.available, one.waiting, behind)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+        env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "interrupted 1 0 [True]\n"), done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="signals go to the main one"
+)
+def test_a_signal_handler_may_release_at_any_time() -> None:
+    """It runs in the midst of other calls of the same thread, perhaps under the lock."""
+    one = WeightedSemaphore(10_000)
+    one.acquire(5_000)
+    handled = 0
+
+    def release_one(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        one.release()
+
+    before = signal.signal(signal.SIGALRM, release_one)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        while handled < 200:
+            one.acquire(3)
+            one.try_acquire(2) and one.release(2)
+            one.release(3)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert one.available == 5_000 + handled
+
+
+def test_a_finalizer_may_release_at_any_time() -> None:
+    one = WeightedSemaphore(1)
+
+    class Permit:
+        def __init__(self) -> None:
+            one.acquire()
+
+        def __del__(self) -> None:
+            one.release()
+
+    Permit()
+    eventually(lambda: one.available == 1)
