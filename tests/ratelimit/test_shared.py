@@ -122,8 +122,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 async def auntil(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0)  # noqa: ASYNC110  # what is waited for happens in threads
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in threads
+            await asyncio.sleep(0)
 
 
 # -- allow ---------------------------------------------------------------------------------
