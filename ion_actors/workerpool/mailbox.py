@@ -234,7 +234,9 @@ class Mailbox:
         """
         with self._lock:
             self._ledger.open(tally)
-            idle = not self._waiters and len(self._queue) == self._dead
+            # Once nothing is accepted, there is nobody who would wake it.
+            nothing = not self._waiters and len(self._queue) == self._dead
+            idle = nothing and self._refusal is None
             if idle:
                 self._idle[worker] = None
             return idle

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import traceback
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ from ion_actors import (
 )
 from ion_actors.testing import VirtualClock
 
-from .helpers import PATIENCE, Gate, busy, eventually
+from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 QUICK = Backoff(initial=0.0, retries=2)
 
@@ -334,3 +335,42 @@ def test_a_fault_of_the_supervisor_breaks_the_pool_and_hangs_nobody(
         waiting.result(PATIENCE)
     pool.drain()
     assert any(record.levelno == logging.CRITICAL for record in caplog.records)
+
+
+def test_a_worker_replaced_during_a_drain_that_comes_too_late_for_the_work_retires() -> None:
+    panic, second, third, last = (threading.Event() for _ in range(4))
+    running = threading.Barrier(3)
+
+    def first_task() -> None:
+        running.wait(PATIENCE)
+        assert panic.wait(PATIENCE)
+        raise SystemExit
+
+    def second_task() -> None:
+        running.wait(PATIENCE)
+        assert second.wait(PATIENCE)
+
+    def third_task() -> None:
+        third.set()
+        assert last.wait(PATIENCE)
+
+    class Logger(logging.Logger):
+        """Called between the decision to replace a worker and the deed."""
+
+        def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+            if "is replaced" in str(msg):
+                second.set()
+                assert third.wait(PATIENCE)
+
+    pool = Pool(2, logger=Logger("test"))
+    futures = [pool.submit(task) for task in (first_task, second_task)]
+    running.wait(PATIENCE)
+    pool.submit(third_task)
+    draining = run_in_thread(pool.drain, PATIENCE)
+    eventually(lambda: pool.is_draining)
+    panic.set()
+    futures[0].exception(PATIENCE)
+    last.set()
+    report: Any = draining.result(PATIENCE)
+    assert report.unfinished == ()
+    assert report.elapsed < PATIENCE / 2, "it was never woken"
