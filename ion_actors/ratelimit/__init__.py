@@ -5,6 +5,7 @@ Start at :class:`TokenBucket`, or at :class:`MultiTierLimiter` for an HTTP API.
 
 from ion_actors.ratelimit.buckets import LeakyBucket, TokenBucket
 from ion_actors.ratelimit.headers import ServerLimits, parse_headers
+from ion_actors.ratelimit.multitier import MultiTierLimiter, RequestLimiter
 from ion_actors.ratelimit.rate import Limit, Rate, per, per_hour, per_minute, per_second
 from ion_actors.ratelimit.shared import SharedLimiter
 from ion_actors.ratelimit.store import WindowStrategy
@@ -14,7 +15,9 @@ __all__ = [
     "LeakyBucket",
     "Limit",
     "Limiter",
+    "MultiTierLimiter",
     "Rate",
+    "RequestLimiter",
     "ServerLimits",
     "SharedLimiter",
     "TokenBucket",

@@ -106,6 +106,27 @@ class Bucket:
         self._content -= n * self._terms.unit
         self._granted += n
 
+    def try_take(self, n: int, now: int) -> bool:
+        """Take ``n`` tokens if they can be taken now: :meth:`has` and :meth:`take` in one go."""
+        if self.temporary is not None or now < self._opens:
+            found = self.has(n, now)
+            if found:
+                self.take(n, now)
+            return found
+        flow, unit, cap = self._terms
+        content = self._content
+        if now > self._at:
+            content += flow * (now - self._at)
+            self._at = now
+            content = min(content, cap)
+        left = content - n * unit
+        if left < 0:
+            self._content = content
+            return False
+        self._content = left
+        self._granted += n
+        return True
+
     def give_back(self, n: int, mark: Mark, now: int) -> None:
         """Take back ``n`` tokens that were granted up to ``mark`` and never used.
 
@@ -135,8 +156,8 @@ class Bucket:
         if now > self._at:
             flow, _, cap = self._terms
             content = self._content + flow * (now - self._at)
-            self._content = cap if content > cap else content
-            self._at = now
+            self._at = now  # first: who is interrupted in between has lost tokens, not won any
+            self._content = min(content, cap)
 
     # -- looking ahead ---------------------------------------------------------------------
 

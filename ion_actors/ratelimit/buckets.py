@@ -10,8 +10,9 @@ from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import Bucket, ticks
-from ion_actors.ratelimit.gate import Gate, Place
+from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.hooks import Hooks
+from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate
 from ion_actors.ratelimit.verbs import Limiter
 
@@ -53,21 +54,13 @@ class _OneBucket(Limiter):
     def _find(self) -> tuple[Place, ...]:
         return self._place
 
+    def _take(self, n: int) -> bool:
+        return self._gate.take_one(self._find, self._bucket, n)
+
     def _now(self) -> int:
         return ticks(self._gate.clock.monotonic())
 
     # -- looking ---------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        """What it is called in errors, logs and metrics."""
-        return self._gate.name
-
-    @property
-    def tokens(self) -> float:
-        """How many tokens can be taken now, by those who wait first."""
-        with self._gate.lock:
-            return self._bucket.tokens(self._now())
 
     @property
     def rate(self) -> Rate:
@@ -78,12 +71,6 @@ class _OneBucket(Limiter):
         with self._gate.lock:
             self._bucket.refill(self._now())
             return self._bucket.current
-
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        with self._gate.lock:
-            return len(self._place[0].line)
 
     # -- changing --------------------------------------------------------------------------
 

@@ -20,68 +20,16 @@ import heapq
 import itertools
 import random
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Turn
 from ion_actors.errors import DeadlineExceeded, RateLimited, RateLimitedPastDeadline
-from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, Mark, moment, ticks
+from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
+from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
 
-__all__ = ["Claim", "Find", "Gate", "Place"]
-
-
-class Place:
-    """A bucket, and the line before it.
-
-    Attributes:
-        bucket: the bucket.
-        label: what an error calls it; None if the limiter has no other.
-        is_global: whether it counts everything.
-        line: who waits for it, in order of arrival.
-        wanted: tokens that they want, all together.
-    """
-
-    __slots__ = ("bucket", "is_global", "label", "line", "wanted")
-
-    def __init__(self, bucket: Bucket, label: str | None = None, *, is_global: bool = False):
-        self.bucket = bucket
-        self.label = label
-        self.is_global = is_global
-        self.line: OrderedDict[Turn[Claim], None] = OrderedDict()
-        self.wanted = 0
-
-
-# Where somebody takes tokens, the shared place last. Called under the gate's lock.
-Find = Callable[[], tuple[Place, ...]]
-
-
-class Claim:
-    """One wait for tokens.
-
-    Attributes:
-        n: tokens.
-        find: tells where.
-        latest: the moment of the clock at which it will have no time left, or None.
-        in_context: whether that is its context's deadline.
-        places: what ``find`` told, once it stands in line.
-        number: its place in the order of arrival.
-        hold: the tick before which it is not served, by jitter; None until it is first in line.
-        marks: of what it was granted.
-    """
-
-    __slots__ = ("find", "hold", "in_context", "latest", "marks", "n", "number", "places")
-
-    def __init__(self, n: int, find: Find, latest: float | None, in_context: bool):
-        self.n = n
-        self.find = find
-        self.latest = latest
-        self.in_context = in_context
-        self.places: tuple[Place, ...] = ()
-        self.number = 0
-        self.hold: int | None = None
-        self.marks: tuple[Mark, ...] = ()
+__all__ = ["Gate"]
 
 
 class Gate:
@@ -97,12 +45,14 @@ class Gate:
     def __init__(self, name: str, clock: Clock, jitter: float, shared: Place | None = None) -> None:
         self.name = name
         self.clock = clock
+        self._monotonic = clock.monotonic
         self._jitter = jitter
         self._shared = shared
         # Guards all below, all places, their buckets, and what finds them. Reentrant, since a
         # finalizer or a signal handler may come here while this thread holds it.
         self.lock = threading.RLock()
         self._fronts: dict[Turn[Claim], None] = {}  # those who are first in all of their lines
+        self._waiting = 0
         self._numbers = itertools.count()
         self._timer: Timer | None = None
         self._settling = False
@@ -114,6 +64,18 @@ class Gate:
         """Whether anybody waits."""
         return bool(self._fronts)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._waiting
+
+    def take_one(self, find: Find, bucket: Bucket, n: int) -> bool:
+        """The same for whom there is only one bucket: quicker while nobody waits."""
+        with self.lock:
+            if self._fronts or n > bucket.lasting.burst:
+                return self.take(find, n)
+            return bucket.try_take(n, int(self._monotonic() * PER_SECOND))
+
     def take(self, find: Find, n: int) -> bool:
         """Take ``n`` tokens everywhere, or none; not before those who wait.
 
@@ -123,7 +85,7 @@ class Gate:
         with self.lock:
             places = find()
             if n > 1:  # one is always possible
-                _check_possible(n, places)
+                check_possible(n, places)
             if self._fronts:
                 return self._take_in_line(n, places)
             now = ticks(self.clock.monotonic())
@@ -198,7 +160,7 @@ class Gate:
 
     @contextmanager
     def changing(self) -> Iterator[int]:
-        """A block that changes buckets, at the tick that it is given; those who wait learn of it."""
+        """A block that changes buckets, at the tick that it is given; who waits learns of it."""
         with self.lock:
             self._settle()  # what is due already is due by the old terms
             yield ticks(self.clock.monotonic())
@@ -211,8 +173,9 @@ class Gate:
     def _enter(self, turn: Turn[Claim]) -> None:
         claim = turn.item
         claim.places = claim.places or claim.find()
-        _check_possible(claim.n, claim.places)
+        check_possible(claim.n, claim.places)
         claim.number = next(self._numbers)
+        self._waiting += 1
         for place in self._lines(claim):
             place.line[turn] = None
             place.wanted += claim.n
@@ -222,6 +185,7 @@ class Gate:
     def _leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
         """Take it out of its lines. Returns who is at the front instead."""
         self._fronts.pop(turn, None)
+        self._waiting -= 1
         heirs = []
         for place in self._lines(turn.item):
             del place.line[turn]
@@ -282,7 +246,7 @@ class Gate:
             due = self._due(claim, now)
             if due is not None and due <= now:
                 self._grant(turn, now)
-            elif not _possible(claim.n, claim.places):  # a burst was made smaller meanwhile
+            elif not possible(claim.n, claim.places):  # a burst was made smaller meanwhile
                 self._end(turn, self._error(claim))
             else:
                 dues.append(due)
@@ -371,17 +335,3 @@ class Gate:
             remaining=int(place.bucket.tokens(now)),
             limit=place.bucket.current.burst,
         )
-
-
-def _possible(n: int, places: tuple[Place, ...]) -> bool:
-    return all(n <= one.bucket.lasting.burst for one in places)
-
-
-def _check_possible(n: int, places: tuple[Place, ...]) -> None:
-    for place in places:
-        if n > place.bucket.lasting.burst:
-            whose = "" if place.label is None else f" of {place.label}"
-            raise ValueError(
-                f"n must be at most the burst{whose}, {place.bucket.lasting.burst}, not {n!r}: "
-                "so many tokens never gather"
-            )

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager, contextmanager
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import Context, await_turn, current_context, wait_turn
 from ion_actors.errors import ContextEnded
-from ion_actors.ratelimit.gate import Claim, Gate, Place
+from ion_actors.ratelimit.bucket import ticks
+from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.hooks import Hooks
+from ion_actors.ratelimit.places import Claim, Place
 from ion_actors.wrapping import Wrapper
 
 __all__ = ["Limiter"]
@@ -35,6 +37,28 @@ class Limiter(ABC):
     def _level(self) -> float:
         """What the gauge shows."""
 
+    def _take(self, n: int) -> bool:
+        return self._gate.take(self._find, n)
+
+    # -- looking ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors, logs and metrics."""
+        return self._gate.name
+
+    @property
+    def tokens(self) -> float:
+        """How many tokens there are now; those who wait come first."""
+        with self._gate.lock:
+            now = ticks(self._gate.clock.monotonic())
+            return min(place.bucket.tokens(now) for place in self._find())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._gate.waiting
+
     # -- asking ----------------------------------------------------------------------------
 
     def allow(self, n: int = 1) -> bool:
@@ -48,7 +72,7 @@ class Limiter(ABC):
         """
         if n.__class__ is not int or n < 1:
             whole_number("n", n, minimum=1)
-        allowed = self._gate.take(self._find, n)
+        allowed = self._take(n)
         if self._hooks is not None:
             self._hooks.answered("allowed" if allowed else "denied", self._level())
         return allowed
@@ -70,7 +94,7 @@ class Limiter(ABC):
             TypeError, ValueError: an argument makes no sense: see :meth:`allow`.
         """
         context, until = self._prepared(n, timeout)
-        if not self._gate.crowded and self._gate.take(self._find, n):
+        if not self._gate.crowded and self._take(n):
             self._answered("allowed")
             return
         claim = self._claim(n, context, until)
@@ -90,7 +114,7 @@ class Limiter(ABC):
         Cancelling it gives up the place in line.
         """
         context, until = self._prepared(n, timeout)
-        if not self._gate.crowded and self._gate.take(self._find, n):
+        if not self._gate.crowded and self._take(n):
             self._answered("allowed")
             return
         claim = self._claim(n, context, until)

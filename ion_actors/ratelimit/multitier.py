@@ -1,0 +1,258 @@
+"""Limits in tiers, as HTTP APIs have them: for everything, for each route, for each resource."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from ion_actors._arguments import moment as checked_moment
+from ion_actors._arguments import number, seconds
+from ion_actors.clock import Clock
+from ion_actors.context import current_context
+from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.ratelimit.bucket import ticks
+from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.headers import ServerLimits, parse_headers
+from ion_actors.ratelimit.hooks import Hooks
+from ion_actors.ratelimit.places import Place
+from ion_actors.ratelimit.rate import Limit, Rate, per_second
+from ion_actors.ratelimit.routes import Routes, resource_key
+from ion_actors.ratelimit.server import ServerBucket
+from ion_actors.ratelimit.tiers import Key, Tiers
+from ion_actors.ratelimit.verbs import Limiter
+
+__all__ = ["MultiTierLimiter", "RequestLimiter"]
+
+
+class RequestLimiter(Limiter):
+    """What one kind of request has to pass; made by :meth:`MultiTierLimiter.for_`."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        hooks: Hooks | None,
+        log: Log,
+        tiers: Tiers,
+        keys: tuple[Key, ...],
+    ) -> None:
+        super().__init__(gate, hooks)
+        self._log = log
+        self._tiers = tiers
+        self._keys = keys
+
+    def _now(self) -> int:
+        return ticks(self._gate.clock.monotonic())
+
+    def _find(self) -> tuple[Place, ...]:
+        return self._tiers.find(self._keys, self._now())
+
+    def _level(self) -> float:
+        # That of everything: a gauge for each route would be a series for each.
+        with self._gate.lock:
+            return self._tiers.everything.bucket.tokens(self._now())
+
+    # -- what the server says --------------------------------------------------------------
+
+    def learn(self, headers: Mapping[str, str], *, status: int | None = None) -> ServerLimits:
+        """Go by what a response to such a request says of the server's own limit.
+
+        Call it with each response, whatever its status. ``Retry-After`` pauses the route, or
+        everything, if the server says that it means everything. The number of requests that
+        remain until the server's next window is never exceeded, and the number per window is
+        taken to hold for the windows to come. Routes for which the server names the same bucket
+        share one here, too.
+
+        Args:
+            headers: the response's fields, as any HTTP client has them.
+            status: the response's status. A 429 means that nothing remains.
+
+        Returns:
+            What was understood.
+
+        Raises:
+            TypeError: ``headers`` is no mapping.
+        """
+        told = parse_headers(headers, status=status)
+        with self._gate.changing() as now:
+            keys = () if told.is_global else self._keys
+            if told.bucket is not None and keys and keys[0][0] == "route":
+                self._tiers.name_bucket(keys[0], told.bucket, now)
+            place = self._tiers.one(keys, now)
+            assert isinstance(place.bucket, ServerBucket)
+            place.bucket.learn(told, now)
+        if told.retry_after is not None:
+            self._log(
+                logging.WARNING,
+                "limiter %r: the server asks for a pause of %g s of %s",
+                self.name,
+                told.retry_after,
+                place.label,
+            )
+        return told
+
+    # -- changing --------------------------------------------------------------------------
+
+    def set_limit(self, limit: Limit) -> None:
+        """Another limit from now on: for the route, if one was given, or else for the resource.
+
+        Without either it is that for everything. Tokens beyond the burst are lost; a larger burst
+        fills at the rate. While a temporary limit holds, this is for the time after it.
+
+        Raises:
+            TypeError: ``limit`` is no :class:`Limit`.
+        """
+        _check_limit("limit", limit)
+        with self._gate.changing() as now:
+            if self._keys:
+                self._tiers.set_own(self._keys[0], limit, now)
+            else:
+                self._tiers.everything.bucket.set_lasting(limit, now)
+
+    def set_temporary_limit(self, rate: Rate, burst: int, duration: float) -> None:
+        """Another limit for so many seconds, for what :meth:`set_limit` is for."""
+        limit = Limit(rate, burst)
+        if (length := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        with self._gate.changing() as now:
+            bucket = self._tiers.one(self._keys, now).bucket
+            bucket.set_temporary(limit, now + ticks(length), now)
+
+    def clear_temporary_limit(self) -> None:
+        """Go back to the lasting limit now. Without a temporary one, nothing happens."""
+        with self._gate.changing() as now:
+            self._tiers.one(self._keys, now).bucket.clear_temporary(now)
+
+
+class MultiTierLimiter(RequestLimiter):
+    """A limit for everything, one for each route, and one for each resource.
+
+    ::
+
+        limiter = MultiTierLimiter(routes={"POST /orders": Limit(per_second(5), 5)})
+        request = limiter.for_(route="GET /users/17", resource="customer-3")
+        request.wait()
+        request.learn(response.headers, status=response.status)
+
+    A request takes its tokens from all of its tiers at once, or from none. Those who wait for one
+    route or one resource are served in the order in which they came; a route that is exhausted
+    holds nobody else up. The limiter's own verbs are for requests without route and resource.
+
+    Args:
+        global_limit: for everything; by default 100 per second, with a burst of 100.
+        route_limit: for each route; by default 50 per second, with a burst of 50.
+        resource_limit: for each resource; by default 20 per second, with a burst of 20.
+        routes: limits of their own for some routes. ``GET /repos/{owner}/{repo}`` is one for all
+            routes that fit: a part in braces stands for any one part.
+        bucket_ttl: seconds after which a route's or a resource's bucket that is not used, and has
+            filled again, is forgotten: more than 0.
+        name, clock, jitter, logger, metrics, tracer: as for :class:`TokenBucket`. The gauge
+            ``ion_ratelimit_tokens_available`` is that of the limit for everything.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        global_limit: Limit = Limit(per_second(100), 100),  # noqa: B008  # it is frozen
+        route_limit: Limit = Limit(per_second(50), 50),  # noqa: B008
+        resource_limit: Limit = Limit(per_second(20), 20),  # noqa: B008
+        *,
+        routes: Mapping[str, Limit] | None = None,
+        bucket_ttl: float = 3600.0,
+        name: str = "multi_tier",
+        clock: Clock | None = None,
+        jitter: float = 0.0,
+        logger: logging.Logger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        _check_limit("global_limit", global_limit)
+        defaults = {"route": route_limit, "resource": resource_limit}
+        for kind, limit in defaults.items():
+            _check_limit(f"{kind}_limit", limit)
+        defaults["bucket"] = route_limit
+        for route, limit in (routes or {}).items():
+            _check_limit(f"routes[{route!r}]", limit)
+        self._routes = Routes(routes or {})
+        own = {self._routes.key(route): limit for route, limit in (routes or {}).items()}
+        number("jitter", jitter, minimum=0, maximum=1)
+        if number("bucket_ttl", bucket_ttl, minimum=0) == 0:
+            raise ValueError(f"bucket_ttl must be more than 0 seconds, not {bucket_ttl!r}")
+        clock = current_context().clock if clock is None else clock
+        bucket = ServerBucket(global_limit, ticks(clock.monotonic()))
+        everything = Place(bucket, "everything", is_global=True)
+        probe = Probe.checked(metrics, tracer, limiter=name)
+        super().__init__(
+            Gate(name, clock, jitter, everything),
+            None if probe is None else Hooks(probe, "ion_ratelimit_tokens_available"),
+            Log(logger, "ion_actors.ratelimit", limiter=name),
+            Tiers(everything, defaults, own, ticks(bucket_ttl)),
+            (),
+        )
+
+    def for_(self, *, route: str | None = None, resource: object | None = None) -> RequestLimiter:
+        """The limiter of requests to this route, on behalf of this resource.
+
+        It is cheap to make, and holds nothing: make one per request, or keep it.
+
+        Args:
+            route: a method and a path, such as ``GET /users/17``. Numbers and UUIDs in the path
+                are taken for ids, so that all users share a route; a query does not count.
+            resource: whose limit it is to go by: anything hashable, or a mapping (whose order
+                does not matter).
+
+        Raises:
+            TypeError: ``route`` is no string, or ``resource`` cannot be hashed.
+        """
+        keys: list[Key] = []
+        if route is not None:
+            if not isinstance(route, str):
+                raise TypeError(f"route must be a string or None, not {route!r}")
+            keys.append(("route", self._routes.key(route)))
+        if resource is not None:
+            keys.append(("resource", resource_key(resource)))
+        return RequestLimiter(self._gate, self._hooks, self._log, self._tiers, tuple(keys))
+
+    @property
+    def buckets(self) -> int:
+        """How many buckets of routes and resources there are now."""
+        with self._gate.lock:
+            return len(self._tiers)
+
+    # -- pausing ---------------------------------------------------------------------------
+
+    def pause_for(self, duration: float) -> None:
+        """Let nothing through for so many seconds. The longest of several pauses counts.
+
+        Tokens flow in meanwhile.
+        """
+        if (length := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        with self._gate.changing() as now:
+            self._tiers.everything.bucket.pause(now + ticks(length))
+
+    def pause_until(self, moment: float) -> None:
+        """Let nothing through until this moment of the clock. See :meth:`pause_for`."""
+        if (until := checked_moment("moment", moment)) is None:
+            raise ValueError(f"moment must be a finite moment of the clock, not {moment!r}")
+        with self._gate.changing():
+            self._tiers.everything.bucket.pause(ticks(until))
+
+    def resume(self) -> None:
+        """End all pauses, also those of single routes that a server asked for.
+
+        Who can be served now is, at once.
+        """
+        with self._gate.changing():
+            for place in self._tiers:
+                place.bucket.resume()
+
+    def __repr__(self) -> str:
+        limit = self._tiers.everything.bucket.lasting
+        return f"<MultiTierLimiter {self.name!r} {limit.rate}, {self.buckets} buckets>"
+
+
+def _check_limit(name: str, limit: object) -> None:
+    if not isinstance(limit, Limit):
+        raise TypeError(f"{name} must be a Limit, not {limit!r}")
