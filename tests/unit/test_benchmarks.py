@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, module: str = "tests.benchmarks") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.benchmarks", *arguments],
+        [sys.executable, "-W", "error", "-m", module, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -56,3 +57,37 @@ def test_senseless_arguments_are_refused(arguments: tuple[str, ...]) -> None:
 
     assert done.returncode == 2
     assert arguments[0] in done.stderr or "no such row" in done.stderr
+
+
+def plots(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return bench(*arguments, module="tests.benchmarks.plots")
+
+
+def test_the_sweeps_run_and_write_their_numbers_and_tables(tmp_path: Path) -> None:
+    done = plots("--quick", "--rounds", "1", "--no-figures", "--into", str(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert len(list(tmp_path.glob("*gil.json"))) == 1
+    tables = {path.stem: path.read_text("utf-8") for path in tmp_path.glob("*.md")}
+    assert tables.keys() == {"conditions", "grain", "workers", "queue", "chunks", "features"}
+    assert len(tables["workers"].splitlines()) == 2 + 2
+    assert "ThreadPoolExecutor" in tables["features"]
+
+
+def test_the_numbers_of_both_interpreters_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `bench` is not installed")
+    shutil.copy(ROOT / "docs/explanation/performance/gil.json", tmp_path / "gil.json")
+    shutil.copy(ROOT / "docs/explanation/performance/gil.json", tmp_path / "nogil.json")
+
+    # matplotlib's own warnings are none of our business.
+    command = [sys.executable, "-m", "tests.benchmarks.plots", "--draw-only", "--into", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE, capture_output=True)
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
+    subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE, capture_output=True)
+
+    assert len(drawn) == 5
+    for name, svg in drawn.items():
+        assert svg.count(b"CPython 3") == 2, f"{name} has a panel for each"
+        assert svg == (tmp_path / name).read_bytes(), f"{name} is the same for the same numbers"
+        assert len(svg) < 100_000

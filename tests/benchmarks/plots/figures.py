@@ -15,12 +15,14 @@ __all__ = ["FIGURES", "draw"]
 
 # In the middle between white and black, since the page may be either.
 _INK = "#7d7d7d"
-_SHORTEST = 0.05  # ms; nothing shorter has a place on a logarithmic axis
+_SHORTEST = 0.05  # ms; a logarithmic axis has no place for zero
 _COLOURS = ("#2f86d6", "#dd7527", "#2f9e58", "#9868cf")
 _STYLE = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
     "svg.hashsalt": "ion_actors",  # the ids in the file do not change from run to run
     "font.size": 10,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9,
     "text.color": _INK,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -60,24 +62,21 @@ def draw(folder: Path, measured: list[Measured]) -> list[Path]:
     return written
 
 
-def _lines(ax: Any, measured: Measured, sweep: str, *series: str) -> None:
-    for one in series:
-        ax.plot(*measured.line(sweep, one), label=one)
+def _line(ax: Any, label: str, values: list[float]) -> None:
+    # The settings stand side by side, at equal distances: they are chosen to be read like that.
+    ax.plot(range(len(values)), values, label=label)
 
 
-def _limit(ax: Any, value: float, label: str) -> None:
+def _limit(ax: Any, label: str, value: float) -> None:
     """What does not depend on the setting."""
     ax.axhline(value, label=label, color=_COLOURS[2], linestyle="--", marker="")
 
 
 def _settings(ax: Any, measured: Measured, sweep: str, label: str) -> None:
-    """An axis of settings: as many marks as fit, in plain numbers."""
     settings, _ = measured.line(sweep, next(iter(measured.sweeps[sweep])))
-    # On a symmetric logarithmic axis zero has a place.
-    ax.set_xscale("symlog", linthresh=1) if 0 in settings else ax.set_xscale("log")
-    ax.set_xticks(settings, [_spaced(one) for one in settings])
+    ax.set_xticks(range(len(settings)), [_spaced(one) for one in settings])
     ax.set_xlabel(label)
-    ax.minorticks_off()
+    ax.legend()
 
 
 def _spaced(number: float) -> str:
@@ -85,60 +84,58 @@ def _spaced(number: float) -> str:
 
 
 def _grain(ax: Any, measured: Measured) -> None:
-    _lines(ax, measured, "grain", "Pool", "ThreadPoolExecutor")
-    _settings(ax, measured, "grain", "length of a task in µs")
+    for who in ("Pool", "ThreadPoolExecutor"):
+        _line(ax, who, measured.line("grain", who)[1])
     ax.set_ylabel("% of the time spent in tasks")
     ax.set_ylim(0, 105)
-    ax.legend()
+    _settings(ax, measured, "grain", "length of a task in µs")
 
 
 def _workers(ax: Any, measured: Measured) -> None:
     for kind in measured.sweeps["workers"]:
-        settings, speeds = measured.line("workers", kind)
-        ax.plot(settings, [speed / speeds[0] for speed in speeds], label=kind)
-    _settings(ax, measured, "workers", "size")
+        _, speeds = measured.line("workers", kind)
+        _line(ax, kind, [speed / speeds[0] for speed in speeds])
     ax.set_ylabel("speed, 1 worker = 1")
     _logarithmic(ax, (0.5, 1, 2, 4, 8, 16, 32))
-    ax.legend()
+    _settings(ax, measured, "workers", "size")
 
 
 def _queue_speed(ax: Any, measured: Measured) -> None:
-    ax.plot(*measured.line("queue", "tasks/s"), label="Pool")
-    _limit(ax, measured.median("queue", "ThreadPoolExecutor, tasks/s"), "ThreadPoolExecutor")
-    _settings(ax, measured, "queue", "queue_size")
+    _line(ax, "Pool", [speed / 1e3 for speed in measured.line("queue", "tasks/s")[1]])
+    reference = measured.median("queue", "ThreadPoolExecutor, tasks/s")
+    _limit(ax, "ThreadPoolExecutor", reference / 1e3)
     ax.set_ylabel("thousand no-op tasks per second")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value / 1e3:g}")
     ax.set_ylim(bottom=0)
-    ax.legend()
+    _settings(ax, measured, "queue", "queue_size")
 
 
 def _queue_wait(ax: Any, measured: Measured) -> None:
     for one in ("median wait", "99th percentile"):
-        settings, waits = measured.line("queue", one)
-        ax.plot(settings, [max(wait, _SHORTEST) for wait in waits], label=f"Pool, {one}")
+        _, waits = measured.line("queue", one)
+        _line(ax, f"Pool, {one}", [max(wait, _SHORTEST) for wait in waits])
     reference = "ThreadPoolExecutor, median wait"
-    _limit(ax, measured.median("queue", reference), reference)
-    _settings(ax, measured, "queue", "queue_size")
+    _limit(ax, reference, measured.median("queue", reference))
     ax.set_ylabel("ms in the queue")
     _logarithmic(ax, (0.1, 1, 10, 100, 1_000))
-    ax.set_ylim(bottom=_SHORTEST)
-    ax.legend()
+    _settings(ax, measured, "queue", "queue_size")
 
 
 def _chunks(ax: Any, measured: Measured) -> None:
-    _lines(ax, measured, "chunks", "Pool.map", "ThreadPoolExecutor.map")
-    _settings(ax, measured, "chunks", "calls in one task")
+    for who in ("Pool.map", "ThreadPoolExecutor.map"):
+        _line(ax, who, [speed / 1e3 for speed in measured.line("chunks", who)[1]])
     ax.set_ylabel("thousand items per second")
-    _logarithmic(ax, (10_000, 100_000, 1_000_000, 10_000_000), unit=1e3)
-    ax.legend()
+    _logarithmic(ax, (10, 100, 1_000, 10_000))
+    _settings(ax, measured, "chunks", "calls in one task")
 
 
-def _logarithmic(ax: Any, marks: tuple[float, ...], unit: float = 1) -> None:
-    low, high = ax.dataLim.intervaly
+def _logarithmic(ax: Any, marks: tuple[float, ...]) -> None:
+    """All panels share this axis, so it is made for all those drawn so far."""
+    limits = [one.dataLim.intervaly for one in ax.figure.axes if one.has_data()]
+    low, high = min(low for low, _ in limits) * 0.8, max(high for _, high in limits) * 1.25
     ax.set_yscale("log")
-    ax.set_ylim(low * 0.8, high * 1.25)
-    shown = [mark for mark in marks if low * 0.8 <= mark <= high * 1.25]
-    ax.set_yticks(shown, [_spaced(mark / unit) for mark in shown])
+    ax.set_ylim(low, high)
+    shown = [mark for mark in marks if low <= mark <= high]
+    ax.set_yticks(shown, [_spaced(mark) for mark in shown])
     ax.minorticks_off()
 
 

@@ -1,0 +1,169 @@
+"""What a call through a circuit breaker costs, next to the same with its peers.
+
+::
+
+    pip install pybreaker circuitbreaker
+    python -m tests.benchmarks.breakers
+
+A peer that is not installed is left out. As everywhere here, all take turns, and the ratios are
+those of one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+from ion_actors.circuit import CircuitBreaker, FailureRate
+from tests.benchmarks import table
+from tests.benchmarks.measure import Contest, Line, run
+
+__all__ = ["contests", "main"]
+
+_THREADS = 8
+_WAIT = 0.001  # seconds
+
+#: Calls a function through a breaker.
+Through = Callable[[Callable[[], object]], object]
+
+
+def _nothing() -> None:
+    pass
+
+
+def _refused() -> None:
+    raise ConnectionError
+
+
+def ours() -> Through:
+    """With everything as it is by default."""
+    return CircuitBreaker("benchmark").execute
+
+
+def pybreaker() -> Through:
+    """https://pypi.org/project/pybreaker"""
+    return importlib.import_module("pybreaker").CircuitBreaker().call  # type: ignore[no-any-return]
+
+
+def circuitbreaker() -> Through:
+    """https://pypi.org/project/circuitbreaker; it only turns calls away as a decorator."""
+    module = importlib.import_module("circuitbreaker")
+    breaker = module.CircuitBreaker(name="benchmark", expected_exception=ConnectionError)
+    decorated = breaker(lambda fn: fn())
+    return decorated  # type: ignore[no-any-return]
+
+
+def bare() -> Through:
+    """No breaker at all."""
+    return lambda fn: fn()
+
+
+def calls(make: Callable[[], Through], count: int) -> tuple[float]:
+    """Microseconds for a call of a function that does nothing, while closed."""
+    through = make()
+    began = perf_counter()
+    for _ in range(count):
+        through(_nothing)
+    return ((perf_counter() - began) / count * 1e6,)
+
+
+def rejections(make: Callable[[], Through], count: int) -> tuple[float]:
+    """Microseconds for a call that is turned away, while open."""
+    through = make()
+    for _ in range(10):  # more than the threshold of any
+        with suppress(Exception):
+            through(_refused)
+    began = perf_counter()
+    for _ in range(count):
+        try:
+            through(_refused)
+        except ConnectionError:
+            raise AssertionError("it is not open") from None
+        except Exception:
+            continue
+    return ((perf_counter() - began) / count * 1e6,)
+
+
+def together(make: Callable[[], Through], count: int) -> tuple[float]:
+    """Calls per second by 8 threads, when each call waits for a millisecond, as for a network."""
+    through = make()
+    ready = threading.Barrier(_THREADS + 1)
+
+    def work() -> None:
+        ready.wait()
+        for _ in range(count):
+            through(functools.partial(time.sleep, _WAIT))
+
+    crew = [threading.Thread(target=work) for _ in range(_THREADS)]
+    for thread in crew:
+        thread.start()
+    ready.wait()
+    began = perf_counter()
+    for thread in crew:
+        thread.join()
+    return (_THREADS * count / (perf_counter() - began),)
+
+
+def contests(scale: float = 1.0) -> list[Contest]:
+    """All of them; the sizes are for a few seconds in all."""
+    peers = {
+        name: make
+        for name, make in {"pybreaker": pybreaker, "circuitbreaker": circuitbreaker}.items()
+        if _installed(name)
+    }
+    rate = {"window=FailureRate(0.5)": FailureRate(0.5), "window=FailureRate(0.5, seconds=60)":
+            FailureRate(0.5, seconds=60)}  # fmt: skip
+    variants = {name: functools.partial(_windowed, window) for name, window in rate.items()}
+    return [
+        _contest("closed", Line("a call, closed", "µs"), calls, int(20_000 * scale),
+                 {**peers, **variants, "no breaker": bare}),
+        _contest("open", Line("a rejection, open", "µs"), rejections, int(10_000 * scale), peers),
+        _contest("threads", Line("8 threads, calls of 1 ms", "calls/s"), together,
+                 int(100 * scale), {**peers, "no breaker": bare}),
+    ]  # fmt: skip
+
+
+def _contest(
+    key: str,
+    line: Line,
+    measure: Callable[[Callable[[], Through], int], tuple[float, ...]],
+    count: int,
+    peers: Mapping[str, Callable[[], Through]],
+) -> Contest:
+    rivals = {name: functools.partial(measure, make, count) for name, make in peers.items()}
+    return Contest(key, (line,), functools.partial(measure, ours, count), rivals)
+
+
+def _windowed(window: FailureRate) -> Through:
+    return CircuitBreaker("benchmark", window=window).execute
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the contests and print the results."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.breakers")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
+    options: Any = parser.parse_args(arguments)
+    rounds = 1 if options.quick else 7
+    print(table.conditions(rounds))
+    for contest in contests(0.01 if options.quick else 1.0):
+        for result in run(contest, rounds):
+            print(table.text(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
