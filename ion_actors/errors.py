@@ -221,14 +221,22 @@ class CircuitOpen(IonError, RuntimeError):
     """
 
     def __init__(self, name: str, state: CircuitState, retry_after: float):
-        until = "it was reset" if math.isinf(retry_after) else f"{retry_after:.3g} s have passed"
-        super().__init__(
-            f"circuit {name!r} is {state.value.replace('_', '-')}; "
-            f"no call is worth a try before {until}"
-        )
+        super().__init__(name, state, retry_after)
         self.name = name
         self.state = state
         self.retry_after = retry_after
+
+    # Put into words only when somebody reads them: a rejection should cost next to nothing.
+    def __str__(self) -> str:
+        until = (
+            "it was reset"
+            if math.isinf(self.retry_after)
+            else f"{self.retry_after:.3g} s have passed"
+        )
+        return (
+            f"circuit {self.name!r} is {self.state.value.replace('_', '-')}; "
+            f"no call is worth a try before {until}"
+        )
 
 
 class WeightExceedsCapacity(IonError, ValueError):

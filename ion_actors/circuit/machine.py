@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ion_actors.circuit.rules import Outcome, Rules
 from ion_actors.circuit.window import Window, window_of
@@ -81,8 +82,7 @@ class Permit:
         self.state = state
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A call was turned away."""
 
     state: CircuitState
