@@ -1,6 +1,9 @@
 """How Sphinx builds the documentation: ``make docs``."""
 
 from importlib.metadata import version as installed_version
+from typing import Any
+
+from sphinx.application import Sphinx
 
 project = "ion_actors"
 author = "ion_actors contributors"
@@ -30,3 +33,22 @@ html_theme = "furo"
 html_title = f"ion_actors {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+
+
+def _restore_first_sentence(
+    _app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Undo napoleon's reading of ``Whether it has ended: nobody is left`` as type and description.
+
+    The types of attributes and properties are annotated, and never in the text.
+    """
+    types = [line for line in lines if line.startswith(":type: ")]
+    if what in {"attribute", "property"} and types:
+        lines.remove(types[0])
+        lines[0] = f"{types[0].removeprefix(':type: ')}: {lines[0]}"
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    # After napoleon.
+    app.connect("autodoc-process-docstring", _restore_first_sentence, priority=900)
