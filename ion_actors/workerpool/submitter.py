@@ -54,9 +54,8 @@ class Submitter:
         self._clock = core.spec.context.clock
         self._hooks = core.spec.hooks
         # Whether a task may need more than the bare minimum: decided once, not per task.
-        self._plain = (
-            options is None and self._hooks is None and self._pool_context.deadline is None
-        )
+        self._bare = options is None and self._pool_context.deadline is None
+        self._plain = self._bare and self._hooks is None
 
     def options(
         self,
@@ -237,7 +236,15 @@ class Submitter:
         return task
 
     def _specialise(self, task: TaskFuture[Any]) -> None:
-        """What differs from a plain task: a submitter's context, options, hooks."""
+        """What differs from a plain task: hooks, and a submitter's context or options."""
+        task._special = True
+        if self._hooks is not None:
+            task._accepted_at = self._clock.monotonic()
+        if not self._bare or CURRENT.get() is not None or of_thread.task_context is not None:
+            self._place(task)
+
+    def _place(self, task: TaskFuture[Any]) -> None:
+        """Give it a context of its own, below the pool's and the submitter's."""
         options = self._options or TaskOptions()
         parent = self._parent()
         parent.check()
@@ -250,12 +257,9 @@ class Submitter:
         task._name = options.name
         task._limit = seconds("timeout", options.timeout)
         task._begin_limit()
-        task._special = True
         if options.pass_context:
             task._name = options.name or describe(task._fn)
             task._fn = functools.partial(call_with_context, task._fn)
-        if self._hooks is not None:
-            task._accepted_at = self._clock.monotonic()
 
     def _parent(self) -> Context:
         explicit = self._options.context if self._options is not None else None
@@ -274,7 +278,7 @@ class Submitter:
     def _accepted(self, task: TaskFuture[Any]) -> None:
         if self._hooks is not None:
             self._hooks.submitted(self._mailbox.backlog)
-        context = task.task_context()
-        if task._limit is None and context._parents == self._parents:
+        context = task._context
+        if context is None or (task._limit is None and context._parents == self._parents):
             return  # it ends with the pool, which sees to that
         task._keep(context.add_callback(functools.partial(on_context_end, task)))
