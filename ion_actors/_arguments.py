@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 __all__ = [
+    "boolean",
     "exceptions_or_predicate",
     "moment",
     "number",
@@ -20,6 +21,13 @@ def whole_number(name: str, value: object, *, minimum: int) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
+    return value
+
+
+def boolean(name: str, value: object) -> bool:
+    """True or False, and nothing that is merely like it."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
     return value
 
 

@@ -13,6 +13,7 @@
     │   └── PoolForked                the pool's threads stayed behind in the parent process
     ├── BrokenPool                    + concurrent.futures.BrokenExecutor
     ├── TaskPanicked                  + RuntimeError
+    ├── DeadlockError                 + RuntimeError; tasks wait for each other in a circle
     ├── DrainTimeout                  + TimeoutError
     ├── CircuitOpen                   + RuntimeError
     ├── WeightExceedsCapacity         + ValueError
@@ -46,6 +47,7 @@ __all__ = [
     "CircuitOpen",
     "ContextEnded",
     "DeadlineExceeded",
+    "DeadlockError",
     "DrainTimeout",
     "FutureAlreadySet",
     "IonError",
@@ -193,6 +195,18 @@ class TaskPanicked(IonError, RuntimeError):
         super().__init__(message)
         self.task = task
         self.worker = worker
+
+
+class DeadlockError(IonError, RuntimeError):
+    """This wait would never end: tasks wait for each other in a circle, which it would close.
+
+    Attributes:
+        tasks: the names of the tasks that wait, from the one that is told to the last.
+    """
+
+    def __init__(self, message: str, *, tasks: tuple[str, ...]):
+        super().__init__(message)
+        self.tasks = tasks
 
 
 class DrainTimeout(IonError, TimeoutError):

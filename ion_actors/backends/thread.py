@@ -41,14 +41,37 @@ class ThreadBackend:
     def _run(
         self, coroutine: Coroutine[Any, Any, Any], context: Context, variables: contextvars.Context
     ) -> Any:
+        if asyncio._get_running_loop() is not None:
+            return self._run_on_top(coroutine, context, variables)
         if self._runner is None:
             self._runner = asyncio.Runner()
-        loop = self._runner.get_loop()
+        return _finish_on(self._runner, coroutine, context, variables)
+
+    def _run_on_top(
+        self, coroutine: Coroutine[Any, Any, Any], context: Context, variables: contextvars.Context
+    ) -> Any:
+        """Run it in the middle of another coroutine, which waits for it, on a loop of its own."""
+        below = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
         try:
-            return self._runner.run(_cancellable(coroutine, context), context=variables)
+            with asyncio.Runner() as runner:
+                return _finish_on(runner, coroutine, context, variables)
         finally:
-            if leftovers := asyncio.all_tasks(loop):
-                self._runner.run(_cancel(leftovers))
+            asyncio._set_running_loop(below)
+
+
+def _finish_on(
+    runner: asyncio.Runner,
+    coroutine: Coroutine[Any, Any, Any],
+    context: Context,
+    variables: contextvars.Context,
+) -> Any:
+    loop = runner.get_loop()
+    try:
+        return runner.run(_cancellable(coroutine, context), context=variables)
+    finally:
+        if leftovers := asyncio.all_tasks(loop):
+            runner.run(_cancel(leftovers))
 
 
 async def _cancellable(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:

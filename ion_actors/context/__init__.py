@@ -9,6 +9,7 @@ The semantics are those of Go's ``context`` package, the feel is that of trio's 
 from ion_actors.context.scope import (
     CURRENT,
     Context,
+    Helper,
     background,
     current_context,
     make_current,
@@ -21,6 +22,7 @@ from ion_actors.context.waiting import Signal, call_in_loop
 __all__ = [
     "CURRENT",
     "Context",
+    "Helper",
     "Line",
     "Registration",
     "Signal",

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ion_actors._arguments import moment, seconds
 from ion_actors.clock import Clock
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     import concurrent.futures
     from types import TracebackType
 
-__all__ = ["CURRENT", "Context", "background", "current_context", "make_current", "of_thread"]
+__all__ = [
+    "CURRENT",
+    "Context",
+    "Helper",
+    "background",
+    "current_context",
+    "make_current",
+    "of_thread",
+]
 
 
 class Context(Node):
@@ -93,6 +101,7 @@ class Context(Node):
         limit = seconds("timeout", timeout)
         signal = Signal()
         if future is not None:
+            _help(future)
             future.add_done_callback(signal.set)
         registration = self.add_callback(signal.set)
         try:
@@ -124,6 +133,7 @@ class Context(Node):
             call_in_loop(loop, woken.set)
 
         if future is not None:
+            _help(future)
             future.add_done_callback(wake)
         registration = self.add_callback(wake)
         timer = None
@@ -235,6 +245,18 @@ def background() -> Context:
     return _BACKGROUND
 
 
+class Helper(Protocol):
+    """What a worker's thread does about a wait in it: it may have to help itself."""
+
+    def help(self, future: concurrent.futures.Future[Any], /) -> None:
+        """Before a wait for this future: see to it that the wait can end."""
+        ...
+
+    def wait(self, future: Any, timeout: float | None, /) -> bool:
+        """Do the wait: whether the future was done within ``timeout`` seconds."""
+        ...
+
+
 class _Thread(threading.local):
     """What a worker's thread knows of the task it runs.
 
@@ -243,9 +265,15 @@ class _Thread(threading.local):
     """
 
     task_context: Callable[[], Context | None] | None = None
+    helper: Helper | None = None
 
 
 of_thread = _Thread()
+
+
+def _help(future: concurrent.futures.Future[Any]) -> None:
+    if of_thread.helper is not None:
+        of_thread.helper.help(future)
 
 
 def current_context() -> Context:

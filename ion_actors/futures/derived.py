@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures._base import FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,8 @@ def derive(derived: Future[M], sources: list[Future[Any]], compute: Callable[...
         # Nobody but a caller settles such a source, so the derived one asks in its turn.
         derived.set_get_hook(functools.partial(_ask_all, compute, sources))
         return derived
+    # Weakly, since a source that is pending will hold the derived one by its callback.
+    derived._sources = tuple(weakref.ref(source) for source in sources)
     derivation = _Derivation(len(sources), compute, derived)
     for place, source in enumerate(sources):
         source.add_done_callback(functools.partial(derivation.one_is_done, place))

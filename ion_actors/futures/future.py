@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import pykka
 from typing_extensions import override
 
-from ion_actors.context import Context, background, call_in_loop, current_context
+from ion_actors.context import Context, background, call_in_loop, current_context, of_thread
 from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.futures.derived import derive
 from ion_actors.futures.state import DONE, Stateful
@@ -88,6 +88,12 @@ class Future(Stateful[T]):
             return True
         if self._get_hook is not None:
             return self._ask_hook(timeout)
+        if of_thread.helper is not None:
+            return of_thread.helper.wait(self, timeout)
+        return self._block(timeout)
+
+    def _block(self, timeout: float | None) -> bool:
+        """Wait here, for others to settle it."""
         context = current_context()
         if context is not background():
             return self._wait_under(context, timeout)
@@ -152,6 +158,10 @@ class Future(Stateful[T]):
     def _wait_in_loop(self) -> Generator[Any, None, None]:
         if self._get_hook is not None:
             _settle_in_thread(self)
+        if of_thread.helper is not None:
+            of_thread.helper.help(self)
+            if self._state in DONE:
+                return
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import logging
 import sys
 import threading
+import weakref
 from _thread import RLock
 from collections.abc import Callable
 from concurrent.futures._base import (
@@ -68,6 +69,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     _built_callbacks: list[Callback] | None = None
     _unread: _Unread | None = None
     _get_hook: Callable[[float | None], Any] | None = None
+    _sources: tuple[weakref.ref[Any], ...] = ()  # the futures it is derived from
 
     def __init__(self) -> None:
         # Neither base's constructor runs: they would build what is built here on demand.

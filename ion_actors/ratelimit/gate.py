@@ -322,12 +322,14 @@ class Gate:
         now = ticks(self.clock.monotonic())
         due, place = self._earliest(claim, now, last=last)
         retry_after = None if due is None else (due - now) / PER_SECOND
-        when = "never" if retry_after is None else f"in {retry_after:.3g} s at the earliest"
-        of = "" if place.label is None else f" of {place.label}"
+        what = f"{claim.n} token{'s' if claim.n > 1 else ''}"
+        what += "" if place.label is None else f" of {place.label}"
         kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited
+        end = "the timeout" if kind is RateLimited else "the deadline of the context"
         return kind(
-            f"limiter {self.name!r} has {claim.n} token(s){of} {when}, "
-            f"after the {'deadline of the context' if kind is not RateLimited else 'timeout'}",
+            f"limiter {self.name!r}: by its limit, {what} will never come"
+            if retry_after is None
+            else f"limiter {self.name!r}: {what} can come in {retry_after:.3g} s; {end} is before",
             limiter=self.name,
             retry_after=retry_after,
             is_global=place.is_global,

@@ -122,20 +122,28 @@ class Core:
         """The tasks that run now, and what a report would say of each."""
         found = []
         now = self.spec.context.clock.monotonic()
-        for worker in list(self.workers):
-            task = worker.current
+        for worker, task, began in self._at_work():
             # A fenced one has ended for its submitter, but its worker is still at it.
-            if task is None or not (task._state is RUNNING or task._fenced):
+            if not (task._state is RUNNING or task._fenced):
                 continue
             # Copied before the second look: once its worker is done with it, the call is dropped.
             unfinished = UnfinishedTask(
                 task._fn, task._args, task._kwargs or {}, TaskState.RUNNING,
-                task._name, worker.name, max(0.0, now - worker.started_at),
+                task._name, worker.name, max(0.0, now - began),
                 _stack(worker.thread),
             )  # fmt: skip
             if task._fn is not released:
                 found.append((task, unfinished))
         return found
+
+    def _at_work(self) -> list[tuple[Worker, TaskFuture[Any], float]]:
+        """What the workers are at, and since when; below each task, those that it interrupts."""
+        found: dict[TaskFuture[Any], tuple[Worker, TaskFuture[Any], float]] = {}
+        for worker in list(self.workers):
+            for task, began in [*worker.interrupted, (worker.current, worker.started_at)]:
+                if task is not None:
+                    found[task] = (worker, task, began)
+        return list(found.values())
 
     def interim_report(self) -> DrainReport:
         """What can be said of the end by one who cannot wait for it."""

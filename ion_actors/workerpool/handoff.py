@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ion_actors.context import Turn
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["PARKED", "RETIRE", "Dropped", "Order", "Taker", "Waiter"]
+__all__ = ["PARKED", "RETIRE", "Dropped", "Helping", "Order", "Taker", "Waiter"]
 
 #: A submitter that waits for room for its task.
 Waiter = Turn[TaskFuture[Any]]
@@ -39,4 +39,17 @@ class Taker(Protocol):
 
     def wake(self) -> None:
         """Make it look at its slot. May be called by any thread, and once too often."""
+        ...
+
+
+class Helping(Taker, Protocol):
+    """A worker that may run a task in the middle of another."""
+
+    started_at: float  # when the current task began
+    # Below the current one, with their beginnings. Grows under the mailbox's lock.
+    interrupted: list[tuple[TaskFuture[Any] | None, float]]
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it will take no further task."""
         ...

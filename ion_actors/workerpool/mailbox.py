@@ -37,7 +37,7 @@ from typing import Any
 
 from ion_actors.context import Context
 from ion_actors.errors import IonError, QueueFull
-from ion_actors.workerpool.handoff import PARKED, RETIRE, Dropped, Order, Taker, Waiter
+from ion_actors.workerpool.handoff import PARKED, RETIRE, Dropped, Helping, Order, Taker, Waiter
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
@@ -114,12 +114,15 @@ class Mailbox:
     def _let_holder_run(self) -> None:
         time.sleep(0)
         if self._busy:
-            with self._turnstile:
-                for _ in range(_YIELDS):
-                    if not self._busy:
-                        return
-                    time.sleep(0)
-                self._busy = False  # left behind by an interrupted holder
+            self._yield_in_turn()
+
+    def _yield_in_turn(self) -> None:
+        with self._turnstile:
+            for _ in range(_YIELDS):
+                if not self._busy:
+                    return
+                time.sleep(0)
+            self._busy = False  # left behind by an interrupted holder
 
     def full(self) -> QueueFull:
         """The error of a submission that finds no room; counts it."""
@@ -275,6 +278,39 @@ class Mailbox:
                     self._queue.appendleft(task)
         if heir is not None:
             heir.wake()
+
+    # -- workers that help themselves: see ion_actors.workerpool.helping ----------------------
+
+    def claim(self, task: TaskFuture[Any], worker: Helping) -> bool:
+        """Hand a queued task to the worker that waits for it. Returns whether it was queued."""
+        with self._lock:
+            if task._state is not PENDING or task._withdrawn:
+                return False
+            task._withdrawn = True
+            self._vacate(task)
+            self._hand_over(task, worker)
+            admitted = self._admit()
+        for waiter in admitted:
+            waiter.wake()
+        return True
+
+    def claim_new(self, task: TaskFuture[Any], worker: Helping) -> None:
+        """Accept a task for which there is no room: the worker that submits it runs it itself.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        with self._lock:
+            if self._refusal is not None:
+                self._ledger.rejected += 1
+                raise self._refusal()
+            self._hand_over(task, worker)
+
+    def _hand_over(self, task: TaskFuture[Any], worker: Helping) -> None:
+        task._state = RUNNING
+        self._ledger.started += 1
+        worker.interrupted.append((worker.current, worker.started_at))
+        worker.current = task
 
     # -- ending tasks ----------------------------------------------------------------------
 

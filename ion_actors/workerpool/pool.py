@@ -55,6 +55,9 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             what to call instead.
         initializer: called in each worker before its first task, and again in each replacement.
         initargs: its arguments.
+        helping: a task may wait for tasks of its own pool. Its worker runs the one that is waited
+            for itself if that is still queued, and a task for which there is no room when another
+            one submits it. False: such waits take up the worker, and may raise ``DeadlockError``.
 
     Raises:
         TypeError, ValueError: an argument makes no sense; the message names it.
@@ -78,10 +81,11 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         task_wrapper: TaskWrapper | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        helping: bool = True,
     ) -> None:
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
-            panic_recovery, task_wrapper, initializer, initargs,
+            panic_recovery, task_wrapper, initializer, initargs, helping,
         )  # fmt: skip
         if process.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ion_actors._arguments import optional_callable, seconds, whole_number
+from ion_actors._arguments import boolean, optional_callable, seconds, whole_number
 from ion_actors.context import Context, background
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.workerpool.hooks import Hooks
@@ -40,6 +40,7 @@ class PoolSpec:
     hooks: Hooks | None
     recovery: PanicRecovery
     task_wrapper: TaskWrapper | None
+    helping: bool
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
 
@@ -58,6 +59,7 @@ class PoolSpec:
         task_wrapper: TaskWrapper | None,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
+        helping: bool,
     ) -> PoolSpec:
         """The spec for these arguments of ``Pool``.
 
@@ -87,6 +89,7 @@ class PoolSpec:
             hooks=None if probe is None else Hooks(probe),
             recovery=_checked_recovery(panic_recovery),
             task_wrapper=task_wrapper,
+            helping=boolean("helping", helping),
             initializer=initializer,
             initargs=tuple(initargs),
         )

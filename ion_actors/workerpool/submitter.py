@@ -25,6 +25,7 @@ from ion_actors.context import (
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
 from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.options import TaskOptions, call_with_context, on_context_end
 from ion_actors.workerpool.report import describe
 from ion_actors.workerpool.task import TaskFuture
@@ -113,6 +114,8 @@ class Submitter:
         """
         task = self._new_task(fn, args, kwargs)
         if not self._mailbox.offer(task):
+            if self._run_here(task):
+                return task
             self._wait_for_room(task)
         if task._special:
             self._accepted(task)
@@ -155,6 +158,8 @@ class Submitter:
         """
         task = self._new_task(fn, args, kwargs)
         if not self._mailbox.offer(task):
+            if self._run_here(task):
+                return task
             await self._await_room(task)
         if task._special:
             self._accepted(task)
@@ -267,8 +272,23 @@ class Submitter:
 
     # -- waiting for room ------------------------------------------------------------------
 
+    def _run_here(self, task: TaskFuture[Any]) -> bool:
+        """There is no room. If that would make a worker wait for itself, run the task instead."""
+        helper = of_thread.helper
+        if not isinstance(helper, WorkersHelp) or not helper.claim_new(task):
+            return False
+        if task._special:
+            self._accepted(task)
+        helper.run(task)
+        return True
+
     def _wait_for_room(self, task: TaskFuture[Any]) -> None:
-        wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
+        helper = of_thread.helper
+        if isinstance(helper, WorkersHelp):
+            with helper.waiting_for_room(self._mailbox):
+                wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
+        else:
+            wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
 
     async def _await_room(self, task: TaskFuture[Any]) -> None:
         await await_turn(self._mailbox, task, self._parent(), clock=self._clock)

@@ -50,7 +50,7 @@ class TaskFuture(Future[T]):
     _limit: float | None = None  # seconds: the task's own, from when it was accepted
     _registration: Registration | None = None  # with its context, while it can end early
     _fenced = False  # ended by another than its worker, whose late result is to be ignored
-    _withdrawn = False  # ended in the mailbox, where its place may still be
+    _withdrawn = False  # left the queue before its turn; its place may still be there
     _why: str | None = None  # it was cancelled
     _special = False  # any of the above or below, or a context of the submitter's
     _accepted_at = 0.0  # only with hooks

@@ -31,6 +31,7 @@ from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.handoff import PARKED
+from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox, WorkerInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
@@ -72,6 +73,7 @@ class Worker(pykka.ThreadingActor):
         self.current: TaskFuture[Any] | None = None  # handed over, not ended
         self.has_control = False
         self.started_at = 0.0  # when the current task began
+        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
         self.thread: threading.Thread | None = None
         self._spec = spec
         self._mailbox = mailbox
@@ -120,6 +122,7 @@ class Worker(pykka.ThreadingActor):
         self.thread.name = self.name
         _of_thread.worker = self
         of_thread.task_context = self._task_context
+        of_thread.helper = WorkersHelp(self, self._mailbox, self._spec)
         if self._spec.initializer is None:
             return
         try:
@@ -137,7 +140,7 @@ class Worker(pykka.ThreadingActor):
             self._backend.stop()
         except BaseException as error:
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
-        _of_thread.worker = of_thread.task_context = None
+        _of_thread.worker = of_thread.task_context = of_thread.helper = None
         self._tell(Stopped(self))
 
     def _task_context(self) -> Context | None:
@@ -172,6 +175,20 @@ class Worker(pykka.ThreadingActor):
             found = take(self)
             if found is PARKED:
                 found = self.inbox.sleep()  # here: pykka's loop would only lead back
+
+    def run_here(self, task: TaskFuture[Any]) -> None:
+        """Run a task that the mailbox has just handed over in the middle of another one."""
+        try:
+            self._perform(task)
+        finally:
+            del task
+            self.current, self.started_at = self.interrupted.pop()
+            of_thread.task_context = self._task_context
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it stops as soon as its current task is over, and has been replaced."""
+        return self._done
 
     def _perform(self, task: TaskFuture[Any]) -> None:
         """Run one task to its outcome."""

@@ -1,0 +1,117 @@
+"""A worker that has to wait helps itself: so a task may wait for its siblings.
+
+::
+
+    a task waits for a queued task of its own pool ──▶ its worker takes it out and runs it, there
+    a task submits to its own pool, which is full  ──▶ its worker runs the new task, there
+    any other wait of a task without a timeout     ──▶ it is noted, and refused if it cannot end
+
+Only what is waited for is run in the middle of a task, as in fork/join pools, never what happens to
+be queued: that could wait for the very task it interrupts. It is the same for the task that finds
+no room: it is new, and can at most be waited for by the one that submits it. So the worker's stack
+grows as the recursion of the tasks does, and no further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ion_actors.context import current_context
+from ion_actors.futures import Future
+from ion_actors.workerpool.deadlock import Seat, waiting
+from ion_actors.workerpool.mailbox import Mailbox
+from ion_actors.workerpool.task import TaskFuture
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.spec import PoolSpec
+    from ion_actors.workerpool.worker import Worker
+
+__all__ = ["WorkersHelp"]
+
+# Frames that must be left on the interpreter's stack before another task is put on top: its own
+# first steps, and the handling of the RecursionError that it may well end with.
+_HEADROOM = 200
+
+
+class WorkersHelp:
+    """What the tasks of one worker do when they wait: see :class:`ion_actors.context.Helper`."""
+
+    def __init__(self, worker: Worker, mailbox: Mailbox, spec: PoolSpec) -> None:
+        self._worker = worker
+        self._mailbox = mailbox
+        self._spec = spec
+        self._seat = Seat(worker, mailbox, spec)
+
+    # -- waits for futures -----------------------------------------------------------------
+
+    def help(self, future: object) -> None:
+        """Run what is waited for, if it is queued in this worker's pool."""
+        try:
+            for task in _tasks_behind(future):
+                if self._may_run(task) and self._mailbox.claim(task, self._worker):
+                    self._worker.run_here(task)
+        finally:
+            future = task = None  # type: ignore[assignment]
+
+    def wait(self, future: Future[Any], timeout: float | None) -> bool:
+        """Wait for the future. A timeout limits the waiting, not what is run meanwhile.
+
+        Raises:
+            DeadlockError: the wait would never end.
+        """
+        try:
+            self.help(future)
+            if timeout is None:
+                for task in _tasks_behind(future):
+                    with waiting(self._seat, task):
+                        task._block(None)
+            return future._block(timeout)
+        finally:
+            future = task = None  # type: ignore[assignment]  # a traceback may hold this frame
+
+    def _may_run(self, task: TaskFuture[Any]) -> bool:
+        return (
+            task._mailbox is self._mailbox
+            and self._spec.helping
+            and not current_context().cancelled
+            and _has_headroom()
+        )
+
+    # -- waits for room --------------------------------------------------------------------
+
+    def claim_new(self, task: TaskFuture[Any]) -> bool:
+        """Accept a task of this worker's own pool, to be :meth:`run` at once. Whether it was."""
+        if not self._may_run(task):
+            return False
+        self._mailbox.claim_new(task, self._worker)
+        return True
+
+    def run(self, task: TaskFuture[Any]) -> None:
+        """Run a task that was claimed."""
+        self._worker.run_here(task)
+
+    @contextlib.contextmanager
+    def waiting_for_room(self, mailbox: Mailbox) -> Iterator[None]:
+        """For the time of a wait in any pool's mailbox."""
+        with waiting(self._seat, mailbox):
+            yield
+
+
+def _tasks_behind(future: object) -> list[TaskFuture[Any]]:
+    """The unfinished tasks that a future depends on: itself, or those that it was derived from."""
+    if isinstance(future, TaskFuture):
+        return [] if future.done() else [future]
+    if not isinstance(future, Future) or future.done():
+        return []
+    return [task for source in future._sources for task in _tasks_behind(source())]
+
+
+def _has_headroom() -> bool:
+    try:
+        sys._getframe(max(0, sys.getrecursionlimit() - _HEADROOM))
+    except ValueError:  # the stack is not that deep
+        return True
+    return False
