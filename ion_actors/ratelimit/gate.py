@@ -151,6 +151,7 @@ class Gate:
             now = ticks(self.clock.monotonic())
             for place, mark in zip(claim.places, claim.marks, strict=True):
                 place.bucket.give_back(claim.n, mark, now)
+            self._hold_nobody_up()
             self._settle()
 
     def late(self, claim: Claim) -> RateLimited:
@@ -164,9 +165,13 @@ class Gate:
         with self.lock:
             self._settle()  # what is due already is due by the old terms
             yield ticks(self.clock.monotonic())
-            for turn in self._fronts:
-                turn.item.hold = 0
+            self._hold_nobody_up()
             self._settle()
+
+    def _hold_nobody_up(self) -> None:
+        """What was foretold no longer holds, so the jitter is not to be seen in it either."""
+        for turn in self._fronts:
+            turn.item.hold = 0
 
     # -- under the lock: who stands where --------------------------------------------------
 
@@ -270,6 +275,8 @@ class Gate:
         return max(due, claim.hold)
 
     def _held_up(self, claim: Claim, now: int, due: int) -> int:
+        if not self._jitter:
+            return 0
         hold = due + int(self._jitter * random.random() * (due - now))
         return hold if claim.latest is None else min(hold, ticks(claim.latest))
 

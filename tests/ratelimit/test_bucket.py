@@ -173,6 +173,17 @@ moves = st.one_of(
     1.0,
     [(0.0, ("take", 5)), (3.0, ("take", 4)), (0.0, ("back", 0)), (0.0, ("take", 9))],
 )
+@example(  # nor must they if they would have been lost before the burst was raised
+    Limit(per_second(1), 4),
+    1.0,
+    [
+        (0.0, ("take", 3)),
+        (5.0, ("take", 1)),
+        (0.0, ("limit", Limit(per_second(1), 10))),
+        (0.0, ("back", 0)),
+        (0.0, ("take", 6)),
+    ],
+)
 def test_no_window_has_more_than_the_burst_and_what_flows_in(
     limit: Limit, start: float, schedule: list[tuple[float, tuple[object, ...]]]
 ) -> None:
@@ -216,6 +227,14 @@ def test_not_a_single_token_is_lost_either(rate: Rate, pauses: list[float]) -> N
             if taken > 500:
                 return
     assert taken == math.floor((Fraction(now) - 1) * rate.exact)
+
+
+def test_a_change_of_the_rate_rounds_down() -> None:
+    bucket = Bucket(Limit(per(1, 3), 1), 0)
+    bucket.drain_to(0, 0)
+    bucket.set_lasting(Limit(per_second(1), 1), 1)  # a third of what a tick will let in from now
+    assert not bucket.has(1, 2**60)
+    assert bucket.has(1, 2**60 + 1)
 
 
 # -- looking ahead -------------------------------------------------------------------------
