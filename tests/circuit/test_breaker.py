@@ -400,6 +400,13 @@ def test_changes_are_told_in_order(clock: VirtualClock) -> None:
     assert breaker.metrics().state_changes == len(told)
 
 
+def test_the_first_trial_begins_after_its_change_was_told() -> None:
+    told: list[CircuitState] = []
+    breaker = CircuitBreaker("mine", on_state_change=lambda old, new: told.append(new))
+    breaker.trip(0)
+    assert breaker.execute(told.copy) == [OPEN, HALF_OPEN]
+
+
 def test_a_callback_may_use_the_breaker_and_its_changes_are_told_after_it() -> None:
     told: list[str] = []
 

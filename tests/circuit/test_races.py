@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -129,6 +131,18 @@ def test_coroutines_interleaved_in_blocks_of_one_breaker_keep_their_calls_apart(
     assert breaker.state is CLOSED
 
 
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """With the GIL, threads take turns after microseconds, so that what is not atomic is seen."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("impatient_threads")
 def test_no_count_is_lost_under_many_threads(threads: ThreadPoolExecutor) -> None:
     breaker = CircuitBreaker(
         "mine", window=FailureRate(1.0, calls=10**6, minimum=10**6), is_failure=OSError
