@@ -136,23 +136,15 @@ class WeightedSemaphore:
         if type(n) is not int or not 0 < n <= self._capacity:
             self._check_weight(n)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
-        if context is None:
-            if CURRENT.get() is None and of_thread.task_context is None:
-                context = background()
-            else:
-                context = current_context()
-                context.check()
-        elif isinstance(context, Context):
-            context.check()
-        else:
-            raise TypeError(f"context must be a Context or None, not {context!r}")
-        if self._take(n):
+        if context is not None or CURRENT.get() is not None or of_thread.task_context is not None:
+            context = _living(context)
+        if self._permits.take(n) if self._hooks is None else self._take(n):
             return None
         if limit == 0:
             if self._hooks is not None:
                 self._hooks.failed("denied")
             raise self._core.late(n, limit)
-        return Attempt(self._core, n, limit, context)
+        return Attempt(self._core, n, limit, context or background())
 
     def _take(self, n: int) -> bool:
         if not self._permits.take(n):
@@ -198,6 +190,8 @@ class WeightedSemaphore:
         """
         self._check_weight(n)
         seconds("timeout", timeout)
+        if context is not None:
+            _checked(context)
         return Hold(self, n, timeout, context)
 
     @property
@@ -252,6 +246,19 @@ class WeightedSemaphore:
             f"<WeightedSemaphore {self.name!r} {self.fairness.value}, "
             f"available={now.available}/{now.capacity}, waiting={now.waiting}>"
         )
+
+
+def _living(context: Context | None) -> Context:
+    """The context to wait under, which must not have ended."""
+    found = current_context() if context is None else _checked(context)
+    found.check()
+    return found
+
+
+def _checked(context: Context) -> Context:
+    if not isinstance(context, Context):
+        raise TypeError(f"context must be a Context or None, not {context!r}")
+    return context
 
 
 class Hold:

@@ -124,6 +124,8 @@ def test_how_to_wait_is_checked_even_if_there_is_no_need_to(
         one.acquire()
     with pytest.raises(kind, match=f"{next(iter(how))} must be"):
         one.acquire(**how)
+    with pytest.raises(kind, match=f"{next(iter(how))} must be"):
+        one.hold(**how)
     assert one.available == free
 
 
