@@ -131,7 +131,7 @@ class AcquireTimeout(DeadlineExceeded):
         timeout: the seconds that were waited.
     """
 
-    def __init__(self, reason: str, *, semaphore: str, permits: int, timeout: float | None):
+    def __init__(self, reason: str, *, semaphore: str, permits: int, timeout: float):
         super().__init__(reason)
         self.semaphore = semaphore
         self.permits = permits

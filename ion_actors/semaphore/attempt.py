@@ -26,12 +26,12 @@ class Core:
     log: Log
     hooks: Hooks | None
 
-    def late(self, permits: int, timeout: float | None) -> AcquireTimeout:
+    def late(self, permits: int, timeout: float) -> AcquireTimeout:
         """The error of one who was not served in time."""
         return AcquireTimeout(
             f"semaphore {self.name!r}: {permits} of {self.permits.capacity} permits could not be "
-            f"had within {timeout} s; {self.permits.available} are free, and "
-            f"{self.permits.waiting} others wait",
+            f"had within {timeout:g} s; free: {self.permits.available}, in line: "
+            f"{self.permits.waiting}",
             semaphore=self.name,
             permits=permits,
             timeout=timeout,
@@ -88,6 +88,7 @@ class Attempt:
             raise
 
     def _late(self) -> AcquireTimeout:
+        assert self._timeout is not None
         return self._core.late(self._n, self._timeout)
 
     def _begin(self) -> None:

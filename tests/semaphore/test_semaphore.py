@@ -175,7 +175,7 @@ def test_a_wait_that_is_too_long_says_what_it_waited_for(
     error = waiting.exception(PATIENCE)
     assert isinstance(error, AcquireTimeout)
     assert (error.semaphore, error.permits, error.timeout) == ("disk", 2, 5.0)
-    assert "'disk': 2 of 4 permits could not be had within 5.0 s; 1 are free" in str(error)
+    assert "'disk': 2 of 4 permits could not be had within 5 s; free: 1, in line: 1" in str(error)
     assert (one.available, one.waiting) == (1, 0)
 
 
