@@ -21,7 +21,7 @@ from ion_actors.circuit.hooks import Hooks
 from ion_actors.circuit.machine import Change, CircuitMetrics, CircuitState, Machine, Permit
 from ion_actors.circuit.rules import FailureRate, IsFailure, Outcome, Rules, judge
 from ion_actors.clock import Clock
-from ion_actors.context import current_context
+from ion_actors.context import background, current_context
 from ion_actors.errors import CircuitOpen
 from ion_actors.observe import Log, Metrics, Probe, Span, Tracer
 from ion_actors.wrapping import Wrapper
@@ -30,6 +30,8 @@ __all__ = ["CircuitBreaker", "Guard", "Options"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_BACKGROUND = background()
 
 
 class Options(TypedDict, total=False):
@@ -111,15 +113,16 @@ class CircuitBreaker:
         self._on_state_change = on_state_change
         self._log = Log(logger, "ion_actors.circuit", circuit=name)
         self._hooks = None if probe is None else Hooks(probe)
+        _check_clock(clock)
         self._now = (current_context().clock if clock is None else clock).monotonic
         self._machine = Machine(self._rules)
         # The calls that were let through and are not over. Added to without the lock, which adding
         # to a set does not need; taken out under it, so that metrics() sees each call once.
         self._running: set[Guard] = set()
-        self._renew_locks()
+        self._make_locks()
         _breakers.add(self)
 
-    def _renew_locks(self) -> None:
+    def _make_locks(self) -> None:
         # Guards the machine. Reentrant, since a finalizer or a signal handler may make a call
         # while its thread is in here.
         self._lock = threading.RLock()
@@ -161,6 +164,7 @@ class CircuitBreaker:
 
         Raises:
             CircuitOpen: it was turned away; ``fn`` was not called.
+            Cancelled, DeadlineExceeded: the current context has ended; ``fn`` was not called.
             TypeError: ``fn`` returned a coroutine; use :meth:`aexecute` for those.
         """
         with Guard(self):
@@ -367,8 +371,10 @@ class CircuitBreaker:
 class Guard:
     """One call through a breaker, as a ``with`` or ``async with`` block.
 
-    Entering raises :class:`ion_actors.CircuitOpen` if the call is turned away. How the block is
-    left is the result of the call. It may be used again, but not while it is in use.
+    Entering raises :class:`ion_actors.CircuitOpen` if the call is turned away, and what
+    :meth:`ion_actors.Context.check` raises if the current context has ended: such a call counts as
+    nothing, since it was not made. How the block is left is the result of the call. A guard may be
+    used again, but not while it is in use.
     """
 
     __slots__ = ("_began", "_permit", "_span", "breaker")
@@ -380,6 +386,9 @@ class Guard:
     def __enter__(self) -> None:
         if self._permit is not None:
             raise RuntimeError("this guard() is in use; each call needs its own")
+        context = current_context()
+        if context is not _BACKGROUND:  # that never ends; most calls are spared the question
+            context.check()
         breaker = self.breaker
         self._permit = permit = breaker._machine.pass_ or breaker._admit()
         breaker._running.add(self)
@@ -433,6 +442,11 @@ def _check_name(name: object) -> None:
         raise ValueError("name must not be empty")
 
 
+def _check_clock(clock: object) -> None:
+    if clock is not None and not callable(getattr(clock, "monotonic", None)):
+        raise TypeError(f"clock must be a Clock or None, not {clock!r}")
+
+
 _QUICK_FAILOVER: Options = {
     "failure_threshold": 3,
     "recovery_timeout": 10.0,
@@ -461,9 +475,11 @@ _breakers: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In a forked child: the locks may be held by threads that are not here."""
+    """In a forked child: locks may be held, and calls be made, by threads that are not here."""
     for breaker in _breakers:
-        breaker._renew_locks()
+        breaker._make_locks()
+        breaker._running.clear()
+        breaker._machine.forget_trials()
 
 
 if hasattr(os, "register_at_fork"):

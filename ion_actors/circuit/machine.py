@@ -178,6 +178,10 @@ class Machine:
             del self._trials[hanging]
         return self._rules.half_open_max_requests - len(self._trials)
 
+    def forget_trials(self) -> None:
+        """Those that run will never end; let others have their slots."""
+        self._trials.clear()
+
     def _note_trial_success(self, now: float) -> None:
         self._trial_successes += 1
         if self._trial_successes >= self._rules.half_open_success_threshold:

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from ion_actors import Cancelled, CircuitOpen, Context, DeadlineExceeded, TaskAbandoned
+from ion_actors import (
+    Cancelled,
+    CircuitOpen,
+    Context,
+    DeadlineExceeded,
+    TaskAbandoned,
+    current_context,
+)
 from ion_actors.circuit import CircuitBreaker, CircuitState
 from ion_actors.testing import VirtualClock
 
@@ -169,10 +176,36 @@ async def hang(begun: Callable[[], object]) -> None:
 
 def test_a_deadline_in_a_thread_is_a_failure(clock: VirtualClock) -> None:
     breaker = CircuitBreaker("mine")
-    with pytest.raises(DeadlineExceeded), Context(timeout=5, clock=clock) as context:
+
+    def hangs() -> None:
         clock.advance(5)
-        breaker.execute(context.sleep, 10)
+        current_context().sleep(10)
+
+    with pytest.raises(DeadlineExceeded), Context(timeout=5, clock=clock):
+        breaker.execute(hangs)
     assert breaker.metrics().failed == 1
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(0, DeadlineExceeded), (None, Cancelled)], ids=["late", "cancelled"]
+)
+def test_a_call_whose_context_has_ended_is_not_made_and_counts_as_nothing(
+    timeout: float | None, error: type[BaseException]
+) -> None:
+    """A backlog of what is too late anyway must not open the breaker, nor take a trial's slot."""
+    breaker = CircuitBreaker("mine", failure_threshold=1)
+    breaker.trip(0)
+    before = breaker.metrics()
+    with Context(timeout=timeout) as context:
+        if timeout is None:
+            context.cancel()
+        with pytest.raises(error):
+            breaker.execute(pytest.fail, "it was called")
+        with pytest.raises(error), breaker:
+            pytest.fail("it was entered")
+        with pytest.raises(error):
+            asyncio.run(breaker.aexecute(asyncio.sleep, 0))
+    assert breaker.metrics() == before
 
 
 def test_a_generator_that_is_closed_was_called_off() -> None:
