@@ -20,7 +20,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import NamedTuple
@@ -115,10 +115,11 @@ def _refused(told: ServerLimits) -> ServerLimits:
 
 def _gathered(headers: Mapping[str, str]) -> dict[str, str]:
     """All fields by their names in lower case; a field sent twice is one list (RFC 9110, 5.3)."""
-    if not callable(items := getattr(headers, "items", None)):
+    if not hasattr(headers, "items"):
         raise TypeError(f"headers must be a mapping of names to values, not {headers!r}")
     fields: dict[str, str] = {}
-    for name, value in items():
+    pairs: Iterable[tuple[object, object]] = headers.items()  # others than text are ignored
+    for name, value in pairs:
         if isinstance(name, str) and isinstance(value, str):
             key, text = name.strip().lower(), value.strip()
             fields[key] = f"{fields[key]}, {text}" if key in fields else text

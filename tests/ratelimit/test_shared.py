@@ -182,19 +182,26 @@ def test_the_awaitable_twins_do_the_same() -> None:
 # -- waiting -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "run", [lambda one: one.wait, lambda one: lambda: asyncio.run(one.awaits())]
+)
 def test_who_waits_is_served_when_the_window_has_moved_on(
-    storage: ClockedStorage, clock: VirtualClock, threads: ThreadPoolExecutor
+    storage: ClockedStorage,
+    clock: VirtualClock,
+    threads: ThreadPoolExecutor,
+    run: Callable[[SharedLimiter], Callable[[], Any]],
 ) -> None:
-    limiter = SharedLimiter(per(2, 10), storage=storage, key="k")
+    limiter = SharedLimiter(per(2, 20), storage=storage, key="k")
     began = clock.monotonic()
     drain(limiter)
-    waiter = in_thread(threads, clock, limiter.wait)
+    waiter = in_thread(threads, clock, run(limiter))
     clock.wait_for_timers()
     assert storage.asked == 2
+    clock.advance(19.9)
     assert not waiter.done()
-    until_done(clock, waiter)
-    waiter.result()
-    assert 10 <= clock.monotonic() - began < 10.2
+    clock.advance(0.2)
+    waiter.result(15)
+    assert clock.monotonic() - began == pytest.approx(20.1)
     assert storage.asked == 3  # it did not ask before there was a reason to
 
 
@@ -297,6 +304,17 @@ def test_losing_the_tokens_to_others_again_and_again_ends_with_the_time(
     assert 5 <= storage.asked <= 8
 
 
+def test_a_storage_that_says_it_has_tokens_and_gives_none_is_left_in_time(
+    storage: ClockedStorage, clock: VirtualClock, threads: ThreadPoolExecutor
+) -> None:
+    limiter = SharedLimiter(per(2, 1), storage=storage, key="k")
+    storage.acquire_entry = lambda *args, **kwargs: False  # type: ignore[method-assign]
+    waiter = in_thread(threads, clock, lambda: limiter.wait(timeout=0.3))
+    until_done(clock, waiter)
+    with pytest.raises(RateLimited):
+        waiter.result()
+
+
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_whoever_leaves_the_line_lets_the_others_go_on(
     storage: ClockedStorage, clock: VirtualClock, threads: ThreadPoolExecutor, position: int
@@ -382,7 +400,12 @@ def test_a_coroutine_cancelled_while_the_storage_is_asked_leaves_no_trace(
     limiter = SharedLimiter(per(1, 10), storage=storage, key="k")
     drain(limiter)
     asked, answer = threading.Event(), threading.Event()
-    storage.before = lambda: asked.set() or answer.wait(20)
+
+    def be_slow() -> None:
+        asked.set()
+        assert answer.wait(20)
+
+    storage.before = be_slow
 
     async def main() -> None:
         waiter = asyncio.create_task(limiter.awaits())
@@ -400,7 +423,11 @@ def test_a_coroutine_cancelled_while_the_storage_is_asked_leaves_no_trace(
 def test_a_slow_storage_does_not_stop_the_event_loop(storage: ClockedStorage) -> None:
     limiter = SharedLimiter(per(5, 10), storage=storage, key="k")
     answer = threading.Event()
-    storage.before = lambda: answer.wait(20)
+
+    def be_slow() -> None:
+        assert answer.wait(20)
+
+    storage.before = be_slow
 
     async def main() -> None:
         waiters = [asyncio.create_task(call) for call in (limiter.awaits(), limiter.atokens())]
