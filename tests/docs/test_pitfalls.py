@@ -39,5 +39,5 @@ def test_it_does_alone_what_the_page_says(code: str, said: str) -> None:
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=title) for title, text in SECTIONS])
 def test_the_failure_comes_first(text: str) -> None:
-    shape = re.findall(r"(?m)^(Fails|Mended|```python)", text)
-    assert shape == ["Fails", "```python", "Mended", "```python"]
+    shape = re.findall(r"(?m)^(\*\*Fails:|\*\*Mended:|```python)", text)
+    assert shape == ["**Fails:", "```python", "**Mended:", "```python"]
