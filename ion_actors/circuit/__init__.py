@@ -3,7 +3,8 @@
 Start at :class:`CircuitBreaker`.
 """
 
-from ion_actors.circuit.breaker import CircuitBreaker, Guard
+from ion_actors.circuit.breaker import CircuitBreaker
+from ion_actors.circuit.core import Guard
 from ion_actors.circuit.machine import CircuitMetrics, CircuitState
 from ion_actors.circuit.rules import FailureRate
 from ion_actors.errors import CircuitOpen

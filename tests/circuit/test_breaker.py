@@ -475,7 +475,7 @@ def test_changes_are_logged_with_their_reasons(
 
 
 def test_the_defaults_are_ions() -> None:
-    rules = CircuitBreaker("mine")._rules
+    rules = CircuitBreaker("mine")._core.rules
     assert (rules.failure_threshold, rules.recovery_timeout) == (5, 30.0)
     assert (rules.half_open_max_requests, rules.half_open_success_threshold) == (3, 2)
 
@@ -491,13 +491,13 @@ def test_the_defaults_are_ions() -> None:
 def test_the_presets_are_ions_and_can_be_overruled(
     preset: Callable[..., CircuitBreaker], values: tuple[float, ...]
 ) -> None:
-    rules = preset("mine")._rules
+    rules = preset("mine")._core.rules
     found = (
         rules.failure_threshold, rules.recovery_timeout,
         rules.half_open_max_requests, rules.half_open_success_threshold,
     )  # fmt: skip
     assert found == values
-    assert preset("mine", recovery_timeout=7)._rules.recovery_timeout == 7
+    assert preset("mine", recovery_timeout=7)._core.rules.recovery_timeout == 7
     assert preset("mine").name == "mine"
 
 
@@ -514,7 +514,7 @@ def test_it_goes_by_the_clock_of_the_context_it_was_made_in(clock: VirtualClock)
     breaker.trip(5)
     clock.advance(5)
     assert breaker.state is HALF_OPEN
-    assert CircuitBreaker("other")._now == system_clock.monotonic
+    assert CircuitBreaker("other")._core.now == system_clock.monotonic
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_a_fork_while_another_thread_holds_its_lock_does_not_hang(
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with breaker, breaker._lock:  # and has the only slot, too
+        with breaker, breaker._core.lock:  # and has the only slot, too
             held.set()
             done.wait()
 

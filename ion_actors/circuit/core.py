@@ -1,0 +1,246 @@
+"""What a breaker is made of behind its face: the machine, its lock, and one call through it.
+
+A call is three steps: ask the machine under the lock, make the call without it, tell the machine
+under the lock. While the circuit is closed, the first step needs no lock. What a change of state
+sets off (the log, the hooks, the callback) happens after the lock was let go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import types
+import weakref
+from collections.abc import Callable
+
+from ion_actors.circuit.hooks import Hooks
+from ion_actors.circuit.machine import Change, CircuitMetrics, CircuitState, Machine, Permit
+from ion_actors.circuit.rules import Outcome, Rules, judge
+from ion_actors.context import background, current_context
+from ion_actors.errors import CircuitOpen
+from ion_actors.observe import Log, Span
+
+__all__ = ["Core", "Guard", "OnStateChange"]
+
+OnStateChange = Callable[[CircuitState, CircuitState], object]
+
+_BACKGROUND = background()
+
+
+class Core:
+    """One breaker, without its face.
+
+    Attributes:
+        lock: guards the machine. Reentrant, since a finalizer or a signal handler may make a call
+            while its thread holds it.
+        running: the calls that were let through and are not over. Added to without the lock, which
+            adding to a set does not need; taken out under it, so that a snapshot sees each call
+            once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        rules: Rules,
+        now: Callable[[], float],
+        log: Log,
+        hooks: Hooks | None,
+        on_state_change: OnStateChange | None,
+    ) -> None:
+        self.name = name
+        self.rules = rules
+        self.now = now
+        self.hooks = hooks
+        self._log = log
+        self._on_state_change = on_state_change
+        self.machine = Machine(rules)
+        self.running: set[Guard] = set()
+        self.make_locks()
+        _cores.add(self)
+
+    def make_locks(self) -> None:
+        """New ones that nobody holds."""
+        self.lock = threading.RLock()
+        self._telling = threading.Lock()  # held by who tells of the changes; nobody waits for it
+
+    def admit(self) -> Permit:
+        """A call comes, and the circuit is not closed.
+
+        Raises:
+            CircuitOpen: it is turned away.
+        """
+        machine = self.machine
+        with self.lock:
+            answer = machine.admit(self.now())
+        if machine.changes:
+            self.tell()
+        if isinstance(answer, Permit):
+            return answer
+        if self.hooks is not None:
+            self.hooks.rejected(answer.state)
+        raise CircuitOpen(self.name, answer.state, answer.retry_after)
+
+    def returned(self, guard: Guard, permit: Permit) -> None:
+        """A call is over, and well."""
+        machine = self.machine
+        with self.lock:
+            self.running.discard(guard)
+            machine.succeed(permit, self.now())
+        if machine.changes:
+            self.tell()
+
+    def raised(self, guard: Guard, permit: Permit, error: BaseException) -> Outcome:
+        """A call is over, with this error. Returns what that means."""
+        outcome = Outcome.FAILED
+        try:
+            outcome = judge(error, self.name, self.rules.is_failure)
+        finally:  # whatever a predicate does
+            with self.lock:
+                self.running.discard(guard)
+                self.machine.settle(permit, outcome, self.now())
+        if self.machine.changes:
+            self.tell()
+        return outcome
+
+    def trip(self, duration: float | None) -> None:
+        """Open it."""
+        with self.lock:
+            self.machine.trip(self.now(), duration)
+        self.tell()
+
+    def reset(self) -> None:
+        """Close it."""
+        with self.lock:
+            self.machine.reset(self.now())
+        if self.hooks is not None:
+            self.hooks.reset()
+        self.tell()
+
+    def state(self) -> CircuitState:
+        """The state of this moment."""
+        with self.lock:
+            return self.machine.state_at(self.now())
+
+    def metrics(self) -> CircuitMetrics:
+        """The numbers of this moment."""
+        with self.lock:
+            return self.machine.metrics(self.name, self.now(), len(self.running))
+
+    def tell(self) -> None:
+        """Tell of the changes: in order, one at a time, whoever makes them."""
+        changes = self.machine.changes
+        # If another thread is at it, it will tell of ours as well. It may have found no more just
+        # before ours came, so there is another look after it has let go: by it or by us.
+        while changes and self._telling.acquire(blocking=False):
+            try:
+                while changes:
+                    self._tell_of(changes.popleft())
+            finally:
+                self._telling.release()
+
+    def _tell_of(self, change: Change) -> None:
+        level = logging.WARNING if change.new is CircuitState.OPEN else logging.INFO
+        self._log(
+            level,
+            "circuit %r: %s to %s (%s)",
+            self.name,
+            change.old.value,
+            change.new.value,
+            change.reason,
+            old_state=change.old.value,
+            new_state=change.new.value,
+            reason=change.reason,
+        )
+        if self.hooks is not None:
+            self.hooks.changed(change)
+        if self._on_state_change is None:
+            return
+        try:
+            self._on_state_change(change.old, change.new)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._log(logging.ERROR, "on_state_change of circuit %r failed", self.name, error=error)
+
+
+class Guard:
+    """One call through a breaker, as a ``with`` or ``async with`` block.
+
+    Entering raises :class:`ion_actors.CircuitOpen` if the call is turned away, and what
+    :meth:`ion_actors.Context.check` raises if the current context has ended: such a call counts as
+    nothing, since it was not made. How the block is left is the result of the call. A guard may be
+    used again, but not while it is in use.
+    """
+
+    __slots__ = ("_began", "_permit", "_span", "core")
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self._permit: Permit | None = None
+
+    def __enter__(self) -> None:
+        if self._permit is not None:
+            raise RuntimeError("this guard() is in use; each call needs its own")
+        context = current_context()
+        if context is not _BACKGROUND:  # that never ends; most calls are spared the question
+            context.check()
+        core = self.core
+        self._permit = permit = core.machine.pass_ or core.admit()
+        core.running.add(self)
+        if core.hooks is not None:
+            self._began = core.now()
+            self._span: Span | None = core.hooks.admitted(permit.state)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        permit, self._permit = self._permit, None
+        if permit is None:
+            raise RuntimeError("this guard() was not entered, or was left before")
+        if self.core.hooks is not None:
+            self._leave_watched(self.core, self.core.hooks, permit, exc)
+        elif exc is None:
+            self.core.returned(self, permit)
+        else:
+            self.core.raised(self, permit, exc)
+
+    def _leave_watched(
+        self, core: Core, hooks: Hooks, permit: Permit, exc: BaseException | None
+    ) -> None:
+        took = core.now() - self._began
+        outcome = Outcome.SUCCEEDED
+        if exc is None:
+            core.returned(self, permit)
+        else:
+            outcome = core.raised(self, permit, exc)
+        hooks.ended(outcome, took, self._span, exc)
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: types.TracebackType | None,
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+
+_cores: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a forked child: locks may be held, and calls be made, by threads that are not here."""
+    for core in _cores:
+        core.make_locks()
+        core.running.clear()
+        core.machine.forget_trials()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
