@@ -73,8 +73,14 @@ class Core:
         machine = self.machine
         with self.lock:
             answer = machine.admit(self.now())
-        if machine.changes:
-            self.tell()
+        try:
+            if machine.changes:
+                self.tell()
+        except BaseException:  # Ctrl-C in the callback: this call will not be made
+            if isinstance(answer, Permit):
+                with self.lock:
+                    machine.settle(answer, Outcome.CANCELLED, self.now())
+            raise
         if isinstance(answer, Permit):
             return answer
         if self.hooks is not None:
@@ -212,12 +218,14 @@ class Guard:
         self, core: Core, hooks: Hooks, permit: Permit, exc: BaseException | None
     ) -> None:
         took = core.now() - self._began
-        outcome = Outcome.SUCCEEDED
-        if exc is None:
-            core.returned(self, permit)
-        else:
-            outcome = core.raised(self, permit, exc)
-        hooks.ended(outcome, took, self._span, exc)
+        outcome = Outcome.SUCCEEDED if exc is None else Outcome.FAILED
+        try:
+            if exc is None:
+                core.returned(self, permit)
+            else:
+                outcome = core.raised(self, permit, exc)
+        finally:  # Ctrl-C in the predicate, or in the callback
+            hooks.ended(outcome, took, self._span, exc)
 
     async def __aenter__(self) -> None:
         self.__enter__()

@@ -452,6 +452,20 @@ def test_ctrl_c_in_the_callback_is_not_swallowed_and_loses_no_change() -> None:
     assert told == [OPEN, CLOSED]
 
 
+def test_ctrl_c_in_the_callback_of_a_trial_gives_its_slot_back() -> None:
+    def on_change(old: CircuitState, new: CircuitState) -> None:
+        if new is HALF_OPEN:
+            raise KeyboardInterrupt
+
+    breaker = CircuitBreaker.aggressive("mine", trial_timeout=None, on_state_change=on_change)
+    breaker.trip(0)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.execute(pytest.fail, "it was called")
+    assert (breaker.metrics().trials, breaker.metrics().cancelled) == (0, 1)
+    assert breaker.execute(divide, 1) == 1
+    assert breaker.state is CLOSED
+
+
 def test_changes_are_logged_with_their_reasons(
     breaker: CircuitBreaker, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -70,6 +70,18 @@ def test_each_call_that_is_let_through_is_a_span() -> None:
     assert tracer.unfinished() == []
 
 
+def test_a_span_is_finished_even_when_ctrl_c_comes_while_its_error_is_judged() -> None:
+    def is_failure(error: BaseException) -> bool:
+        raise KeyboardInterrupt
+
+    tracer, told = RecordingTracer(), RecordingMetrics()
+    breaker = CircuitBreaker("mine", is_failure=is_failure, tracer=tracer, metrics=told)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.execute(fail, ConnectionError())
+    assert tracer.unfinished() == []
+    assert told.count("circuit.requests_failed") == breaker.metrics().failed == 1
+
+
 class Broken:
     """Every hook in one, and every one fails."""
 
