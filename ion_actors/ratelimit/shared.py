@@ -56,9 +56,9 @@ class SharedLimiter:
             ``ion_actors[redis]``.
         TypeError, ValueError: an argument makes no sense; the message names it.
 
-    Making one connects to nothing; a storage that is not there is found out at the first use. What
-    asks the storage blocks for as long as that takes: some 0.1 ms for a Redis nearby, and seconds
-    for one that is not there. The awaitable twins ask in a thread of the loop's default executor,
+    With Redis, making one connects to nothing; a storage that is not there is found out at the first use. What
+    asks the storage blocks for as long as that takes: less than a millisecond for a Redis nearby,
+    and seconds for one that is not there. The awaitable twins ask in a thread of the loop's default executor,
     so the loop goes on.
 
     Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``:
@@ -230,7 +230,13 @@ class SharedLimiter:
         return self._door.waiting + self._blocked
 
     def reset(self) -> None:
-        """Forget, for all who share the limit, what was taken. May raise StorageUnavailable."""
+        """Forget, for all who share the limit, what was taken.
+
+        Those who wait find out when they ask the next time: after 30 s at the latest.
+
+        Raises:
+            StorageUnavailable: the storage did not answer.
+        """
         self._store.clear()
 
     def __repr__(self) -> str:

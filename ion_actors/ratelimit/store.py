@@ -122,7 +122,7 @@ def open_storage(storage: Storage | str) -> Storage:
         return cast("Storage", found)
     raise TypeError(
         "storage must be an address like 'redis://localhost:6379' or a storage of the library "
-        f"limits, and not one for asyncio; {storage!r} is not"
+        f"limits, and not one for asyncio; {found!r} is not"
     )
 
 
