@@ -16,7 +16,7 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 # `make bench` and `make plots` write these tables; the pages beside them include them.
-exclude_patterns = ["explanation/benchmark-table.md", "explanation/performance/*.md"]
+exclude_patterns = ["explanation/benchmark-table.md", "neighbours/hooks-table.md", "explanation/performance/*.md"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
