@@ -56,10 +56,10 @@ class SharedLimiter:
             ``ion_actors[redis]``.
         TypeError, ValueError: an argument makes no sense; the message names it.
 
-    With Redis, making one connects to nothing; a storage that is not there is found out at the first use. What
-    asks the storage blocks for as long as that takes: less than a millisecond for a Redis nearby,
-    and seconds for one that is not there. The awaitable twins ask in a thread of the loop's default executor,
-    so the loop goes on.
+    With Redis, making one connects to nothing; a storage that is not there is found out at the
+    first use. What asks the storage blocks for as long as that takes: less than a millisecond for
+    a Redis nearby, and seconds for one that is not there. The awaitable twins ask in a thread of
+    the loop's default executor, so the loop goes on.
 
     Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``:
     allowed, denied, cancelled, error), ``ion_ratelimit_wait_duration_seconds`` (a
