@@ -29,8 +29,8 @@ def resource_key(resource: object) -> Hashable:
     Raises:
         TypeError: it cannot be hashed.
     """
-    key = frozenset(resource.items()) if isinstance(resource, Mapping) else resource
     try:
+        key = frozenset(resource.items()) if isinstance(resource, Mapping) else resource
         hash(key)
     except TypeError:
         raise TypeError(

@@ -7,8 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
 
@@ -24,30 +23,10 @@ from ion_actors import (
     RateLimited,
     RateLimitedPastDeadline,
 )
-from ion_actors.ratelimit import LeakyBucket, Limiter, Rate, TokenBucket, per_minute, per_second
+from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
 from ion_actors.testing import VirtualClock
 
-PATIENCE = 10.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.0005)
-
-
-def queue_up(
-    limiter: Limiter, threads: ThreadPoolExecutor, *amounts: int, **options: Any
-) -> list[Future[None]]:
-    """Threads that wait for so many tokens each, in this order."""
-    futures = []
-    for n in amounts:
-        behind = limiter.waiting
-        futures.append(threads.submit(limiter.wait, n, **options))
-        until(lambda: limiter.waiting > behind or futures[-1].done())
-    return futures
+from .helpers import PATIENCE, queue_up, until
 
 
 def empty(clock: VirtualClock, burst: int = 5, **rest: Any) -> TokenBucket:
