@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-__all__ = ["STYLES", "render"]
+__all__ = ["STYLES", "picture", "render"]
 
 Style = Callable[[Image.Image, int], Image.Image]
 Checkpoint = Callable[[], object]
@@ -29,16 +30,23 @@ def render(photo: Path, target: Path, *, style: str, size: int, checkpoint: Chec
 
     ``checkpoint`` is called between the steps; what it raises ends the work there.
     """
-    side = size * SCALE
-    image = _load(photo, side)
-    checkpoint()
-    picture = STYLES[style](image, side)
-    checkpoint()
-    _save(picture.resize((size, size), LANCZOS), target)
+    _save(picture(photo, style=style, size=size, checkpoint=checkpoint), target)
     return target
 
 
-def _load(photo: Path, side: int) -> Image.Image:
+def picture(
+    photo: Path | IO[bytes], *, style: str, size: int, checkpoint: Checkpoint
+) -> Image.Image:
+    """``photo`` in ``style``, ``size`` by ``size`` pixels; ``checkpoint`` as above."""
+    side = size * SCALE
+    image = _load(photo, side)
+    checkpoint()
+    styled = STYLES[style](image, side)
+    checkpoint()
+    return styled.resize((size, size), LANCZOS)
+
+
+def _load(photo: Path | IO[bytes], side: int) -> Image.Image:
     """The photograph upright and in RGB; what is transparent shows paper."""
     with Image.open(photo) as opened:
         opened.draft("RGB", (side, side))  # lets the JPEG decoder skip detail nobody will see
