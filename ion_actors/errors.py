@@ -55,6 +55,8 @@ __all__ = [
     "PoolClosed",
     "PoolForked",
     "QueueFull",
+    "RateLimited",
+    "RateLimitedPastDeadline",
     "StorageUnavailable",
     "TaskAbandoned",
     "TaskPanicked",
