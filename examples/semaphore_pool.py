@@ -227,7 +227,7 @@ def shrink_all(
 
 
 def run(paths: Sequence[Path], options: argparse.Namespace, console: Console) -> int:
-    """Shrink the files, then show what was found; returns the exit code."""
+    """Shrink the files, and show what was found; returns the exit code."""
 
     def heavy(path: Path, room: int, waited: float) -> None:
         text = f"{path.name} has {amount(room)} after {waited:.2f} s"
@@ -244,22 +244,29 @@ def run(paths: Sequence[Path], options: argparse.Namespace, console: Console) ->
         console.print(f"[yellow]Interrupted[/] after {done} of {len(paths)} files; pool closed.")
         console.print(said_of(shrinker), highlight=False)
         raise
+    return report(paths, futures, shrinker, pool, console)
+
+
+def report(
+    paths: Sequence[Path],
+    futures: Sequence[Future[Shrunk]],
+    shrinker: Shrinker,
+    pool: Pool,
+    console: Console,
+) -> int:
+    """Show what was found; returns the exit code."""
     results = [one.result() for one in futures if one.exception() is None]
-    console.print(table_of(results, f"What zlib would save in {escape(str(options.folder))}"))
+    console.print(table_of(results, "What zlib would save"))
     failed = tell_failures(paths, futures, console)
-    console.print(metrics_sum(pool), highlight=False, soft_wrap=True)
-    console.print(said_of(shrinker), highlight=False)
     slowest = max(results, key=lambda one: one.waited, default=None)
+    lines = [metrics_sum(pool), said_of(shrinker)]
     if slowest is not None:
-        console.print(
-            f"longest wait for memory: {slowest.waited:.2f} s, by {escape(slowest.path.name)} "
-            f"of {amount(slowest.size)}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    sound = shrinker.memory.available == shrinker.memory.capacity and (
-        shrinker.meter.peak <= shrinker.budget
-    )
+        name, size = slowest.path.name, amount(slowest.size)
+        lines.append(f"longest wait for memory: {slowest.waited:.2f} s, by {name} of {size}")
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+    all_given_back = shrinker.memory.available == shrinker.memory.capacity
+    sound = all_given_back and shrinker.meter.peak <= shrinker.budget
     return 0 if sound and not failed else 1
 
 

@@ -54,14 +54,14 @@ class WeightedSemaphore:
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        self._capacity = whole_number("capacity", capacity, minimum=1)
+        self._capacity = int(whole_number("capacity", capacity, minimum=1))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {name!r}")
         if not isinstance(fairness, Fairness):
             raise TypeError(f"fairness must be a Fairness, not {fairness!r}")
         self._timeout = seconds("acquire_timeout", acquire_timeout)
         name = name or f"semaphore-{next(_numbers)}"
-        self._permits = permits = Permits(capacity, fairness)
+        self._permits = permits = Permits(self._capacity, fairness)
         probe = Probe.checked(metrics, tracer, semaphore=name)
         self._hooks = None if probe is None else Hooks(probe, permits)
         log = Log(logger, "ion_actors.semaphore", semaphore=name)
@@ -123,7 +123,7 @@ class WeightedSemaphore:
         It never waits, and does not look at any context.
         """
         if type(n) is not int or not 0 < n <= self._capacity:
-            self._check_weight(n)
+            n = self._weight(n)
         if self._take(n):
             return True
         if self._hooks is not None:
@@ -134,7 +134,7 @@ class WeightedSemaphore:
         """Take the permits now (None), or say how to wait for them."""
         # This runs for every acquisition, so it looks before it calls.
         if type(n) is not int or not 0 < n <= self._capacity:
-            self._check_weight(n)
+            n = self._weight(n)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         if context is not None or CURRENT.get() is not None or of_thread.task_context is not None:
             context = _living(context)
@@ -157,10 +157,12 @@ class WeightedSemaphore:
                 raise
         return True
 
-    def _check_weight(self, n: object) -> None:
-        if whole_number("n", n, minimum=1) > self._capacity:
-            assert isinstance(n, int)
-            raise WeightExceedsCapacity(self.name, n, self._capacity)
+    def _weight(self, n: object) -> int:
+        # A plain int: what a subclass makes of arithmetic would run under the lock.
+        weight = int(whole_number("n", n, minimum=1))
+        if weight > self._capacity:
+            raise WeightExceedsCapacity(self.name, weight, self._capacity)
+        return weight
 
     # -- releasing -------------------------------------------------------------------------
 
@@ -172,7 +174,7 @@ class WeightedSemaphore:
             TypeError, ValueError: ``n`` is no whole number of at least 1.
         """
         if type(n) is not int or n < 1:
-            whole_number("n", n, minimum=1)
+            n = int(whole_number("n", n, minimum=1))
         if not self._permits.give_back(n):
             raise OverReleased(self.name, n, self._capacity - self._permits.available)
         if self._hooks is not None:
@@ -188,11 +190,10 @@ class WeightedSemaphore:
         The arguments and the errors are those of :meth:`acquire`; what makes no sense is refused
         here. The result may be kept, and be entered by many at once.
         """
-        self._check_weight(n)
         seconds("timeout", timeout)
         if context is not None:
             _checked(context)
-        return Hold(self, n, timeout, context)
+        return Hold(self, self._weight(n), timeout, context)
 
     @property
     def wrap(self) -> Wrapper:

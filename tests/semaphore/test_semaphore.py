@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -149,13 +150,29 @@ def test_what_makes_no_sense_is_refused(how: dict[str, Any], kind: type[Exceptio
 
 def test_a_number_of_permits_may_be_of_a_kind_of_int() -> None:
     class Megabytes(int):
-        pass
+        def never(self, *_: object) -> Any:
+            pytest.fail("its own arithmetic would be done under the lock")
+
+        __add__ = __radd__ = __sub__ = __rsub__ = never
 
     one = WeightedSemaphore(Megabytes(4))
     one.acquire(Megabytes(3))
     assert one.try_acquire(Megabytes(2)) is False
-    one.release(Megabytes(3))
+    one.release(Megabytes(2))
+    with one.hold(Megabytes(2)):
+        assert one.available == 1
+    one.release(Megabytes(1))
     assert one.available == 4
+
+
+def test_one_that_nobody_uses_any_more_is_gone_at_once(without_gc: None) -> None:
+    one = WeightedSemaphore(2, metrics=RecordingMetrics(), tracer=RecordingTracer())
+    one.wrap(print)()
+    with one.hold(2):
+        assert one.try_acquire() is False
+    gone = weakref.ref(one)
+    del one
+    assert gone() is None
 
 
 # -- time --------------------------------------------------------------------------------------
