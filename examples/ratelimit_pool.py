@@ -83,13 +83,13 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     """Answers a request, or refuses it; tells what remains either way."""
 
-    server: Server
-
     def do_GET(self) -> None:
         """One request."""
-        within, remaining, reset_after = self.server.window.enter()
+        assert isinstance(self.server, Server)
+        window = self.server.window
+        within, remaining, reset_after = window.enter()
         self.send_response(OK if within else TOO_MANY)
-        self.send_header("X-RateLimit-Limit", str(self.server.window.limit))
+        self.send_header("X-RateLimit-Limit", str(window.limit))
         self.send_header("X-RateLimit-Remaining", str(remaining))
         self.send_header("X-RateLimit-Reset-After", f"{math.ceil(reset_after * 1000) / 1000:.3f}")
         if not within:

@@ -1,4 +1,5 @@
-"""The picture side of the thumbnails example: nothing here knows about pools.
+"""The picture side of the examples: nothing here knows about pools.
 
-``samples`` finds photographs, ``styles`` makes renditions of one, ``sheet`` lays them out.
+``samples`` finds photographs, ``inbox`` waits for them in a folder, ``styles`` makes renditions of
+one, ``sheet`` lays them out.
 """

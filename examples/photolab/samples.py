@@ -11,7 +11,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CREDITS", "Photo", "PhotosNotFoundError", "find_photos"]
+__all__ = ["CREDITS", "KINDS", "Photo", "PhotosNotFoundError", "find_photos"]
 
 CREDITS = {
     "astronaut.png": "Eileen Collins, NASA (public domain)",
