@@ -25,9 +25,10 @@ from contextlib import contextmanager
 
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Turn
-from ion_actors.errors import DeadlineExceeded, RateLimited, RateLimitedPastDeadline
+from ion_actors.errors import DeadlineExceeded, RateLimited
 from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
 from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
+from ion_actors.ratelimit.refusal import earliest, refusal
 
 __all__ = ["Gate"]
 
@@ -307,40 +308,12 @@ class Gate:
         """The error of the last in line, if it cannot be served in its time."""
         if claim.latest is None:
             return None
-        due = self._earliest(claim, ticks(self.clock.monotonic()))[0]
+        due = earliest(claim, ticks(self.clock.monotonic()), self._lines(claim))[0]
         if due is not None and (when := moment(due)) is not None and when <= claim.latest:
             return None
         return self._error(claim, last=True)
 
-    def _earliest(self, claim: Claim, now: int, *, last: bool = True) -> tuple[int | None, Place]:
-        """The first moment at which it may be served, and by the lack of what it waits."""
-        found: tuple[int | None, Place] = (now, claim.places[0])
-        lines = self._lines(claim)
-        for place in claim.places:
-            ahead = place.wanted - claim.n if last and place in lines else 0
-            due = place.bucket.when(claim.n, now, ahead)
-            if due is None:
-                return None, place
-            if found[0] is not None and due > found[0]:
-                found = due, place
-        return found
-
     def _error(self, claim: Claim, *, in_context: bool = False, last: bool = False) -> RateLimited:
+        behind = self._lines(claim) if last else ()
         now = ticks(self.clock.monotonic())
-        due, place = self._earliest(claim, now, last=last)
-        retry_after = None if due is None else (due - now) / PER_SECOND
-        what = f"{claim.n} token{'s' if claim.n > 1 else ''}"
-        what += "" if place.label is None else f" of {place.label}"
-        kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited
-        end = "the timeout" if kind is RateLimited else "the deadline of the context"
-        return kind(
-            f"limiter {self.name!r}: by its limit, {what} will never come"
-            if retry_after is None
-            else f"limiter {self.name!r}: {what} can come in {retry_after:.3g} s; {end} is before",
-            limiter=self.name,
-            retry_after=retry_after,
-            is_global=place.is_global,
-            bucket=place.label,
-            remaining=int(place.bucket.tokens(now)),
-            limit=place.bucket.current.burst,
-        )
+        return refusal(self.name, claim, now, behind, in_context=in_context)
