@@ -189,8 +189,8 @@ def _range(spread: Spread) -> str:
 
 
 _LEGEND = """\
-A burst of no-op tasks on one worker, from the first submission until the last is done, in CPU time of
-all threads together: medians of all rounds, and the range of the ratios of each round. The runs
+A burst of no-op tasks on one worker, from the first submission until the last is done, in CPU time
+of all threads together: medians of all rounds, and the range of the ratios of each round. The runs
 alternate. Machines differ: look at the ratios, and mind that a task that does something makes all
 of them smaller.
 """
