@@ -121,7 +121,7 @@ def _queue_wait(ax: Any, measured: Measured) -> None:
 
 
 def _chunks(ax: Any, measured: Measured) -> None:
-    for who in ("Pool.map", "ThreadPoolExecutor.map"):
+    for who in measured.sweeps["chunks"]:
         _line(ax, who, [speed / 1e3 for speed in measured.line("chunks", who)[1]])
     ax.set_ylabel("thousand items per second")
     _logarithmic(ax, (10, 100, 1_000, 10_000))

@@ -127,7 +127,8 @@ def sweeps(sizes: Sizes) -> list[Sweep]:
             sizes.chunks,
             {
                 ("Pool.map",): lambda chunk: tasks.map_of_pool(4, sizes.items, chunk),
-                ("ThreadPoolExecutor.map",): lambda chunk: tasks.map_of_threads(
+                ("ThreadPoolExecutor, lists",): bind(trials.map_of_lists, count=sizes.items),
+                ("ThreadPoolExecutor, ranges",): lambda chunk: tasks.map_of_threads(
                     4, sizes.items, chunk
                 ),
             },

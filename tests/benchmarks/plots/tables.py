@@ -114,7 +114,10 @@ TABLES: dict[str, Callable[[list[Measured]], Iterable[str]]] = {
     "chunks": _by_setting(
         "chunks",
         "chunksize",
-        {"Pool / ThreadPoolExecutor": _ratio("chunks", "Pool.map", "ThreadPoolExecutor.map")},
+        {
+            f"Pool.map / {who}": _ratio("chunks", "Pool.map", f"ThreadPoolExecutor, {who}")
+            for who in ("lists", "ranges")
+        },
     ),
     "features": _features,
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from time import perf_counter
@@ -14,7 +16,7 @@ from typing import Any
 
 from ion_actors import Context, Pool
 
-__all__ = ["FEATURES", "grain", "kinds", "no_ops", "queue_wait", "workers"]
+__all__ = ["FEATURES", "grain", "kinds", "map_of_lists", "no_ops", "queue_wait", "workers"]
 
 MakeExecutor = Callable[[int], Executor]
 
@@ -118,6 +120,26 @@ def queue_wait(make: MakeExecutor, *, count: int) -> tuple[float, float]:
     waits = [max(0.0, begin - at) * 1e3 for begin, at in zip(started, accepted, strict=True)]
     cuts = statistics.quantiles(waits, n=100)
     return cuts[49], cuts[98]
+
+
+def map_of_lists(chunk: int, *, count: int) -> float:
+    """Items per second through ``ThreadPoolExecutor.map``, from chunks that are lists of items.
+
+    They are made of the input as it is read, which is what has to be done if it may be anything.
+    """
+    items = iter(range(count))
+    chunks = iter(lambda: list(itertools.islice(items, chunk)), [])
+    with ThreadPoolExecutor(4) as executor:
+        began = perf_counter()
+        parts = executor.map(_increase, chunks)
+        last = deque(itertools.chain.from_iterable(parts), maxlen=1)
+        took = perf_counter() - began
+    assert last.pop() == count, "a map lost something"
+    return count / took
+
+
+def _increase(items: list[int]) -> list[int]:
+    return [number + 1 for number in items]
 
 
 # -- what each feature costs ---------------------------------------------------------------
