@@ -8,6 +8,8 @@ from ion_actors.errors import (
     AcquireTimeout,
     BrokenPool,
     Cancelled,
+    ChildStartFailed,
+    ChildUnavailable,
     CircuitOpen,
     ContextEnded,
     DeadlineExceeded,
@@ -22,12 +24,23 @@ from ion_actors.errors import (
     RateLimited,
     RateLimitedPastDeadline,
     StorageUnavailable,
+    SupervisorFailed,
+    SupervisorForked,
     TaskAbandoned,
     TaskPanicked,
     WeightExceedsCapacity,
 )
 from ion_actors.futures import Future
-from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState, Submit, TrySubmit
+from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
+from ion_actors.workerpool.messages import (
+    Close,
+    Drain,
+    GetMetrics,
+    GetState,
+    Resize,
+    Submit,
+    TrySubmit,
+)
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.pool import Pool
 from ion_actors.workerpool.recovery import Backoff, PanicRecovery
@@ -39,6 +52,8 @@ __all__ = [
     "Backoff",
     "BrokenPool",
     "Cancelled",
+    "ChildStartFailed",
+    "ChildUnavailable",
     "CircuitOpen",
     "Close",
     "Context",
@@ -58,21 +73,27 @@ __all__ = [
     "PanicRecovery",
     "Pool",
     "PoolClosed",
+    "PoolDump",
     "PoolForked",
     "PoolMetrics",
     "PoolState",
     "QueueFull",
     "RateLimited",
     "RateLimitedPastDeadline",
+    "Resize",
     "StorageUnavailable",
+    "StuckTask",
     "Submit",
     "Submitter",
+    "SupervisorFailed",
+    "SupervisorForked",
     "TaskAbandoned",
     "TaskPanicked",
     "TaskState",
     "TrySubmit",
     "UnfinishedTask",
     "WeightExceedsCapacity",
+    "WorkerDump",
     "background",
     "current_context",
 ]

@@ -15,6 +15,10 @@
     ├── TaskPanicked                  + RuntimeError
     ├── DeadlockError                 + RuntimeError; tasks wait for each other in a circle
     ├── DrainTimeout                  + TimeoutError
+    ├── SupervisorFailed              + RuntimeError
+    ├── SupervisorForked              + RuntimeError; its threads stayed behind in the parent
+    ├── ChildStartFailed              + RuntimeError
+    ├── ChildUnavailable              + LookupError
     ├── CircuitOpen                   + RuntimeError
     ├── WeightExceedsCapacity         + ValueError
     ├── OverReleased                  + ValueError
@@ -38,12 +42,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ion_actors.circuit.machine import CircuitState
+    from ion_actors.supervision.words import ChildState
     from ion_actors.workerpool.report import DrainReport
 
 __all__ = [
     "AcquireTimeout",
     "BrokenPool",
     "Cancelled",
+    "ChildStartFailed",
+    "ChildUnavailable",
     "CircuitOpen",
     "ContextEnded",
     "DeadlineExceeded",
@@ -58,6 +65,8 @@ __all__ = [
     "RateLimited",
     "RateLimitedPastDeadline",
     "StorageUnavailable",
+    "SupervisorFailed",
+    "SupervisorForked",
     "TaskAbandoned",
     "TaskPanicked",
     "WeightExceedsCapacity",
@@ -221,6 +230,62 @@ class DrainTimeout(IonError, TimeoutError):
     def __init__(self, message: str, *, report: DrainReport):
         super().__init__(message)
         self.report = report
+
+
+class SupervisorFailed(IonError, RuntimeError):
+    """A supervisor gave up: a child had to be restarted too often. The cause is what ailed it.
+
+    Attributes:
+        supervisor: the supervisor's name.
+        child: the id of that child; None if it was the supervisor itself that failed.
+    """
+
+    def __init__(self, message: str, *, supervisor: str, child: str | None):
+        super().__init__(message)
+        self.supervisor = supervisor
+        self.child = child
+
+
+class SupervisorForked(IonError, RuntimeError):
+    """This process is a fork: the supervisor and its children live in the parent process.
+
+    Attributes:
+        supervisor: the supervisor's name.
+    """
+
+    def __init__(self, message: str, *, supervisor: str):
+        super().__init__(message)
+        self.supervisor = supervisor
+
+
+class ChildStartFailed(IonError, RuntimeError):
+    """A supervisor could not start all its children, so it has stopped those that had started.
+
+    Attributes:
+        supervisor: the supervisor's name.
+        child: the id of the child that did not start; the chained cause says why.
+    """
+
+    def __init__(self, message: str, *, supervisor: str, child: str):
+        super().__init__(message)
+        self.supervisor = supervisor
+        self.child = child
+
+
+class ChildUnavailable(IonError, LookupError):
+    """A supervised child is not running now; it may be again in a moment.
+
+    Attributes:
+        supervisor: the supervisor's name.
+        child: the child's id.
+        state: where the child is in its life.
+    """
+
+    def __init__(self, message: str, *, supervisor: str, child: str, state: ChildState):
+        super().__init__(message)
+        self.supervisor = supervisor
+        self.child = child
+        self.state = state
 
 
 class CircuitOpen(IonError, RuntimeError):

@@ -15,6 +15,8 @@ from ion_actors import (
     AcquireTimeout,
     BrokenPool,
     Cancelled,
+    ChildStartFailed,
+    ChildUnavailable,
     CircuitOpen,
     ContextEnded,
     DeadlineExceeded,
@@ -30,12 +32,15 @@ from ion_actors import (
     RateLimited,
     RateLimitedPastDeadline,
     StorageUnavailable,
+    SupervisorFailed,
+    SupervisorForked,
     TaskAbandoned,
     TaskPanicked,
     WeightExceedsCapacity,
     errors,
 )
 from ion_actors.circuit import CircuitState
+from ion_actors.supervision import ChildState
 
 REPORT = DrainReport(1, 2, 3, cancelled=(), running=(), elapsed=0.5)
 
@@ -54,6 +59,10 @@ EXAMPLES = [
     TaskPanicked("it", task="job", worker="pool-1-0"),
     DeadlockError("they wait for each other", tasks=("a", "b")),
     DrainTimeout("it", report=REPORT),
+    SupervisorFailed("it", supervisor="app", child="db"),
+    SupervisorForked("it", supervisor="app"),
+    ChildStartFailed("it", supervisor="app", child="db"),
+    ChildUnavailable("it", supervisor="app", child="db", state=ChildState.RESTARTING),
     FutureAlreadySet("it"),
     AcquireTimeout("it", semaphore="s", permits=3, timeout=0.5),
     WeightExceedsCapacity("s", 9, 8),
@@ -94,6 +103,10 @@ def test_no_error_is_missing_here():
         (TaskPanicked, RuntimeError),
         (DeadlockError, RuntimeError),
         (DrainTimeout, TimeoutError),
+        (SupervisorFailed, RuntimeError),
+        (SupervisorForked, RuntimeError),
+        (ChildStartFailed, RuntimeError),
+        (ChildUnavailable, LookupError),
         (CircuitOpen, RuntimeError),
         (AcquireTimeout, DeadlineExceeded),
         (AcquireTimeout, TimeoutError),

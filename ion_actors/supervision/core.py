@@ -1,0 +1,136 @@
+"""A supervisor without its face: what the face, the actor and the exit hook all hold on to.
+
+Nothing here refers to the face, so that a supervisor that is forgotten can be collected, and be
+stopped by those who are left.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pykka.messages import _ActorStop
+
+from ion_actors.errors import SupervisorForked
+from ion_actors.futures import Future
+from ion_actors.supervision.events import Bus
+from ion_actors.supervision.report import ChildInfo, StopReport
+from ion_actors.supervision.spec import TreeSpec
+from ion_actors.supervision.words import SupervisorState
+from ion_actors.workerpool.inbox import ControlLane, Envelope, Request, refuse
+from ion_actors.workerpool.messages import Close, Drain
+
+if TYPE_CHECKING:
+    from ion_actors.supervision.living import Living
+
+__all__ = ["Face", "TreeCore", "TreeInbox"]
+
+# Seconds to wait for a thread that has said goodbye to be gone.
+_JOIN_PATIENCE = 1.0
+
+_ENDINGS = (Drain, Close, _ActorStop)
+
+
+class TreeInbox:
+    """The inbox of a supervisor's actor: it never blocks, and nothing put into it is lost."""
+
+    def __init__(self) -> None:
+        self.control = ControlLane()
+        self.understood: frozenset[type] = frozenset()
+        self.ended = False  # the supervisor has: let pykka's stop through
+
+    def put(self, envelope: Envelope[Any]) -> bool:
+        """Called by senders, in their threads. Returns whether it will be looked at."""
+        kind = type(envelope.message)
+        if kind in _ENDINGS and not (kind is _ActorStop and self.ended):
+            # These are answered when it is done, not when it is heard.
+            envelope = Envelope(Request(envelope.message, envelope.reply_to))
+        elif kind is not _ActorStop and kind not in self.understood:
+            # Refused here: under tell, an error in the handler would be the actor's end.
+            refuse(envelope, TypeError(f"a supervisor does not understand {envelope.message!r}"))
+            return False
+        return self.control.put(envelope)
+
+    def get(self) -> Envelope[Any]:
+        """Called by pykka's loop."""
+        return self.control.get()
+
+    def empty(self) -> bool:
+        """Called by pykka's clean-up."""
+        return self.control.empty()
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class TreeCore:
+    """The parts of one supervisor, and what has become of it, which its actor writes."""
+
+    spec: TreeSpec
+    bus: Bus
+    inbox: TreeInbox | None = None  # until it is started
+    state: SupervisorState = SupervisorState.NEW
+    infos: tuple[ChildInfo, ...] = ()
+    living: tuple[Living, ...] = ()
+    failure: BaseException | None = None
+    threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
+    nested: bool = False  # a parent sees to its end
+    forked: bool = False  # this process is a child, and the threads stayed in the parent
+    begun: Future[bool] = field(default_factory=Future)  # all have started, or (False) never will
+    ended: Future[StopReport] = field(default_factory=Future)
+    launch: threading.Lock = field(default_factory=threading.Lock)  # guards leaving NEW
+
+    def tell(self, message: object) -> bool:
+        """Send its actor a message. Never blocks. Returns whether it will be looked at."""
+        if self.inbox is None:
+            return False
+        return self.inbox.put(Envelope(message))
+
+    def check_fork(self) -> None:
+        """Return if the supervisor lives in this process.
+
+        Raises:
+            SupervisorForked: it does not.
+        """
+        if self.forked:
+            raise SupervisorForked(
+                f"supervisor {self.spec.name!r} belongs to the parent of this process: its "
+                "threads were not forked; make a new one in the child",
+                supervisor=self.spec.name,
+            )
+
+    def owns_thread(self) -> bool:
+        """Whether waiting for the end here would be waiting for oneself."""
+        if threading.current_thread() in self.threads[:1]:
+            return True
+        return any(one.is_own_thread() for one in self.living)
+
+    def join(self) -> None:
+        """Wait for the threads that are about to end, so that the caller finds none left."""
+        self.bus.join(_JOIN_PATIENCE)
+        for thread in list(self.threads):
+            if thread is not threading.current_thread():
+                thread.join(_JOIN_PATIENCE)
+
+    def never_begun(self) -> bool:
+        """Make sure that it is never started. Returns False if it was."""
+        with self.launch:
+            if self.state is not SupervisorState.NEW:
+                return self.inbox is None
+            self.state = SupervisorState.STOPPED
+        self.begun.set(False)
+        self.ended.set(StopReport((), None, 0.0))
+        return True
+
+
+class Face:
+    """What a supervisor's parent knows of its face. A part of ``Supervisor``."""
+
+    _core: TreeCore
+
+    def _launch(self) -> None:
+        """Start it, without waiting until it has started."""
+        raise NotImplementedError
+
+    def _check_start(self) -> None:
+        """Now that ``begun`` is done: raise what the start failed with, if it did."""
+        raise NotImplementedError
