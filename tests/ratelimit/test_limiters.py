@@ -23,7 +23,9 @@ from ion_actors import (
     RateLimited,
     RateLimitedPastDeadline,
 )
+from ion_actors.context import Turn
 from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
+from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
 
 from .helpers import PATIENCE, queue_up, until
@@ -240,6 +242,19 @@ def test_tokens_that_come_at_the_very_end_are_in_time(
         [one] = queue_up(limiter, threads, 1, timeout=1.0)
         clock.advance(1.0)
         one.result(PATIENCE)
+
+
+def test_tokens_are_in_time_even_if_the_timer_that_brings_them_is_late(
+    clock: VirtualClock,
+) -> None:
+    limiter = empty(clock)
+    gate = limiter._gate
+    turn = Turn(Claim(1, limiter._find, 1.0, False), lambda: None)
+    assert not gate.join(turn)
+    clock._now += 1.0  # the time is up, and no timer has fired
+    assert not gate.give_up(turn, TimeoutError())
+    assert (turn.over, turn.error) == (True, None)
+    assert clock.timers == 0
 
 
 def test_the_deadline_of_the_context_counts_too(clock: VirtualClock) -> None:
