@@ -1,9 +1,13 @@
 """How Sphinx builds the documentation: ``make docs``."""
 
+import sys
 from importlib.metadata import version as installed_version
-from typing import Any
+from typing import Any, Generic, get_origin
 
+from docutils.nodes import Element
 from sphinx.application import Sphinx
+
+import ion_actors
 
 project = "ion_actors"
 author = "ion_actors contributors"
@@ -16,7 +20,11 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 # `make bench` and `make plots` write these tables; the pages beside them include them.
-exclude_patterns = ["explanation/benchmark-table.md", "neighbours/hooks-table.md", "explanation/performance/*.md"]
+exclude_patterns = [
+    "explanation/benchmark-table.md",
+    "neighbours/hooks-table.md",
+    "explanation/performance/*.md",
+]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -48,7 +56,30 @@ def _restore_first_sentence(
         lines[0] = f"{types[0].removeprefix(':type: ')}: {lines[0]}"
 
 
+def _keep_public_bases(
+    _app: Sphinx, _name: str, _object: type, _options: Any, bases: list[Any]
+) -> None:
+    """What a class is, for its users: not how its code is shared out."""
+    bases[:] = [one for one in bases if _is_told(get_origin(one) or one)]
+
+
+def _is_told(base: type) -> bool:
+    if base.__module__.startswith("ion_actors."):
+        room = sys.modules[".".join(base.__module__.split(".")[:2])]
+        return base.__name__ in {*ion_actors.__all__, *getattr(room, "__all__", ())}
+    return base not in {object, Generic}
+
+
+def _drop_empty_bases(_app: Sphinx, _domain: str, _type: str, content: Element) -> None:
+    """Autodoc writes the line even if there is nothing to say."""
+    for one in list(content.children):
+        if one.astext() == "Bases:":
+            content.remove(one)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-bases", _keep_public_bases)
+    app.connect("object-description-transform", _drop_empty_bases)
     # After napoleon.
     app.connect("autodoc-process-docstring", _restore_first_sentence, priority=900)
