@@ -7,9 +7,7 @@ can be collected, and be drained by those who are left.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
-import traceback
 import weakref
 from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.errors import Cancelled, IonError, PoolClosed
 from ion_actors.futures import Future
+from ion_actors.workerpool.health import PoolDump, WorkerDump, stack_of
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
@@ -52,7 +51,7 @@ class Core:
 
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
-        return self.mailbox.snapshot(self.spec.size)
+        return self.mailbox.snapshot()
 
     @property
     def phase(self) -> PoolState:
@@ -122,7 +121,7 @@ class Core:
         """The tasks that run now, and what a report would say of each."""
         found = []
         now = self.spec.context.clock.monotonic()
-        for worker, task, began in self._at_work():
+        for worker, task, began in self.at_work():
             # A fenced one has ended for its submitter, but its worker is still at it.
             if not (task._state is RUNNING or task._fenced):
                 continue
@@ -130,13 +129,13 @@ class Core:
             unfinished = UnfinishedTask(
                 task._fn, task._args, task._kwargs or {}, TaskState.RUNNING,
                 task._name, worker.name, max(0.0, now - began),
-                _stack(worker.thread),
+                stack_of(worker.thread),
             )  # fmt: skip
             if task._fn is not released:
                 found.append((task, unfinished))
         return found
 
-    def _at_work(self) -> list[tuple[Worker, TaskFuture[Any], float]]:
+    def at_work(self) -> list[tuple[Worker, TaskFuture[Any], float]]:
         """What the workers are at, and since when; below each task, those that it interrupts."""
         found: dict[TaskFuture[Any], tuple[Worker, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
@@ -144,6 +143,29 @@ class Core:
                 if task is not None:
                     found[task] = (worker, task, began)
         return list(found.values())
+
+    def dump(self) -> PoolDump:
+        """What the pool is at."""
+        return PoolDump(
+            name=self.spec.name,
+            state=self.phase,
+            size=self.mailbox.size,
+            queued=self.mailbox.backlog,
+            queue_size=self.mailbox.limit,
+            waiting=self.mailbox.waiting,
+            workers=tuple(map(self._dump_worker, list(self.workers))),
+        )
+
+    def _dump_worker(self, worker: Worker) -> WorkerDump:
+        task, began = worker.current, worker.started_at
+        below = [one._task_name() for one, _ in worker.interrupted if one is not None]
+        return WorkerDump(
+            name=worker.name,
+            task=None if task is None else task._task_name(),
+            age=None if task is None else max(0.0, self.spec.context.clock.monotonic() - began),
+            interrupted=tuple(below),
+            stack="" if task is None else stack_of(worker.thread),
+        )
 
     def interim_report(self) -> DrainReport:
         """What can be said of the end by one who cannot wait for it."""
@@ -157,9 +179,3 @@ def closed(name: str) -> PoolClosed:
     return PoolClosed(
         f"pool {name!r} is closed: cannot schedule new futures after shutdown", pool=name
     )
-
-
-def _stack(thread: threading.Thread | None) -> str:
-    """Where a thread is, as in a traceback; empty if it cannot be seen."""
-    frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
-    return "" if frame is None else "".join(traceback.format_stack(frame))

@@ -14,6 +14,7 @@ of another has to end the upper one first.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures._base import RUNNING
@@ -77,7 +78,7 @@ class Wait:
 def _all_of(mailbox: Mailbox) -> list[Seat] | None:
     # A doomed worker takes no further task. If fewer wait than the pool has, one does not.
     found = [seat for seat in _waits if seat.mailbox is mailbox and not seat.worker.doomed]
-    return found if found and len(found) >= found[0].spec.size else None
+    return found if found and len(found) >= mailbox.size else None
 
 
 def _holders_of(task: TaskFuture[Any]) -> list[Seat] | None:
@@ -145,3 +146,14 @@ def _error(circle: list[tuple[Seat, TaskFuture[Any] | Mailbox]]) -> DeadlockErro
         "these tasks wait for each other, and none of them can go on: " + "; ".join(steps),
         tasks=tuple(names),
     )
+
+
+def _after_fork() -> None:
+    """In a forked child: the workers that wait, and whoever has the lock, are not here."""
+    global _lock  # noqa: PLW0603  # there is one for the process, and this is another process
+    _lock = threading.RLock()
+    _waits.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from types import TracebackType
 from typing import Self
@@ -11,11 +12,14 @@ import pykka
 
 from ion_actors._arguments import seconds
 from ion_actors.context import background
+from ion_actors.errors import PoolClosed
 from ion_actors.futures import Future
 from ion_actors.workerpool import process
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.messages import Close, Drain
+from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.report import DrainReport
+from ion_actors.workerpool.signals import DrainOnSignal
 from ion_actors.workerpool.worker import current_worker
 
 __all__ = ["Ending"]
@@ -164,6 +168,32 @@ class Ending:
                 self._core.join(_JOIN_PATIENCE)  # they have said goodbye: this is short
         return report
 
+    # -- signals ---------------------------------------------------------------------------
+
+    def drain_on_signal(
+        self, signum: int = signal.SIGTERM, timeout: float | None = None
+    ) -> DrainOnSignal:
+        """Have a signal drain the pool first, and then do what it would have done.
+
+        Args:
+            signum: the signal; by default SIGTERM, by which service managers stop a process.
+            timeout: as for :meth:`drain`.
+
+        Returns:
+            The handler: :meth:`~DrainOnSignal.remove` gives the signal back, and so does leaving it
+            as a ``with`` block.
+
+        Raises:
+            ValueError: this is not the main thread, where Python keeps its signals.
+
+        The signal starts the drain in a thread of its own. When that is over, or its time is up,
+        the signal is raised again for whoever had it before: it ends the process, if nobody did. A
+        second signal does not wait. What takes the signal over later (a web server, or an event
+        loop's ``add_signal_handler``) has it first; servers that raise it again at their end, as
+        uvicorn does, drain the pool then.
+        """
+        return DrainOnSignal(self, signum, self._patience(timeout))
+
     # -- blocks ----------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -175,7 +205,7 @@ class Ending:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        if exc_type is not None:
+        if exc_type is not None and not self._is_drained_by_another(exc_val):
             self.close()
             return
         try:
@@ -186,6 +216,11 @@ class Ending:
             self.close()
             raise
 
+    def _is_drained_by_another(self, error: BaseException | None) -> bool:
+        """Whether the block only failed to submit to a pool that is being drained already."""
+        own = isinstance(error, PoolClosed) and error.pool == self._core.spec.name
+        return own and self._core.phase is PoolState.DRAINING
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -195,7 +230,7 @@ class Ending:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        if exc_type is not None:
+        if exc_type is not None and not self._is_drained_by_another(exc_val):
             await self.aclose()
             return
         try:

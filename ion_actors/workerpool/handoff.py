@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 from ion_actors.context import Turn
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["PARKED", "RETIRE", "Dropped", "Helping", "Order", "Taker", "Waiter"]
+__all__ = ["NOT_BEGUN", "PARKED", "RETIRE", "Dropped", "Helping", "Order", "Taker", "Waiter"]
+
+#: When a task began that was handed to a worker and has not begun: no time has passed since.
+NOT_BEGUN = math.inf
 
 #: A submitter that waits for room for its task.
 Waiter = Turn[TaskFuture[Any]]
@@ -45,7 +49,7 @@ class Taker(Protocol):
 class Helping(Taker, Protocol):
     """A worker that may run a task in the middle of another."""
 
-    started_at: float  # when the current task began
+    started_at: float  # when the current task began, or NOT_BEGUN
     # Below the current one, with their beginnings. Grows under the mailbox's lock.
     interrupted: list[tuple[TaskFuture[Any] | None, float]]
 

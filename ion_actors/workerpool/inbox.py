@@ -18,7 +18,7 @@ from pykka._envelope import Envelope  # private, as is the next; the tests watch
 from pykka.messages import _ActorStop
 
 from ion_actors.workerpool.handoff import PARKED, RETIRE
-from ion_actors.workerpool.messages import Close, Drain
+from ion_actors.workerpool.messages import Close, Drain, Resize
 from ion_actors.workerpool.task import TaskFuture
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ class SupervisorInbox:
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
         kind = type(envelope.message)
-        if kind in (Drain, Close) or (kind is _ActorStop and not self.ended):
-            # These are answered when it is done, not when it is heard.
+        if kind in (Drain, Close, Resize) or (kind is _ActorStop and not self.ended):
+            # These are answered by the supervisor: when it is done, or with an error.
             envelope = Envelope(Request(envelope.message, envelope.reply_to))
         elif self.accept is not None and self.accept(envelope):
             return

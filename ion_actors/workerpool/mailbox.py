@@ -37,7 +37,16 @@ from typing import Any
 
 from ion_actors.context import Context
 from ion_actors.errors import IonError, QueueFull
-from ion_actors.workerpool.handoff import PARKED, RETIRE, Dropped, Helping, Order, Taker, Waiter
+from ion_actors.workerpool.handoff import (
+    NOT_BEGUN,
+    PARKED,
+    RETIRE,
+    Dropped,
+    Helping,
+    Order,
+    Taker,
+    Waiter,
+)
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
@@ -51,17 +60,19 @@ _MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not w
 
 
 class Mailbox:
-    """See the module. ``limit`` is the number of tasks that may wait."""
+    """See the module. ``limit`` is the number of tasks that may wait, ``size`` that of workers."""
 
     def __init__(
         self,
         name: str,
         limit: int,
+        size: int,
         context: Context,
         on_dropped: Callable[[Ending, IonError], object] | None = None,
     ) -> None:
         self.name = name
         self.limit = limit
+        self.size = size  # workers that there are to be; written by the supervisor
         self.context = context  # the pool's, of which every task's is a child
         self._on_dropped = on_dropped  # told of each task that ends without its worker
         self._lock = threading.RLock()  # guards everything below
@@ -159,7 +170,7 @@ class Mailbox:
         """
         with self._lock:
             if self._refusal is None:
-                self.before_end = self.snapshot(0)
+                self.before_end = self.snapshot()
             if self._refusal is None or again:
                 self._refusal = make_error
             waiters, self._waiters = self._waiters, deque()
@@ -310,6 +321,7 @@ class Mailbox:
         task._state = RUNNING
         self._ledger.started += 1
         worker.interrupted.append((worker.current, worker.started_at))
+        worker.started_at = NOT_BEGUN
         worker.current = task
 
     # -- ending tasks ----------------------------------------------------------------------
@@ -413,10 +425,20 @@ class Mailbox:
             self._ledger.restarts += 1
             return self._ledger.restarts
 
+    def refusal(self) -> IonError | None:
+        """Why nothing is accepted any more; None if tasks are."""
+        make_error = self._refusal
+        return None if make_error is None else make_error()
+
     @property
     def refuses(self) -> bool:
         """Whether nothing is accepted any more."""
         return self._refusal is not None
+
+    @property
+    def waiting(self) -> int:
+        """Submitters that wait now."""
+        return len(self._waiters)
 
     @property
     def backlog(self) -> int:
@@ -424,7 +446,7 @@ class Mailbox:
         with self._lock:
             return len(self._queue) - self._dead
 
-    def snapshot(self, size: int) -> PoolMetrics:
+    def snapshot(self) -> PoolMetrics:
         """The numbers of this moment. Why they add up: :mod:`ion_actors.workerpool.metrics`."""
         with self._lock:
-            return self._ledger.snapshot(size, self.limit, len(self._queue) - self._dead)
+            return self._ledger.snapshot(self.size, self.limit, len(self._queue) - self._dead)

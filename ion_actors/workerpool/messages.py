@@ -14,6 +14,7 @@ message                the reply to ``ask``
 :class:`Close`         the ``DrainReport``
 :class:`GetMetrics`    the ``PoolMetrics``
 :class:`GetState`      the ``PoolState``
+:class:`Resize`        None, as soon as the new size holds; ``PoolClosed`` if it is too late
 pykka's own stop       as :class:`Close` with the pool's ``drain_timeout``
 =====================  ========================================================================
 """
@@ -24,12 +25,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ion_actors._arguments import seconds
+from ion_actors._arguments import seconds, whole_number
 
 if TYPE_CHECKING:
     from ion_actors.context import Context
 
-__all__ = ["Close", "Drain", "GetMetrics", "GetState", "Submit", "TrySubmit"]
+__all__ = ["Close", "Drain", "GetMetrics", "GetState", "Resize", "Submit", "TrySubmit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,16 @@ class Close:
 
     def __post_init__(self) -> None:
         seconds("timeout", self.timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """Have ``size`` workers from now on, 1 or more."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        whole_number("size", self.size, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ion_actors.workerpool.worker import Worker
 
-__all__ = ["Forgotten", "Panicked", "Ready", "Retry", "StartFailed", "Stopped", "Tick"]
+__all__ = ["Forgotten", "Look", "Panicked", "Ready", "Retry", "StartFailed", "Stopped", "Tick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,11 @@ class Stopped:
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A moment that was planned for has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """It is time to look for tasks that are stuck."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,15 @@ from typing import Any
 
 import pykka
 
-from ion_actors.context import Context
+from ion_actors.context import Context, background
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
-from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.ending import Ending
+from ion_actors.workerpool.health import PoolDump, StuckTask
 from ion_actors.workerpool.inbox import Envelope, refuse
 from ion_actors.workerpool.mailbox import Mailbox
-from ion_actors.workerpool.messages import Close, Submit, TrySubmit
+from ion_actors.workerpool.messages import Close, Resize, Submit, TrySubmit
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.news import Forgotten
 from ion_actors.workerpool.recovery import PanicRecovery
@@ -59,11 +60,18 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             for itself if that is still queued, and a task for which there is no room when another
             one submits it. False: such waits take up the worker, and may raise ``DeadlockError``.
 
+        stuck_after: seconds after which a running task is reported as stuck, with the stack of its
+            thread, at level WARNING. It is noticed after at most half as much again. None: never.
+        on_stuck: called with each :class:`StuckTask`, in a thread of its own.
+        replace_stuck: how many workers that are stuck at a time may be replaced. Their threads go
+            on alone, so there may be as many more than ``size``.
+
     Raises:
         TypeError, ValueError: an argument makes no sense; the message names it.
 
     As a ``with`` block it drains when the block is left normally, and closes when it is left by an
-    exception. As an ``async with`` block it does the same without blocking the event loop.
+    exception (other than its own ``PoolClosed`` while somebody else drains it). As an
+    ``async with`` block it does the same without blocking the event loop.
     """
 
     def __init__(
@@ -82,15 +90,19 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         helping: bool = True,
+        stuck_after: float | None = None,
+        on_stuck: Callable[[StuckTask], object] | None = None,
+        replace_stuck: int = 0,
     ) -> None:
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
             panic_recovery, task_wrapper, initializer, initargs, helping,
+            stuck_after, on_stuck, replace_stuck,
         )  # fmt: skip
         if process.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
         on_dropped = None if spec.hooks is None else spec.hooks.dropped
-        core = Core(spec, Mailbox(spec.name, spec.queue_size, spec.context, on_dropped))
+        core = Core(spec, Mailbox(spec.name, spec.queue_size, spec.size, spec.context, on_dropped))
         super().__init__(core)
         self._ref = Supervisor.start(core)
         core.inbox.accept = _acceptor(Submitter(core))
@@ -107,8 +119,8 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
 
     @property
     def size(self) -> int:
-        """The number of workers."""
-        return self._core.spec.size
+        """The number of workers that there are to be."""
+        return self._core.mailbox.size
 
     @property
     def queue_size(self) -> int:
@@ -134,6 +146,30 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         """The numbers of this moment."""
         return self._core.metrics()
 
+    def dump(self) -> PoolDump:
+        """What each worker is at, since when, and where its thread is. For debugging: print it."""
+        return self._core.dump()
+
+    # -- size ------------------------------------------------------------------------------
+
+    def resize(self, size: int) -> None:
+        """Have ``size`` workers from now on.
+
+        New workers begin at once. Those who are too many stop when their task is over, and are not
+        waited for. No task is lost. The bound of the queue stays as it is.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool is at its end.
+            TypeError, ValueError: ``size`` is no whole number of at least 1.
+        """
+        message = Resize(size)
+        self._check_fork()
+        try:
+            with background():  # the supervisor answers at once, whatever has ended
+                self._ref.ask(message)
+        except pykka.ActorDeadError:
+            raise self._core.mailbox.refusal() or closed(self.name) from None
+
     @property
     def actor_ref(self) -> pykka.ActorRef[Supervisor]:
         """The supervisor, for programs made of actors: see :mod:`ion_actors.workerpool.messages`.
@@ -148,7 +184,7 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
 
     @property
     def _max_workers(self) -> int:
-        return self._core.spec.size
+        return self._core.mailbox.size
 
     @property
     def _broken(self) -> str | bool:

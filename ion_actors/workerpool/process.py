@@ -113,8 +113,7 @@ def _disown(core: Core) -> None:
     core.forked = True
     core.state = PoolState.CLOSED
     core.inbox.control.shut()
-    running = [worker.current for worker in core.workers]
-    unended = [task for task in running if task is not None and not task.done()]
+    unended = [task for _, task, _ in core.at_work() if not task.done()]
     for task in core.mailbox.disown(lambda: forked(core.spec.name), unended):
         _fail(task, forked(core.spec.name))
     core.ended.set()

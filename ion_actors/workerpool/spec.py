@@ -13,6 +13,7 @@ from typing import Any
 from ion_actors._arguments import boolean, optional_callable, seconds, whole_number
 from ion_actors.context import Context, background
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.workerpool.health import StuckTask
 from ion_actors.workerpool.hooks import Hooks
 from ion_actors.workerpool.recovery import PanicRecovery
 from ion_actors.workerpool.report import Panic
@@ -41,6 +42,9 @@ class PoolSpec:
     recovery: PanicRecovery
     task_wrapper: TaskWrapper | None
     helping: bool
+    stuck_after: float | None
+    on_stuck: Callable[[StuckTask], object] | None
+    replace_stuck: int
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
 
@@ -60,6 +64,9 @@ class PoolSpec:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
         helping: bool,
+        stuck_after: float | None,
+        on_stuck: Callable[[StuckTask], object] | None,
+        replace_stuck: int,
     ) -> PoolSpec:
         """The spec for these arguments of ``Pool``.
 
@@ -73,6 +80,7 @@ class PoolSpec:
             raise TypeError(f"context must be a Context or None, not {context!r}")
         optional_callable("task_wrapper", task_wrapper)
         optional_callable("initializer", initializer)
+        optional_callable("on_stuck", on_stuck)
         _check_initargs(initargs)
         probe = Probe.checked(metrics, tracer, pool=name)
         return cls(
@@ -90,6 +98,9 @@ class PoolSpec:
             recovery=_checked_recovery(panic_recovery),
             task_wrapper=task_wrapper,
             helping=boolean("helping", helping),
+            stuck_after=_positive("stuck_after", stuck_after),
+            on_stuck=on_stuck,
+            replace_stuck=whole_number("replace_stuck", replace_stuck, minimum=0),
             initializer=initializer,
             initargs=tuple(initargs),
         )
@@ -107,6 +118,13 @@ def available_cpus() -> int:
 def _check_initargs(initargs: object) -> None:
     if isinstance(initargs, str) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    found = seconds(name, value)
+    if found == 0:
+        raise ValueError(f"{name} must be more than zero seconds, or None, not {value!r}")
+    return found
 
 
 def _checked_recovery(given: object) -> PanicRecovery:

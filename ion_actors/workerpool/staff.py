@@ -77,7 +77,7 @@ class Staff(pykka.ThreadingActor):
             logging.CRITICAL, "Exception in initializer: worker %s failed to start (%d in a row)",
             worker.name, failures, error=error, worker=worker.name,
         )  # fmt: skip
-        if self._life.phase is Phase.CANCELLING:
+        if self._life.phase is Phase.CANCELLING or index not in self._seats:
             return
         delay = self._spec.recovery.backoff.delay(failures)
         if delay is None:
@@ -90,7 +90,8 @@ class Staff(pykka.ThreadingActor):
 
     def _on_retry(self, message: Retry) -> None:
         self._retries = [timer for timer in self._retries if timer.pending]
-        if self._seats[message.index] is None and self._wanted():
+        seat = self._seats.get(message.index, message)  # a pool that shrank has it no more
+        if seat is None and self._wanted():
             self._core.mailbox.count_restart()
             self._start(self._appoint(message.index))
         self._finish_if_over()

@@ -219,7 +219,7 @@ class Submitter:
         return mapping.in_order_async(self, plan)
 
     def _size(self) -> int:
-        return self._core.spec.size
+        return self._mailbox.size
 
     # -- making a task ---------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ decisions are pure (:mod:`~ion_actors.workerpool.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
-The first three are in :mod:`~ion_actors.workerpool.staff`, the rest is here.
+The first three are in :mod:`~ion_actors.workerpool.staff`; what concerns a pool that works (its
+size, stuck tasks) is in :mod:`~ion_actors.workerpool.tending`; the rest is here.
 
 Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
 own, panic handlers on the thread of the worker that goes.
@@ -38,10 +39,11 @@ from ion_actors.futures import Future
 from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.lifecycle import Action, Life, Phase
-from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState
+from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState, Resize
 from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.news import (
     Forgotten,
+    Look,
     Panicked,
     Ready,
     Retry,
@@ -50,13 +52,13 @@ from ion_actors.workerpool.news import (
     Tick,
 )
 from ion_actors.workerpool.report import DrainReport, UnfinishedTask
-from ion_actors.workerpool.staff import Staff
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
+from ion_actors.workerpool.tending import Tending
 
 __all__ = ["Supervisor"]
 
 
-class Supervisor(Staff):
+class Supervisor(Tending):
     """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
 
     use_daemon_thread = True
@@ -76,13 +78,14 @@ class Supervisor(Staff):
             Ready: self._on_ready,
             Stopped: self._on_stopped,
             Retry: self._on_retry,
+            Look: self._on_look,
             Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
             Forgotten: lambda _: self._drain(self._spec.drain_timeout),
             GetMetrics: lambda _: core.metrics(),
             GetState: lambda _: core.phase,
         }
         self._inbox.understood = frozenset(self._handlers)
-        for index in range(core.spec.size):
+        for index in range(core.mailbox.size):
             self._appoint(index)
 
     @staticmethod
@@ -103,6 +106,7 @@ class Supervisor(Staff):
         for worker in list(self._seats.values()):
             if worker is not None:
                 self._start(worker)
+        self._plan_look()
 
     @override
     def on_receive(self, message: Any) -> Any:
@@ -141,6 +145,8 @@ class Supervisor(Staff):
         """A message that is answered from here: pykka's loop would hold on to the answer."""
         if isinstance(request.message, Panicked):
             request.reply(self._on_panicked(request.message))
+        elif isinstance(request.message, Resize):
+            self._on_resize_request(request, request.message)
         else:
             self._on_end_request(request)
 
@@ -264,6 +270,7 @@ class Supervisor(Staff):
         for request in requests:
             self._answer(request, report)
         self._asked_to_stop, self._abandoned = [], {}
+        self._stop_looking()
         self._inbox.ended = True
         self.stop()
 

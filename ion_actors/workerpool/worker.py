@@ -14,6 +14,7 @@ none of those (a bug, or an exception thrown into the thread), as this worker's 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import logging
@@ -30,7 +31,7 @@ from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.futures import Future
-from ion_actors.workerpool.handoff import PARKED
+from ion_actors.workerpool.handoff import NOT_BEGUN, PARKED
 from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox, WorkerInbox
 from ion_actors.workerpool.mailbox import Mailbox
@@ -72,7 +73,7 @@ class Worker(pykka.ThreadingActor):
         self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
         self.current: TaskFuture[Any] | None = None  # handed over, not ended
         self.has_control = False
-        self.started_at = 0.0  # when the current task began
+        self.started_at = NOT_BEGUN  # when the current task began
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
         self.thread: threading.Thread | None = None
         self._spec = spec
@@ -84,6 +85,7 @@ class Worker(pykka.ThreadingActor):
         self._backend = ThreadBackend()
         self._wrapper = spec.task_wrapper
         self._done = False  # it is to stop
+        self._retired = False  # the supervisor has told it to
         self.inbox = cast("WorkerInbox", self.actor_inbox)
         self.inbox.bind(self, mailbox)
         if spec.initializer is None:
@@ -170,6 +172,7 @@ class Worker(pykka.ThreadingActor):
         while type(found) is TaskFuture:
             self._perform(found)
             self.current = found = None  # nothing may hold a settled task while we are parked
+            self.started_at = NOT_BEGUN
             if self._done:
                 return
             found = take(self)
@@ -185,10 +188,16 @@ class Worker(pykka.ThreadingActor):
             self.current, self.started_at = self.interrupted.pop()
             of_thread.task_context = self._task_context
 
+    def retire(self) -> None:
+        """Stop as soon as the current task is over; nothing is lost by it."""
+        self._retired = True
+        with contextlib.suppress(pykka.ActorDeadError):  # it was about to stop anyway
+            self.stop()
+
     @property
     def doomed(self) -> bool:
         """Whether it stops as soon as its current task is over, and has been replaced."""
-        return self._done
+        return self._done or self._retired
 
     def _perform(self, task: TaskFuture[Any]) -> None:
         """Run one task to its outcome."""

@@ -134,7 +134,12 @@ def test_at_its_deadline_drain_returns_the_tasks_it_did_not_finish() -> None:
 def test_the_late_result_of_an_abandoned_task_is_ignored() -> None:
     gate = Gate()
     futures: list[Future[object]] = []
-    pool, _ = drained_at_deadline(lambda pool: futures.append(pool.submit(gate)))
+
+    def submit(pool: Pool) -> None:
+        futures.append(pool.submit(gate))
+        gate.await_entered()
+
+    pool, _ = drained_at_deadline(submit)
     before = pool.metrics()
     assert before.running == 0
     assert before.cancelled == 1
@@ -159,7 +164,12 @@ def test_a_task_that_listens_is_cancelled_and_not_abandoned() -> None:
 
 def test_a_report_survives_pickling_without_the_functions() -> None:
     gate = Gate()
-    _, error = drained_at_deadline(lambda pool: pool.submit(gate))
+
+    def submit(pool: Pool) -> None:
+        pool.submit(gate)
+        gate.await_entered()
+
+    _, error = drained_at_deadline(submit)
     gate.open()
     copy = pickle.loads(pickle.dumps(error))
     assert copy.report.running[0].name == error.report.running[0].name

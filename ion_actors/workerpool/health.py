@@ -1,0 +1,69 @@
+"""What can be seen of a pool while it works: for debugging, and to find tasks that are stuck."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+
+from ion_actors.workerpool.metrics import PoolState
+
+__all__ = ["PoolDump", "StuckTask", "WorkerDump", "stack_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class StuckTask:
+    """A task that has been running for longer than ``stuck_after``."""
+
+    pool: str  #: the pool's name
+    worker: str  #: the worker's name
+    task: str  #: the task's name
+    age: float  #: seconds that it has been running
+    stack: str  #: where its thread is, as in a traceback; empty if it could not be seen
+    replaced: bool  #: another worker has taken its worker's place
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDump:
+    """One worker of a :class:`PoolDump`."""
+
+    name: str
+    task: str | None  #: what it is at; None if it is idle, or starting
+    age: float | None  #: seconds that it has been at it
+    interrupted: tuple[str, ...]  #: the tasks that wait below that one, the outermost first
+    stack: str  #: where its thread is, as in a traceback; empty if it could not be seen
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDump:
+    """What a pool is at. ``str()`` makes a text for people of it."""
+
+    name: str
+    state: PoolState
+    size: int  #: workers that there are to be
+    queued: int  #: tasks that wait
+    queue_size: int  #: tasks that may wait
+    waiting: int  #: submitters that wait for room
+    workers: tuple[WorkerDump, ...]  #: every one whose thread is alive
+
+    def __str__(self) -> str:
+        head = (
+            f"pool {self.name!r} is {self.state.value}: {self.size} workers, "
+            f"{self.queued} of {self.queue_size} tasks queued, {self.waiting} submitters waiting"
+        )
+        return "\n".join([head, *map(_in_words, self.workers)])
+
+
+def _in_words(worker: WorkerDump) -> str:
+    if worker.task is None:
+        return f"  {worker.name}: idle"
+    below = "".join(f", on top of {name!r}" for name in reversed(worker.interrupted))
+    stack = "\n".join(f"    {line}" for line in worker.stack.splitlines())
+    return f"  {worker.name}: {worker.task!r} for {worker.age:.3f} s{below}\n{stack}".rstrip()
+
+
+def stack_of(thread: threading.Thread | None) -> str:
+    """Where a thread is, as in a traceback; empty if it cannot be seen."""
+    frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
+    return "" if frame is None else "".join(traceback.format_stack(frame))

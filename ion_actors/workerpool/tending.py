@@ -1,0 +1,132 @@
+"""The part of the supervisor that tends a working pool: its size, and tasks that are stuck.
+
+Growing appoints workers to new seats. Shrinking takes the last seats away: whoever sat there stops
+once its task is over, and what it was handed and has not begun goes to another one. So no task is
+lost either way.
+
+A task is stuck when it has been running for longer than ``stuck_after``. It is reported once, to
+the log and to ``on_stuck``. If the policy allows, its worker gives up its seat as in a shrinking,
+and a successor takes it; the thread goes on alone until its task ends, if it ever does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+from ion_actors.clock import Timer
+from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.health import StuckTask, stack_of
+from ion_actors.workerpool.inbox import Request
+from ion_actors.workerpool.lifecycle import Phase
+from ion_actors.workerpool.messages import Resize
+from ion_actors.workerpool.news import Look
+from ion_actors.workerpool.staff import Staff
+from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.worker import Worker
+
+__all__ = ["Tending"]
+
+
+class Tending(Staff):
+    """See the module. A part of ``Supervisor``."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core)
+        self._reported: set[TaskFuture[Any]] = set()  # as stuck; those that still run
+        self._replaced: set[Worker] = set()  # because they were; those that still run
+        self._next_look: Timer | None = None
+
+    # -- size ------------------------------------------------------------------------------
+
+    def _on_resize_request(self, request: Request, message: Resize) -> None:
+        refusal = self._core.mailbox.refusal()
+        if refusal is not None:
+            request.fail(refusal)
+            return
+        self._resize(message)
+        request.reply(None)
+
+    def _resize(self, message: Resize) -> None:
+        before, self._core.mailbox.size = self._core.mailbox.size, message.size
+        for index in range(before, message.size):
+            self._start(self._appoint(index))
+        for index in range(message.size, before):
+            if (worker := self._seats.pop(index)) is not None:
+                worker.retire()
+            self._failures.pop(index, None)
+        self._log(
+            logging.INFO, "pool %r has %d workers now, and had %d",
+            self._spec.name, message.size, before, size=message.size,
+        )  # fmt: skip
+
+    # -- stuck tasks -----------------------------------------------------------------------
+
+    def _plan_look(self) -> None:
+        """Look twice in the time after which a task counts as stuck."""
+        if self._spec.stuck_after is not None and self._life.phase is not Phase.CLOSED:
+            due = self._clock.monotonic() + self._spec.stuck_after / 2
+            self._next_look = self._clock.call_at(due, lambda: self._core.tell(Look()))
+
+    def _stop_looking(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._reported, self._replaced = set(), set()
+
+    def _on_look(self, _: Look) -> None:
+        running = [(worker, worker.current) for worker in self._core.workers]
+        self._reported &= {task for _, task in running if task is not None}
+        self._replaced &= {worker for worker, _ in running}
+        for worker, task in running:
+            if task is not None and task not in self._reported:
+                self._look_at(worker, task)
+        self._plan_look()
+
+    def _look_at(self, worker: Worker, task: TaskFuture[Any]) -> None:
+        age = self._clock.monotonic() - worker.started_at
+        limit = self._spec.stuck_after
+        # Looked at twice: another task may have begun meanwhile.
+        if limit is None or age < limit or worker.current is not task:
+            return
+        self._reported.add(task)
+        stuck = StuckTask(
+            pool=self._spec.name,
+            worker=worker.name,
+            task=task._task_name(),
+            age=age,
+            stack=stack_of(worker.thread),
+            replaced=self._replace_stuck(worker),
+        )
+        self._log(
+            logging.WARNING, "task %r has been running for %.3f s on worker %s:\n%s",
+            stuck.task, age, stuck.worker, stuck.stack,
+            task=stuck.task, worker=stuck.worker, age=age,
+        )  # fmt: skip
+        self._tell_of(stuck)
+
+    def _replace_stuck(self, worker: Worker) -> bool:
+        """Seat a successor, if there may be one more thread."""
+        if len(self._replaced) >= self._spec.replace_stuck or not self._wanted():
+            return False
+        if self._seats.get(worker.index) is not worker:
+            return False
+        self._replaced.add(worker)
+        worker.retire()
+        self._core.mailbox.count_restart()
+        self._start(self._appoint(worker.index))
+        return True
+
+    def _tell_of(self, stuck: StuckTask) -> None:
+        handler = self._spec.on_stuck
+        if handler is None:
+            return
+
+        def tell() -> None:
+            try:
+                handler(stuck)
+            except BaseException as error:
+                self._log(logging.ERROR, "on_stuck failed", error=error)
+
+        # Not on the supervisor's thread, which must never block.
+        threading.Thread(target=tell, name="ion_actors-callbacks", daemon=True).start()
