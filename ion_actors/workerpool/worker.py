@@ -13,7 +13,6 @@ none of those (a bug, or an exception thrown into the thread), as this worker's 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import functools
@@ -29,7 +28,7 @@ from typing_extensions import override
 
 from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background, of_thread
-from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
+from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.handoff import NOT_BEGUN, PARKED
 from ion_actors.workerpool.helping import WorkersHelp
@@ -40,6 +39,7 @@ from ion_actors.workerpool.news import Panicked, Ready, StartFailed, Stopped
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.verdict import judge, panic_error
 
 __all__ = ["Worker", "current_worker"]
 
@@ -230,7 +230,7 @@ class Worker(pykka.ThreadingActor):
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
         try:
-            outcome, shown = self._judge(task, error)
+            outcome, shown = judge(task, error, self._spec)
             if self._hooks is not None:
                 self._observe(task, outcome, error)
             if outcome is Outcome.PANICKED:
@@ -246,37 +246,13 @@ class Worker(pykka.ThreadingActor):
         if self._done:
             self.stop()
 
-    def _judge(self, task: TaskFuture[Any], error: BaseException) -> tuple[Outcome, BaseException]:
-        """What an exception means for its task, and what the task's future shows of it."""
-        context = task.task_context()
-        if isinstance(error, ContextEnded) and context.cancelled:
-            error.task = error.task or task._task_name()
-            return Outcome.CANCELLED, error
-        if isinstance(error, asyncio.CancelledError):
-            why = Cancelled("the coroutine was cancelled", task=task._task_name())
-            ended: ContextEnded = context._error() if context.cancelled else why
-            ended.__cause__ = error
-            return Outcome.CANCELLED, ended
-        try:
-            panic = task._vars.run(self._spec.recovery.calls_it_panic, error)
-        except BaseException as fault:
-            self._spec.log(logging.ERROR, "is_panic failed on %r", error, error=fault)
-            panic = False
-        return (Outcome.PANICKED if panic else Outcome.FAILED), error
-
     def _panicked(self, task: TaskFuture[Any], error: BaseException) -> TaskPanicked:
         name = task._task_name()
         try:
             panic = self._ask(Panicked(self, name, error))
             if panic is not None:
                 self._tell_handler(panic)
-            shown = TaskPanicked(
-                f"task {name!r} panicked with {error!r} and took its worker {self.name} down",
-                task=name,
-                worker=self.name,
-            )
-            shown.__cause__ = error
-            return shown
+            return panic_error(name, self.name, error)
         finally:
             del task, error
 
