@@ -31,6 +31,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.ready = threading.Event()  # on_start is through, or the actor has ended
+        self.started = False  # it has got through on_start, whatever became of it then
         self.thread: threading.Thread | None = None
         self.failure: BaseException | None = None  # the first one
         self.told = False  # on_failure was called
@@ -58,11 +59,6 @@ class _Watch:
                 self._on_end = on_end
                 return
         on_end(self.failure, None)
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self._over
 
 
 class _Watched(pykka.ThreadingActor):
@@ -103,6 +99,7 @@ class _Watched(pykka.ThreadingActor):
     def _actor_loop_setup(self) -> None:
         super()._actor_loop_setup()
         if not self.actor_stopped.is_set():
+            self._ion_watch.started = True
             self._ion_watch.ready.set()
 
     @override
@@ -175,7 +172,7 @@ class LivingActor:
     def wait_ready(self) -> None:
         """Block until ``on_start`` is through."""
         self._watch.ready.wait()
-        if self._watch.over and self._watch.failure is not None:
+        if not self._watch.started and self._watch.failure is not None:
             raise self._watch.failure
 
     def watch(self, on_end: OnEnd) -> None:

@@ -206,7 +206,7 @@ class Machine:
             return counted._give_up(kid.id, now)
         affected = self._affected(kid)
         stops = tuple(one.id for one in reversed(affected))
-        starts = tuple(one.id for one in affected if one.restart is not Restart.TEMPORARY)
+        starts = tuple(one.id for one in affected)  # the temporary ones are forgotten by then
         return replace(counted, stops=stops, starts=starts), (Restarting(kid.id),)
 
     def _affected(self, kid: Kid) -> tuple[Kid, ...]:
