@@ -202,6 +202,30 @@ async def cancel_when_gone(request: Request, context: Context) -> None:
 # --- the run ------------------------------------------------------------------------------------
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which says what it does when it is told to stop."""
+
+    def __init__(self, service: Service, console: Console) -> None:
+        super().__init__(
+            uvicorn.Config(
+                service.app, lifespan="off", log_config=None, access_log=False,
+                timeout_keep_alive=60,
+            )
+        )  # fmt: skip
+        self._service = service
+        self._console = console
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The handler of SIGINT and SIGTERM while it serves."""
+        super().handle_exit(sig, frame)
+        # Not here: a handler may have interrupted another print.
+        asyncio.get_running_loop().call_soon_threadsafe(self._say)
+
+    def _say(self) -> None:
+        open_requests = self._service.accepted - self._service.answers.total()
+        self._console.print(f"Stopping; {open_requests} requests are still to be answered.")
+
+
 @contextlib.contextmanager
 def stopped_by_sigterm(server: uvicorn.Server) -> Iterator[None]:
     """SIGTERM ends the server in good order, whenever it comes.
@@ -224,10 +248,7 @@ def serve(options: argparse.Namespace, listener: socket.socket, console: Console
     """Serve until told to stop; returns the exit code."""
     pool = Pool(options.workers, options.queue, name="thumbnails")
     service = Service(pool, console, options.timeout)
-    config = uvicorn.Config(
-        service.app, lifespan="off", log_config=None, access_log=False, timeout_keep_alive=60
-    )
-    server = uvicorn.Server(config)
+    server = Server(service, console)
     code = 0
     load = Load(address(listener), options.load, [one.path for one in options.photos])
     try:
