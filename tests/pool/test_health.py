@@ -316,10 +316,11 @@ def test_a_dump_shows_what_a_task_interrupts() -> None:
 
 
 def test_a_dump_counts_who_waits() -> None:
-    with Pool(1, 1) as pool, busy(pool):
+    with Pool(1, 1) as pool, busy(pool) as gate:
         pool.submit(str)
         blocked = run_in_thread(pool.submit, str)
         eventually(lambda: pool.dump().waiting == 1)
         dump = pool.dump()
         assert (dump.queued, dump.queue_size) == (1, 1)
-    blocked.result(PATIENCE)
+        gate.open()
+        blocked.result(PATIENCE)
