@@ -61,6 +61,7 @@ MEANING = {
     400: "not a picture",
     413: "too large",
     422: "wrong parameters",
+    500: "faults of the service",
     GONE: "client went away, its task was cancelled",
     503: "the queue was full",
     504: "took too long",
@@ -125,6 +126,9 @@ class Service:
             response = PlainTextResponse(error.detail + "\n", error.status_code, error.headers)
         except ClientDisconnect:  # while it sent the body
             response = Response(status_code=GONE)
+        except Exception:  # a fault of ours: Starlette answers, and uvicorn logs it
+            self.answers[500] += 1
+            raise
         code = response.status_code
         self.answers[code] += 1
         took = time.perf_counter() - begun

@@ -172,7 +172,7 @@ def watch(options: argparse.Namespace, console: Console) -> int:
             busy = pool.metrics()
             console.print(f"stopping {busy.running} running, {busy.queued} queued: to be finished")
     except DrainTimeout as error:
-        names = ", ".join(task.name for task in error.report.unfinished)
+        names = ", ".join(sorted(task.name for task in error.report.unfinished))
         console.print(f"[red]unfinished[/] {escape(names)}", highlight=False, soft_wrap=True)
         code = 1
     except KeyboardInterrupt:

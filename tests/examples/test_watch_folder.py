@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import threading
 from pathlib import Path
 
@@ -113,6 +114,22 @@ def test_sigterm_finishes_what_was_taken(example: Start, inbox: Path) -> None:
     assert f"pictures    {made} made" in said
     assert f"waiting     {12 - made} in" in said
     assert len(names(inbox)) == 12 - made
+
+
+def test_a_drain_that_takes_too_long_is_reported(example: Start, inbox: Path) -> None:
+    for number in range(5):
+        (inbox / f"{number}.png").write_bytes(picture())
+    program = example(
+        "watch_folder.py", "--workers", 1, "--size", 512, "--patience", 1, "--out", inbox.parent
+    )
+    target = inbox.parent / "whole" / "0.png.jpg"
+    program.expect("Watching")
+    while not target.exists():  # the first is under way
+        assert program.process.poll() is None
+    program.terminate()
+    said = program.end(code=1)
+    assert re.search(r"unfinished 0\.png, 1\.png, 2\.png", said)
+    assert "waiting     5 in" in said
 
 
 def test_ctrl_c_leaves_the_rest_for_the_next_time(example: Start, inbox: Path) -> None:
