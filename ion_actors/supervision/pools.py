@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import concurrent.futures
 
     from ion_actors.workerpool.pool import Pool
+    from ion_actors.workerpool.report import DrainReport
 
 __all__ = ["LivingPool"]
 
@@ -36,6 +37,7 @@ class LivingPool:
         self._core = pool._core
         self._patience = shutdown
         self._on_end: OnEnd | None = None
+        self._report: DrainReport | None = None  # the pool keeps none with the tasks in it
 
     def wait_ready(self) -> None:
         """A pool takes tasks from the start; its initializers have retries of their own."""
@@ -52,17 +54,22 @@ class LivingPool:
         end.add_done_callback(self._ended)
 
     def _ended(self, end: concurrent.futures.Future[Any]) -> None:
-        error = end.exception()
-        report = error.report if isinstance(error, DrainTimeout) else self._core.last_report()
+        self._keep_report(end)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            on_end(self._core.broken, report)
+            on_end(self._core.broken, self._report or self._core.last_report())
+
+    def _keep_report(self, end: concurrent.futures.Future[Any]) -> None:
+        error = end.exception()
+        if isinstance(error, DrainTimeout):
+            self._report = error.report
+        elif error is None:
+            self._report = self._report or end.result()
 
     def stop(self, mode: StopMode, timeout: float | None) -> None:
         """See :class:`Living`."""
         message = Drain(timeout) if mode is StopMode.DRAIN else Close(timeout)
-        # Somebody has to look at the error of an overdue drain; the report says the same.
-        self._core.ask_for_end(message).add_done_callback(lambda end: end.exception())
+        self._core.ask_for_end(message).add_done_callback(self._keep_report)
 
     def is_own_thread(self) -> bool:
         """See :class:`Living`."""

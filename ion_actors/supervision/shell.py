@@ -80,6 +80,7 @@ class TreeActor(pykka.ThreadingActor):
         self._end_began: float | None = None
         self._ends: list[ChildEnd] = []
         self._requests: list[Request] = []  # who waits for the end
+        self._news: list[LifecycleEvent] = []  # to be told as soon as others can see it
         self._handlers: dict[type, Callable[[Any], None]] = {
             Begin: lambda _: self._live(self._machine.begin()),
             Opened: self._on_opened,
@@ -113,6 +114,8 @@ class TreeActor(pykka.ThreadingActor):
             self._handlers[type(message)](message)
         except BaseException as error:
             self._failed(message, error)
+        self._show()
+        self._tell_news()
 
     def _failed(self, message: Any, error: BaseException) -> None:
         self._log(logging.CRITICAL, "the supervisor failed on %r", message, error=error)
@@ -238,7 +241,6 @@ class TreeActor(pykka.ThreadingActor):
         living.watch(lambda error, report: self._core.tell(Ended(seat, error, report)))
         if seat.stop_began is not None:
             self._ask_to_stop(seat)
-        self._show()
 
     def _on_ready(self, message: Ready) -> None:
         seat = message.seat
@@ -344,6 +346,7 @@ class TreeActor(pykka.ThreadingActor):
         began = now if self._end_began is None else self._end_began
         report = StopReport(tuple(self._ends), core.failure, now - began)
         self._show()
+        self._tell_news()
         core.state = SupervisorState.STOPPED
         self._log(logging.DEBUG, "supervisor %s has ended", core.spec.name)
         core.ended.set(report)
@@ -367,7 +370,12 @@ class TreeActor(pykka.ThreadingActor):
         path = (self._core.spec.name,) if seat is None else (self._core.spec.name, seat.spec.id)
         because = None if seat is not None and because == seat.spec.id else because
         restarts = 0 if seat is None else seat.restarts
-        self._core.bus.publish(LifecycleEvent(kind, path, self._now(), restarts, because, error))
+        self._news.append(LifecycleEvent(kind, path, self._now(), restarts, because, error))
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, []
+        for event in news:
+            self._core.bus.publish(event)
 
     def _show(self) -> None:
         """Let others see how it is, without asking."""

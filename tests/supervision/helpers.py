@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pykka
 
+from ion_actors import Pool
 from ion_actors.supervision import Lifecycle, LifecycleEvent, Supervisor
 
 PATIENCE = 20.0  # seconds after which a wait in a test is a failure
@@ -73,6 +75,39 @@ class Echo(pykka.ThreadingActor):
         if message == "stop":
             self.stop()
         return message
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it is so: for what other threads do and nobody announces."""
+    pause = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if condition():
+            return
+        pause.wait(0.001)
+    raise AssertionError("it never came true")
+
+
+class Slow:
+    """Makes a pool, but only when it is let to."""
+
+    __name__ = "slow"
+
+    def __init__(self) -> None:
+        self.begun, self.hold = threading.Event(), threading.Event()
+        self.made: list[Pool] = []
+
+    def __call__(self) -> Pool:
+        self.begun.set()
+        assert self.hold.wait(PATIENCE)
+        self.made.append(Pool(1))
+        return self.made[0]
+
+    def finish(self) -> None:
+        """Let it, and wait for the end of what is made too late."""
+        self.hold.set()
+        if self.begun.is_set():
+            eventually(lambda: self.made and self.made[0].is_closed)
+            self.made[0].close()
 
 
 class Flaky:

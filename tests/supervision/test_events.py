@@ -10,7 +10,7 @@ import pytest
 
 from ion_actors.supervision import Lifecycle, Supervisor, child
 
-from .helpers import PATIENCE, Diary, Echo
+from .helpers import PATIENCE, Diary, Echo, eventually
 
 
 def test_a_subscription_hears_a_life_in_order():
@@ -50,8 +50,7 @@ def test_a_subscriber_runs_on_a_thread_of_its_own_and_may_block():
         tree.subscribe(slow)
         first = tree["Echo"]
         first.tell(ValueError("broken"))
-        while tree.which_children()[0].restarts == 0 or tree.which_children()[0].child is None:
-            threading.Event().wait(0.001)
+        eventually(lambda: tree.which_children()[0].restarts == 1)
         hold.set()
     assert set(threads) == {"app-events"}
 

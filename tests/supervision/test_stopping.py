@@ -12,7 +12,7 @@ import pytest
 from ion_actors import Cancelled, Context, Pool, SupervisorFailed
 from ion_actors.supervision import ChildState, Lifecycle, Supervisor, SupervisorState, child
 
-from .helpers import PATIENCE, Diary, Echo, Flaky, Log, Tender
+from .helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender, eventually
 
 
 def in_thread(call):
@@ -110,8 +110,7 @@ def test_a_second_request_can_only_bring_the_end_forward(clock):
     clock.wait_for_timers(1, patience=PATIENCE)
     second = in_thread(lambda: tree.close(2.0))
     third = in_thread(lambda: tree.close(20.0))
-    while clock.timers != 1 or clock._heap[0][0] > 2.0:  # until the second was heard
-        threading.Event().wait(0.001)
+    eventually(lambda: clock.timers == 1 and clock._heap[0][0] <= 2.0)  # the second was heard
     clock.advance(2.0)
     assert first() == second() == third()
     assert first().abandoned == ("Echo",)
@@ -138,12 +137,10 @@ def test_a_stuck_pool_is_abandoned_by_its_own_report():
 def test_drain_finishes_what_pools_have_accepted_and_close_cancels_it(verb, finished):
     hold = threading.Event()
     tree = Supervisor([child(Pool, args=(1,))]).start()
-    diary = Diary(tree)
     gate = tree["Pool"].submit(hold.wait, PATIENCE)
     futures = [tree["Pool"].submit(str, one) for one in range(3)]
     stopping = in_thread(getattr(tree, verb))
-    while tree.state is SupervisorState.RUNNING:
-        diary._changed.acquire() and diary._changed.release()
+    eventually(lambda: tree.state is SupervisorState.STOPPING)
     if verb == "close":
         for future in futures:
             assert isinstance(refused(lambda: future.result(PATIENCE)), Cancelled)
@@ -172,24 +169,17 @@ def test_a_nested_stop_reports_by_path(clock):
 
 
 def test_a_stop_during_a_start_that_hangs(clock):
-    begun, hold = threading.Event(), threading.Event()
-
-    def slow():
-        begun.set()
-        assert hold.wait(PATIENCE)
-        return Pool(1)
-
-    log = Log()
+    slow, log = Slow(), Log()
     tree = Supervisor([child(Echo, args=("a", log)), child(slow)], context=Context(clock=clock))
     failed = in_thread(lambda: refused(tree.start))
-    assert begun.wait(PATIENCE)
+    assert slow.begun.wait(PATIENCE)
     stopping = in_thread(tree.drain)
     clock.wait_for_timers(1, patience=PATIENCE)
     assert clock.advance_to_next() == 5.0
     assert stopping().abandoned == ("slow",)
     assert "stopped before it had started" in str(failed())
     assert log.lines == ["+a", "-a"]
-    hold.set()
+    slow.finish()
 
 
 def test_a_stop_during_an_on_start_that_ends_in_time():
@@ -205,8 +195,7 @@ def test_a_stop_during_an_on_start_that_ends_in_time():
     failed = in_thread(lambda: refused(tree.start))
     assert begun.wait(PATIENCE)
     stopping = in_thread(tree.drain)
-    while tree.state is not SupervisorState.STOPPING:
-        threading.Event().wait(0.001)
+    eventually(lambda: tree.state is SupervisorState.STOPPING)
     hold.set()
     assert stopping().abandoned == ()
     assert failed()
@@ -222,11 +211,9 @@ def test_a_stop_during_a_restart_restarts_nothing_more():
     tree = Supervisor(children, strategy="one_for_all").start()
     log.lines.clear()
     tree["a"].tell(ValueError("broken"))
-    while tree.which_children()[2].state is not ChildState.STOPPING:
-        threading.Event().wait(0.001)
+    eventually(lambda: tree.which_children()[2].state is ChildState.STOPPING)
     stopping = in_thread(tree.drain)
-    while tree.state is not SupervisorState.STOPPING:
-        threading.Event().wait(0.001)
+    eventually(lambda: tree.state is SupervisorState.STOPPING)
     hold.set()
     assert stopping().abandoned == ()
     assert log.lines == ["-c", "-b"]
@@ -328,12 +315,7 @@ def test_the_same_for_coroutines():
 
 
 def test_a_coroutine_that_is_cancelled_leaves_a_tree_that_ends():
-    hold = threading.Event()
-    trees = []
-
-    def slow():
-        assert hold.wait(PATIENCE)
-        return Pool(1)
+    slow, trees = Slow(), []
 
     async def main():
         trees.append(Supervisor([Echo, child(slow)]))
@@ -345,9 +327,10 @@ def test_a_coroutine_that_is_cancelled_leaves_a_tree_that_ends():
             await task
 
     asyncio.run(main())
-    hold.set()
+    slow.hold.set()
     assert trees[0].wait(PATIENCE) is True
     trees[0].close()
+    slow.finish()
 
 
 def test_an_async_block_of_a_tree_that_gave_up_says_so():

@@ -32,7 +32,7 @@ from ion_actors.supervision import (
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
 
-from .helpers import PATIENCE, Diary, Echo, Flaky, Log, Tender
+from .helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender
 
 RESTARTED, PANICKED, STARTED = Lifecycle.RESTARTED, Lifecycle.PANICKED, Lifecycle.STARTED
 EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit]
@@ -216,23 +216,19 @@ def test_a_nested_start_that_fails_is_the_failure_of_all():
 
 
 def test_who_waits_for_a_start_can_be_called_off():
-    begun, hold = threading.Event(), threading.Event()
-
-    def slow():
-        begun.set()
-        assert hold.wait(PATIENCE)
-        return Pool(1)
-
+    slow = Slow()
     tree = Supervisor([child(Echo), child(slow, shutdown=0.01)])
     context = Context()
-    stopper = threading.Thread(target=lambda: begun.wait(PATIENCE) and context.cancel("enough"))
+    stopper = threading.Thread(
+        target=lambda: slow.begun.wait(PATIENCE) and context.cancel("enough")
+    )
     stopper.start()
     with context, pytest.raises(Cancelled, match="enough"):
         tree.start()
     stopper.join()
     assert tree.state is SupervisorState.STOPPED
     assert tree.drain().abandoned == ("slow",)
-    hold.set()  # what comes too late is closed: nothing_is_left_behind
+    slow.finish()
 
 
 # -- restarts -----------------------------------------------------------------------------------
