@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ion_actors._arguments import seconds, whole_number
-from ion_actors.context import background
+from ion_actors.context import background, of_thread
 from ion_actors.futures import Future
 from ion_actors.workerpool.report import Wrapping
 
@@ -231,11 +231,21 @@ class _Arrivals:
         Raises:
             TimeoutError: none was, in time.
         """
+        self._help()
         try:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
             raise TimeoutError("the time for the whole map was up") from None
         return future, self.expected.pop(future)
+
+    def _help(self) -> None:
+        """Inside a task of the same pool: run what is queued, as long as nothing is done."""
+        if (helper := of_thread.helper) is None:
+            return
+        for future in list(self.expected):
+            if not self._done.empty():
+                return
+            helper.help(future)
 
 
 async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]:
