@@ -116,6 +116,9 @@ class TreeActor(pykka.ThreadingActor):
             self._failed(message, error)
         self._show()
         self._tell_news()
+        # Last: who waits for it may go by what was told.
+        if self._machine.state is SupervisorState.RUNNING and not self._core.begun.done():
+            self._core.begun.set(True)
 
     def _failed(self, message: Any, error: BaseException) -> None:
         self._log(logging.CRITICAL, "the supervisor failed on %r", message, error=error)
@@ -144,8 +147,6 @@ class TreeActor(pykka.ThreadingActor):
         for order in orders:
             self._carry_out(order)
         self._show()
-        if self._machine.state is SupervisorState.RUNNING and not self._core.begun.done():
-            self._core.begun.set(True)
 
     def _begin_end(self) -> None:
         self._end_began = self._now()

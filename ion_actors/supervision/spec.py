@@ -68,7 +68,7 @@ def child(
     Args:
         start: makes the child, each time that it is started: a pykka actor class, or a callable
             that returns a new ``Pool`` or a new ``Supervisor``. It is called in a thread of its
-            own, in a copy of the context variables of who started the tree.
+            own, in a copy of the context variables of who made the supervisor.
         id: its name among its siblings; by default the name of ``start``.
         args: positional arguments for ``start``.
         kwargs: keyword arguments for ``start``.

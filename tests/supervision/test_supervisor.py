@@ -96,7 +96,7 @@ def test_looking_for_a_child():
         tree["a"]
 
 
-def test_a_start_runs_in_the_variables_of_who_started_the_tree():
+def test_a_start_runs_in_the_variables_of_who_made_the_tree():
     variable = contextvars.ContextVar("variable", default="nobody's")
     seen = []
 
