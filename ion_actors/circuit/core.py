@@ -8,10 +8,8 @@ sets off (the log, the hooks, the callback) happens after the lock was let go.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import types
-import weakref
 from collections.abc import Callable
 
 from ion_actors.circuit.hooks import Hooks
@@ -19,6 +17,7 @@ from ion_actors.circuit.machine import Change, CircuitMetrics, CircuitState, Mac
 from ion_actors.circuit.rules import Outcome, Rules, judge
 from ion_actors.context import background, current_context
 from ion_actors.errors import CircuitOpen
+from ion_actors.forking import renew_after_fork
 from ion_actors.observe import Log, Span
 
 __all__ = ["Core", "Guard", "OnStateChange"]
@@ -56,11 +55,16 @@ class Core:
         self._on_state_change = on_state_change
         self.machine = Machine(rules)
         self.running: set[Guard] = set()
-        self.make_locks()
-        _cores.add(self)
+        self._make_locks()
+        renew_after_fork(self)
 
-    def make_locks(self) -> None:
-        """New ones that nobody holds."""
+    def after_fork(self) -> None:
+        """In a forked child: the calls that were running are not running here."""
+        self._make_locks()
+        self.running.clear()
+        self.machine.forget_trials()
+
+    def _make_locks(self) -> None:
         self.lock = threading.RLock()
         self._telling = threading.Lock()  # held by who tells of the changes; nobody waits for it
 
@@ -237,18 +241,3 @@ class Guard:
         traceback: types.TracebackType | None,
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
-
-
-_cores: weakref.WeakSet[Core] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """In a forked child: locks may be held, and calls be made, by threads that are not here."""
-    for core in _cores:
-        core.make_locks()
-        core.running.clear()
-        core.machine.forget_trials()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -6,19 +6,40 @@ import threading
 from collections import OrderedDict
 
 from ion_actors.context import Turn
+from ion_actors.forking import renew_after_fork
 
 __all__ = ["Door"]
 
 
 class Door:
-    """What to wait in with ``wait_turn`` or ``await_turn``; who is through must :meth:`leave`."""
+    """What to wait in with ``wait_turn`` or ``await_turn``; who is through must :meth:`leave`.
+
+    Attributes:
+        held_up: who is inside has to wait there; only they set this.
+    """
 
     def __init__(self) -> None:
-        # Guards the two below. Reentrant, since a finalizer or a signal handler may come along
-        # while its thread is in here.
+        self._reset()
+        renew_after_fork(self)
+
+    def _reset(self) -> None:
+        # Guards all in here. Reentrant, since a finalizer or a signal handler may come along while
+        # its thread is in here.
         self._lock = threading.RLock()
         self._line: OrderedDict[Turn[None], None] = OrderedDict()
         self._inside = False
+        self.held_up = False
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody is inside, and nobody waits."""
+        line = self._line
+        self._reset()
+        for turn in line:
+            if not turn.over:
+                # It is this very thread's if a signal handler has forked, or a coroutine's.
+                turn.error = RuntimeError("this process was forked while it waited")
+                turn.over = True
+                turn.wake()
 
     def join(self, turn: Turn[None], /) -> bool:
         """See :meth:`ion_actors.context.turns.Line.join`."""
@@ -47,6 +68,7 @@ class Door:
     def leave(self) -> None:
         """Let the next one in."""
         with self._lock:
+            self.held_up = False
             if not self._line:
                 self._inside = False
                 return
@@ -56,5 +78,5 @@ class Door:
 
     @property
     def waiting(self) -> int:
-        """How many stand in line, without the one inside."""
-        return len(self._line)
+        """How many wait: in line, or inside."""
+        return len(self._line) + self.held_up

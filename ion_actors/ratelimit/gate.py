@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Turn
 from ion_actors.errors import DeadlineExceeded, RateLimited
+from ion_actors.forking import renew_after_fork
 from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
 from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
 from ion_actors.ratelimit.refusal import earliest, refusal
@@ -49,14 +50,30 @@ class Gate:
         self._monotonic = clock.monotonic
         self._jitter = jitter
         self._shared = shared
-        # Guards all below, all places, their buckets, and what finds them. Reentrant, since a
-        # finalizer or a signal handler may come here while this thread holds it.
+        self._numbers = itertools.count()
+        self._waiting: dict[Turn[Claim], None] = {}
+        self._reset()
+        renew_after_fork(self)
+
+    def _reset(self) -> None:
+        # Guards all below, who waits, all places, their buckets, and what finds them. Reentrant,
+        # since a finalizer or a signal handler may come here while this thread holds it.
         self.lock = threading.RLock()
         self._fronts: dict[Turn[Claim], None] = {}  # those who are first in all of their lines
-        self._waiting = 0
-        self._numbers = itertools.count()
         self._timer: Timer | None = None
         self._settling = False
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody waits here, and nobody is in the midst of anything."""
+        waiting, self._waiting = self._waiting, {}
+        self._reset()
+        for turn in waiting:
+            for place in turn.item.places:
+                place.line.clear()
+                place.wanted = 0
+            if not turn.over:
+                # It is this very thread's if a signal handler has forked, or a coroutine's.
+                self._end(turn, RuntimeError("this process was forked while it waited"))
 
     # -- without waiting -------------------------------------------------------------------
 
@@ -68,7 +85,8 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return self._waiting
+        with self.lock:  # or one who was just served could still count
+            return len(self._waiting)
 
     def take_one(self, find: Find, bucket: Bucket, n: int) -> bool:
         """The same for whom there is only one bucket: quicker while nobody waits."""
@@ -181,7 +199,7 @@ class Gate:
         claim.places = claim.places or claim.find()
         check_possible(claim.n, claim.places)
         claim.number = next(self._numbers)
-        self._waiting += 1
+        self._waiting[turn] = None
         for place in self._lines(claim):
             place.line[turn] = None
             place.wanted += claim.n
@@ -191,7 +209,6 @@ class Gate:
     def _leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
         """Take it out of its lines. Returns who is at the front instead."""
         self._fronts.pop(turn, None)
-        self._waiting -= 1
         heirs = []
         for place in self._lines(turn.item):
             del place.line[turn]
@@ -201,6 +218,7 @@ class Gate:
                 if heir not in self._fronts and self._is_front(heir):
                     self._fronts[heir] = None
                     heirs.append(heir)
+        del self._waiting[turn]
         return heirs
 
     def _lines(self, claim: Claim) -> tuple[Place, ...]:

@@ -97,7 +97,6 @@ class SharedLimiter:
         self._probe = Probe.checked(metrics, tracer, limiter=self._name)
         self._store = Store(rate, open_storage(storage), key, strategy)
         self._door = Door()
-        self._blocked = False  # who is inside the door, and only they write this, was refused
         self._failing = False  # a race of two threads here only logs twice
 
     # -- without waiting -------------------------------------------------------------------
@@ -114,7 +113,7 @@ class SharedLimiter:
             TypeError, ValueError: ``n`` is no whole number, is less than 1 or more than the rate's.
         """
         self._check_tokens(n)
-        if self._blocked:
+        if self._door.held_up:
             self._count("denied")
             return False
         try:
@@ -158,11 +157,11 @@ class SharedLimiter:
             )
             try:
                 while (pause := self._poll(attempt)) is not None:
-                    self._blocked = True
+                    self._door.held_up = True
                     if attempt.context.wait(timeout=pause):
                         attempt.context.check()
             finally:
-                self._leave()
+                self._door.leave()
 
     async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
         """:meth:`wait` for coroutines.
@@ -182,11 +181,11 @@ class SharedLimiter:
             )
             try:
                 while (pause := await asyncio.to_thread(self._poll, attempt)) is not None:
-                    self._blocked = True
+                    self._door.held_up = True
                     if await attempt.context.await_(timeout=pause):
                         attempt.context.check()
             finally:
-                self._leave()
+                self._door.leave()
 
     @property
     def wrap(self) -> Wrapper:
@@ -227,7 +226,7 @@ class SharedLimiter:
     @property
     def waiting(self) -> int:
         """How many in this process wait for tokens or for their turn."""
-        return self._door.waiting + self._blocked
+        return self._door.waiting
 
     def reset(self) -> None:
         """Forget, for all who share the limit, what was taken.
@@ -289,10 +288,6 @@ class SharedLimiter:
             self._failing = False
             self._log(logging.INFO, "%s limits again", self._name)
         return taken
-
-    def _leave(self) -> None:
-        self._blocked = False
-        self._door.leave()
 
     def _count(self, result: str) -> None:
         if self._probe is not None:

@@ -136,10 +136,10 @@ class PermitLine:
             return front
         if self.fairness is not Fairness.NONE:
             return None
-        return next((one for one in self._all() if one.item <= self.available), None)
+        return next((one for one in self.everybody() if one.item <= self.available), None)
 
-    def _all(self) -> Iterator[Waiter]:
-        """The oldest first."""
+    def everybody(self) -> Iterator[Waiter]:
+        """Who waits, the oldest first."""
         # Should a signal handler take this one out, the walk ends here. That is soon enough: the
         # handler's own call has served whoever it could.
         turn = self._first

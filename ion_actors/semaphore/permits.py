@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 
+from ion_actors.forking import renew_after_fork
 from ion_actors.semaphore.line import Fairness, PermitLine, SemaphoreMetrics, Waiter
 
 __all__ = ["Permits"]
@@ -17,12 +18,26 @@ __all__ = ["Permits"]
 class Permits:
     """A line to be waited in: see :class:`ion_actors.context.Line`. Weights are checked before."""
 
-    __slots__ = ("_line", "_lock")
+    __slots__ = ("__weakref__", "_line", "_lock")
 
     def __init__(self, capacity: int, fairness: Fairness) -> None:
         self._line = PermitLine(capacity, fairness)
         # Guards the line. Reentrant: see there. Nobody is woken under it.
         self._lock = threading.RLock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody waits, and all permits are free.
+
+        Who held some is not here to give them back.
+        """
+        before = self._line
+        self._line = PermitLine(before.capacity, before.fairness)
+        self._lock = threading.RLock()
+        for turn in list(before.everybody()):
+            # It is this very thread's if a signal handler has forked, or a coroutine's.
+            if before.leave(turn, RuntimeError("this process was forked while it waited")):
+                turn.wake()
 
     def take(self, permits: int) -> bool:
         """Take them now, if that passes nobody who is next; returns whether."""

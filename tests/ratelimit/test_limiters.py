@@ -25,6 +25,7 @@ from ion_actors import (
 )
 from ion_actors.context import Turn
 from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
+from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
 
@@ -661,6 +662,32 @@ def test_a_pool_begins_its_tasks_no_faster(clock: VirtualClock) -> None:
         for one in futures:
             one.result(PATIENCE)
     assert moments == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_who_was_served_waits_no_more(
+    clock: VirtualClock, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = TokenBucket(per_second(1), 1, clock=clock)
+    assert limiter.allow()
+    looked = threading.Event()
+    leave = Gate._leave
+
+    def late(gate: Gate, turn: Any) -> Any:  # it is awake by now
+        looked.wait(0.1)
+        return leave(gate, turn)
+
+    def wait() -> int:
+        limiter.wait()
+        try:
+            return limiter.waiting
+        finally:
+            looked.set()
+
+    one = threads.submit(wait)
+    until(lambda: limiter.waiting == 1)
+    monkeypatch.setattr(Gate, "_leave", late)
+    clock.advance(1)
+    assert one.result(PATIENCE) == 0
 
 
 # -- in real time ---------------------------------------------------------------------------
