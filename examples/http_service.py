@@ -63,7 +63,7 @@ MEANING = {
     422: "wrong parameters",
     500: "faults of the service",
     GONE: "client went away, its task was cancelled",
-    503: "the queue was full",
+    503: "the queue was full, or the service ended",
     504: "took too long",
 }
 
@@ -101,6 +101,7 @@ class Service:
     def __init__(self, pool: Pool, console: Console, timeout: float) -> None:
         self.accepted = 0
         self.answers: collections.Counter[int] = collections.Counter()
+        self.life = Context()  # of all requests
         self._pool = pool
         self._console = console
         self._timeout = timeout
@@ -138,7 +139,7 @@ class Service:
     async def _answer(self, request: Request) -> Response:
         style, size = parameters(request)
         body = await read(request)
-        context = Context()
+        context = Context(self.life)
         submitter = self._pool.options(context=context, timeout=self._timeout)
         try:
             future = submitter.try_submit(thumbnail, body, style, size)
@@ -150,6 +151,8 @@ class Service:
         try:
             jpeg, seconds = await future
         except Cancelled:
+            if self.life.cancelled:
+                raise HTTPException(503, "the service ends") from None
             return Response(status_code=GONE)
         except DeadlineExceeded:
             raise HTTPException(504, f"it took longer than {self._timeout:g} s") from None
@@ -226,6 +229,9 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_soon_threadsafe(self._say)
 
     def _say(self) -> None:
+        if self.force_exit:  # where uvicorn still waits for its connections, from Python 3.12 on
+            self._service.life.cancel("the service does not wait any more")
+            return
         open_requests = self._service.accepted - self._service.answers.total()
         self._console.print(f"Stopping; {open_requests} requests are still to be answered.")
 
