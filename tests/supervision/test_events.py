@@ -82,6 +82,16 @@ def test_who_unsubscribes_hears_no_more():
     assert len(heard.events) == 2
 
 
+def test_who_is_unsubscribed_by_another_subscriber_hears_no_more():
+    heard = []
+    tree = Supervisor([Echo])
+    tree.subscribe(lambda _: second.remove())
+    second = tree.subscribe(heard.append)
+    with tree:
+        pass
+    assert heard == []
+
+
 def test_a_subscriber_may_stop_the_tree():
     tree = Supervisor([Echo], max_restarts=0)
 

@@ -135,9 +135,15 @@ def test_a_stuck_pool_is_abandoned_by_its_own_report():
 
 @pytest.mark.parametrize(("verb", "finished"), [("drain", 3), ("close", 0)])
 def test_drain_finishes_what_pools_have_accepted_and_close_cancels_it(verb, finished):
-    hold = threading.Event()
-    tree = Supervisor([child(Pool, args=(1,))]).start()
-    gate = tree["Pool"].submit(hold.wait, PATIENCE)
+    hold, entered = threading.Event(), threading.Event()
+
+    def busy():
+        entered.set()
+        hold.wait(PATIENCE)
+
+    tree = Supervisor([child(Pool, args=(1,), shutdown=None)]).start()
+    gate = tree["Pool"].submit(busy)
+    assert entered.wait(PATIENCE)
     futures = [tree["Pool"].submit(str, one) for one in range(3)]
     stopping = in_thread(getattr(tree, verb))
     eventually(lambda: tree.state is SupervisorState.STOPPING)
@@ -182,6 +188,23 @@ def test_a_stop_during_a_start_that_hangs(clock):
     slow.finish()
 
 
+def test_what_starts_after_it_was_abandoned_is_closed_while_others_still_stop(clock):
+    slow, hold = Slow(), threading.Event()
+    children = [child(Echo, kwargs={"hold": hold}, shutdown=None), child(slow, shutdown=1.0)]
+    tree = Supervisor(children, context=Context(clock=clock))
+    failed = in_thread(lambda: refused(tree.start))
+    assert slow.begun.wait(PATIENCE)
+    stopping = in_thread(tree.drain)
+    clock.wait_for_timers(1, patience=PATIENCE)
+    clock.advance(1.0)
+    eventually(lambda: tree.which_children()[0].state is ChildState.STOPPING)
+    slow.finish()
+    assert not tree.wait(0)
+    hold.set()
+    assert stopping().abandoned == ("slow",)
+    assert failed()
+
+
 def test_a_stop_during_an_on_start_that_ends_in_time():
     begun, hold = threading.Event(), threading.Event()
 
@@ -192,6 +215,7 @@ def test_a_stop_during_an_on_start_that_ends_in_time():
     start = Flaky()
     start.check = check
     tree = Supervisor([child(Tender, args=(start,))])
+    diary = Diary(tree)
     failed = in_thread(lambda: refused(tree.start))
     assert begun.wait(PATIENCE)
     stopping = in_thread(tree.drain)
@@ -199,6 +223,7 @@ def test_a_stop_during_an_on_start_that_ends_in_time():
     hold.set()
     assert stopping().abandoned == ()
     assert failed()
+    assert diary.words() == ["Tender stopped"]
 
 
 def test_a_stop_during_a_restart_restarts_nothing_more():

@@ -29,6 +29,7 @@ from ion_actors.supervision import (
     Supervisor,
     SupervisorState,
     child,
+    seat,
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
 
@@ -616,6 +617,34 @@ def test_stopping_all_actors_of_the_process_stops_the_tree():
     pykka.ActorRegistry.stop_all(timeout=PATIENCE)
     assert tree.wait(PATIENCE) is True
     tree.close()
+
+
+def test_a_child_that_ends_before_the_word_of_its_start_is_seen_to(monkeypatch):
+    ended = threading.Event()
+
+    class Hasty:
+        kind, handle, shutdown, margin = ChildKind.ACTOR, object(), 5.0, 0.0
+
+        def wait_ready(self):
+            assert ended.wait(PATIENCE)
+
+        def watch(self, on_end):
+            on_end(ValueError("already"), None)
+            ended.set()
+
+    children = iter([Hasty()])
+
+    def hasty_once(spec, core):
+        return next(children, None) or open_child(spec, core)
+
+    open_child = seat.open_child
+    monkeypatch.setattr(seat, "open_child", hasty_once)
+    tree = Supervisor([Echo])
+    diary = Diary(tree)
+    with tree:
+        diary.await_(RESTARTED, "Echo")
+        assert tree["Echo"].ask("hi", timeout=PATIENCE) == "hi"
+    assert diary.words()[:3] == ["Echo started", "Echo panicked", "Echo restarted"]
 
 
 def test_metrics_count_what_happens():
