@@ -65,15 +65,13 @@ class Gate:
 
     def after_fork(self) -> None:
         """In a forked child: nobody waits here, and nobody is in the midst of anything."""
-        waiting, self._waiting = self._waiting, {}
         self._reset()
-        for turn in waiting:
-            for place in turn.item.places:
-                place.line.clear()
-                place.wanted = 0
+        for turn in self._waiting:
             if not turn.over:
                 # It is this very thread's if a signal handler has forked, or a coroutine's.
-                self._end(turn, RuntimeError("this process was forked while it waited"))
+                turn.error = RuntimeError("this process was forked while it waited")
+                turn.over = True
+        self._mend()
 
     # -- without waiting -------------------------------------------------------------------
 
@@ -118,14 +116,12 @@ class Gate:
     def _take_in_line(self, n: int, places: tuple[Place, ...]) -> bool:
         """The same where somebody waits: what is due to them is theirs first."""
         claim = Claim(n, lambda: places, None, False)
-        turn = Turn(claim, lambda: None)
         claim.hold = 0  # it will not be there to be held up
-        self._enter(turn)
-        self._settle()
-        if not turn.over:
-            self._leave(turn)
-            self._settle()
-        return turn.error is None and turn.over
+        turn = Turn(claim, lambda: None)
+        try:
+            return self.join(turn)
+        finally:
+            self.give_up(turn, None)
 
     # -- as a line -------------------------------------------------------------------------
 
@@ -136,32 +132,48 @@ class Gate:
             RateLimited: its time will be up before the tokens can be there.
             ValueError: they can never be there.
         """
-        with self.lock:
-            self._enter(turn)
-            self._settle()
-            if turn.over and turn.error is None:
-                return True
-            error = turn.error or self._hopeless(turn.item)
-            if error is None:
-                return False
-            if not turn.over:
-                self._leave(turn)
+        try:
+            with self.lock:
+                self._enter(turn)
                 self._settle()
-        raise error
+                if turn.error is not None:
+                    raise turn.error
+                if not turn.over:
+                    self._check_hope(turn.item)
+                return turn.over
+        except BaseException as error:
+            self._withdraw(turn, torn=not isinstance(error, Exception))
+            raise
+
+    def _withdraw(self, turn: Turn[Claim], *, torn: bool) -> None:
+        """It failed to join, perhaps by Ctrl-C: then it may have got anywhere."""
+        with self.lock:
+            if torn:
+                self._mend()
+            if not self.give_up(turn, None) and turn.over and turn.error is None:
+                self.forsake(turn)
 
     def give_up(self, turn: Turn[Claim], error: BaseException | None) -> bool:
         """See :class:`ion_actors.context.Line`."""
         with self.lock:
-            if isinstance(error, TimeoutError):
-                self._settle()  # what is due at this very moment is in time
-            if turn.over:
-                return False
-            if type(error) is DeadlineExceeded:
-                error = self._error(turn.item, in_context=True)
-            self._leave(turn)
-            self._end(turn, error)
-            self._settle()
-            return True
+            try:
+                return self._give_up(turn, error)
+            except BaseException:  # Ctrl-C: nobody will call it off a second time
+                self._mend()
+                self._give_up(turn, error)
+                raise
+
+    def _give_up(self, turn: Turn[Claim], error: BaseException | None) -> bool:
+        if isinstance(error, TimeoutError):
+            self._settle()  # what is due at this very moment is in time
+        if turn.over or turn not in self._waiting:
+            return False
+        if type(error) is DeadlineExceeded:
+            error = self._error(turn.item, in_context=True)
+        self._end(turn, error)
+        self._leave(turn)
+        self._settle()
+        return True
 
     def forsake(self, turn: Turn[Claim]) -> None:
         """See :class:`ion_actors.context.Line`."""
@@ -183,9 +195,11 @@ class Gate:
         """A block that changes buckets, at the tick that it is given; who waits learns of it."""
         with self.lock:
             self._settle()  # what is due already is due by the old terms
-            yield ticks(self.clock.monotonic())
-            self._hold_nobody_up()
-            self._settle()
+            try:
+                yield ticks(self.clock.monotonic())
+            finally:  # Ctrl-C may come when the change is made
+                self._hold_nobody_up()
+                self._settle()
 
     def _hold_nobody_up(self) -> None:
         """What was foretold no longer holds, so the jitter is not to be seen in it either."""
@@ -199,7 +213,12 @@ class Gate:
         claim.places = claim.places or claim.find()
         check_possible(claim.n, claim.places)
         claim.number = next(self._numbers)
-        self._waiting[turn] = None
+        self._stand(turn)
+
+    def _stand(self, turn: Turn[Claim]) -> None:
+        """At the end of its lines."""
+        claim = turn.item
+        self._waiting[turn] = None  # first, and taken out last: see _mend()
         for place in self._lines(claim):
             place.line[turn] = None
             place.wanted += claim.n
@@ -221,6 +240,19 @@ class Gate:
         del self._waiting[turn]
         return heirs
 
+    def _mend(self) -> None:
+        """After Ctrl-C in the midst of a change: who waits is known, and all else follows."""
+        waiting, self._waiting, self._fronts = self._waiting, {}, {}
+        for turn in waiting:
+            for place in turn.item.places:
+                place.line.clear()
+                place.wanted = 0
+        for turn in waiting:
+            if turn.over:
+                turn.wake()  # twice does no harm
+            else:
+                self._stand(turn)
+
     def _lines(self, claim: Claim) -> tuple[Place, ...]:
         """Where it stands in line: all its places but the shared one, if it has any other."""
         places = claim.places
@@ -237,10 +269,17 @@ class Gate:
             return  # a clock that makes a call at once, when it is late: the loop below sees it
         self._settling = True
         try:
-            while not self._plan(self._serve(ticks(self.clock.monotonic()))):
-                pass
+            self._serve_and_plan()
+        except BaseException:  # Ctrl-C: others wait for what is left to do
+            self._mend()
+            self._serve_and_plan()
+            raise
         finally:
             self._settling = False
+
+    def _serve_and_plan(self) -> None:
+        while not self._plan(self._serve(ticks(self.clock.monotonic()))):
+            pass
 
     def _fire(self) -> None:
         with self.lock:
@@ -322,14 +361,14 @@ class Gate:
 
     # -- under the lock: who need not wait, as it would be in vain ---------------------------
 
-    def _hopeless(self, claim: Claim) -> RateLimited | None:
-        """The error of the last in line, if it cannot be served in its time."""
+    def _check_hope(self, claim: Claim) -> None:
+        """Raise the error of the last in line, if it cannot be served in its time."""
         if claim.latest is None:
-            return None
+            return
         due = earliest(claim, ticks(self.clock.monotonic()), self._lines(claim))[0]
-        if due is not None and (when := moment(due)) is not None and when <= claim.latest:
-            return None
-        return self._error(claim, last=True)
+        when = None if due is None else moment(due)
+        if when is None or when > claim.latest:
+            raise self._error(claim, last=True)
 
     def _error(self, claim: Claim, *, in_context: bool = False, last: bool = False) -> RateLimited:
         behind = self._lines(claim) if last else ()
