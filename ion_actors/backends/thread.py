@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import types
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from ion_actors.context import Context, call_in_loop, make_current
@@ -41,23 +42,38 @@ class ThreadBackend:
     def _run(
         self, coroutine: Coroutine[Any, Any, Any], context: Context, variables: contextvars.Context
     ) -> Any:
-        if asyncio._get_running_loop() is not None:
-            return self._run_on_top(coroutine, context, variables)
         if self._runner is None:
             self._runner = asyncio.Runner()
         return _finish_on(self._runner, coroutine, context, variables)
 
-    def _run_on_top(
-        self, coroutine: Coroutine[Any, Any, Any], context: Context, variables: contextvars.Context
-    ) -> Any:
-        """Run it in the middle of another coroutine, which waits for it, on a loop of its own."""
+    @contextlib.contextmanager
+    def on_top(self) -> Iterator[None]:
+        """For the time of a task in the middle of another one.
+
+        If that is a coroutine, its event loop stands still, and is no business of the new task.
+        """
         below = asyncio._get_running_loop()
+        if below is None:
+            yield
+            return
+        runner, self._runner = self._runner, None
+        coroutine = _swap_current(below, None)
         asyncio._set_running_loop(None)
         try:
-            with asyncio.Runner() as runner:
-                return _finish_on(runner, coroutine, context, variables)
+            yield
         finally:
-            asyncio._set_running_loop(below)
+            try:
+                self.stop()
+            finally:
+                self._runner = runner
+                asyncio._set_running_loop(below)
+                _swap_current(below, coroutine)
+
+
+def _swap_current(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
+    """Set the loop's current task, in Pythons where a thread has only one. Returns it."""
+    swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from 3.12 on
+    return None if swap is None else swap(loop, task)
 
 
 def _finish_on(

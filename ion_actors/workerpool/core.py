@@ -139,7 +139,7 @@ class Core:
         """What the workers are at, and since when; below each task, those that it interrupts."""
         found: dict[TaskFuture[Any], tuple[Worker, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
-            for task, began in [*worker.interrupted, (worker.current, worker.started_at)]:
+            for task, began in _work_of(worker):
                 if task is not None:
                     found[task] = (worker, task, began)
         return list(found.values())
@@ -171,6 +171,14 @@ class Core:
         """What can be said of the end by one who cannot wait for it."""
         running = tuple(unfinished for _, unfinished in self.running())
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
+
+
+def _work_of(worker: Worker) -> list[tuple[TaskFuture[Any] | None, float]]:
+    while True:
+        current, began = worker.current, worker.started_at
+        below = [*worker.interrupted]
+        if worker.current is current:  # else a task may have been on its way between the two
+            return [*below, (current, began)]
 
 
 def closed(name: str) -> PoolClosed:

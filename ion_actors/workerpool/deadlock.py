@@ -21,7 +21,7 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.context import Context, current_context
+from ion_actors.context import Context
 from ion_actors.errors import DeadlockError
 from ion_actors.workerpool.handoff import Helping
 from ion_actors.workerpool.mailbox import Mailbox
@@ -52,24 +52,39 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """What the submitter of a task waits for while the mailbox is full."""
+
+    task: TaskFuture[Any]
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Where there is none."""
+        return self.task._mailbox
+
+    def found(self) -> bool:
+        """Whether the task is in, or will be as soon as its submitter asks."""
+        mailbox = self.mailbox
+        return mailbox.refuses or mailbox.backlog < mailbox.limit or self.task._admitted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Wait:
     """What a worker waits for: a task, or room in a mailbox."""
 
-    target: TaskFuture[Any] | Mailbox
+    target: TaskFuture[Any] | Room
     context: Context  # ends the wait when it ends
 
     def over(self) -> bool:
         """Whether it is about to end: the worker has only not woken yet."""
         if self.context.cancelled:
             return True
-        if isinstance(self.target, Mailbox):
-            return self.target.refuses or self.target.backlog < self.target.limit
-        return self.target.done()
+        return self.target.found() if isinstance(self.target, Room) else self.target.done()
 
     def needs(self) -> list[Seat] | None:
         """Any of these must go on for it to end; None: one that does not wait will do."""
-        if isinstance(self.target, Mailbox):
-            return _all_of(self.target)
+        if isinstance(self.target, Room):
+            return _all_of(self.target.mailbox)
         if self.target._state is RUNNING:
             return _holders_of(self.target)
         return _all_of(self.target._mailbox)
@@ -86,14 +101,14 @@ def _holders_of(task: TaskFuture[Any]) -> list[Seat] | None:
 
 
 @contextlib.contextmanager
-def waiting(seat: Seat, target: TaskFuture[Any] | Mailbox) -> Iterator[None]:
-    """For the time of a wait of this worker's.
+def waiting(seat: Seat, target: TaskFuture[Any] | Room, context: Context) -> Iterator[None]:
+    """For the time of a wait of this worker's, which the context ends when it ends.
 
     Raises:
         DeadlockError: it would never end.
     """
-    wait = Wait(target, current_context())
-    circle: list[tuple[Seat, TaskFuture[Any] | Mailbox]] = []
+    wait = Wait(target, context)
+    circle: list[tuple[Seat, TaskFuture[Any] | Room]] = []
     with _lock:
         outer = _waits.get(seat)  # of a callback's or a finalizer's, around this one
         _waits[seat] = wait
@@ -109,7 +124,7 @@ def waiting(seat: Seat, target: TaskFuture[Any] | Mailbox) -> Iterator[None]:
                 del _waits[seat]
             else:
                 _waits[seat] = outer
-        del target, wait, outer, circle
+        del target, context, wait, outer, circle
 
 
 def _stuck(start: Seat) -> list[Seat]:
@@ -131,14 +146,14 @@ def _stuck(start: Seat) -> list[Seat]:
     return list(seen)
 
 
-def _error(circle: list[tuple[Seat, TaskFuture[Any] | Mailbox]]) -> DeadlockError:
+def _error(circle: list[tuple[Seat, TaskFuture[Any] | Room]]) -> DeadlockError:
     names, steps = [], []
     for seat, target in circle:
         tasks = seat.tasks()
         name = tasks[-1]._task_name() if tasks else "a callback"
         names.append(name)
-        if isinstance(target, Mailbox):
-            what = f"room in pool {target.name!r}"
+        if isinstance(target, Room):
+            what = f"room in pool {target.mailbox.name!r}"
         else:
             what = f"task {target._task_name()!r}"
         steps.append(f"{name!r} (on pool {seat.spec.name!r}) waits for {what}")

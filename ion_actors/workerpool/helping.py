@@ -19,9 +19,9 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.context import current_context
+from ion_actors.context import Context, current_context
 from ion_actors.futures import Future
-from ion_actors.workerpool.deadlock import Seat, waiting
+from ion_actors.workerpool.deadlock import Room, Seat, waiting
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.task import TaskFuture
 
@@ -51,6 +51,8 @@ class WorkersHelp:
         """Run what is waited for, if it is queued in this worker's pool."""
         try:
             for task in _tasks_behind(future):
+                if current_context().cancelled:
+                    return
                 if self._may_run(task) and self._mailbox.claim(task, self._worker):
                     self._worker.run_here(task)
         finally:
@@ -66,7 +68,7 @@ class WorkersHelp:
             self.help(future)
             if timeout is None:
                 for task in _tasks_behind(future):
-                    with waiting(self._seat, task):
+                    with waiting(self._seat, task, current_context()):
                         task._block(None)
             return future._block(timeout)
         finally:
@@ -76,7 +78,7 @@ class WorkersHelp:
         return (
             task._mailbox is self._mailbox
             and self._spec.helping
-            and not current_context().cancelled
+            and self._worker.ready
             and _has_headroom()
         )
 
@@ -94,9 +96,9 @@ class WorkersHelp:
         self._worker.run_here(task)
 
     @contextlib.contextmanager
-    def waiting_for_room(self, mailbox: Mailbox) -> Iterator[None]:
-        """For the time of a wait in any pool's mailbox."""
-        with waiting(self._seat, mailbox):
+    def waiting_for_room(self, task: TaskFuture[Any], context: Context) -> Iterator[None]:
+        """For the time of a wait in any pool's mailbox, which this context ends."""
+        with waiting(self._seat, Room(task), context):
             yield
 
 

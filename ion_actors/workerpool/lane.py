@@ -131,7 +131,9 @@ class Lane:
 
     def join(self, waiter: Waiter) -> bool:
         """Accept the waiter's task if there is room; else it waits for room."""
-        return self.offer(waiter.item, waiter)
+        with self._lock:  # whoever looks for circles must not see it in, and not marked
+            waiter.item._admitted = accepted = self.offer(waiter.item, waiter)
+        return accepted
 
     def forsake(self, waiter: Waiter) -> None:
         """The submitter was interrupted, but its task was admitted: nobody wants it."""
@@ -172,11 +174,14 @@ class Lane:
         admitted = []
         while self._waiters and len(self._queue) - self._dead < self.limit:
             waiter = self._waiters.popleft()
-            waiter.over = True
-            waiter.item._begin_limit()
+            self._let_in(waiter)
             self._queue.append(waiter.item)
             admitted.append(waiter)
         return admitted
+
+    def _let_in(self, waiter: Waiter) -> None:
+        waiter.over = waiter.item._admitted = True
+        waiter.item._begin_limit()
 
     # -- workers ---------------------------------------------------------------------------
 
@@ -220,8 +225,7 @@ class Lane:
             task = self._queue.popleft() if self._queue else None
         if self._waiters:  # only with a limit of 0: a rendezvous
             waiter = self._waiters.popleft()
-            waiter.over = True
-            waiter.item._begin_limit()
+            self._let_in(waiter)
             waiter.wake()
             return waiter.item
         return None

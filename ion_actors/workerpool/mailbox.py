@@ -170,7 +170,7 @@ class Mailbox(Lane):
         # The old locks may be held by threads that are not here.
         self._lock, self._turnstile = threading.RLock(), threading.RLock()
         self._refusal = make_error
-        stranded = [task for task in self._queue if not task.done()]
+        stranded = [task for task in self._queue if not (task.done() or task._withdrawn)]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
         self._dead = 0
         self._ledger.withdrawn += len(stranded)

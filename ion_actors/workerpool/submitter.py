@@ -285,7 +285,7 @@ class Submitter:
     def _wait_for_room(self, task: TaskFuture[Any]) -> None:
         helper = of_thread.helper
         if isinstance(helper, WorkersHelp):
-            with helper.waiting_for_room(self._mailbox):
+            with helper.waiting_for_room(task, self._parent()):
                 wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
         else:
             wait_turn(self._mailbox, task, self._parent(), clock=self._clock)

@@ -51,6 +51,7 @@ class TaskFuture(Future[T]):
     _registration: Registration | None = None  # with its context, while it can end early
     _fenced = False  # ended by another than its worker, whose late result is to be ignored
     _withdrawn = False  # left the queue before its turn; its place may still be there
+    _admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
     _why: str | None = None  # it was cancelled
     _special = False  # any of the above or below, or a context of the submitter's
     _accepted_at = 0.0  # only with hooks

@@ -49,13 +49,15 @@ class Tending(Staff):
         request.reply(None)
 
     def _resize(self, message: Resize) -> None:
-        before, self._core.mailbox.size = self._core.mailbox.size, message.size
-        for index in range(before, message.size):
-            self._start(self._appoint(index))
+        before = self._core.mailbox.size
         for index in range(message.size, before):
             if (worker := self._seats.pop(index)) is not None:
                 worker.retire()
             self._failures.pop(index, None)
+        # Not before they are doomed: if they wait, all that are left would seem to wait.
+        self._core.mailbox.size = message.size
+        for index in range(before, message.size):
+            self._start(self._appoint(index))
         self._log(
             logging.INFO, "pool %r has %d workers now, and had %d",
             self._spec.name, message.size, before, size=message.size,
@@ -75,19 +77,17 @@ class Tending(Staff):
         self._reported, self._replaced = set(), set()
 
     def _on_look(self, _: Look) -> None:
-        running = [(worker, worker.current) for worker in self._core.workers]
-        self._reported &= {task for _, task in running if task is not None}
-        self._replaced &= {worker for worker, _ in running}
-        for worker, task in running:
-            if task is not None and task not in self._reported:
-                self._look_at(worker, task)
+        running = self._core.at_work()
+        self._reported &= {task for _, task, _ in running}
+        self._replaced &= set(self._core.workers)
+        for worker, task, began in running:
+            if task not in self._reported:
+                self._look_at(worker, task, self._clock.monotonic() - began)
         self._plan_look()
 
-    def _look_at(self, worker: Worker, task: TaskFuture[Any]) -> None:
-        age = self._clock.monotonic() - worker.started_at
+    def _look_at(self, worker: Worker, task: TaskFuture[Any], age: float) -> None:
         limit = self._spec.stuck_after
-        # Looked at twice: another task may have begun meanwhile.
-        if limit is None or age < limit or worker.current is not task:
+        if limit is None or age < limit:
             return
         self._reported.add(task)
         stuck = StuckTask(

@@ -73,6 +73,7 @@ class Worker(pykka.ThreadingActor):
         self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
         self.current: TaskFuture[Any] | None = None  # handed over, not ended
         self.has_control = False
+        self.ready = spec.initializer is None
         self.started_at = NOT_BEGUN  # when the current task began
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
         self.thread: threading.Thread | None = None
@@ -133,6 +134,7 @@ class Worker(pykka.ThreadingActor):
             self._tell(StartFailed(self, error))
             self.stop()
         else:
+            self.ready = True
             self._tell(Ready(self))
 
     @override
@@ -182,10 +184,12 @@ class Worker(pykka.ThreadingActor):
     def run_here(self, task: TaskFuture[Any]) -> None:
         """Run a task that the mailbox has just handed over in the middle of another one."""
         try:
-            self._perform(task)
+            with self._backend.on_top():
+                self._perform(task)
         finally:
             del task
-            self.current, self.started_at = self.interrupted.pop()
+            self.current, self.started_at = self.interrupted[-1]
+            self.interrupted.pop()  # last: whoever looks must find the task in one of the two
             of_thread.task_context = self._task_context
 
     def retire(self) -> None:

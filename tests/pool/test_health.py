@@ -204,6 +204,47 @@ def test_a_worker_that_is_only_busy_is_not_reported(clock: VirtualClock) -> None
     assert not told
 
 
+def test_a_task_is_reported_once_also_if_it_runs_another_one_meanwhile(
+    clock: VirtualClock,
+) -> None:
+    pool, told = stuck_pool(clock)
+    before, inner, after = Gate(), Gate(), Gate()
+
+    def outer() -> None:
+        before()
+        pool.options(name="inner").submit(inner).result()
+        after()
+
+    with pool:
+        waiting = pool.options(name="outer").submit(outer)
+        for gate in (before, inner, after):
+            gate.await_entered()
+            look(clock, times=3)
+            gate.open()
+        waiting.result(PATIENCE)
+    eventually(lambda: len(told) == 2)
+    assert sorted(one.task for one in told) == ["inner", "outer"]
+
+
+def test_a_task_that_runs_others_all_the_time_can_be_stuck_too(clock: VirtualClock) -> None:
+    pool, told = stuck_pool(clock)
+    gates = [Gate() for _ in range(4)]
+
+    def outer() -> None:
+        for gate in gates:
+            pool.options(name="inner").submit(gate).result()
+
+    with pool:
+        waiting = pool.options(name="outer").submit(outer)
+        for gate in gates:
+            gate.await_entered()
+            look(clock)
+            gate.open()
+        waiting.result(PATIENCE)
+    eventually(lambda: told)
+    assert [one.task for one in told] == ["outer"]
+
+
 def test_a_stuck_worker_is_replaced_as_often_as_allowed(clock: VirtualClock) -> None:
     pool, told = stuck_pool(clock, replace_stuck=1)
     first, second = Gate(), Gate()

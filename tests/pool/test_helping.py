@@ -25,10 +25,14 @@ from ion_actors import (
     Pool,
     TaskAbandoned,
     TaskPanicked,
+    background,
     current_context,
 )
+from ion_actors.clock import Clock
+from ion_actors.context.waiting import Signal
 from ion_actors.testing import VirtualClock
-from tests.pool.helpers import PATIENCE, Gate, busy, eventually
+from ion_actors.workerpool import deadlock
+from tests.pool.helpers import PATIENCE, Gate, busy, eventually, until_waiting
 
 SMALL_POOLS = [(1, 1), (1, 0), (2, 1), (3, 0), (4, 100)]
 
@@ -168,6 +172,71 @@ def test_every_way_to_wait_helps(wait: Callable[[Future[int]], Any]) -> None:
         assert pool.submit(lambda: wait(pool.submit(int, "7"))).result(PATIENCE) == 7
 
 
+def test_the_results_of_an_unordered_map_are_waited_for_in_the_same_way() -> None:
+    def outer(depth: int) -> int:
+        if depth == 0:
+            return 1
+        return sum(pool.map_unordered(outer, [depth - 1] * 3))
+
+    with Pool(1) as pool:
+        assert pool.submit(outer, 4).result(PATIENCE) == 81
+    with Pool(2, 1) as pool:
+        assert pool.submit(outer, 4).result(PATIENCE) == 81
+
+
+def test_an_unordered_map_in_a_task_runs_no_more_than_it_must() -> None:
+    ran: list[int] = []
+
+    def outer() -> tuple[Any, int]:
+        results = pool.map_unordered(lambda number: ran.append(number) or number, range(5))
+        return next(results), len(ran)
+
+    with Pool(1) as pool:
+        assert pool.submit(outer).result(PATIENCE) == (0, 1)
+
+
+def test_a_coroutine_may_wait_for_a_task_that_has_an_event_loop_of_its_own() -> None:
+    async def inner() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    def plain() -> int:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        return asyncio.run(inner()) + pool.submit(inner).result()
+
+    async def outer() -> int:
+        loop, me = asyncio.get_running_loop(), asyncio.current_task()
+        found = await pool.submit(plain)
+        await asyncio.sleep(0)
+        assert asyncio.get_running_loop() is loop
+        assert asyncio.current_task() is me
+        return found + await pool.submit(inner)
+
+    with Pool(1) as pool:
+        for _ in range(3):
+            assert pool.submit(outer).result(PATIENCE) == 21
+
+
+def test_no_task_is_run_before_the_initializer_has_ended() -> None:
+    given: Future[Pool] = Future()
+    ready = threading.local()
+
+    def initializer() -> None:
+        pool = given.result(PATIENCE)
+        tasks.append(pool.submit(hasattr, ready, "yes"))
+        with pytest.raises(DeadlockError):
+            tasks[0].map(str).result()
+        ready.yes = True
+
+    tasks: list[Future[bool]] = []
+    pool = Pool(1, initializer=initializer)
+    with pool:
+        given.set_result(pool)
+        eventually(lambda: tasks)
+        assert tasks[0].result(PATIENCE) is True
+
+
 def test_a_coroutine_may_block_on_a_coroutine_and_go_on() -> None:
     async def inner() -> int:
         await asyncio.sleep(0)
@@ -235,6 +304,19 @@ def test_nothing_is_run_for_a_task_whose_context_has_ended() -> None:
     with Pool(1) as pool:
         pool.submit(outer).exception(PATIENCE)
     assert ran == [1]  # in its turn
+
+
+def test_a_cancelled_task_may_submit_what_is_not_to_end_with_it() -> None:
+    ran: list[int] = []
+
+    def outer() -> None:
+        current_context().cancel("enough")
+        for number in range(3):
+            pool.options(context=background()).submit(ran.append, number)
+
+    with Pool(1, 1) as pool:
+        pool.submit(outer).result(PATIENCE)
+    assert sorted(ran) == [0, 1, 2]
 
 
 def test_a_panic_in_the_middle_costs_the_worker_and_not_the_outer_task() -> None:
@@ -435,6 +517,62 @@ def test_another_pool_with_a_worker_to_spare_is_no_circle() -> None:
         assert one.submit(lambda: two.submit(back).result()).result(PATIENCE) == 1
 
 
+def test_who_is_cancelled_and_waits_for_room_all_the_same_is_told_of_a_circle() -> None:
+    def outer() -> None:
+        current_context().cancel("enough")
+        for _ in range(2):
+            pool.options(context=background()).submit(int)
+
+    with Pool(1, 1, helping=False) as pool:
+        assert isinstance(pool.submit(outer).exception(PATIENCE), DeadlockError)
+
+
+@pytest.mark.parametrize("queue_size", [0, 1])
+def test_who_was_let_in_and_has_not_woken_yet_is_no_part_of_a_circle(
+    queue_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asleep, woken = threading.Event(), threading.Event()
+    gate = Gate()
+    wait = Signal.wait
+
+    def slow_wait(signal: Signal, clock: Clock, deadline: float | None) -> bool:
+        found = wait(signal, clock, deadline)
+        if threading.current_thread().name == f"{outside.name}-0":
+            asleep.set()
+            woken.wait(PATIENCE)
+        return found
+
+    def submitter() -> str:
+        full.submit(str)
+        return "went on"
+
+    def waits_for_the_submitter() -> str:
+        asleep.wait(PATIENCE)
+        return submitting.result()
+
+    with Pool(1, queue_size) as full, Pool(1) as outside:
+        full.submit(gate)
+        gate.await_entered()
+        if queue_size:
+            waiting = full.submit(waits_for_the_submitter)
+            monkeypatch.setattr(Signal, "wait", slow_wait)
+            submitting = outside.submit(submitter)
+            until_waiting(full, 1)
+        else:
+            monkeypatch.setattr(Signal, "wait", slow_wait)
+            submitting = outside.submit(lambda: full.submit(waits_for_the_submitter))
+            until_waiting(full, 1)
+        gate.open()
+        assert asleep.wait(PATIENCE)
+        eventually(lambda: len(deadlock._waits) == 2)
+        woken.set()
+        if queue_size:
+            assert waiting.result(PATIENCE) == "went on"
+        else:
+            task = submitting.result(PATIENCE)
+            assert task.result(PATIENCE) is task
+
+
 def test_a_wait_with_a_timeout_has_its_own_end() -> None:
     give, future = promise()
 
@@ -459,8 +597,6 @@ def test_what_others_settle_is_no_circle() -> None:
 
 
 def test_nothing_is_remembered_of_waits_that_are_over() -> None:
-    from ion_actors.workerpool import deadlock
-
     gate = Gate()
     with Pool(2) as pool:
         other = pool.submit(gate)
