@@ -60,10 +60,9 @@ PATIENCE = 30.0  # seconds to wait for any act of the play to end
 class Counter(socketserver.StreamRequestHandler):
     """Answers each line, the name of an item, with how many there are."""
 
-    server: Listening
-
     def handle(self) -> None:
         """One customer, until it hangs up or the server dies."""
+        assert isinstance(self.server, Listening)
         self.server.customers.add(self.connection)
         for line in self.rfile:
             self.wfile.write(b"%d\n" % len(line))
@@ -153,7 +152,7 @@ class Stock(Servant):
         self._answers.close()
         self._connection.close()
 
-    def on_failure(self, *_: object) -> None:
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Hang up, too."""
         self.on_stop()
 
@@ -180,7 +179,7 @@ class Journal(Servant):
         """Close it."""
         self._database.close()
 
-    def on_failure(self, *_: object) -> None:
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Close it, too."""
         self.on_stop()
 
