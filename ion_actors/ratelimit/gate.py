@@ -28,6 +28,7 @@ from ion_actors.context import Turn
 from ion_actors.errors import DeadlineExceeded, RateLimited
 from ion_actors.forking import renew_after_fork
 from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
+from ion_actors.ratelimit.lines import Lines
 from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
 from ion_actors.ratelimit.refusal import earliest, refusal
 
@@ -51,45 +52,44 @@ class Gate:
         self._jitter = jitter
         self._shared = shared
         self._numbers = itertools.count()
-        self._waiting: dict[Turn[Claim], None] = {}
+        self._lines = Lines(shared)
         self._reset()
         renew_after_fork(self)
 
     def _reset(self) -> None:
-        # Guards all below, who waits, all places, their buckets, and what finds them. Reentrant,
+        # Guards all below, the lines, all places, their buckets, and what finds them. Reentrant,
         # since a finalizer or a signal handler may come here while this thread holds it.
         self.lock = threading.RLock()
-        self._fronts: dict[Turn[Claim], None] = {}  # those who are first in all of their lines
         self._timer: Timer | None = None
         self._settling = False
 
     def after_fork(self) -> None:
         """In a forked child: nobody waits here, and nobody is in the midst of anything."""
         self._reset()
-        for turn in self._waiting:
+        for turn in self._lines.waiting:
             if not turn.over:
                 # It is this very thread's if a signal handler has forked, or a coroutine's.
                 turn.error = RuntimeError("this process was forked while it waited")
                 turn.over = True
-        self._mend()
+        self._lines.mend()
 
     # -- without waiting -------------------------------------------------------------------
 
     @property
     def crowded(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._fronts)
+        return bool(self._lines.fronts)
 
     @property
     def waiting(self) -> int:
         """How many wait."""
         with self.lock:  # or one who was just served could still count
-            return len(self._waiting)
+            return len(self._lines.waiting)
 
     def take_one(self, find: Find, bucket: Bucket, n: int) -> bool:
         """The same for whom there is only one bucket: quicker while nobody waits."""
         with self.lock:
-            if self._fronts or n > bucket.lasting.burst:
+            if self._lines.fronts or n > bucket.lasting.burst:
                 return self.take(find, n)
             return bucket.try_take(n, int(self._monotonic() * PER_SECOND))
 
@@ -103,7 +103,7 @@ class Gate:
             places = find()
             if n > 1:  # one is always possible
                 check_possible(n, places)
-            if self._fronts:
+            if self._lines.fronts:
                 return self._take_in_line(n, places)
             now = ticks(self.clock.monotonic())
             for place in places:
@@ -149,7 +149,7 @@ class Gate:
         """It failed to join, perhaps by Ctrl-C: then it may have got anywhere."""
         with self.lock:
             if torn:
-                self._mend()
+                self._lines.mend()
             if not self.give_up(turn, None) and turn.over and turn.error is None:
                 self.forsake(turn)
 
@@ -159,19 +159,19 @@ class Gate:
             try:
                 return self._give_up(turn, error)
             except BaseException:  # Ctrl-C: nobody will call it off a second time
-                self._mend()
+                self._lines.mend()
                 self._give_up(turn, error)
                 raise
 
     def _give_up(self, turn: Turn[Claim], error: BaseException | None) -> bool:
         if isinstance(error, TimeoutError):
             self._settle()  # what is due at this very moment is in time
-        if turn.over or turn not in self._waiting:
+        if turn.over or turn not in self._lines.waiting:
             return False
         if type(error) is DeadlineExceeded:
             error = self._error(turn.item, in_context=True)
         self._end(turn, error)
-        self._leave(turn)
+        self._lines.leave(turn)
         self._settle()
         return True
 
@@ -203,65 +203,17 @@ class Gate:
 
     def _hold_nobody_up(self) -> None:
         """What was foretold no longer holds, so the jitter is not to be seen in it either."""
-        for turn in self._fronts:
+        for turn in self._lines.fronts:
             turn.item.hold = 0
 
-    # -- under the lock: who stands where --------------------------------------------------
+    # -- under the lock: whose turn it is --------------------------------------------------
 
     def _enter(self, turn: Turn[Claim]) -> None:
         claim = turn.item
         claim.places = claim.places or claim.find()
         check_possible(claim.n, claim.places)
         claim.number = next(self._numbers)
-        self._stand(turn)
-
-    def _stand(self, turn: Turn[Claim]) -> None:
-        """At the end of its lines."""
-        claim = turn.item
-        self._waiting[turn] = None  # first, and taken out last: see _mend()
-        for place in self._lines(claim):
-            place.line[turn] = None
-            place.wanted += claim.n
-        if self._is_front(turn):
-            self._fronts[turn] = None
-
-    def _leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
-        """Take it out of its lines. Returns who is at the front instead."""
-        self._fronts.pop(turn, None)
-        heirs = []
-        for place in self._lines(turn.item):
-            del place.line[turn]
-            place.wanted -= turn.item.n
-            if place.line:
-                heir = next(iter(place.line))
-                if heir not in self._fronts and self._is_front(heir):
-                    self._fronts[heir] = None
-                    heirs.append(heir)
-        del self._waiting[turn]
-        return heirs
-
-    def _mend(self) -> None:
-        """After Ctrl-C in the midst of a change: who waits is known, and all else follows."""
-        waiting, self._waiting, self._fronts = self._waiting, {}, {}
-        for turn in waiting:
-            for place in turn.item.places:
-                place.line.clear()
-                place.wanted = 0
-        for turn in waiting:
-            if turn.over:
-                turn.wake()  # twice does no harm
-            else:
-                self._stand(turn)
-
-    def _lines(self, claim: Claim) -> tuple[Place, ...]:
-        """Where it stands in line: all its places but the shared one, if it has any other."""
-        places = claim.places
-        return places[:-1] if len(places) > 1 and places[-1] is self._shared else places
-
-    def _is_front(self, turn: Turn[Claim]) -> bool:
-        return all(next(iter(place.line)) is turn for place in self._lines(turn.item))
-
-    # -- under the lock: whose turn it is --------------------------------------------------
+        self._lines.enter(turn)
 
     def _settle(self) -> None:
         """Serve all whose moment has come, and plan the next one's."""
@@ -271,7 +223,7 @@ class Gate:
         try:
             self._serve_and_plan()
         except BaseException:  # Ctrl-C: others wait for what is left to do
-            self._mend()
+            self._lines.mend()
             self._serve_and_plan()
             raise
         finally:
@@ -300,7 +252,7 @@ class Gate:
 
     def _serve(self, now: int) -> int | None:
         """Serve whom it is possible to, in order of arrival. Returns when the next one may be."""
-        fronts = [(turn.item.number, turn) for turn in self._fronts]
+        fronts = [(turn.item.number, turn) for turn in self._lines.fronts]
         heapq.heapify(fronts)
         dues = []
         while fronts:
@@ -316,7 +268,7 @@ class Gate:
                 if self._lacks_only_shared(claim, now):
                     break
                 continue
-            for heir in self._leave(turn):
+            for heir in self._lines.leave(turn):
                 heapq.heappush(fronts, (heir.item.number, heir))
         return min((due for due in dues if due is not None), default=None)
 
@@ -365,12 +317,12 @@ class Gate:
         """Raise the error of the last in line, if it cannot be served in its time."""
         if claim.latest is None:
             return
-        due = earliest(claim, ticks(self.clock.monotonic()), self._lines(claim))[0]
+        due = earliest(claim, ticks(self.clock.monotonic()), self._lines.of(claim))[0]
         when = None if due is None else moment(due)
         if when is None or when > claim.latest:
             raise self._error(claim, last=True)
 
     def _error(self, claim: Claim, *, in_context: bool = False, last: bool = False) -> RateLimited:
-        behind = self._lines(claim) if last else ()
+        behind = self._lines.of(claim) if last else ()
         now = ticks(self.clock.monotonic())
         return refusal(self.name, claim, now, behind, in_context=in_context)

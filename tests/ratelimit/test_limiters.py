@@ -25,7 +25,7 @@ from ion_actors import (
 )
 from ion_actors.context import Turn
 from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
-from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.lines import Lines
 from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
 
@@ -670,11 +670,11 @@ def test_who_was_served_waits_no_more(
     limiter = TokenBucket(per_second(1), 1, clock=clock)
     assert limiter.allow()
     looked = threading.Event()
-    leave = Gate._leave
+    leave = Lines.leave
 
-    def late(gate: Gate, turn: Any) -> Any:  # it is awake by now
+    def late(lines: Lines, turn: Any) -> Any:  # it is awake by now
         looked.wait(0.1)
-        return leave(gate, turn)
+        return leave(lines, turn)
 
     def wait() -> int:
         limiter.wait()
@@ -685,7 +685,7 @@ def test_who_was_served_waits_no_more(
 
     one = threads.submit(wait)
     until(lambda: limiter.waiting == 1)
-    monkeypatch.setattr(Gate, "_leave", late)
+    monkeypatch.setattr(Lines, "leave", late)
     clock.advance(1)
     assert one.result(PATIENCE) == 0
 
