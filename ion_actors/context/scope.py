@@ -110,7 +110,10 @@ class Context(Node):
         finally:
             registration.remove()
             forget_done_callback(future, signal.set)
-        return self._waited_for(future)
+        try:
+            return self._waited_for(future)
+        finally:
+            del future  # see _help()
 
     async def asleep(self, duration: float) -> None:
         """:meth:`sleep` for coroutines."""
@@ -146,7 +149,10 @@ class Context(Node):
             forget_done_callback(future, wake)
             if timer is not None:
                 timer.cancel()
-        return self._waited_for(future)
+        try:
+            return self._waited_for(future)
+        finally:
+            del future  # see _help()
 
     def _waited_for(self, future: concurrent.futures.Future[Any] | None) -> bool:
         if future is None:
@@ -272,8 +278,11 @@ of_thread = _Thread()
 
 
 def _help(future: concurrent.futures.Future[Any]) -> None:
-    if of_thread.helper is not None:
-        of_thread.helper.help(future)
+    try:
+        if of_thread.helper is not None:
+            of_thread.helper.help(future)
+    finally:
+        del future  # the error of a task that is run here holds the frames below it, too
 
 
 def current_context() -> Context:

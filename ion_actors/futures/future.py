@@ -62,12 +62,15 @@ class Future(Stateful[T]):
     @override
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, or None if it returned; waits and raises as :meth:`result`."""
-        if not self._wait(timeout):
-            raise TimeoutError(f"the future was not done after {timeout} seconds")
-        if self._state != FINISHED:
-            raise self._cancelled_error()
-        self._mark_read()
-        return self._exception
+        try:
+            if not self._wait(timeout):
+                raise TimeoutError(f"the future was not done after {timeout} seconds")
+            if self._state != FINISHED:
+                raise self._cancelled_error()
+            self._mark_read()
+            return self._exception
+        finally:
+            self = None  # type: ignore[assignment]
 
     @override
     def get(self, *, timeout: float | None = None) -> T:
@@ -86,11 +89,15 @@ class Future(Stateful[T]):
     def _wait(self, timeout: float | None) -> bool:
         if self._state in DONE:
             return True
-        if self._get_hook is not None:
-            return self._ask_hook(timeout)
-        if of_thread.helper is not None:
-            return of_thread.helper.wait(self, timeout)
-        return self._block(timeout)
+        try:
+            if self._get_hook is not None:
+                return self._ask_hook(timeout)
+            if of_thread.helper is not None:
+                return of_thread.helper.wait(self, timeout)
+            return self._block(timeout)
+        finally:
+            # What a task raises that is run here holds the frames below it, too.
+            self = None  # type: ignore[assignment]
 
     def _block(self, timeout: float | None) -> bool:
         """Wait here, for others to settle it."""
@@ -156,12 +163,17 @@ class Future(Stateful[T]):
     __iter__ = __await__  # pykka: ``yield from future``
 
     def _wait_in_loop(self) -> Generator[Any, None, None]:
-        if self._get_hook is not None:
-            _settle_in_thread(self)
-        if of_thread.helper is not None:
-            of_thread.helper.help(self)
-            if self._state in DONE:
-                return
+        try:
+            if self._get_hook is not None:
+                _settle_in_thread(self)
+            if of_thread.helper is not None:
+                of_thread.helper.help(self)
+            if self._state not in DONE:
+                yield from self._suspend()
+        finally:
+            self = None  # type: ignore[assignment]
+
+    def _suspend(self) -> Generator[Any, None, None]:
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
 

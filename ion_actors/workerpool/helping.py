@@ -93,7 +93,10 @@ class WorkersHelp:
 
     def run(self, task: TaskFuture[Any]) -> None:
         """Run a task that was claimed."""
-        self._worker.run_here(task)
+        try:
+            self._worker.run_here(task)
+        finally:
+            del task
 
     @contextlib.contextmanager
     def waiting_for_room(self, task: TaskFuture[Any], context: Context) -> Iterator[None]:

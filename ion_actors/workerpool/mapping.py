@@ -133,13 +133,17 @@ def _outcome(piece: _Piece, timeout: float | None) -> tuple[list[Any], BaseExcep
         TimeoutError: it was not done in time. (An error of the task's own is never raised here.)
     """
     future, results = piece
+    error: BaseException | None = None
     try:
-        error = future.exception(timeout)
-    except concurrent.futures.CancelledError as cancelled:
-        error = cancelled
-    if results is None:
-        return ([] if error is not None else [future.result()]), error
-    return results[::-1], error
+        try:
+            error = future.exception(timeout)
+        except concurrent.futures.CancelledError as cancelled:
+            error = cancelled
+        if results is None:
+            return ([] if error is not None else [future.result()]), error
+        return results[::-1], error
+    finally:
+        del piece, future, error  # the error of a task that is run here holds this frame, too
 
 
 def _cancel(pieces: Iterable[_Piece]) -> None:
@@ -236,16 +240,23 @@ class _Arrivals:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
             raise TimeoutError("the time for the whole map was up") from None
-        return future, self.expected.pop(future)
+        try:
+            return future, self.expected.pop(future)
+        finally:
+            del self, future  # as in _outcome()
 
     def _help(self) -> None:
         """Inside a task of the same pool: run what is queued, as long as nothing is done."""
         if (helper := of_thread.helper) is None:
             return
-        for future in list(self.expected):
-            if not self._done.empty():
-                return
-            helper.help(future)
+        future = None
+        try:
+            for future in list(self.expected):
+                if not self._done.empty():
+                    return
+                helper.help(future)
+        finally:
+            del self, future  # as in _outcome()
 
 
 async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]:

@@ -115,7 +115,10 @@ class Submitter:
         task = self._new_task(fn, args, kwargs)
         if not self._mailbox.offer(task):
             if self._run_here(task):
-                return task
+                try:
+                    return task
+                finally:
+                    del task  # its error holds the frames below it, too
             self._wait_for_room(task)
         if task._special:
             self._accepted(task)
@@ -159,7 +162,10 @@ class Submitter:
         task = self._new_task(fn, args, kwargs)
         if not self._mailbox.offer(task):
             if self._run_here(task):
-                return task
+                try:
+                    return task
+                finally:
+                    del task  # its error holds the frames below it, too
             await self._await_room(task)
         if task._special:
             self._accepted(task)
@@ -275,12 +281,15 @@ class Submitter:
     def _run_here(self, task: TaskFuture[Any]) -> bool:
         """There is no room. If that would make a worker wait for itself, run the task instead."""
         helper = of_thread.helper
-        if not isinstance(helper, WorkersHelp) or not helper.claim_new(task):
-            return False
-        if task._special:
-            self._accepted(task)
-        helper.run(task)
-        return True
+        try:
+            if not isinstance(helper, WorkersHelp) or not helper.claim_new(task):
+                return False
+            if task._special:
+                self._accepted(task)
+            helper.run(task)
+            return True
+        finally:
+            del task
 
     def _wait_for_room(self, task: TaskFuture[Any]) -> None:
         helper = of_thread.helper

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -421,6 +423,85 @@ def test_a_recursion_that_is_too_deep_ends_by_an_error() -> None:
     assert numbers.running == numbers.queued == 0
 
 
+# -- memory ----------------------------------------------------------------------------------
+
+
+class Kept(Exception):
+    """Can be referred to weakly."""
+
+
+async def await_one(futures: list[Future[Any]]) -> None:
+    with contextlib.suppress(Kept):
+        await futures.pop()
+
+
+async def context_await_one(futures: list[Future[Any]]) -> None:
+    await current_context().await_(futures[0])
+    read(futures)
+
+
+def read(futures: list[Future[Any]]) -> None:
+    futures.pop().exception(0)
+
+
+FORGETFUL_WAITS: dict[str, Callable[[list[Future[Any]]], Any]] = {
+    "result": lambda futures: futures.pop().result(),
+    "exception": lambda futures: futures.pop().exception(),
+    "get": lambda futures: futures.pop().get(),
+    "map": lambda futures: futures.pop().map(str).exception(),
+    "Context.wait": lambda futures: current_context().wait(futures[0]) and read(futures),
+    "await": lambda futures: asyncio.run(await_one(futures)),
+    "Context.await_": lambda futures: asyncio.run(context_await_one(futures)),
+}
+
+
+@pytest.mark.usefixtures("without_gc")
+@pytest.mark.parametrize("queue_size", [0, 1])
+@pytest.mark.parametrize("wait", FORGETFUL_WAITS.values(), ids=FORGETFUL_WAITS.keys())
+def test_an_error_of_a_task_in_the_middle_of_another_is_not_kept_alive(
+    wait: Callable[[list[Future[Any]]], Any], queue_size: int
+) -> None:
+    errors: list[weakref.ref[Kept]] = []
+
+    def inner() -> None:
+        error = Kept()
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    def outer() -> None:
+        with contextlib.suppress(Kept):
+            wait([pool.submit(inner)])
+
+    with Pool(1, queue_size) as pool:
+        pool.submit(outer).result(PATIENCE)
+        eventually(lambda: errors[0]() is None)
+
+
+@pytest.mark.usefixtures("without_gc")
+@pytest.mark.parametrize("verb", ["map", "map_unordered"])
+def test_an_error_in_a_map_in_a_task_is_not_kept_alive(verb: str) -> None:
+    errors: list[weakref.ref[Kept]] = []
+
+    def inner(_: int) -> None:
+        error = Kept()
+        errors.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    def outer() -> None:
+        with contextlib.suppress(Kept):
+            list(getattr(pool, verb)(inner, range(3)))
+
+    with Pool(1) as pool:
+        pool.submit(outer).result(PATIENCE)
+        eventually(lambda: errors[0]() is None)
+
+
 # -- circles ---------------------------------------------------------------------------------
 
 
@@ -591,7 +672,7 @@ def test_what_others_settle_is_no_circle() -> None:
     by_hand: Future[int] = Future()
     with Pool(1) as pool:
         waiting = pool.submit(by_hand.result)
-        eventually(lambda: by_hand._built_condition is not None)
+        eventually(lambda: by_hand._built_waiters)
         by_hand.set_result(1)
         assert waiting.result(PATIENCE) == 1
 
