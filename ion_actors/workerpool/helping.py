@@ -4,7 +4,7 @@
 
     a task waits for a queued task of its own pool ──▶ its worker takes it out and runs it, there
     a task submits to its own pool, which is full  ──▶ its worker runs the new task, there
-    any other wait of a task without a timeout     ──▶ it is noted, and refused if it cannot end
+    result(), get(), submit(), … without a timeout ──▶ it is noted, and refused if it cannot end
 
 Only what is waited for is run in the middle of a task, as in fork/join pools, never what happens to
 be queued: that could wait for the very task it interrupts. It is the same for the task that finds
