@@ -28,7 +28,12 @@ _ALWAYS = -(1 << 200)  # a moment before all others
 
 def ticks(moment: float) -> int:
     """A moment, or a number of seconds, in ticks."""
-    return int(moment * PER_SECOND)  # times a power of two: no rounding before int() rounds down
+    try:
+        return int(
+            moment * PER_SECOND
+        )  # times a power of two: no rounding before int() rounds down
+    except OverflowError:  # so large a float is a whole number
+        return int(moment) << _SHIFT
 
 
 def moment(tick: int) -> float | None:
@@ -37,7 +42,9 @@ def moment(tick: int) -> float | None:
         found = tick / (1 << _SHIFT)
     except OverflowError:
         return None
-    return found if ticks(found) >= tick else math.nextafter(found, math.inf)
+    if ticks(found) < tick:
+        found = math.nextafter(found, math.inf)
+    return found if found < math.inf else None
 
 
 class Mark(NamedTuple):

@@ -287,7 +287,7 @@ class Gate:
     def _held_up(self, claim: Claim, now: int, due: int) -> int:
         if not self._jitter:
             return 0
-        hold = due + int(self._jitter * random.random() * (due - now))
+        hold = due + ticks(self._jitter * random.random()) * (due - now) // ticks(1.0)
         return hold if claim.latest is None else min(hold, ticks(claim.latest))
 
     def _lacks_only_shared(self, claim: Claim, now: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ion_actors.errors import RateLimited, RateLimitedPastDeadline
-from ion_actors.ratelimit.bucket import PER_SECOND
+from ion_actors.ratelimit.bucket import moment
 from ion_actors.ratelimit.places import Claim, Place
 
 __all__ = ["earliest", "refusal"]
@@ -36,7 +36,7 @@ def refusal(
 ) -> RateLimited:
     """The error for it; ``in_context`` if it is the context's deadline that has passed."""
     due, place = earliest(claim, now, behind)
-    retry_after = None if due is None else (due - now) / PER_SECOND
+    retry_after = None if due is None else moment(due - now)
     what = f"{claim.n} token{'s' if claim.n > 1 else ''}"
     what += "" if place.label is None else f" of {place.label}"
     kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited

@@ -73,7 +73,8 @@ def test_a_limit_that_makes_no_sense(burst: int) -> None:
 # -- moments -------------------------------------------------------------------------------
 
 
-@given(st.floats(2**-8, 1e9))
+@given(st.floats(2**-8, 1e9) | st.floats(1e9, 1.7e308))
+@example(1e300)
 def test_a_moment_becomes_ticks_without_rounding(when: float) -> None:
     assert Fraction(ticks(when), 2**60) == Fraction(when)
     assert moment(ticks(when)) == when
@@ -89,6 +90,7 @@ def test_a_tick_becomes_the_earliest_float_that_is_not_before_it(tick: int) -> N
 
 def test_a_tick_that_no_float_reaches_is_never() -> None:
     assert moment(2**2000) is None
+    assert moment(ticks(1.7976931348623157e308) + 1) is None
 
 
 # -- strictness ----------------------------------------------------------------------------

@@ -690,6 +690,25 @@ def test_who_was_served_waits_no_more(
     assert one.result(PATIENCE) == 0
 
 
+def test_times_beyond_all_calendars_are_times_like_others(clock: VirtualClock) -> None:
+    limiter = TokenBucket(Rate(1e-300, 1), 1, clock=clock, jitter=0.5)
+    assert limiter.allow()
+    with pytest.raises(RateLimited) as denied:
+        limiter.wait(timeout=1e290)
+    assert denied.value.retry_after == pytest.approx(1e300)
+    never = TokenBucket(Rate(5e-324, 1e300), 1, clock=clock)
+    assert never.allow()
+    with pytest.raises(RateLimited, match="will never come"):
+        never.wait(timeout=1e300)
+    limiter.set_temporary_limit(per_second(1), 1, 1e300)
+    clock.advance(1)
+    limiter.pause_for(1e300)
+    assert not limiter.allow()
+    limiter.resume()
+    assert limiter.allow()
+    assert clock.timers == 0
+
+
 # -- in real time ---------------------------------------------------------------------------
 
 
