@@ -15,7 +15,7 @@ from typing_extensions import override
 from ion_actors.context import Context, background, call_in_loop, current_context, of_thread
 from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.futures.derived import derive
-from ion_actors.futures.state import DONE, Stateful
+from ion_actors.futures.state import DONE, Parked, Stateful
 
 __all__ = ["Future", "get_all"]
 
@@ -104,13 +104,27 @@ class Future(Stateful[T]):
         context = current_context()
         if context is not background():
             return self._wait_under(context, timeout)
+        if timeout is None:
+            self._park()
+            return True
         condition = self._condition
         with condition:
-            if timeout is not None:
-                return condition.wait_for(self.done, timeout)
-            while self._state not in DONE:
-                condition.wait()
-        return True
+            return condition.wait_for(self.done, timeout)
+
+    def _park(self) -> None:
+        """Wait for the outcome, and for nothing else."""
+        parked = Parked()
+        with self._lock:
+            if self._state in DONE:
+                return
+            self._waiters.append(parked)
+        try:
+            parked.acquire()
+        except BaseException:  # Ctrl-C
+            with self._lock:
+                if parked in self._waiters:
+                    self._waiters.remove(parked)
+            raise
 
     def _wait_under(self, context: Context, timeout: float | None) -> bool:
         """Wait as long as the context lasts: after that, nobody may want the answer."""

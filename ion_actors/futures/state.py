@@ -28,7 +28,7 @@ from typing_extensions import override
 
 from ion_actors.errors import FutureAlreadySet
 
-__all__ = ["DONE", "Callback", "ExcInfo", "Stateful"]
+__all__ = ["DONE", "Callback", "ExcInfo", "Parked", "Stateful"]
 
 logger = logging.getLogger("ion_actors")
 
@@ -55,6 +55,27 @@ class _Unread:
     def __del__(self) -> None:
         if self.error is not None and not sys.is_finalizing():
             logger.error("the exception of %s was never read", self.name, exc_info=self.error)
+
+
+class Parked:
+    """One thread that waits for a future and nothing else: one of the future's waiters.
+
+    A condition would do it, too, and cost a round trip a tenth of its time.
+    """
+
+    __slots__ = ("acquire", "release")
+
+    def __init__(self) -> None:
+        lock = threading.Lock()
+        lock.acquire()
+        self.acquire = lock.acquire
+        self.release = lock.release
+
+    def add_result(self, _: object) -> None:
+        """The future is done."""
+        self.release()
+
+    add_exception = add_cancelled = add_result
 
 
 class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
@@ -235,8 +256,16 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     def _wake_all(self) -> list[Callback] | None:
         if self._built_condition is not None:
             self._built_condition.notify_all()
+        if self._state == CANCELLED and self._built_waiters is not None:
+            self._let_parked_go(self._built_waiters)
         callbacks, self._built_callbacks = self._built_callbacks, None
         return callbacks
+
+    def _let_parked_go(self, waiters: list[Any]) -> None:
+        # The others are told when the cancellation is announced: see set_running_or_notify_cancel.
+        for waiter in [one for one in waiters if type(one) is Parked]:
+            waiters.remove(waiter)
+            waiter.release()
 
     def _describe(self) -> str:
         return f"a {type(self).__name__}"

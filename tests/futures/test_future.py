@@ -16,6 +16,7 @@ import pytest
 
 from ion_actors import Cancelled, Future, FutureAlreadySet
 from ion_actors.futures import get_all
+from ion_actors.futures.state import Parked
 
 
 def done(value):
@@ -242,6 +243,51 @@ def test_a_cancelled_future_is_announced_once():
     with pytest.raises(RuntimeError, match="unexpected state"):
         future.set_running_or_notify_cancel()
     assert future.cancel() is True
+
+
+@pytest.mark.parametrize("settle", ["set_result", "set_exception", "cancel"])
+def test_all_who_wait_are_woken_and_those_who_only_count_are_not_told_twice(threads, settle):
+    future = Future()
+    parked = [threads.submit(raised_by_result, future) for _ in range(4)]
+    timed = threads.submit(raised_by_result, future, 20)
+    counting = threads.submit(concurrent.futures.wait, [future], 20)
+    while len(future._waiters) < 5:  # four who are parked, and the one who counts
+        threads.submit(int).result()
+    if settle == "cancel":
+        assert future.cancel()
+    else:
+        getattr(future, settle)(ZeroDivisionError("x"))
+    kind = {"set_exception": ZeroDivisionError, "cancel": Cancelled, "set_result": type(None)}
+    assert {type(one.result(20)) for one in [*parked, timed]} == {kind[settle]}
+    if settle == "cancel":
+        assert not future.set_running_or_notify_cancel()
+    assert counting.result(20).done == {future}
+
+
+def raised_by_result(future, timeout=None):
+    try:
+        future.result(timeout)
+    except Exception as error:
+        return error
+    return None
+
+
+def test_who_is_interrupted_while_it_waits_leaves_nothing_behind(monkeypatch):
+    class Interrupted(Parked):
+        def __init__(self):
+            super().__init__()
+            self.acquire = self.interrupt
+
+        def interrupt(self):
+            assert future._waiters == [self]
+            raise KeyboardInterrupt
+
+    future = Future()
+    monkeypatch.setattr("ion_actors.futures.future.Parked", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    assert not future._waiters
+    future.set_result(1)
 
 
 def test_wait_counts_a_cancelled_future_only_once_it_is_announced(threads):
