@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -28,13 +29,24 @@ class DrainOnSignal:
         self._pool = pool
         self._signum = signal.Signals(signum)
         self._timeout = timeout
+        self._removed = False
+        self._pid = os.getpid()
         self._before: Any = signal.signal(signum, self._handle)
 
     def remove(self) -> None:
         """Give the signal back to whoever had it before. To be called in the main thread."""
+        self._removed = True
         if signal.getsignal(self._signum) == self._handle:
             # None: what had it was not set by Python, which cannot give it back.
-            signal.signal(self._signum, signal.SIG_DFL if self._before is None else self._before)
+            before = self._whose_it_was()
+            signal.signal(self._signum, signal.SIG_DFL if before is None else before)
+
+    def _whose_it_was(self) -> Any:
+        """Who had the signal before, without those of ours that were removed since."""
+        before = self._before
+        while isinstance(one := getattr(before, "__self__", None), DrainOnSignal) and one._removed:
+            before = one._before
+        return before
 
     def __enter__(self) -> DrainOnSignal:
         return self
@@ -46,6 +58,9 @@ class DrainOnSignal:
         # In the main thread, between any two steps of it: so nothing may wait here. From now on
         # the signal is what it was before: a second one does not wait for the drain.
         self.remove()
+        if os.getpid() != self._pid:  # a forked child, perhaps one that is only being made
+            signal.raise_signal(signum)
+            return
         threading.Thread(
             target=self._drain, name=f"ion_actors-{self._signum.name}", daemon=True
         ).start()
@@ -59,7 +74,7 @@ class DrainOnSignal:
             logger.warning("%s: %s", self._signum.name, error)
         except BaseException:
             logger.exception("%s: the drain failed", self._signum.name)
-        if self._before is not signal.SIG_IGN:
+        if self._whose_it_was() is not signal.SIG_IGN:
             _raise_in_main_thread(self._signum)
 
 

@@ -152,3 +152,40 @@ def test_a_drain_that_runs_out_of_time_is_told_of(start: Start) -> None:
     code, _, errors = program.end()
     assert "SIGTERM: pool 'p' was not drained in time" in errors
     assert code == -signal.SIGTERM
+
+
+def test_a_handler_that_was_removed_stays_so_whoever_is_removed_later(start: Start) -> None:
+    program = start(
+        """
+        one, two = Pool(1), Pool(1)
+        first, second = one.drain_on_signal(), two.drain_on_signal()
+        first.remove()
+        second.remove()
+        say(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
+        one.close(), two.close()
+        """
+    )
+    code, lines, errors = program.end()
+    assert (code, lines) == (0, ["True"]), errors
+
+
+def test_a_forked_child_has_nothing_to_drain(start: Start) -> None:
+    program = start(
+        """
+        pool = Pool(1)
+        pool.drain_on_signal()
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"!")  # while it is being made, Python drops its signals
+            signal.pause()
+            os._exit(0)
+        os.read(reading, 1)
+        os.kill(child, signal.SIGTERM)
+        say(os.waitpid(child, 0)[1] == signal.SIGTERM)
+        pool.close()
+        """
+    )
+    code, lines, errors = program.end()
+    assert (code, lines) == (0, ["True"]), errors
+    assert "drain failed" not in errors
