@@ -58,13 +58,13 @@ def ours() -> Through:
 
 
 def pybreaker() -> Through:
-    """https://pypi.org/project/pybreaker"""
+    """The package pybreaker."""
     decorate: Any = importlib.import_module("pybreaker").CircuitBreaker()
     return cast("Through", decorate(_call))
 
 
 def circuitbreaker() -> Through:
-    """https://pypi.org/project/circuitbreaker"""
+    """The package circuitbreaker."""
     decorate: Any = importlib.import_module("circuitbreaker").CircuitBreaker(name="benchmark")
     return cast("Through", decorate(_call))
 

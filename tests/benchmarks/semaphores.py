@@ -68,7 +68,7 @@ def stdlib_async(permits: int = _FREE) -> AsyncVerbs:
 
 
 def aiologic(permits: int = _FREE) -> Verbs:
-    """https://pypi.org/project/aiologic"""
+    """The package aiologic."""
     one: Any = importlib.import_module("aiologic").BoundedSemaphore(permits)
     return one.green_acquire, one.green_release
 
