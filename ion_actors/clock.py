@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "Timer", "system_clock"]
+__all__ = ["Clock", "SystemClock", "Timer", "acquire", "system_clock"]
 
 logger = logging.getLogger("ion_actors")
 
@@ -32,6 +32,21 @@ _PATROL = 1.0
 
 # A cancelled timer stays in the heap until its turn, or until the heap has doubled.
 _MIN_SWEEP = 64
+
+
+# A signal that comes just before the main thread blocks in a lock is noted, but does not wake it:
+# CPython would run its handler, and Ctrl-C would be heard, only when the lock is released. So the
+# main thread looks up after so many seconds.
+_LOOK_UP = 1.0
+
+
+def acquire(lock: threading.Lock) -> bool:
+    """Acquire a lock, however long it takes; a signal is handled within a second."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return lock.acquire()
+    while not lock.acquire(timeout=_LOOK_UP):
+        pass
+    return True
 
 
 class Timer:
@@ -128,9 +143,11 @@ class SystemClock:
     def park(self, signal: threading.Lock, deadline: float | None) -> bool:
         """See :meth:`Clock.park`."""
         if deadline is None:
-            return signal.acquire()
-        remaining = min(deadline - time.monotonic(), threading.TIMEOUT_MAX)
-        return signal.acquire(timeout=remaining) if remaining > 0 else signal.acquire(False)
+            return acquire(signal)
+        while (remaining := deadline - time.monotonic()) > 0:
+            if signal.acquire(timeout=min(remaining, _LOOK_UP)):
+                return True
+        return signal.acquire(False)
 
     def _sweep(self) -> None:
         self._heap[:] = [entry for entry in self._heap if entry[2].pending]

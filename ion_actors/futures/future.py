@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import pykka
 from typing_extensions import override
 
+from ion_actors.clock import acquire
 from ion_actors.context import Context, background, call_in_loop, current_context, of_thread
 from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.futures.derived import derive
@@ -119,7 +120,7 @@ class Future(Stateful[T]):
                 return
             self._waiters.append(parked)
         try:
-            parked.acquire()
+            acquire(parked.lock)
         except BaseException:  # Ctrl-C
             with self._lock:
                 if parked in self._waiters:

@@ -63,13 +63,12 @@ class Parked:
     A condition would do it, too, and cost a round trip a tenth of its time.
     """
 
-    __slots__ = ("acquire", "release")
+    __slots__ = ("lock", "release")
 
     def __init__(self) -> None:
-        lock = threading.Lock()
-        lock.acquire()
-        self.acquire = lock.acquire
-        self.release = lock.release
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.release = self.lock.release
 
     def add_result(self, _: object) -> None:
         """The future is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures
 import copy
 import logging
@@ -16,7 +17,6 @@ import pytest
 
 from ion_actors import Cancelled, Future, FutureAlreadySet
 from ion_actors.futures import get_all
-from ion_actors.futures.state import Parked
 
 
 def done(value):
@@ -272,18 +272,29 @@ def raised_by_result(future, timeout=None):
     return None
 
 
-def test_who_is_interrupted_while_it_waits_leaves_nothing_behind(monkeypatch):
-    class Interrupted(Parked):
-        def __init__(self):
-            super().__init__()
-            self.acquire = self.interrupt
+def test_a_signal_that_did_not_wake_the_main_thread_is_heard_all_the_same(threads):
+    """One that came just before it blocked is only noted; interrupt_main() notes one."""
+    future = Future()
 
-        def interrupt(self):
-            assert future._waiters == [self]
-            raise KeyboardInterrupt
+    def interrupt():
+        while not future._waiters:
+            pass
+        _thread.interrupt_main()
+
+    interrupting = threads.submit(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        future.result()
+    interrupting.result(20)
+    assert not future._waiters
+
+
+def test_who_is_interrupted_while_it_waits_leaves_nothing_behind(monkeypatch):
+    def interrupted(lock):
+        assert [parked.lock for parked in future._waiters] == [lock]
+        raise KeyboardInterrupt
 
     future = Future()
-    monkeypatch.setattr("ion_actors.futures.future.Parked", Interrupted)
+    monkeypatch.setattr("ion_actors.futures.future.acquire", interrupted)
     with pytest.raises(KeyboardInterrupt):
         future.result()
     assert not future._waiters

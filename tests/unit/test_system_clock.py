@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import logging
 import math
@@ -9,6 +10,7 @@ import os
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -269,3 +271,24 @@ def test_a_forked_child_starts_with_no_timers(system):
                 os._exit(code)  # whatever happens, it must not go on as a second test run
     timer.cancel()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("patience", [None, 60.0])
+def test_a_signal_that_did_not_wake_the_main_thread_is_heard_all_the_same(
+    patience: float | None, threads: ThreadPoolExecutor
+) -> None:
+    """One that came just before it blocked is only noted; interrupt_main() notes one."""
+    taken = threading.Lock()
+    taken.acquire()
+    waiting = threading.Event()
+
+    def interrupt() -> None:
+        waiting.wait(10)
+        _thread.interrupt_main()
+
+    interrupting = threads.submit(interrupt)
+    clock = SystemClock()
+    with pytest.raises(KeyboardInterrupt):  # the wait may be over before it begins
+        waiting.set()
+        clock.park(taken, None if patience is None else clock.monotonic() + patience)
+    interrupting.result(10)
