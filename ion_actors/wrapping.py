@@ -21,6 +21,9 @@ class Wrapper:
     scope is entered without blocking the event loop. ``a | b`` is one wrapper of two, with ``a``
     on the outside: a call passes ``a``, then ``b``, then runs.
 
+    A generator function is only inside the scope while it makes its generator, not while somebody
+    takes from that. There, enter the scope in the function itself.
+
     Args:
         scope: makes the scope of one call, in a thread.
         ascope: makes it for a call of a coroutine function.
