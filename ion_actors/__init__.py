@@ -27,6 +27,8 @@ from ion_actors.errors import (
     SupervisorFailed,
     SupervisorForked,
     TaskAbandoned,
+    TaskDropped,
+    TaskExpired,
     TaskPanicked,
     WeightExceedsCapacity,
 )
@@ -43,6 +45,7 @@ from ion_actors.workerpool.messages import (
 )
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.pool import Pool
+from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.recovery import Backoff, PanicRecovery
 from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask
 from ion_actors.workerpool.submitter import Submitter
@@ -63,6 +66,7 @@ __all__ = [
     "Drain",
     "DrainReport",
     "DrainTimeout",
+    "DropReason",
     "Future",
     "FutureAlreadySet",
     "GetMetrics",
@@ -88,6 +92,8 @@ __all__ = [
     "SupervisorFailed",
     "SupervisorForked",
     "TaskAbandoned",
+    "TaskDropped",
+    "TaskExpired",
     "TaskPanicked",
     "TaskState",
     "TrySubmit",

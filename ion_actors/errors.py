@@ -5,7 +5,9 @@
     IonError
     ├── ContextEnded                  a context is over, so what ran or waited under it is, too
     │   ├── Cancelled                 + concurrent.futures.CancelledError
-    │   │   └── TaskAbandoned         the task would not end in time; its thread goes on alone
+    │   │   ├── TaskAbandoned         the task would not end in time; its thread goes on alone
+    │   │   └── TaskDropped           the pool had no room or no time for it
+    │   │       └── TaskExpired       + TimeoutError; it waited for longer than its ttl
     │   └── DeadlineExceeded          + TimeoutError
     │       └── AcquireTimeout        a semaphore had no permits in time
     ├── QueueFull                     + queue.Full
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from ion_actors.circuit.machine import CircuitState
     from ion_actors.supervision.words import ChildState
+    from ion_actors.workerpool.reasons import DropReason
     from ion_actors.workerpool.report import DrainReport
 
 __all__ = [
@@ -68,6 +71,8 @@ __all__ = [
     "SupervisorFailed",
     "SupervisorForked",
     "TaskAbandoned",
+    "TaskDropped",
+    "TaskExpired",
     "TaskPanicked",
     "WeightExceedsCapacity",
 ]
@@ -124,6 +129,30 @@ class TaskAbandoned(Cancelled):
 
     def __str__(self) -> str:
         return f"{self.reason}\n{self.stack}" if self.stack else self.reason
+
+
+class TaskDropped(Cancelled):
+    """The pool has given up a task that waited in its mailbox, for want of room or of time.
+
+    Attributes:
+        why: which of its rules did so.
+    """
+
+    def __init__(self, reason: str, *, task: str, why: DropReason):
+        super().__init__(reason, task=task)
+        self.why = why
+
+
+class TaskExpired(TaskDropped, TimeoutError):
+    """The task waited in the mailbox for longer than its ``ttl``, so it was not run.
+
+    Attributes:
+        ttl: the seconds that it might wait.
+    """
+
+    def __init__(self, reason: str, *, task: str, why: DropReason, ttl: float):
+        super().__init__(reason, task=task, why=why)
+        self.ttl = ttl
 
 
 class DeadlineExceeded(ContextEnded, TimeoutError):

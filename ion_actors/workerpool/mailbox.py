@@ -15,7 +15,7 @@ from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
 from ion_actors.context import Context
-from ion_actors.errors import IonError
+from ion_actors.errors import IonError, TaskDropped
 from ion_actors.workerpool.handoff import NOT_BEGUN, Dropped, Helping
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.lane import Lane
@@ -125,6 +125,8 @@ class Mailbox(Lane):
         with task._lock:
             task._withdrawn = True
             self._ledger.withdrawn += 1
+            if isinstance(error, TaskDropped):
+                self._ledger.dropped[error.why] += 1
             return task._end_early(error)
 
     def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:

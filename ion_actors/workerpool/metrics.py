@@ -10,7 +10,11 @@ ended, and the derivation sees it in exactly one of the two.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ion_actors.workerpool.reasons import DropReason
 
 __all__ = ["Ledger", "Outcome", "PoolMetrics", "PoolState", "Tally"]
 
@@ -93,12 +97,16 @@ class PoolMetrics:
     cancelled: int  #: cancelled, timed out, dropped at the end, or abandoned
     rejected: int  #: refused submissions: full, closed, broken, or the submitter gave up waiting
     restarts: int  #: workers replaced
+    #: Of the cancelled and rejected: how many the pool has dropped, by reason, for those that occur
+    dropped: Mapping[DropReason, int] = field(default_factory=dict, hash=False)
 
 
 class Ledger:
     """The counts of a pool's tasks. All but the tallies change under the mailbox's lock only."""
 
-    __slots__ = ("_past", "_tallies", "fenced", "rejected", "restarts", "started", "withdrawn")
+    __slots__ = (
+        "_past", "_tallies", "dropped", "fenced", "rejected", "restarts", "started", "withdrawn",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.started = 0  # handed to a worker
@@ -106,6 +114,7 @@ class Ledger:
         self.fenced = 0  # ended while running, by another than the worker
         self.rejected = 0
         self.restarts = 0
+        self.dropped: Counter[DropReason] = Counter()  # by reason
         self._tallies: dict[Tally, None] = {}
         self._past = Tally()  # of workers that are gone
 
@@ -137,4 +146,5 @@ class Ledger:
             cancelled=ended.cancelled + self.withdrawn + self.fenced,
             rejected=self.rejected,
             restarts=self.restarts,
+            dropped=dict(self.dropped),
         )
