@@ -11,8 +11,19 @@ own, to be imported from there, so that nobody imports what they do not use:
     structured      LoggingTracer, merge_extra
 """
 
+from ion_actors.observe.bus import Bus, Subscription
 from ion_actors.observe.probe import Log, Probe
 from ion_actors.observe.protocols import Metrics, Span, Tracer
 from ion_actors.observe.tee import TeeMetrics, TeeTracer
 
-__all__ = ["Log", "Metrics", "Probe", "Span", "TeeMetrics", "TeeTracer", "Tracer"]
+__all__ = [
+    "Bus",
+    "Log",
+    "Metrics",
+    "Probe",
+    "Span",
+    "Subscription",
+    "TeeMetrics",
+    "TeeTracer",
+    "Tracer",
+]

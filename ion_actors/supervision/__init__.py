@@ -11,7 +11,8 @@ From the top down, each importing only from below::
     spec · report · events · words
 """
 
-from ion_actors.supervision.events import Lifecycle, LifecycleEvent, Subscription
+from ion_actors.observe import Subscription
+from ion_actors.supervision.events import Lifecycle, LifecycleEvent
 from ion_actors.supervision.report import ChildEnd, ChildInfo, ChildKind, StopReport
 from ion_actors.supervision.spec import ChildSpec, child
 from ion_actors.supervision.supervisor import Supervisor

@@ -14,7 +14,7 @@ from pykka.messages import _ActorStop
 
 from ion_actors.errors import SupervisorForked
 from ion_actors.futures import Future
-from ion_actors.supervision.events import Bus
+from ion_actors.supervision.events import LifecycleBus
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.spec import TreeSpec
 from ion_actors.supervision.words import SupervisorState
@@ -66,7 +66,7 @@ class TreeCore:
     """The parts of one supervisor, and what has become of it, which its actor writes."""
 
     spec: TreeSpec
-    bus: Bus
+    bus: LifecycleBus
     inbox: TreeInbox | None = None  # until it is started
     state: SupervisorState = SupervisorState.NEW
     infos: tuple[ChildInfo, ...] = ()

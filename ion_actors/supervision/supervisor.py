@@ -15,11 +15,11 @@ from typing_extensions import override
 from ion_actors._arguments import seconds
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import Cancelled, ChildUnavailable
-from ion_actors.observe import Metrics, Probe
+from ion_actors.observe import Metrics, Probe, Subscription
 from ion_actors.supervision import process
 from ion_actors.supervision.core import Face, TreeCore
 from ion_actors.supervision.drawing import draw
-from ion_actors.supervision.events import Bus, LifecycleEvent, Subscription
+from ion_actors.supervision.events import LifecycleBus, LifecycleEvent
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.seat import Begin
 from ion_actors.supervision.shell import TreeActor
@@ -86,7 +86,7 @@ class Supervisor(Face):
             children, strategy, max_restarts, within, backoff, auto_shutdown,
             name, context, logger, metrics,
         )  # fmt: skip
-        self._core = TreeCore(spec, Bus(spec.name))
+        self._core = TreeCore(spec, LifecycleBus(spec.name))
         if spec.probe is not None:
             self._core.bus.add(functools.partial(_count, spec.probe, spec.name))
 
@@ -328,8 +328,6 @@ class Supervisor(Face):
         Raises:
             TypeError: it is not callable.
         """
-        if not callable(callback):
-            raise TypeError(f"callback must be callable, not {callback!r}")
         return self._core.bus.add(callback)
 
     # -- facts -----------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""A bus: takes what happens, and tells it to those who have subscribed.
+
+Subscribers are users' code: they run on a thread that lives only while there is something to tell,
+never on the one that something happened to, and in the order of the events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["Bus", "Subscription"]
+
+logger = logging.getLogger("ion_actors")
+
+E = TypeVar("E")
+
+
+class Subscription:
+    """A callback's place; :meth:`remove` gives it up."""
+
+    __slots__ = ("_bus", "callback")
+
+    def __init__(self, bus: Bus[Any], callback: Callable[[Any], object]) -> None:
+        self._bus = bus
+        self.callback = callback
+
+    def remove(self) -> None:
+        """Call it no more, apart from a call that has begun. Calling twice does no harm."""
+        self._bus.drop(self)
+
+
+class Bus(Generic[E]):
+    """See the module.
+
+    Args:
+        thread: the name of the thread that subscribers run on.
+    """
+
+    def __init__(self, thread: str) -> None:
+        self._lock = threading.RLock()  # guards all below
+        self._thread_name = thread
+        self._subscriptions: dict[Subscription, None] = {}
+        self._queue: deque[E] = deque()
+        self._thread: threading.Thread | None = None  # while there is something to tell
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody has subscribed."""
+        return bool(self._subscriptions)
+
+    def add(self, callback: Callable[[E], object]) -> Subscription:
+        """Tell this one, too, of what happens from now on.
+
+        Raises:
+            TypeError: it is not callable.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback must be callable, not {callback!r}")
+        subscription = Subscription(self, callback)
+        with self._lock:
+            self._subscriptions[subscription] = None
+        return subscription
+
+    def drop(self, subscription: Subscription) -> None:
+        """Tell it no more."""
+        with self._lock:
+            self._subscriptions.pop(subscription, None)
+
+    def publish(self, event: E) -> None:
+        """Have everybody told. Never blocks."""
+        with self._lock:
+            if self._subscriptions:
+                self._queue.append(event)
+                if self._thread is None:
+                    self._thread = self._started_thread()
+
+    def join(self, patience: float | None) -> bool:
+        """Wait until everything has been told, for so many seconds at most. Returns whether it was.
+
+        On the bus's own thread, which cannot wait for itself, it returns False at once.
+        """
+        thread = self._thread
+        if thread is threading.current_thread():
+            return False
+        if thread is not None:
+            thread.join(patience)
+        return thread is None or not thread.is_alive()
+
+    def _started_thread(self) -> threading.Thread | None:
+        thread = threading.Thread(target=self._tell, name=self._thread_name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter exits, or there are too many: the next event tries
+            logger.debug("events for %s cannot be told now", self._thread_name, exc_info=True)
+            return None
+        return thread
+
+    def _tell(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._thread = None
+                    return
+                event = self._queue.popleft()
+                subscriptions = list(self._subscriptions)
+            for one in subscriptions:
+                if one in self._subscriptions:
+                    self._call(one, event)
+            del event, subscriptions  # nothing may be held while the lock is waited for
+
+    def _call(self, subscription: Subscription, event: E) -> None:
+        try:
+            subscription.callback(event)
+        except BaseException:
+            logger.exception("a subscriber failed on %s", event)
