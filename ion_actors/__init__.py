@@ -33,6 +33,7 @@ from ion_actors.errors import (
     WeightExceedsCapacity,
 )
 from ion_actors.futures import Future
+from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
 from ion_actors.workerpool.messages import (
     Close,
@@ -63,6 +64,7 @@ __all__ = [
     "ContextEnded",
     "DeadlineExceeded",
     "DeadlockError",
+    "Directive",
     "Drain",
     "DrainReport",
     "DrainTimeout",

@@ -13,5 +13,5 @@ From the top down, each importing only from below::
     mailbox      the bounded task lane; handoff: what passes between it and its workers
     task         a task and its future
     spec         the checked arguments
-    lifecycle, recovery, messages, news, metrics, report    pure
+    lifecycle, recovery, directive, messages, news, metrics, report    pure
 """

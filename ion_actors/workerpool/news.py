@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ion_actors.workerpool.directive import Directive
+
 if TYPE_CHECKING:
     from ion_actors.workerpool.worker import Worker
 
@@ -36,6 +38,7 @@ class Panicked:
     worker: Worker
     task: str
     error: BaseException
+    directive: Directive = Directive.RESTART
 
 
 @dataclass(frozen=True, slots=True)

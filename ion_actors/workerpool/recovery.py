@@ -8,8 +8,9 @@ give up) and Pekko's backoff supervisor (exponential with a random factor).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ion_actors._arguments import (
     exceptions_or_predicate,
@@ -18,11 +19,14 @@ from ion_actors._arguments import (
     seconds,
     whole_number,
 )
+from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.report import Panic
 
-__all__ = ["Backoff", "IsPanic", "PanicRecovery", "RestartWindow"]
+__all__ = ["Backoff", "Decide", "IsPanic", "PanicRecovery", "RestartWindow"]
 
 IsPanic = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+Decide = Mapping[type[BaseException], Directive] | Callable[[BaseException], Directive | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,11 @@ class PanicRecovery:
             is replaced at once: the task was at fault.)
         is_panic: exception types, or a predicate, that count as panics besides everything that is
             not an ``Exception``.
+        decide: what to do about an exception of a task, besides RESUME (for one that is no panic)
+            and RESTART (for one that is): a mapping from exception types to :class:`Directive`, of
+            which the closest in the exception's family counts, or a callable that is given the
+            exception. What is not in the mapping, and what the callable answers None to, is left to
+            the other rules.
 
     Raises:
         TypeError, ValueError: an argument makes no sense.
@@ -89,6 +98,7 @@ class PanicRecovery:
     within: float = 60.0
     backoff: Backoff = Backoff()
     is_panic: IsPanic | None = None
+    decide: Decide | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         optional_callable("handler", self.handler)
@@ -99,6 +109,31 @@ class PanicRecovery:
         if not isinstance(self.backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {self.backoff!r}")
         exceptions_or_predicate("is_panic", self.is_panic)
+        if isinstance(self.decide, Mapping):
+            object.__setattr__(self, "decide", _checked_rules(self.decide))
+        else:
+            optional_callable("decide", self.decide)
+
+    def directive(self, error: BaseException) -> Directive:
+        """What to do about this exception from a task.
+
+        Raises:
+            Exception: a callable of the policy failed; the caller decides.
+        """
+        if (decided := self._decided(error)) is not None:
+            return decided
+        return Directive.RESTART if self.calls_it_panic(error) else Directive.RESUME
+
+    def _decided(self, error: BaseException) -> Directive | None:
+        if self.decide is None:
+            return None
+        if isinstance(self.decide, Mapping):
+            rules = self.decide
+            return next((rules[kind] for kind in type(error).__mro__ if kind in rules), None)
+        decided: object = self.decide(error)
+        if decided is not None and not isinstance(decided, Directive):
+            raise TypeError(f"decide must answer with a Directive or None, not {decided!r}")
+        return decided
 
     def calls_it_panic(self, error: BaseException) -> bool:
         """Whether this exception from a task is a panic.
@@ -113,6 +148,15 @@ class PanicRecovery:
         if isinstance(self.is_panic, type | tuple):
             return isinstance(error, self.is_panic)
         return bool(self.is_panic(error))
+
+
+def _checked_rules(rules: Mapping[Any, Any]) -> dict[type[BaseException], Directive]:
+    for kind, directive in rules.items():
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"decide must map exception types to directives, not {kind!r}")
+        if not isinstance(directive, Directive):
+            raise TypeError(f"decide must map {kind.__name__} to a Directive, not {directive!r}")
+    return dict(rules)  # a copy: nobody is to change the rules of a policy
 
 
 @dataclass(frozen=True, slots=True)

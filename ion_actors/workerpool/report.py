@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ion_actors.workerpool.directive import Directive
+
 __all__ = ["DrainReport", "Panic", "TaskState", "UnfinishedTask", "Wrapping", "describe"]
 
 
@@ -96,3 +98,4 @@ class Panic:
     task: str  #: the task's name
     error: BaseException  #: what the task raised, with its traceback
     restarts: int  #: workers this pool has replaced so far, this one included
+    directive: Directive = Directive.RESTART  #: what becomes of the worker

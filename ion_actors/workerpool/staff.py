@@ -1,6 +1,8 @@
 """The half of the supervisor that sees to the workers: who works at which seat, and for how long.
 
-A seat is an index from 0 to ``size``. It is empty while its worker's initializer waits for another
+A seat has an index. There are as many as the pool's ``size``: resizing takes the last ones away or
+fills in the first that are free, and a worker that the policy stops takes its own with it. A seat
+is empty while its worker's initializer waits for another
 try, and at the end, when there is nothing left to do.
 """
 
@@ -14,6 +16,7 @@ import pykka
 
 from ion_actors.clock import Timer
 from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.inbox import SupervisorInbox
 from ion_actors.workerpool.lifecycle import Life, Phase
 from ion_actors.workerpool.news import Panicked, Ready, Retry, StartFailed, Stopped
@@ -99,15 +102,38 @@ class Staff(pykka.ThreadingActor):
     def _on_panicked(self, message: Panicked) -> Panic:
         worker = message.worker
         if self._seats.get(worker.index) is worker:
-            self._seats[worker.index] = None
-            self._replace(worker, message.error)
+            self._follow(message)
+        if message.directive is Directive.ESCALATE:
+            self._break(f"what task {message.task!r} raised was escalated", message.error)
         return Panic(
             pool=self._spec.name,
             worker=worker.name,
             task=message.task,
             error=message.error,
             restarts=self._core.metrics().restarts,
+            directive=message.directive,
         )
+
+    def _follow(self, message: Panicked) -> None:
+        """Do about a worker's seat what the directive says."""
+        if message.directive is Directive.STOP and len(self._seats) > 1:
+            self._take_away(message.worker, message.error)
+            return
+        self._seats[message.worker.index] = None
+        if message.directive is Directive.RESTART:
+            self._replace(message.worker, message.error)
+        elif message.directive is Directive.STOP and self._wanted():
+            self._break(f"its last worker {message.worker.name} was stopped", message.error)
+
+    def _take_away(self, worker: Worker, error: BaseException) -> None:
+        """A worker goes, and its seat with it."""
+        del self._seats[worker.index]
+        self._failures.pop(worker.index, None)
+        self._core.mailbox.size = len(self._seats)
+        self._log(
+            logging.WARNING, "worker %s was stopped and is not replaced; %d are left",
+            worker.name, len(self._seats), error=error, worker=worker.name, size=len(self._seats),
+        )  # fmt: skip
 
     def _replace(self, worker: Worker, error: BaseException | None) -> None:
         """Seat a successor, if the policy permits and there is work for it."""

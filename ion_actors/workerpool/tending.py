@@ -1,8 +1,8 @@
 """The part of the supervisor that tends a working pool: its size, and tasks that are stuck.
 
-Growing appoints workers to new seats. Shrinking takes the last seats away: whoever sat there stops
-once its task is over, and what it was handed and has not begun goes to another one. So no task is
-lost either way.
+Growing appoints workers to the first free seats. Shrinking takes the last ones away: whoever sat
+there stops once its task is over, and what it was handed and has not begun goes to another one. So
+no task is lost either way.
 
 A task is stuck when it has been running for longer than ``stuck_after``. It is reported once, to
 the log and to ``on_stuck``. If the policy allows, its worker gives up its seat as in a shrinking,
@@ -11,6 +11,7 @@ and a successor takes it; the thread goes on alone until its task ends, if it ev
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from typing import Any
@@ -49,14 +50,15 @@ class Tending(Staff):
         request.reply(None)
 
     def _resize(self, message: Resize) -> None:
-        before = self._core.mailbox.size
-        for index in range(message.size, before):
+        before = len(self._seats)
+        for index in sorted(self._seats)[message.size :]:
             if (worker := self._seats.pop(index)) is not None:
                 worker.retire()
             self._failures.pop(index, None)
         # Not before they are doomed: if they wait, all that are left would seem to wait.
         self._core.mailbox.size = message.size
-        for index in range(before, message.size):
+        free = (index for index in itertools.count() if index not in self._seats)
+        for index in itertools.islice(free, max(0, message.size - before)):
             self._start(self._appoint(index))
         self._log(
             logging.INFO, "pool %r has %d workers now, and had %d",

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
+from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["judge", "panic_error"]
+__all__ = ["Verdict", "judge", "panic_error"]
 
 
-def judge(
-    task: TaskFuture[Any], error: BaseException, spec: PoolSpec
-) -> tuple[Outcome, BaseException]:
-    """How the task has ended, and what its future shows of the exception."""
+class Verdict(NamedTuple):
+    """What an exception means."""
+
+    outcome: Outcome  # how the task has ended
+    shown: BaseException  # what its future shows
+    directive: Directive = Directive.RESUME  # what becomes of its worker
+
+
+def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdict:
+    """How the task has ended, what its future shows of it, and what becomes of the worker."""
     context = task.task_context()
     if isinstance(error, ContextEnded) and context.cancelled:
         error.task = error.task or task._task_name()
-        return Outcome.CANCELLED, error
+        return Verdict(Outcome.CANCELLED, error)
     if isinstance(error, asyncio.CancelledError):
         why = Cancelled("the coroutine was cancelled", task=task._task_name())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
-        return Outcome.CANCELLED, ended
+        return Verdict(Outcome.CANCELLED, ended)
+    directive = task._vars.run(_directive, error, spec)
+    outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
+    return Verdict(outcome, error, directive)
+
+
+def _directive(error: BaseException, spec: PoolSpec) -> Directive:
     try:
-        panic = task._vars.run(spec.recovery.calls_it_panic, error)
+        return spec.recovery.directive(error)
     except BaseException as fault:
-        spec.log(logging.ERROR, "is_panic failed on %r", error, error=fault)
-        panic = False
-    return (Outcome.PANICKED if panic else Outcome.FAILED), error
+        spec.log(logging.ERROR, "decide or is_panic failed on %r", error, error=fault)
+        return Directive.RESUME if isinstance(error, Exception) else Directive.RESTART
 
 
 def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:

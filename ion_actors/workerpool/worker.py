@@ -30,6 +30,7 @@ from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
+from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.handoff import NOT_BEGUN, PARKED
 from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox, WorkerInbox
@@ -234,12 +235,12 @@ class Worker(pykka.ThreadingActor):
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
         try:
-            outcome, shown = judge(task, error, self._spec)
+            outcome, shown, directive = judge(task, error, self._spec)
             if self._hooks is not None:
                 self._observe(task, outcome, error)
             if outcome is Outcome.PANICKED:
                 self._done = True
-                shown = self._panicked(task, error)
+                shown = self._panicked(task, error, directive)
             task._keep_name()
             task._release()
             callbacks = task._fail(shown, self.tally, outcome)
@@ -250,10 +251,12 @@ class Worker(pykka.ThreadingActor):
         if self._done:
             self.stop()
 
-    def _panicked(self, task: TaskFuture[Any], error: BaseException) -> TaskPanicked:
+    def _panicked(
+        self, task: TaskFuture[Any], error: BaseException, directive: Directive
+    ) -> TaskPanicked:
         name = task._task_name()
         try:
-            panic = self._ask(Panicked(self, name, error))
+            panic = self._ask(Panicked(self, name, error, directive))
             if panic is not None:
                 self._tell_handler(panic)
             return panic_error(name, self.name, error)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors import Backoff, PanicRecovery
+from ion_actors import Backoff, Directive, PanicRecovery
 from ion_actors.workerpool.recovery import RestartWindow
 
 backoffs = st.builds(
@@ -105,6 +105,10 @@ def test_a_senseless_backoff_is_refused_by_name_and_value(wrong, kind):
         ({"is_panic": int}, TypeError),
         ({"is_panic": (OSError, 1)}, TypeError),
         ({"is_panic": (OSError, len)}, TypeError),
+        ({"decide": 1}, TypeError),
+        ({"decide": {OSError: "stop"}}, TypeError),
+        ({"decide": {int: Directive.STOP}}, TypeError),
+        ({"decide": {"OSError": Directive.STOP}}, TypeError),
     ],
 )
 def test_a_senseless_policy_is_refused_by_name(wrong, kind):
@@ -138,6 +142,47 @@ def test_is_panic_widens_what_counts(is_panic, expected):
 def test_a_predicate_that_fails_is_the_callers_business():
     with pytest.raises(ZeroDivisionError):
         PanicRecovery(is_panic=lambda error: 1 / 0).calls_it_panic(ValueError())
+
+
+FAMILY = [BaseException, Exception, OSError, ConnectionError, ConnectionResetError, ValueError]
+
+
+@given(
+    st.dictionaries(st.sampled_from([*FAMILY, SystemExit]), st.sampled_from(Directive)),
+    st.sampled_from([*FAMILY, SystemExit, Stray]),
+    st.sampled_from([None, (), OSError]),
+)
+def test_the_closest_rule_counts_and_else_the_default(rules, kind, is_panic):
+    directive = PanicRecovery(decide=rules, is_panic=is_panic).directive(kind())
+    matching = [one for one in rules if issubclass(kind, one)]
+    if matching:
+        closest = max(matching, key=lambda one: len(one.__mro__))
+        assert directive is rules[closest]
+    elif PanicRecovery(is_panic=is_panic).calls_it_panic(kind()):
+        assert directive is Directive.RESTART
+    else:
+        assert directive is Directive.RESUME
+
+
+@given(st.sampled_from(Directive), st.sampled_from([*FAMILY, Stray]))
+def test_a_callable_decides_unless_it_has_no_answer(directive, kind):
+    assert PanicRecovery(decide=lambda error: directive).directive(kind()) is directive
+    undecided = PanicRecovery(decide=lambda error: None)
+    assert undecided.directive(kind()) is PanicRecovery().directive(kind())
+
+
+def test_a_callable_that_answers_something_else_is_the_callers_business():
+    with pytest.raises(TypeError, match="'stop'"):
+        PanicRecovery(decide=lambda error: "stop").directive(ValueError())
+
+
+def test_the_rules_of_a_policy_do_not_change_and_it_can_be_hashed():
+    rules = {OSError: Directive.STOP}
+    policy = PanicRecovery(decide=rules)
+    rules[OSError] = Directive.ESCALATE
+    assert policy.directive(OSError()) is Directive.STOP
+    assert hash(policy) == hash(PanicRecovery(decide=rules))
+    assert policy != PanicRecovery(decide=rules)
 
 
 def restarts_allowed(policy, moments):
