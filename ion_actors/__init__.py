@@ -35,6 +35,7 @@ from ion_actors.errors import (
 from ion_actors.futures import Future
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
+from ion_actors.workerpool.letters import DeadLetter, DeadLetters
 from ion_actors.workerpool.messages import (
     Close,
     Drain,
@@ -48,7 +49,7 @@ from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.pool import Pool
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.recovery import Backoff, PanicRecovery
-from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask
+from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask, WorkerDeath
 from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [
@@ -62,6 +63,8 @@ __all__ = [
     "Close",
     "Context",
     "ContextEnded",
+    "DeadLetter",
+    "DeadLetters",
     "DeadlineExceeded",
     "DeadlockError",
     "Directive",
@@ -101,6 +104,7 @@ __all__ = [
     "TrySubmit",
     "UnfinishedTask",
     "WeightExceedsCapacity",
+    "WorkerDeath",
     "WorkerDump",
     "background",
     "current_context",

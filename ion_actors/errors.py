@@ -132,7 +132,8 @@ class TaskAbandoned(Cancelled):
 
 
 class TaskDropped(Cancelled):
-    """The pool has given up a task that waited in its mailbox, for want of room or of time.
+    """The pool has given up a task that waited in its mailbox: for want of room or of time, or
+    because the pool has ended.
 
     Attributes:
         why: which of its rules did so.

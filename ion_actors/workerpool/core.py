@@ -13,12 +13,13 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.errors import Cancelled, IonError, PoolClosed
+from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.futures import Future
 from ion_actors.workerpool.health import PoolDump, WorkerDump, stack_of
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture, released
@@ -94,12 +95,12 @@ class Core:
         ]
         return [(task, callbacks) for task, _, callbacks in dropped]
 
-    def closed_error(self, task: TaskFuture[Any]) -> Cancelled:
+    def closed_error(self, task: TaskFuture[Any]) -> TaskDropped:
         """Why a queued task will not run."""
         task._keep_name()
         name = task._task_name()
         why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
-        return Cancelled(why, task=name)
+        return TaskDropped(why, task=name, why=DropReason.CLOSED)
 
     def ask(self, message: object) -> Future[DrainReport]:
         """Send the supervisor a message; the reply comes later. Never blocks."""

@@ -33,13 +33,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
 from ion_actors.errors import IonError, QueueFull
 from ion_actors.workerpool.handoff import PARKED, RETIRE, Order, Taker, Waiter
 from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
+from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.task import TaskFuture
 
 __all__ = ["Lane"]
@@ -166,8 +167,14 @@ class Lane:
                 waiter.over = True
                 waiter.error = make_error()
             self._ledger.rejected += len(waiters)
+            if waiters:
+                self._ledger.dropped[DropReason.REFUSED] += len(waiters)
+        self._turned_away(waiters)
         for waiter in waiters:
             waiter.wake()
+
+    def _turned_away(self, waiters: Iterable[Waiter]) -> None:
+        """These were waiting when the pool began to refuse; not under the lock."""
 
     def _admit(self) -> list[Waiter]:
         """Let in as many waiters as there is room for; under the lock. They are to be woken."""

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
+from typing_extensions import override
+
 from ion_actors.context import Context
-from ion_actors.errors import IonError, TaskDropped
-from ion_actors.workerpool.handoff import NOT_BEGUN, Dropped, Helping
+from ion_actors.errors import IonError
+from ion_actors.workerpool.handoff import NOT_BEGUN, Dropped, Helping, Waiter
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.lane import Lane
+from ion_actors.workerpool.letters import DeadLetters
+from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.reasons import DropReason, reason_of
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
 __all__ = ["Mailbox"]
@@ -49,6 +54,7 @@ class Mailbox(Lane):
         super().__init__(name, limit, size)
         self.context = context
         self._on_dropped = on_dropped
+        self._letters: DeadLetters | None = None  # once somebody has asked for them
 
     # -- workers that help themselves: see ion_actors.workerpool.helping ----------------------
 
@@ -94,13 +100,13 @@ class Mailbox(Lane):
         with self._lock:
             if task._state is not PENDING or task._withdrawn:
                 return False
-            callbacks = self._bury(task, error)
+            reason = self._reason(error)
+            callbacks = self._bury(task, error, reason)
             self._vacate(task)
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
-        task._release()
-        self._dropped(task, error)
+        self._dropped(task, error, task._release(), reason)
         if elsewhere:
             run_callbacks_in_thread([(task, callbacks)])
         else:
@@ -117,16 +123,30 @@ class Mailbox(Lane):
             self._queue = deque(one for one in self._queue if not one._withdrawn)
             self._dead = 0
 
-    def _dropped(self, task: TaskFuture[Any], error: IonError) -> None:
+    def _dropped(
+        self,
+        task: TaskFuture[Any],
+        error: IonError,
+        call: tuple[Any, ...],
+        reason: DropReason | None,
+    ) -> None:
         if self._on_dropped is not None:
             self._on_dropped(task._take_ending(), error)
+        if self._letters is not None and reason is not None:
+            self._letters._post(task._name, call, reason, error, task._history)
 
-    def _bury(self, task: TaskFuture[Any], error: IonError) -> Any:
+    def _reason(self, error: IonError) -> DropReason | None:
+        """Why the pool gives up a queued task; None if that is its submitter's wish."""
+        # A task that knows of its pool's end before the supervisor does ends by its own context.
+        ended = DropReason.CLOSED if self.context.cancelled else None
+        return reason_of(error) or ended
+
+    def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
         with task._lock:
             task._withdrawn = True
             self._ledger.withdrawn += 1
-            if isinstance(error, TaskDropped):
-                self._ledger.dropped[error.why] += 1
+            if reason is not None:
+                self._ledger.dropped[reason] += 1
             return task._end_early(error)
 
     def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
@@ -141,29 +161,84 @@ class Mailbox(Lane):
                         self._dead -= 1
                     elif task._state is PENDING:
                         error = make_error(task)
-                        ended.append((task, error, self._bury(task, error)))
+                        reason = self._reason(error)
+                        ended.append((task, error, reason, self._bury(task, error, reason)))
                     else:  # a stranger has settled it
                         self._ledger.withdrawn += 1
                 over = not self._queue
-            for task, error, callbacks in ended:
-                dropped.append((task, task._release(), callbacks))
-                self._dropped(task, error)
+            for task, error, reason, callbacks in ended:
+                call = task._release()
+                dropped.append((task, call, callbacks))
+                self._dropped(task, error, call, reason)
             if over:
                 return dropped
 
-    def fence(self, task: TaskFuture[Any], error: IonError) -> list[Any] | None:
+    def fence(
+        self, task: TaskFuture[Any], error: IonError, call: tuple[Any, ...] = ()
+    ) -> list[Any] | None:
         """End a running task without its worker, whose late result will be ignored.
+
+        Args:
+            task: the task.
+            error: what its future shall raise.
+            call: its function, arguments and keywords, if the pool gives it up.
 
         Returns:
             The callbacks, to be run by the caller; None if it had ended.
         """
+        reason = reason_of(error)
         with self._lock, task._lock:
             if task._state is not RUNNING or task._fenced:
                 return None
             self._ledger.fenced += 1
+            if reason is not None:
+                self._ledger.dropped[reason] += 1
             callbacks = task._end_early(error) or []
-        self._dropped(task, error)
+        self._dropped(task, error, call, reason)
         return callbacks
+
+    def give_back(
+        self,
+        task: TaskFuture[Any],
+        error: BaseException,
+        tally: Tally,
+        outcome: Outcome,
+        reason: DropReason,
+    ) -> list[Any] | None:
+        """A running task ends by its worker, and the pool gives it up. Returns the callbacks."""
+        call = task._release()
+        with self._lock:
+            lost = task._state is RUNNING
+            if lost:
+                self._ledger.dropped[reason] += 1
+            callbacks = task._fail(error, tally, outcome)
+        if lost and self._letters is not None:
+            self._letters._post(task._name, call, reason, error, task._history)
+        return callbacks
+
+    # -- dead letters ----------------------------------------------------------------------
+
+    def letters(self, make: Callable[[], DeadLetters]) -> DeadLetters:
+        """The pool's dead letters; made now, if nobody has asked for them before."""
+        with self._lock:
+            if self._letters is None:
+                self._letters = make()
+            return self._letters
+
+    def tell_letters(self, patience: float | None) -> None:
+        """Wait for those who are told of dead letters, for so many seconds at most."""
+        if self._letters is not None:
+            self._letters.join(patience)
+
+    @override
+    def _turned_away(self, waiters: Iterable[Waiter]) -> None:
+        if self._letters is None:
+            return
+        for waiter in waiters:
+            task, error = waiter.item, waiter.error
+            assert error is not None
+            call = (task._fn, task._args, task._kwargs)
+            self._letters._post(task._name, call, DropReason.REFUSED, error, ())
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
@@ -175,6 +250,7 @@ class Mailbox(Lane):
         stranded = [task for task in self._queue if not (task.done() or task._withdrawn)]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
         self._dead = 0
+        self._letters = None  # those who subscribed did so in the parent
         self._ledger.withdrawn += len(stranded)
         self._ledger.fenced += len(running)
         return stranded + running

@@ -23,6 +23,7 @@ from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.ending import Ending
 from ion_actors.workerpool.health import PoolDump, StuckTask
 from ion_actors.workerpool.inbox import Envelope, refuse
+from ion_actors.workerpool.letters import DeadLetters
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.messages import Close, Resize, Submit, TrySubmit
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
@@ -149,6 +150,13 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
     def dump(self) -> PoolDump:
         """What each worker is at, since when, and where its thread is. For debugging: print it."""
         return self._core.dump()
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The tasks that the pool gives up, to be subscribed to; also after it has ended."""
+        core = self._core
+        clock = core.spec.context.clock
+        return core.mailbox.letters(lambda: DeadLetters(core.spec.name, clock, Submitter(core)))
 
     # -- size ------------------------------------------------------------------------------
 

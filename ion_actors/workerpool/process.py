@@ -40,9 +40,12 @@ class _Pools:
         with self._lock:
             self._cores.add(core)
 
-    def unended(self) -> list[Core]:
+    def all(self) -> list[Core]:
         with self._lock:
-            return [core for core in self._cores if core.state is not PoolState.CLOSED]
+            return list(self._cores)
+
+    def unended(self) -> list[Core]:
+        return [core for core in self.all() if core.state is not PoolState.CLOSED]
 
     def renew_lock(self) -> None:
         """In a forked child: the old one may be held by a thread that is not here."""
@@ -84,6 +87,8 @@ def _at_exit() -> None:
         core.tell(Forgotten())
     for core in unfinished:
         _await_end(core)
+    for core in _pools.all():  # also of those that ended a moment ago
+        core.mailbox.tell_letters(core.spec.drain_timeout)
 
 
 def _warn(core: Core) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["DropReason"]
+from ion_actors.errors import BrokenPool, TaskAbandoned, TaskDropped
+
+__all__ = ["DropReason", "reason_of"]
 
 
 class DropReason(enum.Enum):
@@ -16,5 +18,17 @@ class DropReason(enum.Enum):
     SHED = "shed"  #: tasks waited too long on the average, so it was left out
     REFUSED = "refused"  #: it was not accepted: the mailbox was full, or the pool had ended
     CLOSED = "closed"  #: it was still queued when the pool was closed, or broke
+    STOPPED = "stopped"  #: it was running when the pool was closed, and stopped when asked to
     ABANDONED = "abandoned"  #: it was still running when the time to drain or close was up
     QUARANTINED = "quarantined"  #: it took down one worker after the other
+
+
+def reason_of(error: BaseException) -> DropReason | None:
+    """Why a pool gave up the task that it ended with this error; None if it did not."""
+    if isinstance(error, TaskDropped):
+        return error.why
+    if isinstance(error, TaskAbandoned):
+        return DropReason.ABANDONED
+    if isinstance(error, BrokenPool):
+        return DropReason.CLOSED
+    return None

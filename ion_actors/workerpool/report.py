@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 from ion_actors.workerpool.directive import Directive
 
-__all__ = ["DrainReport", "Panic", "TaskState", "UnfinishedTask", "Wrapping", "describe"]
+__all__ = [
+    "DrainReport",
+    "Panic",
+    "TaskState",
+    "UnfinishedTask",
+    "WorkerDeath",
+    "Wrapping",
+    "describe",
+]
 
 
 class TaskState(enum.Enum):
@@ -99,3 +107,13 @@ class Panic:
     error: BaseException  #: what the task raised, with its traceback
     restarts: int  #: workers this pool has replaced so far, this one included
     directive: Directive = Directive.RESTART  #: what becomes of the worker
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDeath:
+    """One worker that a task took down."""
+
+    worker: str  #: the worker's name
+    error: BaseException  #: what the task raised, or how its worker was lost
+    at: float  #: when: a moment of the pool's clock
+    age: float  #: seconds that the task had been running

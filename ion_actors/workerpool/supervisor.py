@@ -236,7 +236,9 @@ class Supervisor(Tending):
                 unfinished.worker, unfinished.stack, task=unfinished.name,
             )  # fmt: skip
             # None if it has ended for its submitter already: it overran its own time limit.
-            callbacks = self._core.mailbox.fence(task, self._abandoned_error(unfinished))
+            callbacks = self._core.mailbox.fence(
+                task, self._abandoned_error(unfinished), unfinished[:3]
+            )
             ended.append((task, callbacks))
         run_callbacks_in_thread(ended)
 

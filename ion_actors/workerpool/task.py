@@ -11,6 +11,7 @@ queued?), then the future's own (has it ended?).
 from __future__ import annotations
 
 import contextvars
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
@@ -21,7 +22,7 @@ from ion_actors.errors import Cancelled, IonError
 from ion_actors.futures import Future
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Outcome, Tally
-from ion_actors.workerpool.report import describe
+from ion_actors.workerpool.report import WorkerDeath, describe
 
 if TYPE_CHECKING:
     from ion_actors.observe import Span
@@ -52,7 +53,8 @@ class TaskFuture(Future[T]):
     _fenced = False  # ended by another than its worker, whose late result is to be ignored
     _withdrawn = False  # left the queue before its turn; its place may still be there
     _admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
-    _why: str | None = None  # it was cancelled
+    _ended_by: Cancelled | None = None  # it was cancelled before it ran
+    _history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     _special = False  # any of the above or below, or a context of the submitter's
     _accepted_at = 0.0  # only with hooks
     _span: Span | None = None  # only with hooks
@@ -94,7 +96,10 @@ class TaskFuture(Future[T]):
         return self._context
 
     def _cancelled_error(self) -> Cancelled:
-        return Cancelled(self._why or "the future was cancelled", task=self._task_name())
+        # A new one each time: those that are raised gather frames.
+        if self._ended_by is not None:
+            return copy.copy(self._ended_by)
+        return Cancelled("the future was cancelled", task=self._task_name())
 
     def _describe(self) -> str:
         return f"task {self._task_name()!r}"
@@ -159,7 +164,7 @@ class TaskFuture(Future[T]):
         self._fenced = True
         self._keep_name()
         if self._state is not RUNNING and isinstance(error, Cancelled):
-            self._why = error.reason
+            self._ended_by = error
             self._state = CANCELLED_AND_NOTIFIED
             for waiter in self._built_waiters or ():
                 waiter.add_cancelled(self)

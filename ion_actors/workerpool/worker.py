@@ -37,6 +37,7 @@ from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox,
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.news import Panicked, Ready, StartFailed, Stopped
+from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.task import TaskFuture
@@ -242,8 +243,13 @@ class Worker(pykka.ThreadingActor):
                 self._done = True
                 shown = self._panicked(task, error, directive)
             task._keep_name()
-            task._release()
-            callbacks = task._fail(shown, self.tally, outcome)
+            if outcome is Outcome.CANCELLED and self._pool_context.cancelled:
+                callbacks = self._mailbox.give_back(
+                    task, shown, self.tally, outcome, DropReason.STOPPED
+                )
+            else:
+                task._release()
+                callbacks = task._fail(shown, self.tally, outcome)
             self.current = None
             task._run_callbacks(callbacks)
         finally:

@@ -56,6 +56,32 @@ def test_an_unclosed_pool_finishes_its_accepted_work_at_exit_and_warns(run: Run)
     assert code == 0
 
 
+def test_dead_letters_are_told_before_the_interpreter_goes(run: Run) -> None:
+    code, lines, errors = run(
+        """
+        from ion_actors.workerpool import process
+
+        def tell(letter):
+            assert process._exiting.wait(20)
+            say(letter.task, letter.args)
+
+        gate = threading.Event()
+        pool = Pool(1)
+        pool.dead_letters.subscribe(tell)
+        pool.submit(gate.wait)
+        pool.submit(divmod, 7, 2)
+        pool.submit(divmod, 9, 2)
+        pool.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        pool.close()
+        del pool
+        """
+    )
+    assert errors == ""
+    assert lines == ["divmod (7, 2)", "divmod (9, 2)"]
+    assert code == 0
+
+
 def test_the_warning_at_exit_may_be_an_error_and_the_work_is_finished_all_the_same(
     run: Run,
 ) -> None:
