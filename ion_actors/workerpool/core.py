@@ -39,7 +39,7 @@ class Core:
     spec: PoolSpec
     mailbox: Mailbox
     inbox: SupervisorInbox = field(default_factory=SupervisorInbox)  # until there is a supervisor
-    workers: list[Worker] = field(default_factory=list)  # every one whose thread may be alive
+    workers: list[Worker] = field(default_factory=list)  # every one that is not gone
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
     state: PoolState = PoolState.RUNNING
     broken: BaseException | None = None

@@ -29,10 +29,10 @@ class WorkerDump:
     """One worker of a :class:`PoolDump`."""
 
     name: str
-    task: str | None  #: what it is at; None if it is idle, or starting
+    task: str | None  #: what it is at; None if it is idle, or has not begun
     age: float | None  #: seconds that it has been at it
     interrupted: tuple[str, ...]  #: the tasks that wait below that one, the outermost first
-    stack: str  #: where its thread is, as in a traceback; empty if it could not be seen
+    stack: str  #: where its thread is, as in a traceback; empty without a task, or if unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class PoolDump:
     queued: int  #: tasks that wait
     queue_size: int  #: tasks that may wait
     waiting: int  #: submitters that wait for room
-    workers: tuple[WorkerDump, ...]  #: every one whose thread is alive
+    workers: tuple[WorkerDump, ...]  #: every one there is, also those that have not begun
 
     def __str__(self) -> str:
         head = (

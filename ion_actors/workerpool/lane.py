@@ -248,8 +248,8 @@ class Lane:
             # Once nothing is accepted, there is nobody who would wake it.
             nothing = not self._waiters and len(self._queue) == self._dead
             idle = nothing and self._refusal is None
-            if idle:
-                self._idle[worker] = None
+            if idle:  # last in line: it may not even have a thread
+                self._idle = {worker: None, **self._idle}
             return idle
 
     def enlist(self, tally: Tally) -> None:

@@ -13,7 +13,24 @@ from ion_actors.workerpool.directive import Directive
 if TYPE_CHECKING:
     from ion_actors.workerpool.worker import Worker
 
-__all__ = ["Forgotten", "Look", "Panicked", "Ready", "Retry", "StartFailed", "Stopped", "Tick"]
+__all__ = [
+    "Forgotten",
+    "Look",
+    "Needed",
+    "Panicked",
+    "Ready",
+    "Retry",
+    "StartFailed",
+    "Stopped",
+    "Tick",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """To the supervisor: there is something for this worker, which has no thread yet."""
+
+    worker: Worker
 
 
 @dataclass(frozen=True, slots=True)

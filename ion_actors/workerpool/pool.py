@@ -56,6 +56,8 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         task_wrapper: called with each task (a callable without arguments) in its worker; returns
             what to call instead.
         initializer: called in each worker before its first task, and again in each replacement.
+            With one, all workers begin at once, so that it is known early if it fails; without, a
+            worker begins, and has a thread, when there is something for it.
         initargs: its arguments.
         helping: a task may wait for tasks of its own pool. Its worker runs the one that is waited
             for itself if that is still queued, and a task for which there is no room when another
@@ -163,8 +165,8 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
     def resize(self, size: int) -> None:
         """Have ``size`` workers from now on.
 
-        New workers begin at once. Those who are too many stop when their task is over, and are not
-        waited for. No task is lost. The bound of the queue stays as it is.
+        New workers begin as they do in a new pool. Those who are too many stop when their task is
+        over, and are not waited for. No task is lost. The bound of the queue stays as it is.
 
         Raises:
             PoolClosed, BrokenPool: the pool is at its end.

@@ -2,8 +2,9 @@
 
 A seat has an index. There are as many as the pool's ``size``: resizing takes the last ones away or
 fills in the first that are free, and a worker that the policy stops takes its own with it. A seat
-is empty while its worker's initializer waits for another
-try, and at the end, when there is nothing left to do.
+is empty while its worker's initializer waits for another try, and at the end, when there is nothing
+left to do. A worker that has nothing to initialize gets its thread when it is needed for the first
+time, and if it never is, goes without ever having had one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.inbox import SupervisorInbox
 from ion_actors.workerpool.lifecycle import Life, Phase
-from ion_actors.workerpool.news import Panicked, Ready, Retry, StartFailed, Stopped
+from ion_actors.workerpool.news import Needed, Panicked, Ready, Retry, StartFailed, Stopped
 from ion_actors.workerpool.recovery import RestartWindow
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.worker import Worker
@@ -61,11 +62,23 @@ class Staff(pykka.ThreadingActor):
         return worker
 
     def _start(self, worker: Worker) -> None:
+        """Have it begin, unless there is nothing for it yet."""
+        if not worker.dormant:
+            self._start_thread(worker)
+
+    def _on_needed(self, message: Needed) -> None:
+        if not message.worker.begun and message.worker in self._core.workers:
+            self._start_thread(message.worker)
+
+    def _start_thread(self, worker: Worker) -> None:
         try:
             worker.start_thread()
         except RuntimeError as error:  # there can be no more threads
             self._on_start_failed(StartFailed(worker, error))
             self._on_stopped(Stopped(worker))
+        else:
+            if self._spec.initializer is None:  # else it may fail yet
+                self._failures.pop(worker.index, None)
 
     def _on_ready(self, message: Ready) -> None:
         self._failures.pop(message.worker.index, None)
@@ -98,6 +111,11 @@ class Staff(pykka.ThreadingActor):
             self._core.mailbox.count_restart()
             self._start(self._appoint(message.index))
         self._finish_if_over()
+
+    def _forget_retries(self) -> None:
+        for timer in self._retries:
+            timer.cancel()
+        self._retries = []
 
     def _on_panicked(self, message: Panicked) -> Panic:
         worker = message.worker
@@ -157,6 +175,18 @@ class Staff(pykka.ThreadingActor):
         if self._life.phase is Phase.DRAINING:
             return self._core.mailbox.backlog > 0
         return self._life.phase is Phase.RUNNING
+
+    def _dismiss(self, worker: Worker) -> bool:
+        """Let a worker go that never got a thread. Returns whether it was one.
+
+        From here on it is handed nothing: else it has been, and is about to begin.
+        """
+        if not (worker.dormant and self._core.mailbox.unpark(worker)):
+            return False
+        worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
+        self._core.mailbox.discharge(worker, worker.tally)
+        self._core.workers.remove(worker)
+        return True
 
     def _on_stopped(self, message: Stopped) -> None:
         worker = message.worker

@@ -44,6 +44,7 @@ from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.news import (
     Forgotten,
     Look,
+    Needed,
     Panicked,
     Ready,
     Retry,
@@ -75,6 +76,7 @@ class Supervisor(Tending):
         self._handlers: dict[type, Callable[[Any], Any]] = {
             Request: self._on_request,
             StartFailed: self._on_start_failed,
+            Needed: self._on_needed,
             Ready: self._on_ready,
             Stopped: self._on_stopped,
             Retry: self._on_retry,
@@ -100,7 +102,7 @@ class Supervisor(Tending):
 
     @override
     def on_start(self) -> None:
-        """Start the workers, on the supervisor's thread."""
+        """Start the workers that have something to do, on the supervisor's thread."""
         self._core.threads.append(threading.current_thread())
         threading.current_thread().name = f"{self._spec.name}-supervisor"
         for worker in list(self._seats.values()):
@@ -209,8 +211,9 @@ class Supervisor(Tending):
         self._core.state = PoolState.DRAINING
         name = self._spec.name
         self._core.mailbox.refuse(functools.partial(closed, name))
-        for worker in self._core.workers:
-            worker.wake()  # those that find nothing more to do retire
+        for worker in list(self._core.workers):
+            if not self._dismiss(worker):
+                worker.wake()  # those that find nothing more to do retire
 
     def _cancel_all(self) -> None:
         self._drop_queue(self._core.closed_error)
@@ -219,9 +222,7 @@ class Supervisor(Tending):
             (task, unfinished) for task, unfinished in self._core.running() if not task.done()
         ]
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
-        for timer in self._retries:
-            timer.cancel()
-        self._retries = []
+        self._forget_retries()
 
     def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:
         run_callbacks_in_thread(self._core.drop_queue(make_error))
@@ -272,6 +273,7 @@ class Supervisor(Tending):
         for request in requests:
             self._answer(request, report)
         self._asked_to_stop, self._abandoned = [], {}
+        self._forget_retries()
         self._stop_looking()
         self._inbox.ended = True
         self.stop()

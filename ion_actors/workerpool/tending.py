@@ -52,7 +52,8 @@ class Tending(Staff):
     def _resize(self, message: Resize) -> None:
         before = len(self._seats)
         for index in sorted(self._seats)[message.size :]:
-            if (worker := self._seats.pop(index)) is not None:
+            worker = self._seats.pop(index)
+            if worker is not None and not self._dismiss(worker):
                 worker.retire()
             self._failures.pop(index, None)
         # Not before they are doomed: if they wait, all that are left would seem to wait.

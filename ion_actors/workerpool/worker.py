@@ -6,6 +6,10 @@
                           │ panic
                           └──▶ tell the supervisor ──▶ settle the future ──▶ stop
 
+A worker without an initializer has no thread until there is something for it: whoever wakes it for
+the first time has the supervisor start one. That is one message and no waiting, so it may be done
+in a signal handler or in a finalizer, and a thread that cannot be started is the supervisor's care.
+
 pykka stops every actor of the process when a handler lets a ``BaseException`` out. So whatever a
 task, a hook or a callback raises ends here: as the outcome of the task, in the log, or, if it is
 none of those (a bug, or an exception thrown into the thread), as this worker's own end.
@@ -36,7 +40,7 @@ from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox, WorkerInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
-from ion_actors.workerpool.news import Panicked, Ready, StartFailed, Stopped
+from ion_actors.workerpool.news import Needed, Panicked, Ready, StartFailed, Stopped
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
@@ -79,6 +83,7 @@ class Worker(pykka.ThreadingActor):
         self.started_at = NOT_BEGUN  # when the current task began
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
         self.thread: threading.Thread | None = None
+        self.begun = False  # its thread was asked for; the supervisor's to write
         self._spec = spec
         self._mailbox = mailbox
         self._boss = boss
@@ -91,7 +96,10 @@ class Worker(pykka.ThreadingActor):
         self._retired = False  # the supervisor has told it to
         self.inbox = cast("WorkerInbox", self.actor_inbox)
         self.inbox.bind(self, mailbox)
+        #: Have it look for work: see :class:`ion_actors.workerpool.mailbox.Taker`.
+        self.wake: Callable[[], None] = self.inbox.wake
         if spec.initializer is None:
+            self.wake = self._wake_first  # before it is parked: then it may be woken
             self.inbox.parked = mailbox.park(self, self.tally)
         else:
             mailbox.enlist(self.tally)
@@ -106,9 +114,15 @@ class Worker(pykka.ThreadingActor):
     def _create_future() -> Future[Any]:
         return Future()
 
-    def wake(self) -> None:
-        """Have it look for work: see :class:`ion_actors.workerpool.mailbox.Taker`."""
+    def _wake_first(self) -> None:
+        """Wake it when it may have no thread yet. Once too often does no harm."""
         self.inbox.wake()
+        self._tell(Needed(self))
+
+    @property
+    def dormant(self) -> bool:
+        """Whether it has no thread, and needs none until it is woken."""
+        return self.inbox.parked and not self.begun
 
     def start_thread(self) -> None:
         """Begin; pykka's own ``start`` would make another actor, and register it.
@@ -116,6 +130,8 @@ class Worker(pykka.ThreadingActor):
         Raises:
             RuntimeError: there can be no more threads.
         """
+        self.begun = True
+        self.wake = self.inbox.wake
         self._start_actor_loop()
 
     # -- life ------------------------------------------------------------------------------

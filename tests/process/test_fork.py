@@ -98,6 +98,40 @@ def test_waiting_for_the_parents_futures_ends_in_the_child(run: Run) -> None:
     assert code == 0
 
 
+def test_workers_without_a_thread_are_no_use_to_the_child_and_of_use_to_the_parent(
+    run: Run,
+) -> None:
+    code, lines, errors = run(
+        program(
+            """
+            from ion_actors.workerpool.worker import Worker
+            real, asked, forked = Worker.start_thread, threading.Event(), threading.Event()
+            def start_thread(worker):
+                asked.set()
+                forked.wait()
+                real(worker)
+            Worker.start_thread = start_thread
+            with Pool(4) as idle, Pool(4) as pool:
+                handed = pool.submit(str, 1)
+                asked.wait()
+                def child():
+                    say(type(handed.exception(20)).__name__)
+                    for one in idle, pool:
+                        try:
+                            one.submit(str)
+                        except PoolForked:
+                            say("forked")
+                in_child(child)
+                forked.set()
+                say(handed.result(), idle.submit(str, 2).result())
+            """
+        ),
+        *IGNORE,
+    )
+    assert lines == ["PoolForked", "forked", "forked", "exit 0", "1 2"], errors
+    assert code == 0
+
+
 def test_what_was_done_before_the_fork_is_done_in_the_child(run: Run) -> None:
     code, lines, errors = run(
         program(
