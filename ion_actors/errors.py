@@ -15,6 +15,8 @@
     │   └── PoolForked                the pool's threads stayed behind in the parent process
     ├── BrokenPool                    + concurrent.futures.BrokenExecutor
     ├── TaskPanicked                  + RuntimeError
+    ├── TaskNotPicklable              + pickle.PicklingError, TypeError
+    ├── RemoteError                   + RuntimeError; stands for what cannot be rebuilt here
     ├── DeadlockError                 + RuntimeError; tasks wait for each other in a circle
     ├── DrainTimeout                  + TimeoutError
     ├── SupervisorFailed              + RuntimeError
@@ -37,6 +39,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
+import pickle
 import queue
 from typing import TYPE_CHECKING, Any
 
@@ -67,12 +70,14 @@ __all__ = [
     "QueueFull",
     "RateLimited",
     "RateLimitedPastDeadline",
+    "RemoteError",
     "StorageUnavailable",
     "SupervisorFailed",
     "SupervisorForked",
     "TaskAbandoned",
     "TaskDropped",
     "TaskExpired",
+    "TaskNotPicklable",
     "TaskPanicked",
     "WeightExceedsCapacity",
 ]
@@ -236,6 +241,36 @@ class TaskPanicked(IonError, RuntimeError):
         super().__init__(message)
         self.task = task
         self.worker = worker
+
+
+class TaskNotPicklable(IonError, pickle.PicklingError, TypeError):
+    """Something cannot cross the border to a worker's process or back; only that task has failed.
+
+    Attributes:
+        task: the task's name.
+        what: which part of it: "the function", "argument 2", "argument 'key'", "the result".
+        shown: that part's repr, shortened; empty if there is nothing to be shown.
+    """
+
+    def __init__(self, message: str, *, task: str, what: str, shown: str = ""):
+        super().__init__(message)
+        self.task = task
+        self.what = what
+        self.shown = shown
+
+
+class RemoteError(IonError, RuntimeError):
+    """Stands for an exception of a worker's process that cannot be pickled, or not be rebuilt.
+
+    Attributes:
+        type_name: the name of its class, with the module.
+        message: what it said.
+    """
+
+    def __init__(self, message: str, *, type_name: str):
+        super().__init__(f"{type_name}: {message}")
+        self.type_name = type_name
+        self.message = message
 
 
 class DeadlockError(IonError, RuntimeError):

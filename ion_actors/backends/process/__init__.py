@@ -1,0 +1,1 @@
+"""Workers that run their tasks in child processes."""

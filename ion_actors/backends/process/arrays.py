@@ -1,0 +1,324 @@
+"""Large buffers cross the border through memory that both sides see, and are not copied out of it.
+
+::
+
+    sender ──pwrite──▶ a place on the shelf ◀──mmap── receiver: the array lies there, and may be
+                             ▲                        changed there, until the last view of it dies
+                             └── free again ◀── the receiver's next message says so
+
+A shelf is a file that has no name from the start: ``memfd_create`` where there is one, else a
+temporary file that is unlinked. Whichever side is killed, and however, the kernel frees it with the
+last process that has it open; a named segment (``multiprocessing.shared_memory``) would be left
+behind, or hang on a third process. A memfd is not bounded by the size of ``/dev/shm``, either.
+
+The sender writes and does not map: that does not hold the GIL, and a full memory is an error (the
+buffer then goes through the pipe) and not a ``SIGBUS``. The receiver maps and does not read: an
+array of 100 MB is there in 10 ms, where filling fresh memory would take 80. Places are used again,
+since the pages of a fresh one cost more than all the rest. The mapping of a place lives as long as
+some view of it, and its end is what makes the place free: nobody has to say that he is done.
+
+A fork makes views that end unseen, so what is mapped at that moment is never written again. A task
+sees its arguments through shared pages; the parent process, which may well fork, sees its results
+through private ones: what a fork of it changes there stays its own.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import tempfile
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from multiprocessing import reduction
+from typing import Any
+
+from ion_actors.backends.process.pickling import LARGE, Packed
+
+__all__ = ["Parcels", "Receiver", "Sender", "Shelf", "new_shelf"]
+
+Place = tuple[int, int]  # offset and bytes
+Frame = Place | bytes | bytearray
+
+# Bytes of free places that are kept for the next tasks. What is beyond them goes back to the
+# system, as far as it lies at the end of the shelf.
+_KEPT = 128 * 1024 * 1024
+
+# How many places a receiver maps at a time; from there on it copies. Each costs a descriptor.
+_MOST_MAPPED = 32
+
+# Bytes that one call writes: some systems refuse what an int of 32 bits cannot count.
+_AT_ONCE = 1 << 30
+
+# Bytes that are read at a time: they are copied once more, which is quick while they are few.
+_PIECE = 1 << 18
+
+# Begins a message that is not simply a pickle, which begins with 0x80.
+_PARCEL = b"\x01"
+
+
+class Shelf:
+    """A file without a name, to be shared with one child process.
+
+    It can be given to a child as an argument of its ``Process``, and be pickled at no other time.
+    """
+
+    def __init__(self) -> None:
+        self.fd = _open()  # -1 once it is closed
+
+    def close(self) -> None:
+        """Let go of the file. What is mapped of it stays."""
+        fd, self.fd = self.fd, -1
+        if fd != -1:
+            os.close(fd)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _taken_over, (reduction.DupFd(self.fd),)
+
+
+def new_shelf() -> Shelf | None:
+    """A shelf, or None where files cannot be handed to children: all then goes by the pipe."""
+    return Shelf() if hasattr(os, "pwrite") else None
+
+
+def _open() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("ion_actors", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+def _taken_over(handle: Any) -> Shelf:
+    shelf: Shelf = Shelf.__new__(Shelf)
+    shelf.fd = handle.detach()
+    os.set_inheritable(shelf.fd, False)
+    return shelf
+
+
+class Parcels:
+    """One side's end: makes messages of what is packed, and gets it out of the other's messages.
+
+    Any threads may use it. To be closed when the child has ended; what has been received stays.
+
+    Args:
+        out: where this side puts large buffers; None to put them into the messages.
+        back: where the other side does, under the same condition.
+        private: what this side changes in a received buffer is not seen by its forks.
+    """
+
+    def __init__(
+        self, out: Shelf | None = None, back: Shelf | None = None, *, private: bool = False
+    ) -> None:
+        self._out = None if out is None else Sender(out)
+        self._back = None if back is None else Receiver(back, private=private)
+
+    def seal(self, packed: Packed) -> bytes:
+        """The message to be sent. It is a plain pickle, if there is nothing large in it.
+
+        Each message must be sent: its places are the other side's from now on.
+        """
+        header, buffers = packed
+        freed = self._back.take_freed() if self._back is not None else ()
+        if not buffers and len(header) < LARGE and not freed:
+            return header
+        frames: list[Frame] = [self._put(memoryview(header)) or header]
+        for buffer in buffers:
+            raw = pickle.PickleBuffer(buffer).raw()
+            frames.append(self._put(raw) or bytearray(raw))
+        return _PARCEL + pickle.dumps((frames, freed), 5)
+
+    def open(self, message: bytes) -> Packed:
+        """What the other side packed.
+
+        Raises:
+            Exception: the other side has not sealed this.
+        """
+        if message[:1] != _PARCEL:
+            return Packed(message)
+        frames, freed = pickle.loads(memoryview(message)[1:])
+        if self._out is not None:
+            self._out.free(freed)
+        header, *buffers = map(self._fetch, frames)
+        return Packed(header, buffers)
+
+    def close(self) -> None:
+        """Close both shelves on this side."""
+        for side in (self._out, self._back):
+            if side is not None:
+                side.close()
+
+    def _put(self, raw: memoryview) -> Place | None:
+        if self._out is None or raw.nbytes < LARGE:
+            return None
+        return self._out.put(raw)
+
+    def _fetch(self, frame: Frame) -> Any:
+        if not isinstance(frame, tuple):
+            return frame
+        assert self._back is not None, "a place on a shelf that is not there"
+        return self._back.fetch(frame)
+
+
+class Sender:
+    """Puts buffers on a shelf, each into the first free place where it fits."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._lock = threading.Lock()  # guards the three below, and the size of the file
+        self._free: list[Place] = []  # sorted, none touches the next
+        self._used: dict[int, int] = {}  # offset: bytes
+        self._end = 0
+
+    def put(self, raw: memoryview) -> Place | None:
+        """Copy a buffer of bytes to the shelf: where, or None if there is no memory."""
+        with self._lock:
+            offset = self._take(_whole_pages(raw.nbytes))
+        try:
+            _write(self._shelf.fd, raw, offset)
+        except OSError:
+            self.free([(offset, raw.nbytes)])
+            return None
+        return offset, raw.nbytes
+
+    def free(self, places: Iterable[Place]) -> None:
+        """The other side is done with them."""
+        with self._lock:
+            for offset, _ in places:
+                size = self._used.pop(offset, None)
+                if size is not None:
+                    self._free.append((offset, size))
+            self._free = _joined(self._free)
+            self._trim()
+
+    def close(self) -> None:
+        """Close this side's shelf."""
+        with self._lock:
+            self._shelf.close()
+
+    def _take(self, size: int) -> int:
+        found = next((one for one in self._free if one[1] >= size), None)
+        if found is None:
+            offset, self._end = self._end, self._end + size
+        else:
+            offset, room = found
+            self._free.remove(found)
+            if room > size:
+                self._free = _joined([*self._free, (offset + size, room - size)])
+        self._used[offset] = size
+        return offset
+
+    def _trim(self) -> None:
+        excess = sum(size for _, size in self._free) - _KEPT
+        if excess <= 0 or self._shelf.fd == -1:
+            return
+        offset, size = self._free[-1]
+        if offset + size == self._end:
+            gone = min(_whole_pages(excess), size)
+            self._end -= gone
+            os.ftruncate(self._shelf.fd, self._end)
+            self._free[-1:] = [(offset, size - gone)] if size > gone else []
+
+
+class Receiver:
+    """Gets buffers from a shelf, as views that the sender does not touch until they are gone."""
+
+    def __init__(self, shelf: Shelf, *, private: bool) -> None:
+        self._shelf = shelf
+        self._flags = _mapping_flags(private)
+        self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
+        self._freed: deque[Place] = deque()
+        _receivers.add(self)
+
+    def fetch(self, place: Place) -> memoryview | bytearray:
+        """What lies there; it may be changed."""
+        if len(self._mapped) >= _MOST_MAPPED:
+            return self._copy(place)
+        offset, size = place
+        try:
+            found = mmap.mmap(self._shelf.fd, size, offset=offset, **self._flags)
+        except OSError:  # no descriptor, or too many mappings
+            return self._copy(place)
+        self._mapped[weakref.ref(found, self._unmapped)] = place
+        return memoryview(found)
+
+    def _copy(self, place: Place) -> bytearray:
+        copy = _read(self._shelf.fd, *place)
+        self._freed.append(place)
+        return copy
+
+    def take_freed(self) -> list[Place]:
+        """The places that have become free since the last call."""
+        freed: list[Place] = []
+        while self._freed:
+            freed.append(self._freed.popleft())
+        return freed
+
+    def keep_mapped(self) -> None:
+        """Never free what is mapped now: there will be views of it in another process, too."""
+        self._mapped.clear()
+
+    def close(self) -> None:
+        """Close this side's shelf."""
+        self._shelf.close()
+
+    # No lock: it is called wherever the last view dies, so perhaps in a thread that holds it.
+    def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
+        place = self._mapped.pop(mapping, None)
+        if place is not None:
+            self._freed.append(place)
+
+
+def _mapping_flags(private: bool) -> dict[str, Any]:
+    if not hasattr(mmap, "MAP_SHARED"):
+        return {}
+    # To fill in private pages in advance would be to copy them.
+    populate = getattr(mmap, "MAP_POPULATE", 0)
+    flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | populate
+    return {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+
+
+def _write(fd: int, raw: memoryview, offset: int) -> None:
+    done = 0
+    while done < raw.nbytes:
+        done += os.pwrite(fd, raw[done : done + _AT_ONCE], offset + done)
+
+
+def _read(fd: int, offset: int, size: int) -> bytearray:
+    found = bytearray(size)
+    done = 0
+    while done < size:
+        piece = os.pread(fd, min(size - done, _PIECE), offset + done)
+        if not piece:
+            raise EOFError(f"a shelf ends at {offset + done}, before a place of {size} at {offset}")
+        found[done : done + len(piece)] = piece
+        done += len(piece)
+    return found
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+
+
+def _joined(places: list[Place]) -> list[Place]:
+    """The same free places, sorted, with neighbours made one."""
+    joined: list[Place] = []
+    for offset, size in sorted(places):
+        if joined and sum(joined[-1]) == offset:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        else:
+            joined.append((offset, size))
+    return joined
+
+
+_receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for one in list(_receivers):
+        one.keep_mapped()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)

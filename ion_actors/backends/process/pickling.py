@@ -1,0 +1,262 @@
+"""What goes to a child process and comes back, as bytes.
+
+Plain pickle first: it is the fastest, and sees nearly everything through. What it refuses is tried
+again by ``multiprocessing``'s pickler (connections, sockets) and, if it is installed, by
+``cloudpickle`` (lambdas, closures, classes made in a function). Only then it is an error, and one
+that names the argument.
+
+Large buffers, such as the data of numpy's arrays, stay out of the bytes; see ``arrays``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import pickle
+import reprlib
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ion_actors.errors import TaskNotPicklable
+
+__all__ = [
+    "LARGE",
+    "Packed",
+    "not_rebuilt",
+    "pack",
+    "pack_call",
+    "pack_result",
+    "picklers",
+    "unpack",
+]
+
+# Bytes from which on a buffer is kept apart. Below, to copy it through the pipe is as quick; see
+# tests/benchmarks/arrays.py.
+LARGE = 256 * 1024
+
+_PROTOCOL = 5
+
+
+class Packed(NamedTuple):
+    """An object in bytes: its pickle, and the large buffers that were left out of that."""
+
+    header: bytes
+    buffers: Sequence[pickle.PickleBuffer | memoryview] = ()
+
+
+def pack(obj: object) -> Packed:
+    """Pickle ``obj`` by the first pickler that can.
+
+    Raises:
+        BaseException: whatever the last of them met with.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=_apart(buffers))
+    except BaseException:
+        return _pack_otherwise(obj)
+    if b"__main__" in header and not _main_can_be_imported():
+        return _pack_otherwise(obj)  # by value: the child would not find it
+    return Packed(header, buffers)
+
+
+def unpack(header: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
+    """What was packed.
+
+    Raises:
+        BaseException: whatever its classes met with in being rebuilt.
+    """
+    return pickle.loads(header, buffers=buffers)
+
+
+def pack_call(
+    task: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    extra: object = None,
+) -> Packed:
+    """Pack a call as the tuple ``(fn, args, kwargs, extra)``.
+
+    Args:
+        task: the task's name, for the error.
+        fn: what is to be called.
+        args: its positional arguments.
+        kwargs: its keyword arguments, or None for none.
+        extra: more for the child, which is known to be picklable.
+
+    Raises:
+        TaskNotPicklable: something in it cannot be pickled; the error says what.
+    """
+    try:
+        return pack((fn, args, kwargs, extra))
+    except BaseException as error:
+        raise _blame(task, fn, args, kwargs or {}, error) from error
+
+
+def pack_result(task: str, value: object, extra: object = None) -> Packed:
+    """Pack a result as the tuple ``(value, extra)``.
+
+    Raises:
+        TaskNotPicklable: the value cannot be pickled.
+    """
+    try:
+        return pack((value, extra))
+    except BaseException as error:
+        raise _refusal(task, "the result", value, error) from error
+
+
+def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
+    """What to raise if :func:`unpack` did: ``what`` was packed well, but is not wanted here.
+
+    Args:
+        task: the task's name.
+        what: "the call" or "the result".
+        error: what ``unpack`` raised; becomes the cause.
+    """
+    shown = TaskNotPicklable(
+        f"{what} of task {task!r} cannot be rebuilt from its pickle: {_in_words(error)}",
+        task=task,
+        what=what,
+    )
+    shown.__cause__ = error
+    try:
+        return shown
+    finally:
+        del error, shown  # a traceback may hold this frame
+
+
+# -- the picklers ------------------------------------------------------------------------------
+
+
+def picklers() -> Iterable[type[pickle.Pickler]]:
+    """Those that are tried after plain pickle, each able to do more."""
+    cloud = _cloud_pickler()
+    if cloud is None:
+        return (_ForkingPickler,)
+    return (_ForkingPickler, cloud) if _main_can_be_imported() else (cloud, _ForkingPickler)
+
+
+class _ForkingPickler(ForkingPickler):
+    """With the signature of the others."""
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        protocol: int,
+        buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
+    ) -> None:
+        super().__init__(file, protocol, True, buffer_callback)
+
+
+def _pack_otherwise(obj: object) -> Packed:
+    found: BaseException | None = None
+    for kind in picklers():
+        buffers: list[pickle.PickleBuffer] = []
+        file = io.BytesIO()
+        try:
+            kind(file, _PROTOCOL, buffer_callback=_apart(buffers)).dump(obj)
+        except BaseException as error:
+            found = error
+        else:
+            return Packed(file.getvalue(), buffers)
+    assert found is not None, "there is always a pickler"
+    try:
+        raise found
+    finally:
+        del found, obj
+
+
+def _apart(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+    """What pickle asks about each buffer: whether it is to stay in the bytes."""
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            if buffer.raw().nbytes < LARGE:
+                return True
+        except BufferError:  # not in one piece
+            return True
+        buffers.append(buffer)
+        return False
+
+    return stays
+
+
+@functools.cache
+def _cloud_pickler() -> type[pickle.Pickler] | None:
+    try:
+        cloudpickle: Any = importlib.import_module("cloudpickle")  # an extra; slow to import
+    except ImportError:
+        return None
+    found: type[pickle.Pickler] = cloudpickle.Pickler
+    return found
+
+
+@functools.cache
+def _main_can_be_imported() -> bool:
+    """Whether a child can make itself a main module like this process's.
+
+    It cannot after ``python -c``, at a prompt or in a notebook: there is no file.
+    """
+    main = sys.modules.get("__main__")
+    if getattr(getattr(main, "__spec__", None), "name", None) is not None:
+        return True
+    path = getattr(main, "__file__", None)
+    return path is not None and Path(path).exists()
+
+
+# -- whose fault it is -------------------------------------------------------------------------
+
+
+def _blame(
+    task: str,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    error: BaseException,
+) -> TaskNotPicklable:
+    """The error that names the first part of the call that cannot be pickled alone."""
+    parts: list[tuple[str, object]] = [("the function", fn)]
+    parts += [(f"argument {place}", value) for place, value in enumerate(args, start=1)]
+    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    for what, value in parts:
+        try:
+            pack(value)
+        except BaseException as found:
+            return _refusal(task, what, value, found)
+    return _refusal(task, "the call", fn, error)
+
+
+def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskNotPicklable:
+    shown = _shorten(value)
+    hint = ""
+    if _cloud_pickler() is None and what == "the function":
+        hint = "; with cloudpickle installed (the extra 'process') it might be"
+    return TaskNotPicklable(
+        f"{what} of task {task!r} cannot be pickled: {shown}: {_in_words(error)}{hint}",
+        task=task,
+        what=what,
+        shown=shown,
+    )
+
+
+def _in_words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return type(error).__name__
+
+
+_reprs = reprlib.Repr()
+_reprs.maxother = _reprs.maxstring = 80
+
+
+def _shorten(value: object) -> str:
+    try:
+        return _reprs.repr(value)
+    except BaseException:  # it is a user's __repr__
+        return f"<{type(value).__name__} at {id(value):#x}>"

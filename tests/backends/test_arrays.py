@@ -1,0 +1,235 @@
+"""Large buffers between two ends, which here are in one process."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ion_actors.backends.process import arrays
+from ion_actors.backends.process.arrays import Parcels, Receiver, Sender, Shelf
+from ion_actors.backends.process.pickling import LARGE, pack, unpack
+
+DESCRIPTORS = Path("/proc/self/fd")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Ends:
+    """A parent's end and its child's."""
+
+    def __init__(self) -> None:
+        there, back = Shelf(), Shelf()
+        self.parent = Parcels(there, back, private=True)
+        self.child = Parcels(back, there)
+        self.shelves = there, back
+
+    def send(self, obj):
+        return unpack(*self.child.open(self.parent.seal(pack(obj))))
+
+    def reply(self, obj=None):
+        return unpack(*self.parent.open(self.child.seal(pack(obj))))
+
+    def sizes(self):
+        return [os.fstat(one.fd).st_size for one in self.shelves]
+
+    def close(self):
+        self.parent.close()
+        self.child.close()
+
+
+@pytest.fixture
+def ends():
+    made = Ends()
+    yield made
+    made.close()
+
+
+def buffer(fill=b"x", size=LARGE):
+    return pickle.PickleBuffer(bytearray(fill * size))
+
+
+def test_a_small_message_is_its_pickle_and_nothing_else(ends):
+    packed = pack((pow, (1, 2)))
+    assert ends.parent.seal(packed) is packed.header
+
+
+@pytest.mark.parametrize("shelves", [True, False])
+def test_whatever_is_sent_arrives(ends, shelves):
+    if not shelves:
+        ends.parent, ends.child = Parcels(), Parcels()
+    text = "é" * LARGE
+    found = ends.send((buffer(b"a"), text, buffer(b"b", 3 * LARGE + 1), buffer(b"c", 5)))
+    assert found[1] == text
+    assert bytes(found[0]) == b"a" * LARGE
+    assert bytes(found[2]) == b"b" * (3 * LARGE + 1)
+    assert bytes(found[3]) == b"ccccc"
+    del found
+    assert ends.reply(text) == text
+
+
+def test_the_message_of_a_large_buffer_is_small(ends):
+    assert len(ends.parent.seal(pack(buffer(size=10 * LARGE)))) < 100
+
+
+def test_what_arrives_may_be_changed_and_what_was_read_only_may_not(ends):
+    there = bytearray(LARGE)
+    mine, fixed = ends.send((pickle.PickleBuffer(there), pickle.PickleBuffer(bytes(LARGE))))
+    mine[0] = 1
+    assert there[0] == 0
+    with pytest.raises(TypeError):
+        fixed[0] = 1
+
+
+def test_a_place_is_used_again_once_the_last_view_of_it_is_gone(ends):
+    found = ends.send(buffer())
+    ends.reply()
+    size = ends.sizes()[0]
+    view = found[10:20]
+    del found
+    ends.reply()
+    again = ends.send(buffer(b"y"))
+    assert bytes(view) == b"x" * 10  # still there
+    assert ends.sizes()[0] == 2 * size
+    del view
+    ends.reply()
+    third = ends.send(buffer(b"z"))
+    assert ends.sizes()[0] == 2 * size
+    assert (again[0], third[0]) == (ord("y"), ord("z"))
+
+
+def test_results_are_given_back_too(ends):
+    found = ends.reply(buffer())
+    size = ends.sizes()[1]
+    del found
+    ends.send(None)
+    ends.reply(buffer())
+    assert ends.sizes()[1] == size
+
+
+def test_what_outlives_the_shelf_stays(ends):
+    found = ends.reply(buffer())
+    ends.close()
+    assert bytes(found) == b"x" * LARGE
+
+
+def test_many_views_do_not_cost_a_descriptor_each(ends, monkeypatch):
+    monkeypatch.setattr(arrays, "_MOST_MAPPED", 3)
+    before = len(list(DESCRIPTORS.iterdir()))
+    found = [ends.reply(buffer(bytes([65 + i]))) for i in range(10)]
+    assert len(list(DESCRIPTORS.iterdir())) <= before + 3
+    assert [one[0] for one in found] == list(range(65, 75))
+    found[-1][0] = 7  # a copy may be changed, too
+    ends.send(None)
+    assert len(ends.child._out._free) == 1  # of those that were copied
+    size = ends.sizes()[1]
+    ends.reply(buffer())
+    assert ends.sizes()[1] == size
+
+
+def test_without_a_descriptor_it_is_copied(ends, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(arrays.mmap, "mmap", refuse)
+    assert ends.reply(buffer()) == bytearray(b"x" * LARGE)
+
+
+def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(arrays.os, "pwrite", full)
+    assert bytes(ends.send(buffer())) == b"x" * LARGE
+    assert ends.parent._out._used == {}
+
+
+def test_a_shelf_that_is_cut_short_is_an_error_and_not_a_signal():
+    shelf = Shelf()
+    receiver = Receiver(shelf, private=True)
+    receiver._mapped = dict.fromkeys(range(arrays._MOST_MAPPED))
+    with pytest.raises(EOFError):
+        receiver.fetch((0, LARGE))
+    shelf.close()
+
+
+def test_free_memory_beyond_what_is_kept_goes_back_to_the_system(ends, monkeypatch):
+    monkeypatch.setattr(arrays, "_KEPT", 2 * LARGE)
+    found = ends.send([buffer() for _ in range(8)])
+    assert ends.sizes()[0] == 8 * LARGE
+    del found
+    ends.reply()
+    assert ends.sizes()[0] == 2 * LARGE
+    assert bytes(ends.send(buffer(b"q", 4 * LARGE))) == b"q" * 4 * LARGE
+
+
+def test_what_a_fork_sees_too_is_never_written_again(ends):
+    found = ends.reply(buffer())
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in another process
+        found[0] = 0  # a page of its own
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert found[0] == ord("x")
+    size = ends.sizes()[1]
+    del found
+    ends.send(None)
+    ends.reply(buffer())
+    assert ends.sizes()[1] == 2 * size
+
+
+def test_views_in_a_cycle_are_given_back_when_it_is_collected(ends):
+    cycle = [ends.reply(buffer())]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    ends.send(None)
+    assert ends.child._out._used == {}
+
+
+def test_numpys_arrays_keep_their_shape_order_and_type(ends):
+    np = pytest.importorskip("numpy")
+    sent = [
+        np.arange(100_000.0),
+        np.asfortranarray(np.arange(250_000).reshape(500, 500)),
+        np.arange(300_000)[::3],
+        np.zeros(100_000, dtype=[("a", "i4"), ("b", "f8")]),
+    ]
+    found = ends.send(sent)
+    for one, other in zip(sent, found, strict=True):
+        assert (one == other).all()
+        assert one.dtype == other.dtype
+        other.fill(0)
+    assert found[1].flags.f_contiguous
+    assert sent[0][5] == 5
+    del one, other, found
+    ends.reply()
+    assert ends.parent._out._used == {}
+
+
+@given(st.lists(st.one_of(st.integers(1, 5 * PAGE), st.integers(-8, -1)), max_size=60))
+def test_no_two_places_overlap_and_none_is_lost(steps):
+    """A number > 0 takes that many bytes, one < 0 gives back one of those that are taken."""
+    shelf = Shelf()
+    sender = Sender(shelf)
+    taken = []
+    for step in steps:
+        if step > 0:
+            place = sender.put(memoryview(bytes(step)))
+            taken.append(place)
+        elif taken:
+            place = taken.pop(step % len(taken))
+            sender.free([place])
+            sender.free([place])  # once is enough
+        every = sorted([(offset, -(-size // PAGE) * PAGE) for offset, size in taken] + sender._free)
+        at = 0
+        for offset, size in every:
+            assert offset == at
+            at += size
+        assert at == sender._end
+    shelf.close()

@@ -1,0 +1,174 @@
+"""What can be sent to a child process, and how that which cannot be is named."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ion_actors import TaskNotPicklable
+from ion_actors.backends.process import pickling
+from ion_actors.backends.process.pickling import (
+    LARGE,
+    not_rebuilt,
+    pack,
+    pack_call,
+    pack_result,
+    unpack,
+)
+
+
+def double(x):
+    return 2 * x
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+class Explodes:
+    """Cannot be pickled, nor be shown."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        raise self.error
+
+    def __repr__(self):
+        raise self.error
+
+
+class ExplodesLater:
+    def __reduce__(self):
+        return sys.exit, (7,)
+
+
+@pytest.fixture
+def without_cloudpickle(monkeypatch):
+    monkeypatch.setattr(pickling, "_cloud_pickler", lambda: None)
+
+
+def test_a_call_comes_out_as_it_went_in():
+    packed = pack_call("t", double, (1, "two"), {"three": [3]}, ("extra",))
+    assert unpack(*packed) == (double, (1, "two"), {"three": [3]}, ("extra",))
+    assert unpack(*pack_call("t", double, (), None)) == (double, (), None, None)
+    assert unpack(*pack_result("t", {"a": 1})) == ({"a": 1}, None)
+
+
+def test_a_large_buffer_stays_out_of_the_pickle_and_a_small_one_in_it():
+    large, small = bytearray(LARGE), bytearray(b"x" * (LARGE - 1))
+    packed = pack((pickle.PickleBuffer(large), pickle.PickleBuffer(small)))
+    assert len(packed.buffers) == 1
+    assert LARGE <= len(packed.header) + 1 < LARGE + 1000
+    one, two = unpack(*packed)
+    assert bytes(one) == large
+    assert bytes(two) == small
+
+
+def test_a_lambda_and_a_closure_cross_with_cloudpickle():
+    pytest.importorskip("cloudpickle")
+    base = 40
+    fn, args, _, _ = unpack(*pack_call("t", lambda x: x + base, (2,), None))
+    assert fn(*args) == 42
+
+
+def test_a_connection_crosses_to_a_process_that_is_being_spawned_only(without_cloudpickle):
+    # multiprocessing's own pickler is asked: its words are in the error.
+    with pytest.raises(TaskNotPicklable, match="inheritance"):
+        import multiprocessing
+
+        pack_call("t", double, (multiprocessing.get_context("spawn").Lock(),), None)
+
+
+def test_without_cloudpickle_the_error_says_what_would_help(without_cloudpickle):
+    with pytest.raises(TaskNotPicklable, match="cloudpickle") as caught:
+        pack_call("t", lambda: None, (), None)
+    assert caught.value.what == "the function"
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "what"),
+    [
+        ((1, threading.Lock()), {}, "argument 2"),
+        ((1,), {"k": threading.Lock()}, "argument 'k'"),
+    ],
+)
+def test_the_error_names_the_argument(args, kwargs, what):
+    with pytest.raises(TaskNotPicklable, match=r"'send'.*lock") as caught:
+        pack_call("send", double, args, kwargs)
+    assert caught.value.what == what
+    assert caught.value.task == "send"
+    assert "lock" in caught.value.shown
+    assert what in str(caught.value)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_the_error_names_the_result():
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_result("t", threading.Lock())
+    assert caught.value.what == "the result"
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
+def test_whatever_is_raised_by_an_argument_is_only_the_cause(error):
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_call("t", double, (Explodes(error),), None)
+    assert caught.value.__cause__ is error
+    assert caught.value.shown.startswith("<Explodes ")
+
+
+def test_what_is_too_deep_is_an_error_and_not_the_end():
+    deep: list = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_call("t", double, (deep,), None)
+    assert caught.value.what == "argument 1"
+    while deep:  # not by one recursion
+        deep = deep.pop()
+
+
+def test_a_long_argument_is_shown_in_short():
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_call("t", double, ([threading.Lock(), *range(10**6)],), None)
+    assert len(caught.value.shown) < 500
+
+
+def test_what_goes_wrong_at_the_other_end_can_be_told():
+    with pytest.raises(SystemExit) as caught:
+        unpack(*pack(ExplodesLater()))
+    told = not_rebuilt("t", "the call", caught.value)
+    assert isinstance(told, TaskNotPicklable)
+    assert told.what == "the call"
+    assert "SystemExit: 7" in str(told)
+    assert told.__cause__ is caught.value
+
+
+MAIN = """
+import sys
+from ion_actors.backends.process.pickling import pack_call
+def f(): return 42
+class C: pass
+sys.stdout.buffer.write(pack_call("t", f, (C(),), None).header)
+"""
+
+
+def test_what_no_child_could_import_crosses_by_value():
+    pytest.importorskip("cloudpickle")
+    run = subprocess.run([sys.executable, "-c", MAIN], check=True, capture_output=True)
+    fn, args, _, _ = pickle.loads(run.stdout)
+    assert fn() == 42
+    assert type(args[0]).__name__ == "C"
+
+
+def test_what_a_child_can_import_crosses_by_its_name(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(MAIN)
+    run = subprocess.run([sys.executable, script], check=True, capture_output=True)
+    assert len(run.stdout) < 100
+    assert b"__main__" in run.stdout
