@@ -35,6 +35,7 @@ from ion_actors.errors import (
     WeightExceedsCapacity,
 )
 from ion_actors.futures import Future
+from ion_actors.workerpool.codel import CoDel
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
 from ion_actors.workerpool.letters import DeadLetter, DeadLetters
@@ -48,6 +49,7 @@ from ion_actors.workerpool.messages import (
     TrySubmit,
 )
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.overflow import Overflow
 from ion_actors.workerpool.pool import Pool
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.recovery import Backoff, PanicRecovery
@@ -63,6 +65,7 @@ __all__ = [
     "ChildUnavailable",
     "CircuitOpen",
     "Close",
+    "CoDel",
     "Context",
     "ContextEnded",
     "DeadLetter",
@@ -80,6 +83,7 @@ __all__ = [
     "GetState",
     "IonError",
     "OverReleased",
+    "Overflow",
     "Panic",
     "PanicRecovery",
     "Pool",

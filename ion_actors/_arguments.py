@@ -15,11 +15,11 @@ __all__ = [
 ]
 
 
-def whole_number(name: str, value: object, *, minimum: int) -> int:
-    """An int (but not a bool) of at least ``minimum``."""
+def whole_number(name: str, value: object, *, minimum: int | None = None) -> int:
+    """An int (but not a bool) of at least ``minimum``, if there is one."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < minimum:
+    if minimum is not None and value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
     return value
 

@@ -27,6 +27,7 @@ from ion_actors.workerpool.task import TaskFuture, released
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ion_actors.workerpool.caller import Caller
     from ion_actors.workerpool.worker import Worker
 
 __all__ = ["Core", "closed"]
@@ -39,7 +40,8 @@ class Core:
     spec: PoolSpec
     mailbox: Mailbox
     inbox: SupervisorInbox = field(default_factory=SupervisorInbox)  # until there is a supervisor
-    workers: list[Worker] = field(default_factory=list)  # every one that is not gone
+    # Every one that is not gone, and callers that stand in.
+    workers: list[Worker | Caller] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
     state: PoolState = PoolState.RUNNING
     broken: BaseException | None = None
@@ -136,9 +138,9 @@ class Core:
                 found.append((task, unfinished))
         return found
 
-    def at_work(self) -> list[tuple[Worker, TaskFuture[Any], float]]:
+    def at_work(self) -> list[tuple[Worker | Caller, TaskFuture[Any], float]]:
         """What the workers are at, and since when; below each task, those that it interrupts."""
-        found: dict[TaskFuture[Any], tuple[Worker, TaskFuture[Any], float]] = {}
+        found: dict[TaskFuture[Any], tuple[Worker | Caller, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
             for task, began in _work_of(worker):
                 if task is not None:
@@ -157,7 +159,7 @@ class Core:
             workers=tuple(map(self._dump_worker, list(self.workers))),
         )
 
-    def _dump_worker(self, worker: Worker) -> WorkerDump:
+    def _dump_worker(self, worker: Worker | Caller) -> WorkerDump:
         task, began = worker.current, worker.started_at
         below = [one._task_name() for one, _ in worker.interrupted if one is not None]
         return WorkerDump(
@@ -174,7 +176,7 @@ class Core:
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
 
 
-def _work_of(worker: Worker) -> list[tuple[TaskFuture[Any] | None, float]]:
+def _work_of(worker: Worker | Caller) -> list[tuple[TaskFuture[Any] | None, float]]:
     while True:
         current, began = worker.current, worker.started_at
         below = [*worker.interrupted]

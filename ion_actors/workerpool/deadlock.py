@@ -1,10 +1,10 @@
 """Which workers wait for what, and whether any of them can ever go on.
 
 A worker that waits has one wait: for a future, or for room in a mailbox. The one needs the worker
-that runs the task, or, if it is queued, *any* worker of its pool; so does the other. A worker that
-is in no such wait is taken to go on by itself some day. So a wait can end if, and only if, a worker
-that does not wait can be reached from it; otherwise it closes a circle, whichever way it came
-about, and whoever closed it is told.
+that runs the task, or, if it is queued, *any* worker of its pool (but if its key is taken, the one
+that runs the task which has it); so does the other. A worker that is in no such wait is taken to go
+on by itself some day. So a wait can end if, and only if, a worker that does not wait can be reached
+from it; otherwise it closes a circle, whichever way it came about, and whoever closed it is told.
 
 Waits that end by themselves (with a ``timeout``) are not entered, nor are waits for what is no
 task. The search is over workers and not over tasks because a worker that runs a task in the middle
@@ -87,6 +87,8 @@ class Wait:
             return _all_of(self.target.mailbox)
         if self.target._state is RUNNING:
             return _holders_of(self.target)
+        if (holder := self.target._mailbox.holder(self.target)) is not None:
+            return _holders_of(holder)
         return _all_of(self.target._mailbox)
 
 

@@ -84,12 +84,15 @@ class WorkersHelp:
 
     # -- waits for room --------------------------------------------------------------------
 
+    def serves(self, mailbox: Mailbox) -> bool:
+        """Whether it is that pool's worker."""
+        return mailbox is self._mailbox
+
     def claim_new(self, task: TaskFuture[Any]) -> bool:
         """Accept a task of this worker's own pool, to be :meth:`run` at once. Whether it was."""
         if not self._may_run(task):
             return False
-        self._mailbox.claim_new(task, self._worker)
-        return True
+        return self._mailbox.claim_new(task, self._worker)
 
     def run(self, task: TaskFuture[Any]) -> None:
         """Run a task that was claimed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ion_actors.errors import TaskDropped
 from ion_actors.observe import Probe, Span
 
 __all__ = ["Ending", "Hooks"]
@@ -15,7 +16,8 @@ class Hooks:
 
     Metrics (label ``pool``): ``ion_workerpool_tasks_submitted_total``,
     ``ion_workerpool_tasks_started_total``, ``ion_workerpool_tasks_completed_total`` (and label
-    ``status``: success, error, panic, cancelled), ``ion_workerpool_queue_size``,
+    ``status``: success, error, panic, cancelled), ``ion_workerpool_tasks_dropped_total`` (and label
+    ``reason``: those of :class:`DropReason`), ``ion_workerpool_queue_size``,
     ``ion_workerpool_task_queue_seconds`` and ``ion_workerpool_task_run_seconds`` (histograms).
     Spans: ``ion_workerpool_task`` with ``pool``, ``task``, ``worker`` and ``queue_seconds``.
     """
@@ -44,6 +46,8 @@ class Hooks:
         untold, span = ending
         if untold:
             self._probe.inc("ion_workerpool_tasks_completed_total", status="cancelled")
+        if isinstance(error, TaskDropped):
+            self._probe.inc("ion_workerpool_tasks_dropped_total", reason=error.why.value)
         self._probe.finish(span, error)
 
     def span(self, task: str, worker: str, waited: float) -> Span | None:

@@ -8,8 +8,9 @@
 
 Invariants, whenever the lock is free:
 
-- a worker is idle only if the queue holds no live task and nobody waits;
-- somebody waits only if the queue is full (with a limit of 0: if no worker is idle);
+- a worker is idle only if no live task in the queue may begin, and nobody waits whose task may;
+- somebody waits only if the queue is full (with a limit of 0: if no worker is idle, or the key of
+  its task is taken: see :mod:`ion_actors.workerpool.ranked`);
 - ``queued = len(queue) - dead``: a task that is withdrawn from a long queue leaves its place behind
   as a dead one, which is passed over in its turn and swept when the dead outnumber the living;
 - a task in the queue is PENDING, a task handed out is RUNNING, and only code that holds the lock
@@ -38,8 +39,9 @@ from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
 from ion_actors.errors import IonError, QueueFull
-from ion_actors.workerpool.handoff import PARKED, RETIRE, Order, Taker, Waiter
+from ion_actors.workerpool.handoff import PARKED, RETIRE, Helping, Order, Taker, Waiter
 from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
+from ion_actors.workerpool.ranked import Ranked
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.task import TaskFuture
 
@@ -58,6 +60,8 @@ class Lane:
         size: how many workers there are to be; the supervisor may change it.
     """
 
+    sheds = False  # tasks that waited too long, so that it must be known since when they do
+
     def __init__(self, name: str, limit: int, size: int) -> None:
         self.name = name
         self.limit = limit
@@ -65,7 +69,8 @@ class Lane:
         self._lock = threading.RLock()  # guards everything below
         self._busy = False  # the lock is held, on the hot paths
         self._turnstile = threading.RLock()  # guards nothing: only its owner yields to the holder
-        self._queue: deque[TaskFuture[Any]] = deque()
+        # Ranked from the first task on that has a priority or a key.
+        self._queue: deque[TaskFuture[Any]] | Ranked[TaskFuture[Any]] = deque()
         self._dead = 0
         self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
         self._waiters: deque[Waiter] = deque()
@@ -109,6 +114,34 @@ class Lane:
         worker.wake()
         return True
 
+    def offer_ranked(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
+        """:meth:`offer` for a task that has a priority or a key."""
+        with self._lock:
+            queue = self._ranked()
+            if self._refusal is None:
+                if not queue.may_begin(task):
+                    return self._queue_up(task, waiter)
+                if self._idle:
+                    queue.take_key(task)
+            return self.offer(task, waiter)
+
+    def _queue_up(self, task: TaskFuture[Any], waiter: Waiter | None) -> bool:
+        accepted = len(self._queue) - self._dead < self.limit
+        if accepted:
+            self._queue.append(task)
+        elif waiter is not None:
+            self._waiters.append(waiter)
+        return accepted
+
+    def _ranked(self) -> Ranked[TaskFuture[Any]]:
+        """The queue, from now on one that knows priorities and keys; under the lock."""
+        if isinstance(self._queue, Ranked):
+            return self._queue
+        living = [task for task in self._queue if not task._withdrawn]
+        self._queue = ranked = Ranked(living, stride=max(1, self.limit))
+        self._dead = 0
+        return ranked
+
     def _let_holder_run(self) -> None:
         time.sleep(0)
         if self._busy:
@@ -133,7 +166,8 @@ class Lane:
     def join(self, waiter: Waiter) -> bool:
         """Accept the waiter's task if there is room; else it waits for room."""
         with self._lock:  # whoever looks for circles must not see it in, and not marked
-            waiter.item._admitted = accepted = self.offer(waiter.item, waiter)
+            offer = self.offer_ranked if waiter.item._ranked else self.offer
+            waiter.item._admitted = accepted = offer(waiter.item, waiter)
         return accepted
 
     def forsake(self, waiter: Waiter) -> None:
@@ -225,17 +259,64 @@ class Lane:
         while task is not None:
             if task._state is PENDING:
                 return task
-            if task._withdrawn:
-                self._dead -= 1
-            else:  # a stranger called one of the executor's methods on a pool's future
-                self._ledger.withdrawn += 1
+            self._count_dead(task)
             task = self._queue.popleft() if self._queue else None
-        if self._waiters:  # only with a limit of 0: a rendezvous
-            waiter = self._waiters.popleft()
-            self._let_in(waiter)
-            waiter.wake()
-            return waiter.item
+        return self._next_waiting() if self._waiters else None
+
+    def _count_dead(self, task: TaskFuture[Any]) -> None:
+        if task._withdrawn:
+            self._dead -= 1
+        else:  # a stranger called one of the executor's methods on a pool's future
+            self._ledger.withdrawn += 1
+            self._release(task)
+
+    def _next_waiting(self) -> TaskFuture[Any] | None:
+        """The first task whose submitter waits, though a worker is idle; under the lock.
+
+        That is so with a limit of 0, and when keys stand in the way of all that is queued.
+        """
+        queue = self._queue
+        for waiter in self._waiters:
+            if not isinstance(queue, Ranked) or queue.may_begin(waiter.item):
+                self._waiters.remove(waiter)
+                self._let_in(waiter)
+                if isinstance(queue, Ranked):
+                    queue.take_key(waiter.item)
+                waiter.wake()
+                return waiter.item
         return None
+
+    def release(self, task: TaskFuture[Any], worker: Helping | None = None) -> None:
+        """A task that has a key is over: the next of that key may begin.
+
+        Args:
+            task: which one.
+            worker: who will come for the next task in a moment, if anybody will.
+        """
+        with self._lock:
+            self._release(task)
+            comes = worker is not None and not (worker.doomed or worker.has_control)
+            heirs = [] if comes else self._hand_out()
+        for heir in heirs:
+            heir.wake()
+
+    def _release(self, task: TaskFuture[Any]) -> None:
+        if isinstance(self._queue, Ranked):
+            self._queue.release(task)
+
+    def _hand_out(self) -> list[Taker]:
+        """Give idle workers what may begin; under the lock. They are to be woken."""
+        heirs = []
+        while self._idle:
+            task = self._next_live(self._queue.popleft() if self._queue else None)
+            if task is None:
+                break
+            task._state = RUNNING
+            self._ledger.started += 1
+            heir = self._idle.popitem()[0]
+            heir.current = heir.slot = task
+            heirs.append(heir)
+        return heirs
 
     def park(self, worker: Taker, tally: Tally) -> bool:
         """Count a new worker. If there is nothing to do it is idle from the start.
@@ -271,20 +352,16 @@ class Lane:
 
     def discharge(self, worker: Taker, tally: Tally) -> None:
         """A worker is gone. A task that it was handed and never began goes to the next one."""
-        heir: Taker | None = None
         with self._lock:
             self._idle.pop(worker, None)
             self._ledger.close(tally)
             task, worker.slot = worker.slot, None
             if task is not None and task._state is RUNNING:
-                if self._idle:
-                    heir = self._idle.popitem()[0]
-                    heir.current = heir.slot = task
-                else:
-                    task._state = PENDING
-                    self._ledger.started -= 1
-                    self._queue.appendleft(task)
-        if heir is not None:
+                task._state = PENDING
+                self._ledger.started -= 1
+                self._queue.appendleft(task)
+            heirs = self._hand_out()
+        for heir in heirs:
             heir.wake()
 
     # -- numbers ---------------------------------------------------------------------------

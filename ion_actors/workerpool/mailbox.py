@@ -17,12 +17,13 @@ from typing import Any
 from typing_extensions import override
 
 from ion_actors.context import Context
-from ion_actors.errors import IonError
+from ion_actors.errors import IonError, TaskDropped
 from ion_actors.workerpool.handoff import NOT_BEGUN, Dropped, Helping, Waiter
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.lane import Lane
 from ion_actors.workerpool.letters import DeadLetters
 from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.ranked import Ranked
 from ion_actors.workerpool.reasons import DropReason, reason_of
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
@@ -63,16 +64,24 @@ class Mailbox(Lane):
         with self._lock:
             if task._state is not PENDING or task._withdrawn:
                 return False
+            if isinstance(self._queue, Ranked) and not self._queue.may_begin(task):
+                return False
             task._withdrawn = True
-            self._vacate(task)
+            if isinstance(self._queue, Ranked):
+                self._queue.claim(task)
+            else:
+                self._vacate(task)
             self._hand_over(task, worker)
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
         return True
 
-    def claim_new(self, task: TaskFuture[Any], worker: Helping) -> None:
+    def claim_new(self, task: TaskFuture[Any], worker: Helping) -> bool:
         """Accept a task for which there is no room: the worker that submits it runs it itself.
+
+        Returns:
+            Whether it was accepted; its key may be taken.
 
         Raises:
             PoolClosed, BrokenPool: the pool accepts nothing any more.
@@ -81,7 +90,18 @@ class Mailbox(Lane):
             if self._refusal is not None:
                 self._ledger.rejected += 1
                 raise self._refusal()
+            if task._ranked:
+                queue = self._ranked()
+                if not queue.may_begin(task):
+                    return False
+                queue.take_key(task)
             self._hand_over(task, worker)
+            return True
+
+    def holder(self, task: TaskFuture[Any]) -> TaskFuture[Any] | None:
+        """The task that has the key of this one, which waits for it."""
+        with self._lock:
+            return self._queue.holder(task) if isinstance(self._queue, Ranked) else None
 
     def _hand_over(self, task: TaskFuture[Any], worker: Helping) -> None:
         task._state = RUNNING
@@ -89,6 +109,62 @@ class Mailbox(Lane):
         worker.interrupted.append((worker.current, worker.started_at))
         worker.started_at = NOT_BEGUN
         worker.current = task
+
+    # -- full: see ion_actors.workerpool.overflow ----------------------------------------------
+
+    def drop_newest(self, task: TaskFuture[Any]) -> None:
+        """Accept the task if there is room after all; else drop it.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        with self._lock:
+            if self.join_in(task):
+                return
+            error = self._crowded_out(task, DropReason.NEWEST)
+            callbacks = self._bury(task, error, error.why)
+        self._let_go(task, error, callbacks)
+
+    def drop_oldest(self, task: TaskFuture[Any]) -> None:
+        """Accept the task, in the place of the oldest one if need be.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        victim: TaskFuture[Any] | None = None
+        with self._lock:
+            if self.join_in(task):
+                return
+            victim = self._pop_oldest() or task  # there may be none: the limit may be 0
+            error = self._crowded_out(victim, DropReason.OLDEST)
+            callbacks = self._bury(victim, error, error.why)
+            if victim is not task:
+                self.join_in(task)
+        self._let_go(victim, error, callbacks)
+
+    def join_in(self, task: TaskFuture[Any]) -> bool:
+        """Accept the task if there is room."""
+        return self.offer_ranked(task) if task._ranked else self.offer(task)
+
+    def _pop_oldest(self) -> TaskFuture[Any] | None:
+        queue = self._queue
+        while queue:
+            task = queue.pop_oldest() if isinstance(queue, Ranked) else queue.popleft()
+            if task._state is PENDING and not task._withdrawn:
+                return task
+            self._count_dead(task)
+        return None
+
+    def _crowded_out(self, task: TaskFuture[Any], why: DropReason) -> TaskDropped:
+        name = task._task_name()
+        return TaskDropped(
+            f"task {name!r} was dropped: {self.limit} tasks are waiting in pool {self.name!r}",
+            task=name, why=why,
+        )  # fmt: skip
+
+    def _let_go(self, task: TaskFuture[Any], error: TaskDropped, callbacks: Any) -> None:
+        self._dropped(task, error, task._release(), error.why)
+        task._run_callbacks(callbacks)
 
     # -- ending tasks ----------------------------------------------------------------------
 
@@ -115,7 +191,7 @@ class Mailbox(Lane):
 
     def _vacate(self, task: TaskFuture[Any]) -> None:
         """Give up the place of a task that has ended in the queue; under the lock."""
-        if len(self._queue) <= _MIN_SWEEP:
+        if len(self._queue) <= _MIN_SWEEP or isinstance(self._queue, Ranked):
             self._queue.remove(task)
             return
         self._dead += 1
@@ -155,6 +231,8 @@ class Mailbox(Lane):
         while True:
             ended = []
             with self._lock:
+                if isinstance(self._queue, Ranked):
+                    self._queue = deque(self._queue)  # keys count no more
                 for _ in range(min(_CHUNK, len(self._queue))):
                     task = self._queue.popleft()
                     if task._withdrawn:

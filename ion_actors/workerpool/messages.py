@@ -21,7 +21,7 @@ pykka's own stop       as :class:`Close` with the pool's ``drain_timeout``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,9 @@ class Submit:
     context: Context | None = None
     timeout: float | None = None
     name: str | None = None
+    ttl: float | None = None
+    priority: int | None = None
+    key: Hashable | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ion_actors.workerpool.directive import Directive
 
 if TYPE_CHECKING:
+    from ion_actors.workerpool.caller import Caller
     from ion_actors.workerpool.worker import Worker
 
 __all__ = [
@@ -52,7 +53,7 @@ class StartFailed:
 class Panicked:
     """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
 
-    worker: Worker
+    worker: Worker | Caller
     task: str
     error: BaseException
     directive: Directive = Directive.RESTART
@@ -62,7 +63,7 @@ class Panicked:
 class Stopped:
     """To the supervisor: this worker's thread is about to end."""
 
-    worker: Worker
+    worker: Worker | Caller
 
 
 @dataclass(frozen=True, slots=True)

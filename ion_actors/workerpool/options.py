@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ion_actors._arguments import seconds
+from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import Context, current_context
 from ion_actors.errors import ContextEnded, DeadlineExceeded
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
@@ -24,6 +24,9 @@ class TaskOptions:
     timeout: float | None = None
     name: str | None = None
     pass_context: bool = False
+    ttl: float | None = None
+    priority: int | None = None
+    key: Hashable | None = None
 
     def __post_init__(self) -> None:
         if self.context is not None and not isinstance(self.context, Context):
@@ -31,6 +34,18 @@ class TaskOptions:
         seconds("timeout", self.timeout)
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a string or None, not {self.name!r}")
+        seconds("ttl", self.ttl)
+        if self.priority is not None:
+            whole_number("priority", self.priority)
+        try:
+            hash(self.key)
+        except TypeError:
+            raise TypeError(f"key must be hashable, not {self.key!r}") from None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the tasks may begin in another order than that of acceptance."""
+        return bool(self.priority) or self.key is not None
 
 
 def on_context_end(task: TaskFuture[Any]) -> None:

@@ -19,6 +19,7 @@ import pykka
 from ion_actors.context import Context, background
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
+from ion_actors.workerpool.codel import CoDel
 from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.ending import Ending
 from ion_actors.workerpool.health import PoolDump, StuckTask
@@ -28,8 +29,10 @@ from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.messages import Close, Resize, Submit, TrySubmit
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.news import Forgotten
+from ion_actors.workerpool.overflow import Overflow, OverflowPolicy
 from ion_actors.workerpool.recovery import PanicRecovery
 from ion_actors.workerpool.report import Panic
+from ion_actors.workerpool.shedding import SheddingMailbox
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
 from ion_actors.workerpool.supervisor import Supervisor
@@ -69,6 +72,10 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         replace_stuck: how many workers that are stuck at a time may be replaced. Their threads go
             on alone, so there may be as many more than ``size``.
 
+        overflow: what becomes of a task when no worker is idle and the mailbox is full: an
+            :class:`Overflow` or its value ("block", "reject", "drop_newest", "drop_oldest",
+            "caller_runs"), or a :class:`CoDel`, which sheds tasks before it comes to that.
+
     Raises:
         TypeError, ValueError: an argument makes no sense; the message names it.
 
@@ -96,16 +103,16 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         stuck_after: float | None = None,
         on_stuck: Callable[[StuckTask], object] | None = None,
         replace_stuck: int = 0,
+        overflow: OverflowPolicy = Overflow.BLOCK,
     ) -> None:
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
             panic_recovery, task_wrapper, initializer, initargs, helping,
-            stuck_after, on_stuck, replace_stuck,
+            stuck_after, on_stuck, replace_stuck, overflow,
         )  # fmt: skip
         if process.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
-        on_dropped = None if spec.hooks is None else spec.hooks.dropped
-        core = Core(spec, Mailbox(spec.name, spec.queue_size, spec.size, spec.context, on_dropped))
+        core = Core(spec, _mailbox(spec))
         super().__init__(core)
         self._ref = Supervisor.start(core)
         core.inbox.accept = _acceptor(Submitter(core))
@@ -229,6 +236,14 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         )
 
 
+def _mailbox(spec: PoolSpec) -> Mailbox:
+    on_dropped = None if spec.hooks is None else spec.hooks.dropped
+    facts = spec.name, spec.queue_size, spec.size, spec.context, on_dropped
+    if isinstance(spec.overflow, CoDel):
+        return SheddingMailbox(*facts, spec.overflow)
+    return Mailbox(*facts)
+
+
 def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
     """What takes the task messages out of the supervisor's mail, in their senders' threads.
 
@@ -241,8 +256,9 @@ def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
             return False
         try:
             options = submitter.options(
-                context=message.context, timeout=message.timeout, name=message.name
-            )
+                context=message.context, timeout=message.timeout, name=message.name,
+                ttl=message.ttl, priority=message.priority, key=message.key,
+            )  # fmt: skip
             verb = options.try_submit if isinstance(message, TrySubmit) else options.submit
             task = verb(message.fn, *message.args, **message.kwargs)
         except Exception as error:

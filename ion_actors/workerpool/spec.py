@@ -13,8 +13,10 @@ from typing import Any
 from ion_actors._arguments import boolean, optional_callable, seconds, whole_number
 from ion_actors.context import Context, background
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.workerpool.codel import CoDel
 from ion_actors.workerpool.health import StuckTask
 from ion_actors.workerpool.hooks import Hooks
+from ion_actors.workerpool.overflow import Overflow, OverflowPolicy, checked_overflow
 from ion_actors.workerpool.recovery import PanicRecovery
 from ion_actors.workerpool.report import Panic
 
@@ -45,6 +47,7 @@ class PoolSpec:
     stuck_after: float | None
     on_stuck: Callable[[StuckTask], object] | None
     replace_stuck: int
+    overflow: Overflow | CoDel
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
 
@@ -67,6 +70,7 @@ class PoolSpec:
         stuck_after: float | None,
         on_stuck: Callable[[StuckTask], object] | None,
         replace_stuck: int,
+        overflow: OverflowPolicy,
     ) -> PoolSpec:
         """The spec for these arguments of ``Pool``.
 
@@ -101,6 +105,7 @@ class PoolSpec:
             stuck_after=_positive("stuck_after", stuck_after),
             on_stuck=on_stuck,
             replace_stuck=whole_number("replace_stuck", replace_stuck, minimum=0),
+            overflow=checked_overflow(overflow),
             initializer=initializer,
             initargs=tuple(initargs),
         )

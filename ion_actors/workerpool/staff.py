@@ -119,8 +119,8 @@ class Staff(pykka.ThreadingActor):
 
     def _on_panicked(self, message: Panicked) -> Panic:
         worker = message.worker
-        if self._seats.get(worker.index) is worker:
-            self._follow(message)
+        if isinstance(worker, Worker) and self._seats.get(worker.index) is worker:
+            self._follow(worker, message)
         if message.directive is Directive.ESCALATE:
             self._break(f"what task {message.task!r} raised was escalated", message.error)
         return Panic(
@@ -132,16 +132,16 @@ class Staff(pykka.ThreadingActor):
             directive=message.directive,
         )
 
-    def _follow(self, message: Panicked) -> None:
+    def _follow(self, worker: Worker, message: Panicked) -> None:
         """Do about a worker's seat what the directive says."""
         if message.directive is Directive.STOP and len(self._seats) > 1:
-            self._take_away(message.worker, message.error)
+            self._take_away(worker, message.error)
             return
-        self._seats[message.worker.index] = None
+        self._seats[worker.index] = None
         if message.directive is Directive.RESTART:
-            self._replace(message.worker, message.error)
+            self._replace(worker, message.error)
         elif message.directive is Directive.STOP and self._wanted():
-            self._break(f"its last worker {message.worker.name} was stopped", message.error)
+            self._break(f"its last worker {worker.name} was stopped", message.error)
 
     def _take_away(self, worker: Worker, error: BaseException) -> None:
         """A worker goes, and its seat with it."""

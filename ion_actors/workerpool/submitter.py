@@ -9,7 +9,15 @@ from __future__ import annotations
 import contextvars
 import functools
 from _thread import RLock
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Iterator,
+)
 from typing import Any, ParamSpec, TypeVar, overload
 
 from ion_actors._arguments import seconds
@@ -24,9 +32,11 @@ from ion_actors.context import (
 )
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
+from ion_actors.workerpool.caller import Caller
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.options import TaskOptions, call_with_context, on_context_end
+from ion_actors.workerpool.overflow import Overflow
 from ion_actors.workerpool.report import describe
 from ion_actors.workerpool.task import TaskFuture
 
@@ -56,7 +66,10 @@ class Submitter:
         self._hooks = core.spec.hooks
         # Whether a task may need more than the bare minimum: decided once, not per task.
         self._bare = options is None and self._pool_context.deadline is None
-        self._plain = self._bare and self._hooks is None
+        self._plain = self._bare and self._hooks is None and not core.mailbox.sheds
+        ranked = options is not None and options.ranked
+        self._offer = core.mailbox.offer_ranked if ranked else core.mailbox.offer
+        self._overflow = core.spec.overflow
 
     def options(
         self,
@@ -65,6 +78,9 @@ class Submitter:
         timeout: float | None = None,
         name: str | None = None,
         pass_context: bool = False,
+        ttl: float | None = None,
+        priority: int | None = None,
+        key: Hashable | None = None,
     ) -> Submitter:
         """The same verbs, for tasks with these properties. What is not given stays as it is.
 
@@ -75,6 +91,14 @@ class Submitter:
                 nevertheless, its worker stays taken until it really ends.
             name: what to call the tasks in errors, logs and reports; by default their function's.
             pass_context: call the function with its context as the first argument.
+            ttl: seconds that a task may wait in the queue. If it has not begun by then, it is
+                dropped, and its future raises ``TaskExpired``.
+            priority: the greater, the sooner; by default 0. Equals keep their order. A level of
+                priority puts a task ahead of at most ``queue_size`` others that were accepted
+                before it, so nobody waits for ever.
+            key: anything hashable. Tasks of the same key run one at a time, in the order in which
+                they were accepted, whatever their priority; those of other keys, and those without
+                one, pass by.
 
         Raises:
             TypeError, ValueError: an argument makes no sense.
@@ -85,6 +109,9 @@ class Submitter:
             timeout=old.timeout if timeout is None else timeout,
             name=old.name if name is None else name,
             pass_context=old.pass_context or pass_context,
+            ttl=old.ttl if ttl is None else ttl,
+            priority=old.priority if priority is None else priority,
+            key=old.key if key is None else key,
         )
         return Submitter(self._core, merged, self)
 
@@ -113,8 +140,8 @@ class Submitter:
                 :meth:`options`, has ended.
         """
         task = self._new_task(fn, args, kwargs)
-        if not self._mailbox.offer(task):
-            if self._run_here(task):
+        if not self._offer(task):
+            if self._drop_one(task) or self._run_here(task):
                 try:
                     return task
                 finally:
@@ -138,7 +165,9 @@ class Submitter:
             QueueFull: no worker is idle and the mailbox is full (also a ``queue.Full``).
         """
         task = self._new_task(fn, args, kwargs)
-        if not self._mailbox.offer(task):
+        if not self._offer(task):
+            if self._drop_one(task):
+                return task
             raise self._mailbox.full()
         if task._special:
             self._accepted(task)
@@ -160,8 +189,8 @@ class Submitter:
             The future; ``await`` it again for the result.
         """
         task = self._new_task(fn, args, kwargs)
-        if not self._mailbox.offer(task):
-            if self._run_here(task):
+        if not self._offer(task):
+            if self._drop_one(task) or self._run_on_worker(task):
                 try:
                     return task
                 finally:
@@ -249,7 +278,7 @@ class Submitter:
     def _specialise(self, task: TaskFuture[Any]) -> None:
         """What differs from a plain task: hooks, and a submitter's context or options."""
         task._special = True
-        if self._hooks is not None:
+        if self._hooks is not None or self._mailbox.sheds:
             task._accepted_at = self._clock.monotonic()
         if not self._bare or CURRENT.get() is not None or of_thread.task_context is not None:
             self._place(task)
@@ -267,7 +296,12 @@ class Submitter:
         task._context = context
         task._name = options.name
         task._limit = seconds("timeout", options.timeout)
+        task._ttl = seconds("ttl", options.ttl)
         task._begin_limit()
+        if options.ranked:
+            task._ranked = True
+            task._priority = options.priority or 0
+            task._key = options.key
         if options.pass_context:
             task._name = options.name or describe(task._fn)
             task._fn = functools.partial(call_with_context, task._fn)
@@ -276,9 +310,42 @@ class Submitter:
         explicit = self._options.context if self._options is not None else None
         return current_context() if explicit is None else explicit
 
-    # -- waiting for room ------------------------------------------------------------------
+    # -- no room -----------------------------------------------------------------------------
+
+    def _drop_one(self, task: TaskFuture[Any]) -> bool:
+        """Drop this task or another, if that is the policy. Returns whether it is.
+
+        Raises:
+            QueueFull: the policy is to refuse the task.
+        """
+        policy = self._overflow
+        if policy is Overflow.BLOCK or policy is Overflow.CALLER_RUNS:
+            return False
+        if policy is Overflow.DROP_NEWEST:
+            self._mailbox.drop_newest(task)
+        elif policy is Overflow.DROP_OLDEST:
+            self._mailbox.drop_oldest(task)
+        else:
+            raise self._mailbox.full()
+        if task._special:
+            self._accepted(task)
+        return True
 
     def _run_here(self, task: TaskFuture[Any]) -> bool:
+        """Run the task in this thread, if that is the policy, or to wait would be a deadlock."""
+        try:
+            if self._run_on_worker(task):
+                return True
+            helper = of_thread.helper
+            if self._overflow is not Overflow.CALLER_RUNS or (
+                isinstance(helper, WorkersHelp) and helper.serves(self._mailbox)
+            ):
+                return False
+            return Caller(self._core).run(task, self._accepted)
+        finally:
+            del task  # its error holds this frame
+
+    def _run_on_worker(self, task: TaskFuture[Any]) -> bool:
         """There is no room. If that would make a worker wait for itself, run the task instead."""
         helper = of_thread.helper
         try:
@@ -308,6 +375,9 @@ class Submitter:
         if self._hooks is not None:
             self._hooks.submitted(self._mailbox.backlog)
         context = task._context
-        if context is None or (task._limit is None and context._parents == self._parents):
+        if context is None:
+            return
+        task._plan_expiry(self._clock)
+        if task._limit is None and context._parents == self._parents:
             return  # it ends with the pool, which sees to that
         task._keep(context.add_callback(functools.partial(on_context_end, task)))

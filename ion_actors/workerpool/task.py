@@ -13,15 +13,17 @@ from __future__ import annotations
 import contextvars
 import copy
 import threading
-from collections.abc import Callable
-from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, RUNNING
+from collections.abc import Callable, Hashable
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ion_actors.clock import Clock, Timer
 from ion_actors.context import Context, Registration
-from ion_actors.errors import Cancelled, IonError
+from ion_actors.errors import Cancelled, IonError, TaskExpired
 from ion_actors.futures import Future
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import WorkerDeath, describe
 
 if TYPE_CHECKING:
@@ -49,6 +51,12 @@ class TaskFuture(Future[T]):
     _name: str | None = None
     _shown: str | None = None  # the name, once the function is dropped
     _limit: float | None = None  # seconds: the task's own, from when it was accepted
+    _ttl: float | None = None  # seconds: how long it may be queued
+    _expires_at: float | None = None  # the moment when that is over, once it is accepted
+    _expiry: Timer | None = None  # for that moment
+    _ranked = False  # it has a priority or a key
+    _priority = 0
+    _key: Hashable | None = None
     _registration: Registration | None = None  # with its context, while it can end early
     _fenced = False  # ended by another than its worker, whose late result is to be ignored
     _withdrawn = False  # left the queue before its turn; its place may still be there
@@ -105,13 +113,53 @@ class TaskFuture(Future[T]):
         return f"task {self._task_name()!r}"
 
     def _begin_limit(self) -> None:
-        """The task is accepted: its own time limit counts from now."""
+        """The task is accepted: its own time limits count from now."""
         context = self._context
+        if self._ttl is not None and context is not None:
+            self._expires_at = context.clock.monotonic() + self._ttl
         if self._limit is not None and context is not None:
             mine = context.clock.monotonic() + self._limit
             # Only those that go by the same clock can be compared; the others end it when they end.
             theirs = [one.deadline for one in context._parents if one.clock is context.clock]
             context._deadline = min([mine, *(end for end in theirs if end is not None)])
+
+    def _plan_expiry(self, clock: Clock) -> None:
+        """It is accepted: have it dropped if it is still queued when its ``ttl`` is over."""
+        if self._expires_at is not None and self._state is PENDING:
+            self._expiry = clock.call_at(self._expires_at, self._expire)
+            if self._state is not PENDING:  # it was faster, and has not seen this
+                self._expiry.cancel()
+
+    def _expire(self) -> None:
+        self._mailbox.withdraw(self, self._expired(), elsewhere=True)
+
+    def _expired(self) -> TaskExpired:
+        name, ttl = self._task_name(), self._ttl or 0.0
+        return TaskExpired(
+            f"task {name!r} was dropped: it waited in the queue for more than {ttl:.3g} s",
+            task=name, why=DropReason.EXPIRED, ttl=ttl,
+        )  # fmt: skip
+
+    def _begin(self) -> None:
+        """It was handed to a worker, and is about to run.
+
+        Raises:
+            Cancelled, DeadlineExceeded: its context has ended.
+            TaskExpired: it has waited for too long, and its timer is late.
+        """
+        context = self.task_context()
+        context.check()
+        if self._expires_at is None:
+            return
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if context.clock.monotonic() >= self._expires_at:
+            error = self._expired()
+            context.cancel(error.reason)
+            call = (self._fn, self._args, self._kwargs)
+            callbacks = self._mailbox.fence(self, error, call)
+            self._run_callbacks(callbacks)
+            raise error
 
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 
@@ -193,6 +241,8 @@ class TaskFuture(Future[T]):
     def _leave_context(self) -> None:
         if self._context is not None:
             self._context.pass_through()  # nobody can cancel it through this future now
+        if (expiry := self._expiry) is not None:
+            expiry.cancel()
         if (registration := self._registration) is not None:
             self._registration = None
             registration.remove()

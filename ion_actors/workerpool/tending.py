@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ion_actors.clock import Timer
 from ion_actors.workerpool.core import Core
@@ -26,6 +26,9 @@ from ion_actors.workerpool.news import Look
 from ion_actors.workerpool.staff import Staff
 from ion_actors.workerpool.task import TaskFuture
 from ion_actors.workerpool.worker import Worker
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.caller import Caller
 
 __all__ = ["Tending"]
 
@@ -88,7 +91,7 @@ class Tending(Staff):
                 self._look_at(worker, task, self._clock.monotonic() - began)
         self._plan_look()
 
-    def _look_at(self, worker: Worker, task: TaskFuture[Any], age: float) -> None:
+    def _look_at(self, worker: Worker | Caller, task: TaskFuture[Any], age: float) -> None:
         limit = self._spec.stuck_after
         if limit is None or age < limit:
             return
@@ -108,11 +111,11 @@ class Tending(Staff):
         )  # fmt: skip
         self._tell_of(stuck)
 
-    def _replace_stuck(self, worker: Worker) -> bool:
+    def _replace_stuck(self, worker: Worker | Caller) -> bool:
         """Seat a successor, if there may be one more thread."""
         if len(self._replaced) >= self._spec.replace_stuck or not self._wanted():
             return False
-        if self._seats.get(worker.index) is not worker:
+        if not isinstance(worker, Worker) or self._seats.get(worker.index) is not worker:
             return False
         self._replaced.add(worker)
         worker.retire()

@@ -45,6 +45,7 @@ from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.telling import tell_begin, tell_end
 from ion_actors.workerpool.verdict import judge, panic_error
 
 __all__ = ["Worker", "current_worker"]
@@ -190,7 +191,11 @@ class Worker(pykka.ThreadingActor):
         found: Any = self.slot
         self.slot = None
         while type(found) is TaskFuture:
-            self._perform(found)
+            try:
+                self._perform(found)
+            finally:
+                if found._key is not None:
+                    self._mailbox.release(found, self)
             self.current = found = None  # nothing may hold a settled task while we are parked
             self.started_at = NOT_BEGUN
             if self._done:
@@ -205,6 +210,8 @@ class Worker(pykka.ThreadingActor):
             with self._backend.on_top():
                 self._perform(task)
         finally:
+            if task._key is not None:
+                self._mailbox.release(task)
             del task
             self.current, self.started_at = self.interrupted[-1]
             self.interrupted.pop()  # last: whoever looks must find the task in one of the two
@@ -227,7 +234,7 @@ class Worker(pykka.ThreadingActor):
         self.started_at = self._now()
         try:
             if self._pool_context._end is not None or task._context is not None:
-                task.task_context().check()
+                task._begin()
             if self._hooks is not None:
                 self._announce(task)
             if self._wrapper is not None:
@@ -321,25 +328,15 @@ class Worker(pykka.ThreadingActor):
 
     def _announce(self, task: TaskFuture[Any]) -> None:
         """Tell the hooks that a task begins."""
-        hooks, variables = self._hooks, task._vars
-        if hooks is not None:
-            waited = max(0.0, self.started_at - task._accepted_at)
-            variables.run(hooks.started, self._mailbox.backlog, waited)
-            # In the task's variables, so that what it traces belongs to this span.
-            task._span = variables.run(hooks.span, task._task_name(), self.name, waited)
-            if task._fenced:  # whoever did so may have found no span to finish
-                variables.run(hooks.dropped, task._take_ending(), task._exception)
+        if self._hooks is not None:
+            tell_begin(self._hooks, task, self.name, self._mailbox.backlog, self.started_at)
 
     def _observe(
         self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
     ) -> None:
-        """Tell the hooks how a task ended, unless whoever fenced it has."""
-        hooks, variables = self._hooks, task._vars
-        if hooks is not None:
-            untold, span = task._take_ending()
-            if untold:
-                variables.run(hooks.ended, outcome.status, self._now() - self.started_at)
-            variables.run(hooks.finish, span, error)
+        """Tell the hooks how a task ended."""
+        if self._hooks is not None:
+            tell_end(self._hooks, task, outcome, error, self._now() - self.started_at)
 
 
 def _wrap(

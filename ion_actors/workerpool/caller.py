@@ -1,0 +1,145 @@
+"""A submitter that runs its task itself, because the mailbox is full and the policy says so.
+
+It stands in for a worker as long as the task takes: it is counted like one, seen in reports and
+dumps, and a drain waits for it. It is no actor: there is nobody to be replaced when the task
+panics.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ion_actors.backends.thread import ThreadBackend
+from ion_actors.context import of_thread
+from ion_actors.errors import TaskPanicked
+from ion_actors.workerpool.core import Core
+from ion_actors.workerpool.directive import Directive
+from ion_actors.workerpool.handoff import NOT_BEGUN
+from ion_actors.workerpool.inbox import Request
+from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.news import Panicked, Stopped
+from ion_actors.workerpool.report import Panic
+from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.telling import tell_begin, tell_end
+from ion_actors.workerpool.verdict import judge, panic_error
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """A thread that runs one task of a pool that is not its own."""
+
+    index = -1  # it has no seat
+    ready = doomed = True
+
+    def __init__(self, core: Core) -> None:
+        self.thread: threading.Thread | None = threading.current_thread()
+        self.name = f"{core.spec.name}-caller-{self.thread.name}"
+        self.tally = Tally()
+        self.slot: TaskFuture[Any] | None = None
+        self.current: TaskFuture[Any] | None = None
+        self.has_control = False
+        self.started_at = NOT_BEGUN
+        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []
+        self._core = core
+        self._spec = core.spec
+
+    def wake(self) -> None:
+        """It is awake."""
+
+    def run(self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]) -> bool:
+        """Accept the task and run it to its outcome. Returns whether its key was free.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+            KeyboardInterrupt: it came while the task ran, and was meant for this thread.
+        """
+        core = self._core
+        core.workers.append(self)  # first: from here on, nobody takes the pool for idle
+        core.mailbox.enlist(self.tally)
+        try:
+            if not core.mailbox.claim_new(task, self):
+                return False
+            if task._special:
+                accepted(task)
+            self._perform(task)
+            return True
+        finally:
+            if task._key is not None:
+                core.mailbox.release(task)
+            self.thread = None  # nobody should wait for it to end
+            core.tell(Stopped(self))
+            del task
+
+    def _perform(self, task: TaskFuture[Any]) -> None:
+        self.started_at = self._spec.context.clock.monotonic()
+        outer, of_thread.task_context = of_thread.task_context, task.task_context
+        try:
+            value = self._call(task)
+        except BaseException as error:
+            callbacks = self._failed(task, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            if self._spec.hooks is not None:
+                tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, self._took())
+            callbacks = task._complete(value, self.tally)
+        finally:
+            of_thread.task_context = outer
+            self.current = None
+            value = None
+        task._run_callbacks(callbacks)
+
+    def _call(self, task: TaskFuture[Any]) -> Any:
+        spec, backend = self._spec, ThreadBackend()
+        task._begin()
+        if spec.hooks is not None:
+            tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)
+        call: Callable[[], Any] = functools.partial(task._fn, *task._args, **(task._kwargs or {}))
+        if spec.task_wrapper is not None:
+            call = task._vars.run(spec.task_wrapper, call)
+        with backend.on_top():  # it may be called by a coroutine
+            try:
+                value = task._vars.run(call)
+                return backend.finish(value, task.task_context(), task._vars)
+            finally:
+                backend.stop()
+
+    def _failed(self, task: TaskFuture[Any], error: BaseException) -> Any:
+        try:
+            outcome, shown, directive = judge(task, error, self._spec)
+            if self._spec.hooks is not None:
+                tell_end(self._spec.hooks, task, outcome, error, self._took())
+            if outcome is Outcome.PANICKED:
+                shown = self._panicked(task._task_name(), error, directive)
+            task._keep_name()
+            task._release()
+            return task._fail(shown, self.tally, outcome)
+        finally:
+            task = error = shown = None  # type: ignore[assignment]
+
+    def _panicked(self, task: str, error: BaseException, directive: Directive) -> TaskPanicked:
+        try:
+            self._core.tell(Request(Panicked(self, task, error, directive), None))
+            recovery = self._spec.recovery
+            if recovery.handler is not None:
+                restarts = self._core.metrics().restarts
+                panic = Panic(self._spec.name, self.name, task, error, restarts, directive)
+                self._tell_handler(recovery.handler, panic)
+            return panic_error(task, self.name, error)
+        finally:
+            del error
+
+    def _tell_handler(self, handler: Callable[[Panic], object], panic: Panic) -> None:
+        try:
+            contextvars.Context().run(handler, panic)
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "the panic handler failed", error=error)
+
+    def _took(self) -> float:
+        return self._spec.context.clock.monotonic() - self.started_at

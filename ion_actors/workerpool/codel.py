@@ -1,0 +1,73 @@
+"""Shedding by measured delay: when tasks have been waiting too long for a while, leave some out.
+
+The idea is CoDel's ("controlled delay", K. Nichols and V. Jacobson, RFC 8289): what tells a queue
+that absorbs a burst from one that merely delays everything is the *smallest* delay seen in a while.
+A burst drains, and then somebody waited hardly at all; if all of them waited long, the queue stands
+still and is of no use. What follows from that is not CoDel's law for packets, whose senders slow
+down when they lose some, but that of request queues (B. Maurer, "Fail at Scale", ACM Queue, 2015):
+while the queue stands, whatever has waited for more than twice the target is left out, so that what
+is done at all is done in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ion_actors._arguments import seconds
+
+__all__ = ["CoDel", "Delays"]
+
+_PATIENCE = 2.0  # times the target: between the two, a queue that is recovering loses nothing
+
+
+@dataclass(frozen=True, slots=True)
+class CoDel:
+    """Shed tasks that waited too long, while all tasks do. For ``Pool(overflow=CoDel())``.
+
+    The delay of each task is measured when a worker takes it from the queue. If no task of a whole
+    ``interval`` waited for less than ``target``, the pool is overloaded. As long as it is, tasks
+    that have waited for more than twice ``target`` are dropped and end with ``TaskDropped``. A task
+    that runs has waited for less than ``target + 2 * interval``, and, once the overload is known,
+    for less than ``2 * target``. When the mailbox is full nevertheless, submissions are refused
+    with ``QueueFull``.
+
+    Args:
+        target: seconds of waiting that are no matter for concern.
+        interval: seconds of overload that are forgiven as a burst; 10 to 20 times the target.
+    """
+
+    target: float = 0.05
+    interval: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("target", "interval"):
+            if not seconds(name, getattr(self, name)):
+                given = getattr(self, name)
+                raise ValueError(f"{name} must be a positive number of seconds, not {given!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """What has been measured: pure, and a new one after each task."""
+
+    smallest: float = 0.0  # in the interval that is going on
+    ends_at: float = 0.0  # when that is over
+    overloaded: bool = False  # all waited too long in the one before
+
+    def waited(self, policy: CoDel, now: float, delay: float) -> tuple[Delays, bool]:
+        """A task is taken at ``now`` that has waited for ``delay``: the new state, and whether to
+        leave it out."""
+        after = self._at(policy, now, delay)
+        return after, after.overloaded and delay > _PATIENCE * policy.target
+
+    def idle(self, policy: CoDel, now: float) -> Delays:
+        """A worker finds nothing to do."""
+        return Delays(0.0, now + policy.interval, overloaded=False)
+
+    def _at(self, policy: CoDel, now: float, delay: float) -> Delays:
+        if now < self.ends_at:
+            return Delays(min(self.smallest, delay), self.ends_at, self.overloaded)
+        # After a pause it is not known what happened meanwhile: nobody had to wait.
+        paused = now >= self.ends_at + policy.interval
+        overloaded = not paused and self.smallest > policy.target
+        return Delays(delay, now + policy.interval, overloaded)
