@@ -34,7 +34,7 @@ from ion_actors.errors import (
     TaskPanicked,
     WeightExceedsCapacity,
 )
-from ion_actors.futures import Future
+from ion_actors.futures import Future, Progress, report_progress
 from ion_actors.workerpool.codel import CoDel
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
@@ -92,6 +92,7 @@ __all__ = [
     "PoolForked",
     "PoolMetrics",
     "PoolState",
+    "Progress",
     "QueueFull",
     "RateLimited",
     "RateLimitedPastDeadline",
@@ -116,4 +117,5 @@ __all__ = [
     "WorkerDump",
     "background",
     "current_context",
+    "report_progress",
 ]

@@ -26,5 +26,6 @@ microsecond and half a kilobyte, is built when somebody waits.
 """
 
 from ion_actors.futures.future import Future, get_all
+from ion_actors.futures.progress import Progress, report_progress
 
-__all__ = ["Future", "get_all"]
+__all__ = ["Future", "Progress", "get_all", "report_progress"]

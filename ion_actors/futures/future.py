@@ -16,7 +16,8 @@ from ion_actors.clock import acquire
 from ion_actors.context import Context, background, call_in_loop, current_context, of_thread
 from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.futures.derived import derive
-from ion_actors.futures.state import DONE, Parked, Stateful
+from ion_actors.futures.progress import Progressing
+from ion_actors.futures.state import DONE, Parked
 
 __all__ = ["Future", "get_all"]
 
@@ -28,7 +29,7 @@ R = TypeVar("R")
 _HOOK_THREAD = "ion_actors-hook"
 
 
-class Future(Stateful[T]):
+class Future(Progressing[T]):
     """The outcome of a task, now or later.
 
     ``result()``, ``get()`` and ``await`` give the value or raise the task's exception; whatever the

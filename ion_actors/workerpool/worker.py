@@ -145,6 +145,7 @@ class Worker(pykka.ThreadingActor):
         _of_thread.worker = self
         of_thread.task_context = self._task_context
         of_thread.helper = WorkersHelp(self, self._mailbox, self._spec)
+        of_thread.report = self._report
         if self._spec.initializer is None:
             return
         try:
@@ -164,11 +165,16 @@ class Worker(pykka.ThreadingActor):
         except BaseException as error:
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
         _of_thread.worker = of_thread.task_context = of_thread.helper = None
+        of_thread.report = None
         self._tell(Stopped(self))
 
     def _task_context(self) -> Context | None:
         task = self.current
         return None if task is None else task.task_context()
+
+    def _report(self, fraction: float, message: str) -> None:
+        if (task := self.current) is not None:
+            task._report(fraction, message)
 
     def _tell(self, message: object) -> None:
         self._boss.put(Envelope(message))
