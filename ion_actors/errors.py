@@ -190,15 +190,19 @@ class QueueFull(IonError, queue.Full):
     Attributes:
         pool: the pool's name.
         queue_size: how many tasks may wait there.
+        retry_after: seconds until the tasks that wait now will have begun, at the pace that the
+            pool had lately when it was full; None if it has not been full for long enough to know.
+            A first place comes free earlier, but everybody else who was refused is after it, too.
     """
 
-    def __init__(self, pool: str, queue_size: int):
+    def __init__(self, pool: str, queue_size: int, *, retry_after: float | None = None):
         super().__init__(
             f"pool {pool!r} is full: {queue_size} tasks are waiting and no worker is idle; "
             "use submit() to wait for room, or try again later"
         )
         self.pool = pool
         self.queue_size = queue_size
+        self.retry_after = retry_after
 
 
 class PoolClosed(IonError, RuntimeError):

@@ -39,6 +39,7 @@ from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
 from ion_actors.errors import IonError, QueueFull
+from ion_actors.workerpool.estimate import Mark, Pace
 from ion_actors.workerpool.handoff import PARKED, RETIRE, Helping, Order, Taker, Waiter
 from ion_actors.workerpool.metrics import Ledger, PoolMetrics, Tally
 from ion_actors.workerpool.ranked import Ranked
@@ -58,14 +59,17 @@ class Lane:
         name: the pool's.
         limit: how many tasks may wait.
         size: how many workers there are to be; the supervisor may change it.
+        now: the clock.
     """
 
     sheds = False  # tasks that waited too long, so that it must be known since when they do
 
-    def __init__(self, name: str, limit: int, size: int) -> None:
+    def __init__(self, name: str, limit: int, size: int, now: Callable[[], float]) -> None:
         self.name = name
         self.limit = limit
         self.size = size
+        self._now = now
+        self._pace = Pace()
         self._lock = threading.RLock()  # guards everything below
         self._busy = False  # the lock is held, on the hot paths
         self._turnstile = threading.RLock()  # guards nothing: only its owner yields to the holder
@@ -73,6 +77,7 @@ class Lane:
         self._queue: deque[TaskFuture[Any]] | Ranked[TaskFuture[Any]] = deque()
         self._dead = 0
         self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
+        self._rested = True  # a worker has been idle since somebody found no room
         self._waiters: deque[Waiter] = deque()
         self._refusal: Callable[[], IonError] | None = None
         self._ledger = Ledger()
@@ -159,7 +164,15 @@ class Lane:
         """The error of a submission that finds no room; counts it."""
         with self._lock:
             self._ledger.rejected += 1
-        return QueueFull(self.name, self.limit)
+            wait = self._time_for(len(self._queue) - self._dead + len(self._waiters) + 1)
+        return QueueFull(self.name, self.limit, retry_after=wait)
+
+    def _time_for(self, tasks: int) -> float | None:
+        """Seconds until so many tasks have ended, as far as is known; under the lock."""
+        now = Mark(self._now(), self._ledger.ended())
+        self._pace = self._pace.seen(now, workers=self.size, rested=self._rested)
+        self._rested = False
+        return self._pace.time_for(tasks)
 
     # As a line (see ion_actors.context.turns): what its three methods mean here.
 
@@ -244,6 +257,7 @@ class Lane:
                     if self._refusal is not None:
                         return RETIRE
                     self._idle[worker] = None
+                    self._rested = True
                     return PARKED
             task._state = RUNNING
             self._ledger.started += 1
@@ -331,6 +345,7 @@ class Lane:
             idle = nothing and self._refusal is None
             if idle:  # last in line: it may not even have a thread
                 self._idle = {worker: None, **self._idle}
+                self._rested = True
             return idle
 
     def enlist(self, tally: Tally) -> None:

@@ -52,7 +52,7 @@ class Mailbox(Lane):
         context: Context,
         on_dropped: Callable[[Ending, IonError], object] | None = None,
     ) -> None:
-        super().__init__(name, limit, size)
+        super().__init__(name, limit, size, context.clock.monotonic)
         self.context = context
         self._on_dropped = on_dropped
         self._letters: DeadLetters | None = None  # once somebody has asked for them

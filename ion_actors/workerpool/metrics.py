@@ -128,6 +128,11 @@ class Ledger:
             del self._tallies[tally]
             self._past.add(tally)
 
+    def ended(self) -> int:
+        """How many tasks the workers have ended."""
+        tallies = (self._past, *self._tallies)
+        return sum(one.completed + one.failed + one.panicked + one.cancelled for one in tallies)
+
     def snapshot(self, size: int, queue_size: int, queued: int) -> PoolMetrics:
         """The numbers of this moment, of which ``queued`` is the mailbox's to know."""
         ended = Tally()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import pickle
-import sys
 import threading
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -121,6 +121,7 @@ def test_what_was_running_is_told_as_stopped_or_abandoned(clock: VirtualClock) -
     clock.wait_for_timers(1)
     clock.advance(9.95)
     assert isinstance(stopped.exception(PATIENCE), Cancelled)
+    eventually(lambda: basket.letters)
     clock.advance(0.05)
     report = draining.exception(PATIENCE).report  # type: ignore[union-attr]
     gate.open()
@@ -188,6 +189,7 @@ def test_the_end_of_the_pools_context_is_the_pools_end() -> None:
         pool.submit(divmod, 7, 2)
         pool.options(context=other).submit(divmod, 9, 2)
         context.cancel()
+        eventually(lambda: pool.metrics().queued == 0)
     eventually(lambda: pool.is_closed)
     assert sorted(one.args for one in basket.all()) == [(7, 2), (9, 2)]
     assert set(basket.reasons()) == {DropReason.CLOSED}
@@ -273,18 +275,19 @@ def test_nobody_subscribed_holds_nothing(without_gc: None) -> None:
         pass
 
     argument = Argument()
-    before = sys.getrefcount(argument)
+    held = weakref.ref(argument)
     pool = Pool(1)
     assert pool._mailbox._letters is None
     Basket(pool).subscription.remove()
     with busy(pool) as gate:
         pool.submit(repr, argument)
+        del argument
         closing = run_in_thread(pool.close)
         eventually(lambda: pool.metrics().cancelled == 1)
         gate.open()
         closing.result(PATIENCE)
     del closing
-    assert sys.getrefcount(argument) == before
+    eventually(lambda: held() is None)
 
 
 def test_each_unfinished_task_of_the_report_is_a_dead_letter() -> None:

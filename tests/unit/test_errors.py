@@ -60,6 +60,7 @@ EXAMPLES = [
     DeadlineExceeded("it", task="job"),
     DeadlineExceeded(),
     QueueFull("pool-1", 64),
+    QueueFull("pool-1", 64, retry_after=1.5),
     PoolClosed("it", pool="pool-1"),
     PoolForked("it", pool="pool-1"),
     BrokenPool("it", pool="pool-1"),
