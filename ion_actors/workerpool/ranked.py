@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
@@ -39,7 +40,7 @@ class Rankable(Protocol):
 T = TypeVar("T", bound=Rankable)
 
 #: A rank, a number that settles ties, and the task.
-_Entry = tuple[int, int, T]
+_Entry = tuple[float, int, T]
 
 
 class Ranked(Generic[T]):
@@ -92,9 +93,7 @@ class Ranked(Generic[T]):
         """Queue a task again that was taken out and did not begin: it is the next."""
         if self.holder(task) is task:
             del self._holders[task._key]
-        number = next(self._before)
-        first = self._heap[0][0] if self else 0
-        entry = (min(first, 0) - 1, number, task)
+        entry = (-math.inf, next(self._before), task)
         self._entries[task] = entry
         self._entries.move_to_end(task, last=False)
         if task._key is not None:

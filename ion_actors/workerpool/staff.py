@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import functools
 import logging
+from typing import TYPE_CHECKING
 
 import pykka
 
@@ -24,6 +25,9 @@ from ion_actors.workerpool.news import Needed, Panicked, Ready, Retry, StartFail
 from ion_actors.workerpool.recovery import RestartWindow
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.worker import Worker
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.caller import Caller
 
 __all__ = ["Staff"]
 
@@ -176,12 +180,14 @@ class Staff(pykka.ThreadingActor):
             return self._core.mailbox.backlog > 0
         return self._life.phase is Phase.RUNNING
 
-    def _dismiss(self, worker: Worker) -> bool:
+    def _dismiss(self, worker: Worker | Caller) -> bool:
         """Let a worker go that never got a thread. Returns whether it was one.
 
         From here on it is handed nothing: else it has been, and is about to begin.
         """
-        if not (worker.dormant and self._core.mailbox.unpark(worker)):
+        if not isinstance(worker, Worker) or not worker.dormant:
+            return False
+        if not self._core.mailbox.unpark(worker):
             return False
         worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
         self._core.mailbox.discharge(worker, worker.tally)
