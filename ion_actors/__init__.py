@@ -3,6 +3,7 @@
 Start at :class:`Pool`.
 """
 
+from ion_actors.backends.resident import Worker
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import (
     AcquireTimeout,
@@ -40,6 +41,7 @@ from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
 from ion_actors.workerpool.letters import DeadLetter, DeadLetters
 from ion_actors.workerpool.messages import (
+    Broadcast,
     Close,
     Drain,
     GetMetrics,
@@ -51,6 +53,7 @@ from ion_actors.workerpool.messages import (
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.overflow import Overflow
 from ion_actors.workerpool.pool import Pool
+from ion_actors.workerpool.proxy import WorkerProxy
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.recovery import Backoff, PanicRecovery
 from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask, WorkerDeath
@@ -59,6 +62,7 @@ from ion_actors.workerpool.submitter import Submitter
 __all__ = [
     "AcquireTimeout",
     "Backoff",
+    "Broadcast",
     "BrokenPool",
     "Cancelled",
     "ChildStartFailed",
@@ -113,8 +117,10 @@ __all__ = [
     "TrySubmit",
     "UnfinishedTask",
     "WeightExceedsCapacity",
+    "Worker",
     "WorkerDeath",
     "WorkerDump",
+    "WorkerProxy",
     "background",
     "current_context",
     "report_progress",

@@ -8,6 +8,8 @@ comes later on the spot. (pykka's own clean-up does not know a :class:`Request`.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import queue
 import threading
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka._envelope import Envelope  # private, as is the next; the tests watch over both
 from pykka.messages import _ActorStop
+from typing_extensions import override
 
+from ion_actors.futures import Future
 from ion_actors.workerpool.handoff import PARKED, RETIRE
-from ion_actors.workerpool.messages import Close, Drain, Resize
+from ion_actors.workerpool.messages import Broadcast, Close, Drain, Resize
 from ion_actors.workerpool.task import TaskFuture
 
 if TYPE_CHECKING:
@@ -33,6 +37,7 @@ __all__ = [
     "RUN",
     "ControlLane",
     "Envelope",
+    "Letter",
     "Request",
     "Run",
     "SupervisorInbox",
@@ -66,6 +71,43 @@ class Request:
         """Answer with an error, if somebody asked."""
         if self.reply_to is not None:
             self.reply_to.set_exception((type(error), error, error.__traceback__))
+
+
+class Letter(Request):
+    """A message for the actor that lives in a worker, which is no task of the pool's."""
+
+    __slots__ = ("variables",)
+
+    def __init__(
+        self,
+        message: Any,
+        reply_to: pykka.Future[Any] | None,
+        variables: contextvars.Context | None = None,
+    ) -> None:
+        super().__init__(message, reply_to)
+        self.variables = contextvars.Context() if variables is None else variables
+
+    def begin(self) -> bool:
+        """It is about to be answered. Returns whether anybody still wants that."""
+        if not isinstance(self.reply_to, Future) or self.reply_to.running():
+            return True
+        try:
+            return self.reply_to.set_running_or_notify_cancel()
+        except RuntimeError:  # a stranger has settled it
+            return False
+
+    @override
+    def reply(self, value: Any) -> None:
+        """Answer, unless it has been answered: the pool may have ended first."""
+        with contextlib.suppress(queue.Full):  # what both kinds of futures raise
+            super().reply(value)
+
+    @override
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error, unless it has been answered or nobody wants it."""
+        if self.begin():
+            with contextlib.suppress(queue.Full):
+                super().fail(error)
 
 
 class ControlLane:
@@ -107,7 +149,8 @@ class ControlLane:
         return not self._queue.empty()
 
     def empty(self) -> bool:
-        """Close the lane for good and answer what is left. For pykka's clean-up only."""
+        """Close the lane for good and answer what is left. For pykka's clean-up, and for the end of
+        a pool whose workers do not stop."""
         with self._lock:
             self._closed = True
         while (envelope := self.get_nowait()) is not None:
@@ -140,7 +183,7 @@ class SupervisorInbox:
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
         kind = type(envelope.message)
-        if kind in (Drain, Close, Resize) or (kind is _ActorStop and not self.ended):
+        if kind in (Drain, Close, Resize, Broadcast) or (kind is _ActorStop and not self.ended):
             # These are answered by the supervisor: when it is done, or with an error.
             envelope = Envelope(Request(envelope.message, envelope.reply_to))
         elif self.accept is not None and self.accept(envelope):
@@ -181,6 +224,7 @@ class WorkerInbox:
         self.control = ControlLane()
         self.parked = False  # the mailbox counts this worker as idle
         self._worker: Worker | None = None
+        self._lettered = False  # the last thing that the worker was given was a letter
         self.mailbox: Mailbox | None = None
         self._asleep = threading.Lock()
         self._asleep.acquire()
@@ -231,7 +275,10 @@ class WorkerInbox:
         assert worker is not None
         assert mailbox is not None
         while True:
-            if worker.has_control and (envelope := self._next_control()) is not None:
+            if self._lettered:
+                self._let_a_task_in(worker, mailbox)
+            elif worker.has_control and (envelope := self._next_control()) is not None:
+                self._lettered = type(envelope.message) is Letter
                 return envelope
             if worker.slot is not None:
                 self.parked = False
@@ -243,6 +290,20 @@ class WorkerInbox:
                 self.parked = False
             elif (envelope := self._ask(worker, mailbox)) is not None:
                 return envelope
+
+    def _let_a_task_in(self, worker: Worker, mailbox: Mailbox) -> None:
+        """Control messages go first: who writes to itself all the time would get nothing done."""
+        self._lettered = False
+        if worker.slot is not None:
+            return
+        worker.has_control = False
+        envelope = self._ask(worker, mailbox)
+        worker.has_control = True  # to look again: there may be more of them
+        if self.parked:
+            self.parked = False
+            mailbox.unpark(worker)
+        elif envelope is not None:  # it is to retire, once it has answered what has come by now
+            self.control.put(envelope)
 
     def _ask(self, worker: Worker, mailbox: Mailbox) -> Envelope[Any] | None:
         found = mailbox.take(worker)

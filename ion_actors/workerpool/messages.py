@@ -15,12 +15,14 @@ message                the reply to ``ask``
 :class:`GetMetrics`    the ``PoolMetrics``
 :class:`GetState`      the ``PoolState``
 :class:`Resize`        None, as soon as the new size holds; ``PoolClosed`` if it is too late
+:class:`Broadcast`     a list of futures: the answer of each worker, of a pool with ``worker=``
 pykka's own stop       as :class:`Close` with the pool's ``drain_timeout``
 =====================  ========================================================================
 """
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,7 +32,7 @@ from ion_actors._arguments import seconds, whole_number
 if TYPE_CHECKING:
     from ion_actors.context import Context
 
-__all__ = ["Close", "Drain", "GetMetrics", "GetState", "Resize", "Submit", "TrySubmit"]
+__all__ = ["Broadcast", "Close", "Drain", "GetMetrics", "GetState", "Resize", "Submit", "TrySubmit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,17 @@ class Resize:
 
     def __post_init__(self) -> None:
         whole_number("size", self.size, minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Have every worker that there is now answer ``message``, once, between its tasks."""
+
+    message: Any
+    #: what each of them gets a copy of; by default those of whoever makes this
+    variables: contextvars.Context = field(
+        default_factory=contextvars.copy_context, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)

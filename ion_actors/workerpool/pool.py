@@ -12,11 +12,12 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pykka
 
 from ion_actors.context import Context, background
+from ion_actors.futures import Future
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
 from ion_actors.workerpool.codel import CoDel
@@ -26,7 +27,7 @@ from ion_actors.workerpool.health import PoolDump, StuckTask
 from ion_actors.workerpool.inbox import Envelope, refuse
 from ion_actors.workerpool.letters import DeadLetters
 from ion_actors.workerpool.mailbox import Mailbox
-from ion_actors.workerpool.messages import Close, Resize, Submit, TrySubmit
+from ion_actors.workerpool.messages import Broadcast, Close, Resize, Submit, TrySubmit
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.news import Forgotten
 from ion_actors.workerpool.overflow import Overflow, OverflowPolicy
@@ -62,6 +63,10 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             With one, all workers begin at once, so that it is known early if it fails; without, a
             worker begins, and has a thread, when there is something for it.
         initargs: its arguments.
+        worker: a class whose instances are the workers: a subclass of :class:`Worker`, any other
+            pykka actor class, or a ``functools.partial`` of one with the arguments. Tasks can then
+            be calls of its methods, see :meth:`proxy`. Each worker makes an instance, after its
+            ``initializer``, and so does each replacement.
         helping: a task may wait for tasks of its own pool. Its worker runs the one that is waited
             for itself if that is still queued, and a task for which there is no room when another
             one submits it. False: such waits take up the worker, and may raise ``DeadlockError``.
@@ -104,11 +109,12 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         on_stuck: Callable[[StuckTask], object] | None = None,
         replace_stuck: int = 0,
         overflow: OverflowPolicy = Overflow.BLOCK,
+        worker: type[pykka.Actor] | functools.partial[Any] | None = None,
     ) -> None:
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
             panic_recovery, task_wrapper, initializer, initargs, helping,
-            stuck_after, on_stuck, replace_stuck, overflow,
+            stuck_after, on_stuck, replace_stuck, overflow, worker,
         )  # fmt: skip
         if process.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
@@ -169,6 +175,23 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
 
     # -- size ------------------------------------------------------------------------------
 
+    def broadcast(self, message: Any, /) -> list[Future[Any]]:
+        """Have the ``on_receive`` of each worker answer a message, between its tasks.
+
+        It reaches every worker that there is now exactly once, and is no task in the metrics. One
+        that replaces another one later begins anew, and is not told.
+
+        Returns:
+            The future answers, in no particular order. Each raises what ``on_receive`` raised, or
+            ``pykka.ActorDeadError`` if that worker ended before it came to it. A task must not wait
+            for the answer of its own worker.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool is at its end.
+            TypeError: it has no worker class.
+        """
+        return cast("list[Future[Any]]", self._ask(Broadcast(message)))
+
     def resize(self, size: int) -> None:
         """Have ``size`` workers from now on.
 
@@ -179,11 +202,13 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             PoolClosed, BrokenPool: the pool is at its end.
             TypeError, ValueError: ``size`` is no whole number of at least 1.
         """
-        message = Resize(size)
+        self._ask(Resize(size))
+
+    def _ask(self, message: Broadcast | Resize) -> Any:
         self._check_fork()
         try:
             with background():  # the supervisor answers at once, whatever has ended
-                self._ref.ask(message)
+                return self._ref.ask(message)
         except pykka.ActorDeadError:
             raise self._core.mailbox.refusal() or closed(self.name) from None
 

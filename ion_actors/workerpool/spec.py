@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ion_actors._arguments import boolean, optional_callable, seconds, whole_number
+from ion_actors.backends.resident import Residence
 from ion_actors.context import Context, background
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.workerpool.codel import CoDel
@@ -50,6 +51,12 @@ class PoolSpec:
     overflow: Overflow | CoDel
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
+    residence: Residence | None  # what lives in each worker
+
+    @property
+    def must_start(self) -> bool:
+        """Whether a worker has something to do before it can take a task."""
+        return self.initializer is not None or self.residence is not None
 
     @classmethod
     def checked(
@@ -71,6 +78,7 @@ class PoolSpec:
         on_stuck: Callable[[StuckTask], object] | None,
         replace_stuck: int,
         overflow: OverflowPolicy,
+        worker: object,
     ) -> PoolSpec:
         """The spec for these arguments of ``Pool``.
 
@@ -108,6 +116,7 @@ class PoolSpec:
             overflow=checked_overflow(overflow),
             initializer=initializer,
             initargs=tuple(initargs),
+            residence=_checked_worker(worker, overflow),
         )
 
 
@@ -130,6 +139,14 @@ def _positive(name: str, value: float | None) -> float | None:
     if found == 0:
         raise ValueError(f"{name} must be more than zero seconds, or None, not {value!r}")
     return found
+
+
+def _checked_worker(given: object, overflow: OverflowPolicy) -> Residence | None:
+    if given is None:
+        return None
+    if checked_overflow(overflow) is Overflow.CALLER_RUNS:
+        raise ValueError("overflow 'caller_runs' is not for a pool with worker=: callers have none")
+    return Residence.checked(given)
 
 
 def _checked_recovery(given: object) -> PanicRecovery:

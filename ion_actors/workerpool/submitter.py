@@ -33,6 +33,7 @@ from ion_actors.context import (
 from ion_actors.futures import Future
 from ion_actors.workerpool import mapping
 from ion_actors.workerpool.caller import Caller
+from ion_actors.workerpool.calling import Calls
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.options import TaskOptions, call_with_context, on_context_end
@@ -50,7 +51,7 @@ _allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
 
 
-class Submitter:
+class Submitter(Calls):
     """The verbs that bring tasks to a pool; ``Pool`` has them, and so has ``Pool.options(...)``."""
 
     def __init__(

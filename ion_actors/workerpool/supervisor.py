@@ -39,7 +39,7 @@ from ion_actors.futures import Future
 from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.lifecycle import Action, Life, Phase
-from ion_actors.workerpool.messages import Close, Drain, GetMetrics, GetState, Resize
+from ion_actors.workerpool.messages import Broadcast, Close, Drain, GetMetrics, GetState, Resize
 from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.news import (
     Forgotten,
@@ -55,6 +55,7 @@ from ion_actors.workerpool.news import (
 from ion_actors.workerpool.report import DrainReport, UnfinishedTask
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 from ion_actors.workerpool.tending import Tending
+from ion_actors.workerpool.worker import Worker
 
 __all__ = ["Supervisor"]
 
@@ -147,6 +148,8 @@ class Supervisor(Tending):
         """A message that is answered from here: pykka's loop would hold on to the answer."""
         if isinstance(request.message, Panicked):
             request.reply(self._on_panicked(request.message))
+        elif isinstance(request.message, Broadcast):
+            self._on_broadcast(request, request.message)
         elif isinstance(request.message, Resize):
             self._on_resize_request(request, request.message)
         else:
@@ -241,6 +244,9 @@ class Supervisor(Tending):
                 task, self._abandoned_error(unfinished), unfinished[:3]
             )
             ended.append((task, callbacks))
+        for worker in self._core.workers:
+            if isinstance(worker, Worker):
+                worker.abandon()
         run_callbacks_in_thread(ended)
 
     def _abandoned_error(self, task: UnfinishedTask) -> TaskAbandoned:

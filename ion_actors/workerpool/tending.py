@@ -17,11 +17,13 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.clock import Timer
+from ion_actors.futures import Future
+from ion_actors.workerpool.calling import no_worker_class
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.health import StuckTask, stack_of
-from ion_actors.workerpool.inbox import Request
+from ion_actors.workerpool.inbox import Envelope, Letter, Request
 from ion_actors.workerpool.lifecycle import Phase
-from ion_actors.workerpool.messages import Resize
+from ion_actors.workerpool.messages import Broadcast, Resize
 from ion_actors.workerpool.news import Look
 from ion_actors.workerpool.staff import Staff
 from ion_actors.workerpool.task import TaskFuture
@@ -68,6 +70,19 @@ class Tending(Staff):
             logging.INFO, "pool %r has %d workers now, and had %d",
             self._spec.name, message.size, before, size=message.size,
         )  # fmt: skip
+
+    # -- workers with state ----------------------------------------------------------------
+
+    def _on_broadcast(self, request: Request, message: Broadcast) -> None:
+        """Write to every worker that has a seat: no more and no less, since seats change here."""
+        refusal: Exception | None = self._core.mailbox.refusal()
+        if refusal is None and self._spec.residence is None:
+            refusal = no_worker_class(self._spec.name)
+        if refusal is not None:
+            request.fail(refusal)
+            return
+        seated = [worker for worker in self._seats.values() if worker is not None]
+        request.reply([_write_to(worker, message) for worker in seated])
 
     # -- stuck tasks -----------------------------------------------------------------------
 
@@ -136,3 +151,9 @@ class Tending(Staff):
 
         # Not on the supervisor's thread, which must never block.
         threading.Thread(target=tell, name="ion_actors-callbacks", daemon=True).start()
+
+
+def _write_to(worker: Worker, message: Broadcast) -> Future[Any]:
+    answer: Future[Any] = Future()
+    worker.inbox.put(Envelope(Letter(message.message, answer, message.variables.copy())))
+    return answer

@@ -12,7 +12,7 @@ from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["Verdict", "judge", "panic_error"]
+__all__ = ["Verdict", "directive_for", "judge", "panic_error"]
 
 
 class Verdict(NamedTuple):
@@ -34,12 +34,13 @@ def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdic
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
         return Verdict(Outcome.CANCELLED, ended)
-    directive = task._vars.run(_directive, error, spec)
+    directive = task._vars.run(directive_for, error, spec)
     outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
     return Verdict(outcome, error, directive)
 
 
-def _directive(error: BaseException, spec: PoolSpec) -> Directive:
+def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
+    """What becomes of a worker in which somebody's code raised this."""
     try:
         return spec.recovery.directive(error)
     except BaseException as fault:

@@ -37,7 +37,8 @@ from ion_actors.futures import Future
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.handoff import NOT_BEGUN, PARKED
 from ion_actors.workerpool.helping import WorkersHelp
-from ion_actors.workerpool.inbox import Envelope, Request, Run, SupervisorInbox, WorkerInbox
+from ion_actors.workerpool.hosting import Hosting
+from ion_actors.workerpool.inbox import Envelope, Letter, Request, Run, SupervisorInbox, WorkerInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.news import Needed, Panicked, Ready, StartFailed, Stopped
@@ -80,7 +81,7 @@ class Worker(pykka.ThreadingActor):
         self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
         self.current: TaskFuture[Any] | None = None  # handed over, not ended
         self.has_control = False
-        self.ready = spec.initializer is None
+        self.ready = not spec.must_start
         self.started_at = NOT_BEGUN  # when the current task began
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
         self.thread: threading.Thread | None = None
@@ -95,11 +96,13 @@ class Worker(pykka.ThreadingActor):
         self._wrapper = spec.task_wrapper
         self._done = False  # it is to stop
         self._retired = False  # the supervisor has told it to
+        self._failure: BaseException | None = None  # what its resident is to be told of
         self.inbox = cast("WorkerInbox", self.actor_inbox)
         self.inbox.bind(self, mailbox)
         #: Have it look for work: see :class:`ion_actors.workerpool.mailbox.Taker`.
         self.wake: Callable[[], None] = self.inbox.wake
-        if spec.initializer is None:
+        self._hosting = None if spec.residence is None else Hosting(self, spec, spec.residence)
+        if self.ready:
             self.wake = self._wake_first  # before it is parked: then it may be woken
             self.inbox.parked = mailbox.park(self, self.tally)
         else:
@@ -146,10 +149,13 @@ class Worker(pykka.ThreadingActor):
         of_thread.task_context = self._task_context
         of_thread.helper = WorkersHelp(self, self._mailbox, self._spec)
         of_thread.report = self._report
-        if self._spec.initializer is None:
+        if self.ready:
             return
         try:
-            self._spec.initializer(*self._spec.initargs)
+            if self._hosting is not None:
+                self._hosting.open()
+            elif self._spec.initializer is not None:
+                self._spec.initializer(*self._spec.initargs)
         except BaseException as error:
             self._tell(StartFailed(self, error))
             self.stop()
@@ -160,6 +166,7 @@ class Worker(pykka.ThreadingActor):
     @override
     def on_stop(self) -> None:
         """Say goodbye. pykka calls this last, in this worker's thread."""
+        self._move_out(None)
         try:
             self._backend.stop()
         except BaseException as error:
@@ -184,6 +191,9 @@ class Worker(pykka.ThreadingActor):
     @override
     def on_receive(self, message: Any) -> None:
         """Run the task in the slot and then all that the mailbox has."""
+        if isinstance(message, Letter) and self._hosting is not None:
+            self._hosting.deliver(message)
+            return
         if not isinstance(message, Run):
             self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
             return
@@ -269,8 +279,7 @@ class Worker(pykka.ThreadingActor):
             if self._hooks is not None:
                 self._observe(task, outcome, error)
             if outcome is Outcome.PANICKED:
-                self._done = True
-                shown = self._panicked(task, error, directive)
+                shown = self.go_down(task._task_name(), error, directive)
             task._keep_name()
             if outcome is Outcome.CANCELLED and self._pool_context.cancelled:
                 callbacks = self._mailbox.give_back(
@@ -286,17 +295,21 @@ class Worker(pykka.ThreadingActor):
         if self._done:
             self.stop()
 
-    def _panicked(
-        self, task: TaskFuture[Any], error: BaseException, directive: Directive
-    ) -> TaskPanicked:
-        name = task._task_name()
+    def go_down(self, name: str, error: BaseException, directive: Directive) -> TaskPanicked:
+        """What it ran has panicked. It is to stop, and the supervisor does as the policy says.
+
+        Returns:
+            What to show to those who wait for the outcome, by now.
+        """
+        self._done = True
         try:
+            self._move_out(error)
             panic = self._ask(Panicked(self, name, error, directive))
             if panic is not None:
                 self._tell_handler(panic)
             return panic_error(name, self.name, error)
         finally:
-            del task, error
+            del error
 
     def _ask(self, message: object) -> Panic | None:
         reply: Future[Panic] = Future()
@@ -317,6 +330,25 @@ class Worker(pykka.ThreadingActor):
             except BaseException as error:
                 self._spec.log(logging.ERROR, "the panic handler failed", error=error)
 
+    def _move_out(self, error: BaseException | None) -> None:
+        """Whoever lives here goes, once there is no task below; before a successor moves in."""
+        if self._hosting is None:
+            return
+        self._failure = self._failure or error
+        if not self.interrupted:
+            of_thread.task_context = None  # its hooks are not the task
+            self._hosting.leave(self._failure)
+            self._failure = None
+
+    def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
+        """What a call gave or, if that is a coroutine, what the coroutine gives."""
+        return self._backend.finish(value, context, variables)
+
+    def abandon(self) -> None:
+        """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
+        if self._hosting is not None:
+            self._hosting.abandon()
+
     def _crashed(self, error: BaseException) -> None:
         """Something came out that was no task's: stop. The supervisor replaces this worker.
 
@@ -324,6 +356,7 @@ class Worker(pykka.ThreadingActor):
         """
         self._done = True
         self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
+        self._move_out(error)
         task, self.current = self.current, None
         if task is not None and task is not self.slot and task._state is RUNNING:
             self._failed(task, error)

@@ -1,0 +1,316 @@
+"""An actor that lives in a worker: the instance of the class that a pool was given.
+
+::
+
+    Opening ──▶ make it, on_start ──▶ Method, Fetch, Receive (in tasks and letters) ──▶ Leaving
+                                         │                                       on_stop or
+                                         └── each finds the resident of its thread   on_failure
+
+To itself it is a whole pykka actor: it has a ref, what is sent to that reaches it between its
+worker's tasks, and ``stop()`` ends its worker. But it has no thread of its own, since the worker's
+is its, and it is not in pykka's registry, since its pool is.
+
+All that happens to it is one of the callables in here, which find it by the thread they are called
+in. So a call of a method is a task like any other, and whatever runs tasks elsewhere can let the
+resident live there: the callables can be pickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pykka
+from pykka._introspection import get_attr_directly  # private; the tests watch over it
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from pykka._envelope import Envelope
+
+__all__ = [
+    "Fetch",
+    "Host",
+    "Leaving",
+    "Method",
+    "Opening",
+    "Receive",
+    "Residence",
+    "Worker",
+    "here",
+]
+
+
+class Worker(pykka.ThreadingActor):
+    """The base of a class whose instances are the workers of a pool: ``Pool(worker=MyWorker)``.
+
+    Each worker makes an instance in its thread, and each worker that replaces another one makes its
+    own, so what it sets up is never shared, and is built anew after a panic. One thing happens to
+    it at a time. It is an ordinary pykka actor class: any other can be given to a pool, too, and
+    this one can be started as an actor.
+    """
+
+    @override
+    def on_start(self) -> None:
+        """Set up what the calls need. If it raises, the worker is tried again, with backoff."""
+
+    @override
+    def on_stop(self) -> None:
+        """Clean up: the pool ends or shrinks, or this worker called ``stop()``."""
+
+    @override
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Clean up after a panic, instead of :meth:`on_stop`, and before a successor is made."""
+
+    @override
+    def on_receive(self, message: Any) -> Any:
+        """Answer what was sent by ``pool.ask``, ``pool.tell`` or ``pool.broadcast``."""
+        return super().on_receive(message)
+
+
+class Host(Protocol):
+    """Whoever's thread it is that a resident lives in."""
+
+    def post(self, envelope: Envelope[Any], /) -> None:
+        """Take what was put into the resident's inbox, by any thread."""
+        ...
+
+    def finish(self, value: Any, /) -> Any:
+        """What a hook gave or, if that is a coroutine, what the coroutine gives."""
+        ...
+
+
+class _Here(threading.local):
+    """Who lives in this thread."""
+
+    host: Host | None = None
+    resident: _Resident | None = None
+
+
+here = _Here()
+
+
+class Residence:
+    """What is to live in each worker of a pool."""
+
+    def __init__(
+        self, actor_class: type[pykka.Actor], args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.actor_class = actor_class
+        self._args = args
+        self._kwargs = kwargs or {}
+        self._methods: dict[Any, Method] = {}
+
+    @classmethod
+    def checked(cls, worker: object) -> Residence:
+        """For the argument ``worker`` of a pool: a class, or a partial of one."""
+        given = (
+            worker if isinstance(worker, functools.partial) else functools.partial(_class(worker))
+        )
+        return cls(_class(given.func), given.args, given.keywords)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Residence, (self.actor_class, self._args, self._kwargs)
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return self.actor_class.__qualname__
+
+    def method(self, function: object) -> Method:
+        """The call of a method that is given as a function: ``ImageWorker.resize``.
+
+        Raises:
+            TypeError: the class has none that is this.
+        """
+        try:
+            return self._methods[function]
+        except KeyError:
+            found = self._methods[function] = Method(self.name, self._name_of(function))
+            return found
+
+    def _name_of(self, function: object) -> str:
+        for kind in self.actor_class.__mro__:
+            for name, member in vars(kind).items():
+                if member is function and callable(member):
+                    return name
+        raise TypeError(f"{function!r} is not a method of {self.name}")
+
+    def make(self, inbox: _Inbox) -> pykka.Actor:
+        """A new instance, with that inbox instead of pykka's queue."""
+        kind = self.actor_class
+        actor = kind.__new__(kind, *self._args, **self._kwargs)
+        # Found before the method of its class, so that the inbox is in place, also in the ref,
+        # before anything can be put into it.
+        vars(actor)["_create_actor_inbox"] = lambda: inbox
+        actor.__init__(*self._args, **self._kwargs)  # type: ignore[misc]
+        del vars(actor)["_create_actor_inbox"]
+        if getattr(actor, "_actor_ref", None) is None:
+            raise TypeError(f"{self.name}.__init__() does not call super().__init__()")
+        return actor
+
+
+def _class(worker: Any) -> type[pykka.Actor]:
+    if isinstance(worker, type) and issubclass(worker, pykka.Actor):
+        return worker
+    raise TypeError(
+        "worker must be a subclass of ion_actors.Worker or of pykka.ThreadingActor, or a "
+        f"functools.partial of one, not {worker!r}"
+    )
+
+
+class _Inbox:
+    """A resident's inbox, as pykka sees it: its host is who reads it."""
+
+    def __init__(self, post: Callable[[Envelope[Any]], None]) -> None:
+        self._post: Callable[[Envelope[Any]], None] | None = post
+
+    def put(self, envelope: Envelope[Any]) -> None:
+        """Called by senders, in their threads."""
+        if (post := self._post) is not None:
+            post(envelope)
+        elif envelope.reply_to is not None:
+            dead = pykka.ActorDeadError("the actor had stopped before the message came")
+            envelope.reply_to.set_exception((type(dead), dead, None))
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        self._post = None
+
+    def get(self) -> Envelope[Any]:
+        """pykka's loop would call this, and there is none."""
+        raise AssertionError("an actor that lives in a worker has no loop of its own")
+
+    def empty(self) -> bool:
+        """As :meth:`get`."""
+        return True
+
+
+class _Resident:
+    """One actor that lives in this thread."""
+
+    def __init__(self, residence: Residence, host: Host) -> None:
+        self._finish = host.finish
+        self._inbox = _Inbox(host.post)
+        self.actor = residence.make(self._inbox)
+
+    def start(self) -> None:
+        """Run its hook."""
+        try:
+            self._finish(self.actor.on_start())  # type: ignore[func-returns-value]
+        except BaseException:
+            self._close()
+            raise
+
+    def leave(self, error: BaseException | None) -> None:
+        """Run the hook of its end, after which nothing reaches it."""
+        actor = self.actor
+        self._close()
+        try:
+            if error is None:
+                self._finish(actor.on_stop())  # type: ignore[func-returns-value]
+            else:
+                told = actor.on_failure(type(error), error, error.__traceback__)  # type: ignore[func-returns-value]
+                self._finish(told)
+        finally:
+            del error  # its traceback holds this frame
+
+    def _close(self) -> None:
+        self.actor.actor_stopped.set()
+        self._inbox.close()
+
+
+# -- what happens to it --------------------------------------------------------------------
+
+
+class Opening:
+    """Moves it in, before a worker's first task and after the pool's own initializer."""
+
+    def __init__(
+        self, residence: Residence, initializer: Callable[..., object] | None, initargs: Any
+    ) -> None:
+        self._residence = residence
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def __call__(self) -> None:
+        """Call the initializer, make the actor, and run its ``on_start``."""
+        if self._initializer is not None:
+            self._initializer(*self._initargs)
+        assert here.host is not None
+        resident = _Resident(self._residence, here.host)
+        here.resident = resident  # its on_start may call what a task may
+        try:
+            resident.start()
+        except BaseException:
+            here.resident = None
+            raise
+
+
+class Leaving:
+    """Moves it out: with its ``on_stop`` or, if there was an error, its ``on_failure``."""
+
+    def __call__(self, error: BaseException | None) -> None:
+        """Run the hook, if it has not been run."""
+        resident = here.resident
+        if resident is None:
+            return
+        try:
+            resident.leave(error)
+        finally:
+            here.resident = None
+            del error
+
+
+class _Call:
+    """Something to be done with the actor that lives in the thread of the caller."""
+
+    def __init__(self, owner: str, *path: str) -> None:
+        self._path = path
+        self.__name__ = path[-1]
+        self.__qualname__ = ".".join((owner, *path))  # the name of the task
+
+    def _actor(self) -> pykka.Actor:
+        if here.resident is None:
+            raise RuntimeError(
+                f"{self.__qualname__} can only run in a worker of a pool that has that class"
+            )
+        return here.resident.actor
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__qualname__}>"
+
+
+class Method(_Call):
+    """Calls one of its methods, or one of an attribute's that it lets others reach into."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        return get_attr_directly(self._actor(), self._path)(*args, **kwargs)
+
+
+class Fetch(_Call):
+    """Reads one of its attributes."""
+
+    def __call__(self) -> Any:
+        """Read it."""
+        return get_attr_directly(self._actor(), self._path)
+
+
+class Receive(_Call):
+    """Has it answer a message, also one of pykka's own, which proxies send."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner, "on_receive")
+
+    def __call__(self, message: Any) -> Any:
+        """Answer."""
+        return self._actor()._handle_receive(message)

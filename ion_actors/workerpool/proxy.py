@@ -1,0 +1,127 @@
+"""A pool whose workers have state, seen as one of them: calls go to whichever is idle."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pykka
+
+from ion_actors.backends.resident import Fetch, Method
+
+if TYPE_CHECKING:
+    from ion_actors.futures import Future
+
+__all__ = ["MethodProxy", "WorkerProxy"]
+
+Submit = Callable[..., "Future[Any]"]
+
+
+class MethodProxy:
+    """A method of the worker class; a call of it is a task."""
+
+    __slots__ = ("_method", "_submit")
+
+    def __init__(self, submit: Submit, method: Method) -> None:
+        self._submit = submit
+        self._method = method
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have an idle worker call it; waits for room as ``submit`` does."""
+        return self._submit(self._method, *args, **kwargs)
+
+    def defer(self, *args: Any, **kwargs: Any) -> None:
+        """The same, when nobody wants the answer. An error in it is logged."""
+        self._submit(self._method, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<proxy of {self._method.__qualname__}>"
+
+
+class WorkerProxy:
+    """What ``pool.proxy()`` gives: the public methods and attributes of the pool's worker class.
+
+    A call of a method returns a future of its result. So does reading an attribute, which is that
+    of whichever worker is idle; it must be known to the class, if only by an annotation.
+    """
+
+    _submit: Submit
+    _owner: str
+    _path: tuple[str, ...]
+    _kind: Any
+
+    def __init__(self, submit: Submit, owner: str, path: tuple[str, ...], kind: Any) -> None:
+        vars(self).update(_submit=submit, _owner=owner, _path=path, _kind=kind)
+
+    def __getattr__(self, name: str) -> Any:
+        member = self._find(name)
+        path = (*self._path, name)
+        if _is_traversable(member):
+            found: Any = WorkerProxy(self._submit, self._owner, path, member)
+        elif callable(member):
+            found = MethodProxy(self._submit, Method(self._owner, *path))
+        else:
+            return self._submit(Fetch(self._owner, *path))
+        vars(self)[name] = found  # the next time, Python finds it by itself
+        return found
+
+    def _find(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{name!r} is private: a proxy does not give it")
+        if not self._path and name in vars(pykka.Actor) and name != "on_receive":
+            raise AttributeError(
+                f"{name!r} is for each worker itself; the pool starts and stops its workers"
+            )
+        known = _members(self._kind)
+        if name not in known:
+            raise AttributeError(
+                f"{'.'.join((self._owner, *self._path))} has no {name!r}; an attribute that its "
+                f"instances set for themselves must be declared in the class, as in '{name}: int'"
+            )
+        return known[name]
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(
+            f"cannot set {name!r} through a proxy, which would reach one worker of several; "
+            "use broadcast()"
+        )
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in _members(self._kind) if not name.startswith("_"))
+
+    def __repr__(self) -> str:
+        return f"<proxy of {'.'.join((self._owner, *self._path))}>"
+
+
+def _members(kind: Any) -> dict[str, Any]:
+    """What a class, or the class of an object and the object, are known to have."""
+    classes = kind.__mro__ if isinstance(kind, type) else type(kind).__mro__
+    found: dict[str, Any] = {}
+    for one in reversed(classes):
+        found.update(dict.fromkeys(_declared(one)))
+        found.update(vars(one))
+    if not isinstance(kind, type):
+        found.update(vars(kind))
+    return {name: _unwrapped(member) for name, member in found.items()}
+
+
+def _declared(kind: type) -> Iterable[str]:
+    """The names that a class itself annotates."""
+    if sys.version_info >= (3, 14):  # what they are annotated with may not exist
+        import annotationlib  # noqa: PLC0415
+
+        return annotationlib.get_annotations(kind, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(kind)
+
+
+def _unwrapped(member: Any) -> Any:
+    return member.__func__ if isinstance(member, classmethod | staticmethod) else member
+
+
+def _is_traversable(member: Any) -> bool:
+    marks = ("_pykka_traversable", "pykka_traversable")
+    return not isinstance(member, type) and any(
+        getattr(member, mark, False) is True for mark in marks
+    )
