@@ -8,6 +8,7 @@ The semantics are those of Go's ``context`` package, the feel is that of trio's 
 
 from ion_actors.context.scope import (
     CURRENT,
+    ENTERED,
     Context,
     Helper,
     background,
@@ -21,6 +22,7 @@ from ion_actors.context.waiting import Signal, call_in_loop
 
 __all__ = [
     "CURRENT",
+    "ENTERED",
     "Context",
     "Helper",
     "Line",

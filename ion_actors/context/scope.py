@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURRENT",
+    "ENTERED",
     "Context",
     "Helper",
     "background",
@@ -165,7 +166,7 @@ class Context(Node):
     # -- being the current one -------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        _ENTERED.set((CURRENT.get(), None, _ENTERED.get()))
+        ENTERED.set((CURRENT.get(), None, ENTERED.get()))
         CURRENT.set(self)
         return self
 
@@ -178,7 +179,7 @@ class Context(Node):
         self._leave(exc)
 
     async def __aenter__(self) -> Self:
-        _ENTERED.set((CURRENT.get(), Interrupt(self), _ENTERED.get()))
+        ENTERED.set((CURRENT.get(), Interrupt(self), ENTERED.get()))
         CURRENT.set(self)
         return self
 
@@ -193,11 +194,11 @@ class Context(Node):
             raise self._error() from exc
 
     def _leave(self, exc: BaseException | None) -> Interrupt | None:
-        entered = _ENTERED.get()
+        entered = ENTERED.get()
         assert entered is not None, "a context was left that had not been entered"
         previous, interrupt, outer = entered
         CURRENT.set(previous)
-        _ENTERED.set(outer)
+        ENTERED.set(outer)
         if interrupt is not None:
             interrupt.disarm()
         if exc is not None:
@@ -241,7 +242,7 @@ CURRENT: contextvars.ContextVar[Context | None] = contextvars.ContextVar(
 # What to go back to when a block is left, innermost first. A variable and not an attribute: one
 # context may be entered by several threads and coroutines at once.
 _Entered = tuple["Context | None", "Interrupt | None", Any]
-_ENTERED: contextvars.ContextVar[_Entered | None] = contextvars.ContextVar(
+ENTERED: contextvars.ContextVar[_Entered | None] = contextvars.ContextVar(
     "ion_actors_entered", default=None
 )
 

@@ -31,7 +31,7 @@ import tempfile
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing import reduction
 from typing import Any
 
@@ -129,19 +129,19 @@ class Parcels:
             frames.append(self._put(raw) or bytearray(raw))
         return _PARCEL + pickle.dumps((frames, freed), 5)
 
-    def open(self, message: bytes) -> Packed:
-        """What the other side packed.
+    def open(self, message: bytes | bytearray) -> tuple[Any, Sequence[Any]]:
+        """What the other side packed: the pickle, and its buffers.
 
         Raises:
             Exception: the other side has not sealed this.
         """
         if message[:1] != _PARCEL:
-            return Packed(message)
+            return message, ()
         frames, freed = pickle.loads(memoryview(message)[1:])
         if self._out is not None:
             self._out.free(freed)
         header, *buffers = map(self._fetch, frames)
-        return Packed(header, buffers)
+        return header, buffers
 
     def close(self) -> None:
         """Close both shelves on this side."""

@@ -59,12 +59,12 @@ def pack(obj: object) -> Packed:
         header = pickle.dumps(obj, _PROTOCOL, buffer_callback=_apart(buffers))
     except BaseException:
         return _pack_otherwise(obj)
-    if b"__main__" in header and not _main_can_be_imported():
+    if b"__main__" in header and not main_can_be_imported():
         return _pack_otherwise(obj)  # by value: the child would not find it
     return Packed(header, buffers)
 
 
-def unpack(header: bytes | memoryview, buffers: Sequence[Any] = ()) -> Any:
+def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:
     """What was packed.
 
     Raises:
@@ -138,7 +138,7 @@ def picklers() -> Iterable[type[pickle.Pickler]]:
     cloud = _cloud_pickler()
     if cloud is None:
         return (_ForkingPickler,)
-    return (_ForkingPickler, cloud) if _main_can_be_imported() else (cloud, _ForkingPickler)
+    return (_ForkingPickler, cloud) if main_can_be_imported() else (cloud, _ForkingPickler)
 
 
 class _ForkingPickler(ForkingPickler):
@@ -197,7 +197,7 @@ def _cloud_pickler() -> type[pickle.Pickler] | None:
 
 
 @functools.cache
-def _main_can_be_imported() -> bool:
+def main_can_be_imported() -> bool:
     """Whether a child can make itself a main module like this process's.
 
     It cannot after ``python -c``, at a prompt or in a notebook: there is no file.
