@@ -54,10 +54,10 @@ def without_cloudpickle(monkeypatch):
 
 
 def test_a_call_comes_out_as_it_went_in():
-    packed = pack_call("t", double, (1, "two"), {"three": [3]}, ("extra",))
+    packed = pack_call(lambda: "t", double, (1, "two"), {"three": [3]}, ("extra",))
     assert unpack(*packed) == (double, (1, "two"), {"three": [3]}, ("extra",))
-    assert unpack(*pack_call("t", double, (), None)) == (double, (), None, None)
-    assert unpack(*pack_result("t", {"a": 1})) == ({"a": 1}, None)
+    assert unpack(*pack_call(lambda: "t", double, (), None)) == (double, (), None, None)
+    assert unpack(*pack_result(lambda: "t", {"a": 1})) == ({"a": 1}, None)
 
 
 def test_a_large_buffer_stays_out_of_the_pickle_and_a_small_one_in_it():
@@ -73,7 +73,7 @@ def test_a_large_buffer_stays_out_of_the_pickle_and_a_small_one_in_it():
 def test_a_lambda_and_a_closure_cross_with_cloudpickle():
     pytest.importorskip("cloudpickle")
     base = 40
-    fn, args, _, _ = unpack(*pack_call("t", lambda x: x + base, (2,), None))
+    fn, args, _, _ = unpack(*pack_call(lambda: "t", lambda x: x + base, (2,), None))
     assert fn(*args) == 42
 
 
@@ -82,12 +82,12 @@ def test_a_connection_crosses_to_a_process_that_is_being_spawned_only(without_cl
     with pytest.raises(TaskNotPicklable, match="inheritance"):
         import multiprocessing
 
-        pack_call("t", double, (multiprocessing.get_context("spawn").Lock(),), None)
+        pack_call(lambda: "t", double, (multiprocessing.get_context("spawn").Lock(),), None)
 
 
 def test_without_cloudpickle_the_error_says_what_would_help(without_cloudpickle):
     with pytest.raises(TaskNotPicklable, match="cloudpickle") as caught:
-        pack_call("t", lambda: None, (), None)
+        pack_call(lambda: "t", lambda: None, (), None)
     assert caught.value.what == "the function"
 
 
@@ -100,7 +100,7 @@ def test_without_cloudpickle_the_error_says_what_would_help(without_cloudpickle)
 )
 def test_the_error_names_the_argument(args, kwargs, what):
     with pytest.raises(TaskNotPicklable, match=r"'send'.*lock") as caught:
-        pack_call("send", double, args, kwargs)
+        pack_call(lambda: "send", double, args, kwargs)
     assert caught.value.what == what
     assert caught.value.task == "send"
     assert "lock" in caught.value.shown
@@ -110,14 +110,14 @@ def test_the_error_names_the_argument(args, kwargs, what):
 
 def test_the_error_names_the_result():
     with pytest.raises(TaskNotPicklable) as caught:
-        pack_result("t", threading.Lock())
+        pack_result(lambda: "t", threading.Lock())
     assert caught.value.what == "the result"
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), KeyboardInterrupt()])
 def test_whatever_is_raised_by_an_argument_is_only_the_cause(error):
     with pytest.raises(TaskNotPicklable) as caught:
-        pack_call("t", double, (Explodes(error),), None)
+        pack_call(lambda: "t", double, (Explodes(error),), None)
     assert caught.value.__cause__ is error
     assert caught.value.shown.startswith("<Explodes ")
 
@@ -127,7 +127,7 @@ def test_what_is_too_deep_is_an_error_and_not_the_end():
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(TaskNotPicklable) as caught:
-        pack_call("t", double, (deep,), None)
+        pack_call(lambda: "t", double, (deep,), None)
     assert caught.value.what == "argument 1"
     while deep:  # not by one recursion
         deep = deep.pop()
@@ -135,7 +135,7 @@ def test_what_is_too_deep_is_an_error_and_not_the_end():
 
 def test_a_long_argument_is_shown_in_short():
     with pytest.raises(TaskNotPicklable) as caught:
-        pack_call("t", double, ([threading.Lock(), *range(10**6)],), None)
+        pack_call(lambda: "t", double, ([threading.Lock(), *range(10**6)],), None)
     assert len(caught.value.shown) < 500
 
 
@@ -154,7 +154,7 @@ import sys
 from ion_actors.backends.process.pickling import pack_call
 def f(): return 42
 class C: pass
-sys.stdout.buffer.write(pack_call("t", f, (C(),), None).header)
+sys.stdout.buffer.write(pack_call(lambda: "t", f, (C(),), None).header)
 """
 
 

@@ -74,7 +74,7 @@ def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) 
 
 
 def pack_call(
-    task: str,
+    name: Callable[[], str],
     fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None,
@@ -83,7 +83,7 @@ def pack_call(
     """Pack a call as the tuple ``(fn, args, kwargs, extra)``.
 
     Args:
-        task: the task's name, for the error.
+        name: says the task's name, for the error.
         fn: what is to be called.
         args: its positional arguments.
         kwargs: its keyword arguments, or None for none.
@@ -95,11 +95,11 @@ def pack_call(
     try:
         return pack((fn, args, kwargs, extra))
     except BaseException as error:
-        raise _blame(task, fn, args, kwargs or {}, error) from error
+        raise _blame(name(), fn, args, kwargs or {}, error) from error
 
 
-def pack_result(task: str, value: object, extra: object = None) -> Packed:
-    """Pack a result as the tuple ``(value, extra)``.
+def pack_result(name: Callable[[], str], value: object, extra: object = None) -> Packed:
+    """Pack a result as the tuple ``(value, extra)``. ``name`` is as for :func:`pack_call`.
 
     Raises:
         TaskNotPicklable: the value cannot be pickled.
@@ -107,7 +107,7 @@ def pack_result(task: str, value: object, extra: object = None) -> Packed:
     try:
         return pack((value, extra))
     except BaseException as error:
-        raise _refusal(task, "the result", value, error) from error
+        raise _refusal(name(), "the result", value, error) from error
 
 
 def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:

@@ -12,6 +12,7 @@ replaced by a :class:`ion_actors.RemoteError` without harm to the others.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import pickle
 import traceback
@@ -103,43 +104,43 @@ def _of_the_task(found: TracebackType | None) -> TracebackType | None:
 
 def _links(error: BaseException) -> list[_Link]:
     """All exceptions of the chain, each after those that it refers to."""
-    places: dict[int, int | None] = {}  # by id; None for one that refers to itself in a circle
-    links: list[_Link] = []
+    chain = _Chain()
+    chain.add(error, 0)
+    return chain.links
 
-    def place_of(one: BaseException | None, depth: int = 0) -> int | None:
-        if one is None or depth > _LONGEST:
+
+class _Chain:
+    """Exceptions that refer to each other, with their places."""
+
+    def __init__(self) -> None:
+        self.links: list[_Link] = []
+        self._places: dict[int, int | None] = {}  # by id; None as long as it is not finished
+
+    def add(self, error: BaseException | None, depth: int) -> int | None:
+        """Its place. None: there is none, for it closes a circle, or is too far away."""
+        if error is None or depth > _LONGEST:
             return None
-        if id(one) not in places:
-            places[id(one)] = None
-            members = _members(one)
-            inner = None if members is None else [place_of(each, depth + 1) for each in members]
-            cause = place_of(one.__cause__, depth + 1)
-            context = place_of(one.__context__, depth + 1)
-            links.append(_link(one, places, inner, cause, context))
-            places[id(one)] = len(links) - 1
-        return places[id(one)]
+        if id(error) not in self._places:
+            self._places[id(error)] = None
+            link = self._link(error, depth + 1)
+            self._places[id(error)] = len(self.links)
+            self.links.append(link)
+        return self._places[id(error)]
 
-    place_of(error)
-    return links
-
-
-def _link(
-    error: BaseException,
-    places: dict[int, int | None],
-    members: Sequence[int | None] | None,
-    cause: int | None,
-    context: int | None,
-) -> _Link:
-    return _Link(
-        pickled=_pickled(error, places),
-        type_name=_name(type(error)),
-        message=_message(error),
-        notes=[str(one) for one in getattr(error, "__notes__", ())],
-        members=None if members is None else [one for one in members if one is not None],
-        cause=cause,
-        context=context,
-        suppress=error.__suppress_context__,
-    )
+    def _link(self, error: BaseException, depth: int) -> _Link:
+        members = _members(error)
+        inner = None if members is None else [self.add(one, depth) for one in members]
+        cause, context = self.add(error.__cause__, depth), self.add(error.__context__, depth)
+        return _Link(
+            pickled=_pickled(error, self._places),
+            type_name=_name(type(error)),
+            message=_message(error),
+            notes=[str(one) for one in getattr(error, "__notes__", ())],
+            members=None if inner is None else [one for one in inner if one is not None],
+            cause=cause,
+            context=context,
+            suppress=error.__suppress_context__,
+        )
 
 
 def _members(error: BaseException) -> Sequence[BaseException] | None:
@@ -148,22 +149,28 @@ def _members(error: BaseException) -> Sequence[BaseException] | None:
 
 def _pickled(error: BaseException, places: dict[int, int | None]) -> bytes | None:
     """Its own pickle, in which other exceptions of the chain are only named by their places."""
-
-    def place(obj: object) -> int | None:
-        if isinstance(obj, BaseException) and obj is not error:
-            return places.get(id(obj))
-        return None
-
-    kinds: tuple[Any, ...] = (pickle.Pickler, *picklers())
-    for kind in kinds:
+    others = {one: place for one, place in places.items() if one != id(error)}
+    for kind in (pickle.Pickler, *picklers()):
         file = io.BytesIO()
-        named = type("_Named", (kind,), {"persistent_id": lambda _, obj: place(obj)})
+        pickler = _naming(kind)(file, 5)
+        pickler.places = others
         try:
-            named(file, 5).dump(error)
+            pickler.dump(error)
         except BaseException:
             continue
         return file.getvalue()
     return None
+
+
+@functools.cache  # a class is a cycle, and would keep what it refers to until it is collected
+def _naming(kind: Any) -> Any:
+    class Naming(kind):  # type: ignore[misc]
+        places: dict[int, int | None]
+
+        def persistent_id(self, obj: object) -> int | None:
+            return self.places.get(id(obj)) if isinstance(obj, BaseException) else None
+
+    return Naming
 
 
 def _name(kind: type[BaseException]) -> str:

@@ -1,0 +1,312 @@
+"""Exceptions on their way from a child process."""
+
+from __future__ import annotations
+
+import contextvars
+import pickle
+import sys
+import threading
+import traceback
+
+import pytest
+
+from ion_actors import QueueFull, RateLimited, RemoteError
+from ion_actors.backends.process import remote_errors
+from ion_actors.backends.process.remote_errors import RemoteTraceback, pack_error, unpack_error
+
+
+def crossed(error, process=""):
+    return unpack_error(pack_error(error, process))
+
+
+def raised(error, cause=None):
+    try:
+        if cause is None:
+            raise error
+        raise error from cause
+    except BaseException as caught:
+        return caught
+
+
+def notes(error):
+    """The notes of its own."""
+    return [one for one in error.__notes__ if not isinstance(one, RemoteTraceback)]
+
+
+def remote_text(error):
+    (text,) = [one for one in error.__notes__ if isinstance(one, RemoteTraceback)]
+    return text
+
+
+class TwoArguments(ValueError):
+    """Pickles, and cannot be rebuilt: the classic."""
+
+    def __init__(self, code, why):
+        super().__init__(f"{code}: {why}")
+
+
+class WithLock(RuntimeError):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+
+
+class Impostor(Exception):
+    def __reduce__(self):
+        return str, ("not an exception",)
+
+
+class Exits(Exception):
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+class Unspeakable(WithLock):
+    def __str__(self):
+        raise SystemExit
+
+
+class Knows(Exception):
+    """Refers to another exception of its chain, beside ``__cause__``."""
+
+    def __init__(self, other=None):
+        super().__init__()
+        self.other = other
+
+
+class Group(ExceptionGroup):
+    def derive(self, excs):
+        return Group(self.message, excs)
+
+
+def test_it_is_of_the_same_class_with_the_same_facts():
+    error = QueueFull("thumbs", 64)
+    error.colour = "red"
+    error.add_note("by the way")
+    found = crossed(raised(error))
+    assert type(found) is QueueFull
+    assert str(found) == str(error)
+    assert (found.pool, found.queue_size, found.colour) == ("thumbs", 64, "red")
+    assert notes(found) == ["by the way"]
+
+
+def test_the_traceback_is_shown_and_the_chain_is_untouched():
+    found = crossed(raised(ValueError("no")), "thumbs-1")
+    assert found.__cause__ is None
+    assert found.__context__ is None
+    assert found.__traceback__ is None
+    text = "".join(traceback.format_exception(found))
+    assert "in the process thumbs-1" in text
+    assert 'test_remote_errors.py", line' in text
+    assert "in raised" in text
+
+
+def test_frames_of_this_library_that_lead_to_the_task_are_not_shown():
+    # Code that calls itself a part of it.
+    names = {"__name__": "ion_actors.backends.process.main"}
+    exec("def call(fn):\n    fn()", names)
+    try:
+        names["call"](lambda: 1 / 0)
+    except ZeroDivisionError as error:
+        text = remote_text(crossed(error.with_traceback(error.__traceback__.tb_next)))
+    assert "in <lambda>" in text
+    assert "in call" not in text
+
+
+def test_causes_and_contexts_come_along():
+    cause = raised(KeyError("k"), OSError(2, "no such file"))
+    try:
+        try:
+            raise LookupError("first")
+        except LookupError:
+            raise ValueError("then") from cause
+    except ValueError as error:
+        found = crossed(error)
+    assert repr(found.__cause__) == "KeyError('k')"
+    assert isinstance(found.__cause__.__cause__, FileNotFoundError)
+    assert found.__cause__.__cause__.errno == 2
+    assert repr(found.__context__) == "LookupError('first')"
+    assert found.__suppress_context__
+
+
+def test_what_was_raised_from_none_stays_so():
+    try:
+        try:
+            raise LookupError
+        except LookupError:
+            raise ValueError from None
+    except ValueError as error:
+        found = crossed(error)
+    assert found.__suppress_context__
+    assert found.__cause__ is None
+
+
+@pytest.mark.parametrize("bad", [TwoArguments(404, "gone"), WithLock("404: gone")])
+def test_one_that_cannot_be_rebuilt_is_replaced_and_shown(bad):
+    bad.add_note("by the way")
+    found = crossed(raised(bad, KeyError("k")), "w")
+    assert type(found) is RemoteError
+    assert found.type_name == f"{__name__}.{type(bad).__name__}"
+    assert found.message == "404: gone"
+    assert notes(found) == ["by the way"]
+    assert repr(found.__cause__) == "KeyError('k')"
+    assert "in raised" in remote_text(found)
+
+
+@pytest.mark.parametrize("bad", [Impostor(), Exits()])
+def test_whatever_its_pickle_does_it_is_only_replaced(bad):
+    assert type(crossed(bad)) is RemoteError
+
+
+def test_one_that_cannot_even_say_what_it_is():
+    found = crossed(Unspeakable("x"))
+    assert type(found) is RemoteError
+    assert found.type_name.endswith("Unspeakable")
+
+
+def test_a_cause_that_cannot_be_rebuilt_harms_nobody_else():
+    found = crossed(raised(ValueError("fine"), WithLock("bad")))
+    assert repr(found) == "ValueError('fine')"
+    assert type(found.__cause__) is RemoteError
+
+
+def test_members_of_a_group_are_likewise():
+    inner = raised(KeyError("k"), IndexError("i"))
+    group = ExceptionGroup("two", [inner, WithLock("bad"), ExceptionGroup("in", [OSError("o")])])
+    found = crossed(raised(group))
+    assert type(found) is ExceptionGroup
+    one, two, three = found.exceptions
+    assert repr(one) == "KeyError('k')"
+    assert repr(one.__cause__) == "IndexError('i')"
+    assert type(two) is RemoteError
+    assert repr(three.exceptions[0]) == "OSError('o')"
+
+
+def test_a_group_of_a_users_own():
+    found = crossed(raised(Group("g", [ValueError(1)])))
+    assert type(found) is Group
+    assert repr(found.exceptions) == "(ValueError(1),)"
+
+
+def test_a_group_that_cannot_be_pickled_keeps_its_members():
+    group = BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError(1)])
+    group.lock = threading.Lock()
+    found = crossed(raised(group))
+    assert type(found) is BaseExceptionGroup
+    assert [type(one) for one in found.exceptions] == [KeyboardInterrupt, ValueError]
+
+
+def test_one_exception_is_one_afterwards_too():
+    cause = ValueError("the same")
+    found = crossed(raised(Knows(cause), cause))
+    assert found.other is found.__cause__
+
+
+def test_circles_do_no_harm():
+    one, two = ValueError(1), ValueError(2)
+    one.__context__, two.__context__ = two, one
+    assert repr(crossed(one).__context__) == "ValueError(2)"
+    me = Knows()
+    me.other = me
+    found = crossed(me)
+    assert found.other is found
+
+
+def test_an_endless_chain_is_cut():
+    error = None
+    for number in range(5000):
+        try:
+            raise ValueError(number)
+        except ValueError as new:
+            new.__context__, error = error, new
+    found = crossed(error)
+    length = 0
+    while found is not None:
+        length, found = length + 1, found.__context__
+    assert 10 < length <= remote_errors._LONGEST + 1
+
+
+def test_an_error_of_too_deep_a_recursion_crosses():
+    def deep():
+        deep()
+
+    try:
+        deep()
+    except RecursionError as error:
+        found = crossed(error)
+    assert type(found) is RecursionError
+    assert "previous line repeated" in remote_text(found).lower()
+
+
+def test_panics_cross_as_panics():
+    assert crossed(raised(SystemExit(3))).code == 3
+    assert type(crossed(raised(KeyboardInterrupt()))) is KeyboardInterrupt
+
+
+def test_what_crosses_twice_shows_both_processes():
+    found = crossed(raised(crossed(raised(ValueError("x")), "inner")), "outer")
+    text = "\n".join(found.__notes__)
+    assert "in the process inner" in text
+    assert "in the process outer" in text
+
+
+def test_it_can_be_pickled_again_and_logged():
+    found = crossed(raised(ValueError("x")), "w")
+    again = pickle.loads(pickle.dumps(found))
+    assert "in the process w" in again.__notes__[0]
+
+
+def test_packing_cannot_fail(monkeypatch):
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(remote_errors, "_links", fail)
+    found = crossed(ValueError("x"))
+    assert type(found) is RemoteError
+    assert found.type_name == "ValueError"
+
+
+def test_a_class_of_the_main_module_that_nobody_can_import_crosses():
+    pytest.importorskip("cloudpickle")
+
+    class Local(Exception):
+        pass
+
+    found = crossed(raised(Local("x")))
+    assert type(found).__name__ == "Local"
+    assert str(found) == "x"
+
+
+def test_an_attribute_that_is_an_exception_of_no_chain_crosses():
+    found = crossed(Knows(ValueError("apart")))
+    assert repr(found.other) == "ValueError('apart')"
+
+
+def test_keyword_constructors_of_this_library_cross():
+    found = crossed(RateLimited("it", limiter="api", retry_after=1.5))
+    assert (found.limiter, found.retry_after) == ("api", 1.5)
+
+
+def test_it_does_not_keep_what_it_was_made_from():
+    import gc
+    import weakref
+
+    class Big:
+        pass
+
+    def fail():
+        big = Big()
+        refs.append(weakref.ref(big))
+        raise ValueError("x")
+
+    refs = []
+    gc.disable()
+    try:
+        try:
+            fail()
+        except ValueError as error:
+            packed = pack_error(error)
+        assert refs[0]() is None
+    finally:
+        gc.enable()
+    contextvars.Context().run(unpack_error, packed)
