@@ -55,10 +55,12 @@ def test_a_pause_is_no_overload():
     assert run([(0.0, 5.0), (100.0, 5.0)]) == [False, False]
 
 
-EIGHTHS = st.integers(0, 40).map(lambda n: n / 8)  # floats that add up exactly
+def eighths(low: int, high: int) -> st.SearchStrategy[float]:
+    """Floats that add up exactly."""
+    return st.integers(low, high).map(lambda n: n / 8)
 
 
-@given(st.lists(st.tuples(EIGHTHS, EIGHTHS), max_size=80))
+@given(st.lists(st.tuples(eighths(4, 24), eighths(7, 40)), min_size=10, max_size=80))
 def test_what_it_sheds_has_waited_long_and_so_has_everybody(steps: list[tuple[float, float]]):
     now, state, seen = 0.0, Delays(), []
     for pause, delay in steps:
