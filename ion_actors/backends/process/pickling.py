@@ -36,7 +36,7 @@ __all__ = [
 
 # Bytes from which on a buffer is kept apart. Below, to copy it through the pipe is as quick; see
 # tests/benchmarks/arrays.py.
-LARGE = 256 * 1024
+LARGE = 128 * 1024
 
 _PROTOCOL = 5
 

@@ -1,0 +1,142 @@
+"""What it costs to send an array to a child process and to get one back, next to a plain pickle.
+
+::
+
+    python -m tests.benchmarks.arrays
+
+The child adds one to each item, which it would not have to touch otherwise. Both ways use the same
+pipe; one of them puts large buffers on a shelf beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import multiprocessing
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ion_actors.backends.process.arrays import Parcels, new_shelf
+from ion_actors.backends.process.pickling import pack, unpack
+from tests.benchmarks import table
+from tests.benchmarks.measure import Contest, Line, Target, run
+
+__all__ = ["contests", "main"]
+
+PICKLED = "pickle through a pipe"
+
+_TARGET = Target(0.33, at_least=False, peer=PICKLED)
+
+#: An array's bytes, and how often it goes there and back in a run.
+SIZES = ((64 * 1024, 100), (256 * 1024, 100), (1024**2, 50), (10 * 10**6, 10), (100 * 10**6, 4))
+
+
+def _add_one_pickled(connection: Any) -> None:
+    while (found := connection.recv()) is not None:
+        found += 1
+        connection.send(found)
+
+
+def _add_one_shelved(connection: Any, out: Any, back: Any) -> None:
+    parcels = Parcels(back, out)
+    while (found := unpack(*parcels.open(connection.recv_bytes()))) is not None:
+        found += 1
+        packed = pack(found)
+        del found
+        connection.send_bytes(parcels.seal(packed))
+        del packed
+
+
+@contextmanager
+def _child(target: Any, *args: Any) -> Iterator[Any]:
+    context: Any = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=target, args=(there, *args))
+    process.start()
+    there.close()
+    yield here
+    process.join()
+    here.close()
+
+
+def pickled(size: int, count: int) -> tuple[float]:
+    """Milliseconds for one array there and back, by ``Connection.send``."""
+    with _child(_add_one_pickled) as connection:
+
+        def exchange(array: Any) -> Any:
+            connection.send(array)
+            return connection.recv()
+
+        found = _timed(exchange, size, count)
+        connection.send(None)
+    return found
+
+
+def shelved(size: int, count: int) -> tuple[float]:
+    """The same with what the process backend uses."""
+    out, back = new_shelf(), new_shelf()
+    with _child(_add_one_shelved, out, back) as connection:
+        parcels = Parcels(out, back, private=True)
+
+        def exchange(array: Any) -> Any:
+            connection.send_bytes(parcels.seal(pack(array)))
+            return unpack(*parcels.open(connection.recv_bytes()))
+
+        found = _timed(exchange, size, count)
+        connection.send_bytes(parcels.seal(pack(None)))
+    parcels.close()
+    return found
+
+
+def _timed(exchange: Any, size: int, count: int) -> tuple[float]:
+    """The median: the first ones pay for fresh memory, wherever it is."""
+    array = np.zeros(size // 8)
+    times = []
+    for _ in range(count):
+        began = perf_counter()
+        found = exchange(array)
+        total = found.sum()
+        times.append(perf_counter() - began)
+        assert total == array.size
+        del found
+    return (statistics.median(times) * 1e3,)
+
+
+def contests(scale: float = 1.0) -> list[Contest]:
+    """One for each size."""
+    return [
+        Contest(
+            f"{size}",
+            (Line(_title(size), "ms", _TARGET if size == SIZES[-1][0] else None),),
+            functools.partial(shelved, size, max(2, int(count * scale))),
+            {PICKLED: functools.partial(pickled, size, max(2, int(count * scale)))},
+        )
+        for size, count in SIZES
+        if scale >= 1 or size <= 1024**2
+    ]
+
+
+def _title(size: int) -> str:
+    shown = f"{size // 10**6} MB" if size >= 10**6 else f"{size // 1024} KiB"
+    return f"an array of {shown} there and back"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the contests and print the results."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.arrays")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
+    options: Any = parser.parse_args(arguments)
+    rounds = 1 if options.quick else 5
+    print(table.conditions(rounds))
+    for contest in contests(0.01 if options.quick else 1.0):
+        for result in run(contest, rounds):
+            print(table.text(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
