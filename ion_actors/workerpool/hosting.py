@@ -11,6 +11,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
+import pykka
 from pykka.messages import _ActorStop
 
 from ion_actors.backends.resident import Leaving, Opening, Receive, Residence, here
@@ -89,6 +90,9 @@ class Hosting:
 
     def deliver(self, letter: Letter) -> None:
         """Have it answer a letter."""
+        if not self._lives:
+            letter.fail(pykka.ActorDeadError(f"worker {self._worker.name} ended before it came"))
+            return
         if not letter.begin():
             return
         self._began = self._spec.context.clock.monotonic()

@@ -275,7 +275,8 @@ class WorkerInbox:
         assert worker is not None
         assert mailbox is not None
         while True:
-            if self._lettered:
+            lettered, self._lettered = self._lettered, False
+            if lettered and worker.ready and not worker.doomed:
                 self._let_a_task_in(worker, mailbox)
             elif worker.has_control and (envelope := self._next_control()) is not None:
                 self._lettered = type(envelope.message) is Letter
@@ -293,7 +294,6 @@ class WorkerInbox:
 
     def _let_a_task_in(self, worker: Worker, mailbox: Mailbox) -> None:
         """Control messages go first: who writes to itself all the time would get nothing done."""
-        self._lettered = False
         if worker.slot is not None:
             return
         worker.has_control = False

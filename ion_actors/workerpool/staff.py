@@ -81,7 +81,7 @@ class Staff(pykka.ThreadingActor):
             self._on_start_failed(StartFailed(worker, error))
             self._on_stopped(Stopped(worker))
         else:
-            if self._spec.initializer is None:  # else it may fail yet
+            if not self._spec.must_start:  # else it may fail yet
                 self._failures.pop(worker.index, None)
 
     def _on_ready(self, message: Ready) -> None:
