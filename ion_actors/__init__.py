@@ -33,6 +33,7 @@ from ion_actors.errors import (
     TaskExpired,
     TaskNotPicklable,
     TaskPanicked,
+    TaskQuarantined,
     WeightExceedsCapacity,
 )
 from ion_actors.futures import Future, Progress, report_progress
@@ -113,6 +114,7 @@ __all__ = [
     "TaskExpired",
     "TaskNotPicklable",
     "TaskPanicked",
+    "TaskQuarantined",
     "TaskState",
     "TrySubmit",
     "UnfinishedTask",

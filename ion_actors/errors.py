@@ -15,6 +15,7 @@
     │   └── PoolForked                the pool's threads stayed behind in the parent process
     ├── BrokenPool                    + concurrent.futures.BrokenExecutor
     ├── TaskPanicked                  + RuntimeError
+    │   └── TaskQuarantined           it did so again, as often as it was tried
     ├── TaskNotPicklable              + pickle.PicklingError, TypeError
     ├── RemoteError                   + RuntimeError; stands for what cannot be rebuilt here
     ├── DeadlockError                 + RuntimeError; tasks wait for each other in a circle
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from ion_actors.circuit.machine import CircuitState
     from ion_actors.supervision.words import ChildState
     from ion_actors.workerpool.reasons import DropReason
-    from ion_actors.workerpool.report import DrainReport
+    from ion_actors.workerpool.report import DrainReport, WorkerDeath
 
 __all__ = [
     "AcquireTimeout",
@@ -79,6 +80,7 @@ __all__ = [
     "TaskExpired",
     "TaskNotPicklable",
     "TaskPanicked",
+    "TaskQuarantined",
     "WeightExceedsCapacity",
 ]
 
@@ -275,6 +277,19 @@ class RemoteError(IonError, RuntimeError):
         super().__init__(f"{type_name}: {message}")
         self.type_name = type_name
         self.message = message
+
+
+class TaskQuarantined(TaskPanicked):
+    """A task took down one worker after the other, and is not tried again.
+
+    Attributes:
+        history: what it did: one :class:`~ion_actors.WorkerDeath` for each worker, the first one
+            first.
+    """
+
+    def __init__(self, message: str, *, task: str, worker: str, history: tuple[WorkerDeath, ...]):
+        super().__init__(message, task=task, worker=worker)
+        self.history = history
 
 
 class DeadlockError(IonError, RuntimeError):

@@ -112,12 +112,14 @@ class Caller:
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> Any:
         try:
-            outcome, shown, directive = judge(task, error, self._spec)
+            outcome, shown, directive, reason = judge(task, error, self._spec)
             if self._spec.hooks is not None:
                 tell_end(self._spec.hooks, task, outcome, error, self._took())
             if outcome is Outcome.PANICKED:
                 shown = self._panicked(task._task_name(), error, directive)
             task._keep_name()
+            if reason is not None:
+                return self._core.mailbox.give_back(task, shown, self.tally, outcome, reason)
             task._release()
             return task._fail(shown, self.tally, outcome)
         finally:

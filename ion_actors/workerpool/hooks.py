@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ion_actors.errors import TaskDropped
 from ion_actors.observe import Probe, Span
+from ion_actors.workerpool.reasons import DropReason
 
 __all__ = ["Ending", "Hooks"]
 
@@ -17,8 +17,9 @@ class Hooks:
     Metrics (label ``pool``): ``ion_workerpool_tasks_submitted_total``,
     ``ion_workerpool_tasks_started_total``, ``ion_workerpool_tasks_completed_total`` (and label
     ``status``: success, error, panic, cancelled), ``ion_workerpool_tasks_dropped_total`` (and label
-    ``reason``: those of :class:`DropReason`), ``ion_workerpool_queue_size``,
-    ``ion_workerpool_task_queue_seconds`` and ``ion_workerpool_task_run_seconds`` (histograms).
+    ``reason``: those of :class:`DropReason`), ``ion_workerpool_tasks_retried_total``,
+    ``ion_workerpool_queue_size``, ``ion_workerpool_task_queue_seconds`` and
+    ``ion_workerpool_task_run_seconds`` (histograms).
     Spans: ``ion_workerpool_task`` with ``pool``, ``task``, ``worker`` and ``queue_seconds``.
     """
 
@@ -41,14 +42,20 @@ class Hooks:
         self._probe.inc("ion_workerpool_tasks_completed_total", status=status)
         self._probe.histogram("ion_workerpool_task_run_seconds", took)
 
-    def dropped(self, ending: Ending, error: BaseException | None) -> None:
-        """A task is over that never ran, or was ended without its worker."""
+    def dropped(
+        self, ending: Ending, error: BaseException | None, reason: DropReason | None = None
+    ) -> None:
+        """A task is over that never ran, was ended without its worker, or was given up."""
         untold, span = ending
         if untold:
             self._probe.inc("ion_workerpool_tasks_completed_total", status="cancelled")
-        if isinstance(error, TaskDropped):
-            self._probe.inc("ion_workerpool_tasks_dropped_total", reason=error.why.value)
+        if reason is not None:
+            self._probe.inc("ion_workerpool_tasks_dropped_total", reason=reason.value)
         self._probe.finish(span, error)
+
+    def retried(self) -> None:
+        """A task took its worker down, and will be tried again."""
+        self._probe.inc("ion_workerpool_tasks_retried_total")
 
     def span(self, task: str, worker: str, waited: float) -> Span | None:
         """A span for a task, if there is a tracer and it works."""

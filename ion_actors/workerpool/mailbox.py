@@ -29,6 +29,11 @@ from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
 __all__ = ["Mailbox"]
 
+#: Told how a task ended that the pool dropped, and why if it gave it up.
+OnDropped = Callable[[Ending, BaseException, DropReason | None], object]
+
+_TOLD: Ending = (False, None)  # its worker has told the hooks of its end
+
 _CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
 _MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
 
@@ -41,7 +46,7 @@ class Mailbox(Lane):
         limit: how many tasks may wait.
         size: how many workers there are to be.
         context: the pool's, of which every task's is a child.
-        on_dropped: told of each task that ends without its worker.
+        on_dropped: told of each task that ends without its worker, or is given up.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Mailbox(Lane):
         limit: int,
         size: int,
         context: Context,
-        on_dropped: Callable[[Ending, IonError], object] | None = None,
+        on_dropped: OnDropped | None = None,
     ) -> None:
         super().__init__(name, limit, size, context.clock.monotonic)
         self.context = context
@@ -196,6 +201,10 @@ class Mailbox(Lane):
             return
         self._dead += 1
         if self._dead > max(_MIN_SWEEP, len(self._queue) // 2):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        if self._dead:
             self._queue = deque(one for one in self._queue if not one._withdrawn)
             self._dead = 0
 
@@ -207,7 +216,7 @@ class Mailbox(Lane):
         reason: DropReason | None,
     ) -> None:
         if self._on_dropped is not None:
-            self._on_dropped(task._take_ending(), error)
+            self._on_dropped(task._take_ending(), error, reason)
         if self._letters is not None and reason is not None:
             self._letters._post(task._name, call, reason, error, task._history)
 
@@ -275,6 +284,28 @@ class Mailbox(Lane):
         self._dropped(task, error, call, reason)
         return callbacks
 
+    def put_back(self, task: TaskFuture[Any]) -> bool:
+        """Queue a running task again, at the front: it took its worker down.
+
+        Returns:
+            Whether it was. Not if it has ended without its worker, or the pool is at its end.
+        """
+        with self._lock:
+            if self.context.cancelled:
+                return False
+            with task._lock:
+                if task._state is not RUNNING or task._fenced:
+                    return False
+                if task._withdrawn:
+                    self._sweep()  # it was claimed, and its old place may still be there
+                task._begin_anew(self._now())
+            self._ledger.started -= 1
+            self._queue.appendleft(task)
+            heirs = self._hand_out()
+        for heir in heirs:
+            heir.wake()
+        return True
+
     def give_back(
         self,
         task: TaskFuture[Any],
@@ -290,6 +321,8 @@ class Mailbox(Lane):
             if lost:
                 self._ledger.dropped[reason] += 1
             callbacks = task._fail(error, tally, outcome)
+        if lost and self._on_dropped is not None:
+            self._on_dropped(_TOLD, error, reason)
         if lost and self._letters is not None:
             self._letters._post(task._name, call, reason, error, task._history)
         return callbacks

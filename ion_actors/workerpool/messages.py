@@ -51,6 +51,7 @@ class Submit:
     ttl: float | None = None
     priority: int | None = None
     key: Hashable | None = None
+    retry_on_worker_death: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

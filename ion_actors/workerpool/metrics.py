@@ -97,7 +97,7 @@ class PoolMetrics:
     cancelled: int  #: cancelled, timed out, dropped at the end, or abandoned
     rejected: int  #: refused submissions: full, closed, broken, or the submitter gave up waiting
     restarts: int  #: workers replaced
-    #: Of the cancelled and rejected: how many the pool has dropped, by reason, for those that occur
+    #: Of the cancelled, rejected and panicked: how many the pool has given up, by reason
     dropped: Mapping[DropReason, int] = field(default_factory=dict, hash=False)
 
 

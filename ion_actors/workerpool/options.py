@@ -27,6 +27,7 @@ class TaskOptions:
     ttl: float | None = None
     priority: int | None = None
     key: Hashable | None = None
+    retry_on_worker_death: int | None = None
 
     def __post_init__(self) -> None:
         if self.context is not None and not isinstance(self.context, Context):
@@ -37,6 +38,8 @@ class TaskOptions:
         seconds("ttl", self.ttl)
         if self.priority is not None:
             whole_number("priority", self.priority)
+        if self.retry_on_worker_death is not None:
+            whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
         try:
             hash(self.key)
         except TypeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from ion_actors.errors import BrokenPool, TaskAbandoned, TaskDropped
+from ion_actors.errors import BrokenPool, TaskAbandoned, TaskDropped, TaskQuarantined
 
 __all__ = ["DropReason", "reason_of"]
 
@@ -29,6 +29,8 @@ def reason_of(error: BaseException) -> DropReason | None:
         return error.why
     if isinstance(error, TaskAbandoned):
         return DropReason.ABANDONED
+    if isinstance(error, TaskQuarantined):
+        return DropReason.QUARANTINED
     if isinstance(error, BrokenPool):
         return DropReason.CLOSED
     return None

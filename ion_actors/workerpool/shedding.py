@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from typing_extensions import override
 
 from ion_actors.context import Context
-from ion_actors.errors import IonError, TaskDropped
+from ion_actors.errors import TaskDropped
 from ion_actors.workerpool.codel import CoDel, Delays
 from ion_actors.workerpool.handoff import PARKED, Order, Taker
-from ion_actors.workerpool.hooks import Ending
-from ion_actors.workerpool.mailbox import Mailbox
+from ion_actors.workerpool.mailbox import Mailbox, OnDropped
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
@@ -34,7 +32,7 @@ class SheddingMailbox(Mailbox):
         limit: int,
         size: int,
         context: Context,
-        on_dropped: Callable[[Ending, IonError], object] | None,
+        on_dropped: OnDropped | None,
         policy: CoDel,
     ) -> None:
         super().__init__(name, limit, size, context, on_dropped)

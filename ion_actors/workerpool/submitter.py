@@ -82,6 +82,7 @@ class Submitter(Calls):
         ttl: float | None = None,
         priority: int | None = None,
         key: Hashable | None = None,
+        retry_on_worker_death: int | None = None,
     ) -> Submitter:
         """The same verbs, for tasks with these properties. What is not given stays as it is.
 
@@ -100,6 +101,10 @@ class Submitter(Calls):
             key: anything hashable. Tasks of the same key run one at a time, in the order in which
                 they were accepted, whatever their priority; those of other keys, and those without
                 one, pass by.
+            retry_on_worker_death: how often a task that took its worker down (it *panicked*) is
+                tried again, next after what runs now; by default 0. For tasks that may be run more
+                than once. After that many retries its future raises ``TaskQuarantined``. The time
+                limit counts on.
 
         Raises:
             TypeError, ValueError: an argument makes no sense.
@@ -113,6 +118,11 @@ class Submitter(Calls):
             ttl=old.ttl if ttl is None else ttl,
             priority=old.priority if priority is None else priority,
             key=old.key if key is None else key,
+            retry_on_worker_death=(
+                old.retry_on_worker_death
+                if retry_on_worker_death is None
+                else retry_on_worker_death
+            ),
         )
         return Submitter(self._core, merged, self)
 
@@ -303,6 +313,9 @@ class Submitter(Calls):
             task._ranked = True
             task._priority = options.priority or 0
             task._key = options.key
+        if options.retry_on_worker_death:
+            task._retries = options.retry_on_worker_death
+            task._spare = task._vars.copy()
         if options.pass_context:
             task._name = options.name or describe(task._fn)
             task._fn = functools.partial(call_with_context, task._fn)

@@ -232,6 +232,8 @@ class Supervisor(Tending):
 
     def _abandon(self) -> None:
         """The time is up: what still runs goes on alone."""
+        # A task may have been put back into the queue, and no worker is left that is not stuck.
+        self._drop_queue(self._core.closed_error)
         ended = []
         for task, unfinished in self._core.running():
             self._abandoned[task] = unfinished

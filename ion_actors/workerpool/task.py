@@ -62,6 +62,8 @@ class TaskFuture(Future[T]):
     _withdrawn = False  # left the queue before its turn; its place may still be there
     _admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
     _ended_by: Cancelled | None = None  # it was cancelled before it ran
+    _retries = 0  # how often it may be run again after it took down its worker
+    _spare: contextvars.Context | None = None  # only with those: the variables, for the next try
     _history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     _special = False  # any of the above or below, or a context of the submitter's
     _accepted_at = 0.0  # only with hooks
@@ -161,6 +163,15 @@ class TaskFuture(Future[T]):
             self._run_callbacks(callbacks)
             raise error
 
+    def _begin_anew(self, now: float) -> None:
+        """It is queued again: what its last try has left behind must not touch the next."""
+        self._state = PENDING
+        self._withdrawn = False
+        self._expires_at = None  # it had begun in time
+        self._accepted_at = now
+        if self._spare is not None:
+            self._vars = self._spare.copy()
+
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 
     def _complete(self, result: T, tally: Tally) -> _Callbacks:
@@ -171,6 +182,7 @@ class TaskFuture(Future[T]):
         self._vars = _RELEASED_VARS
         if self._context is not None:
             self._leave_context()
+            self._history = ()  # its tracebacks hold what the tries before had at hand
         with self._lock:
             if self._state is not RUNNING:
                 self._count_late(tally, Outcome.COMPLETED)
@@ -239,6 +251,7 @@ class TaskFuture(Future[T]):
             self._leave_context()
 
     def _leave_context(self) -> None:
+        self._spare = None
         if self._context is not None:
             self._context.pass_through()  # nobody can cancel it through this future now
         if (expiry := self._expiry) is not None:

@@ -8,7 +8,7 @@ from ion_actors.workerpool.hooks import Hooks
 from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["tell_begin", "tell_end"]
+__all__ = ["tell_begin", "tell_end", "tell_retry"]
 
 
 def tell_begin(
@@ -37,3 +37,11 @@ def tell_end(
     if untold:
         variables.run(hooks.ended, outcome.status, took)
     variables.run(hooks.finish, span, error)
+
+
+def tell_retry(hooks: Hooks, task: TaskFuture[Any], error: BaseException) -> None:
+    """A task took its worker down, and is not over: it will begin again, with another span."""
+    with task._lock:
+        span, task._span = task._span, None
+    task._vars.run(hooks.finish, span, error)
+    task._vars.run(hooks.retried)

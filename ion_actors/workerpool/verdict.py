@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.metrics import Outcome
+from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
 
@@ -21,6 +22,7 @@ class Verdict(NamedTuple):
     outcome: Outcome  # how the task has ended
     shown: BaseException  # what its future shows
     directive: Directive = Directive.RESUME  # what becomes of its worker
+    reason: DropReason | None = None  # why the pool has given it up, if it has
 
 
 def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdict:
@@ -28,15 +30,19 @@ def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdic
     context = task.task_context()
     if isinstance(error, ContextEnded) and context.cancelled:
         error.task = error.task or task._task_name()
-        return Verdict(Outcome.CANCELLED, error)
+        return Verdict(Outcome.CANCELLED, error, reason=_stopped(spec))
     if isinstance(error, asyncio.CancelledError):
         why = Cancelled("the coroutine was cancelled", task=task._task_name())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
-        return Verdict(Outcome.CANCELLED, ended)
+        return Verdict(Outcome.CANCELLED, ended, reason=_stopped(spec))
     directive = task._vars.run(directive_for, error, spec)
     outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
     return Verdict(outcome, error, directive)
+
+
+def _stopped(spec: PoolSpec) -> DropReason | None:
+    return DropReason.STOPPED if spec.context.cancelled else None
 
 
 def directive_for(error: BaseException, spec: PoolSpec) -> Directive:

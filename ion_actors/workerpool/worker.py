@@ -42,12 +42,12 @@ from ion_actors.workerpool.inbox import Envelope, Letter, Request, Run, Supervis
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.news import Needed, Panicked, Ready, StartFailed, Stopped
-from ion_actors.workerpool.reasons import DropReason
+from ion_actors.workerpool.quarantine import Fate, fate, remember, too_late, without_retry
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.task import TaskFuture
-from ion_actors.workerpool.telling import tell_begin, tell_end
-from ion_actors.workerpool.verdict import judge, panic_error
+from ion_actors.workerpool.telling import tell_begin, tell_end, tell_retry
+from ion_actors.workerpool.verdict import Verdict, judge, panic_error
 
 __all__ = ["Worker", "current_worker"]
 
@@ -97,6 +97,7 @@ class Worker(pykka.ThreadingActor):
         self._done = False  # it is to stop
         self._retired = False  # the supervisor has told it to
         self._failure: BaseException | None = None  # what its resident is to be told of
+        self._put_back: TaskFuture[Any] | None = None  # it took this worker down; it is tried again
         self.inbox = cast("WorkerInbox", self.actor_inbox)
         self.inbox.bind(self, mailbox)
         #: Have it look for work: see :class:`ion_actors.workerpool.mailbox.Taker`.
@@ -210,7 +211,7 @@ class Worker(pykka.ThreadingActor):
             try:
                 self._perform(found)
             finally:
-                if found._key is not None:
+                if found._key is not None and found is not self._put_back:
                     self._mailbox.release(found, self)
             self.current = found = None  # nothing may hold a settled task while we are parked
             self.started_at = NOT_BEGUN
@@ -226,7 +227,7 @@ class Worker(pykka.ThreadingActor):
             with self._backend.on_top():
                 self._perform(task)
         finally:
-            if task._key is not None:
+            if task._key is not None and task is not self._put_back:
                 self._mailbox.release(task)
             del task
             self.current, self.started_at = self.interrupted[-1]
@@ -275,25 +276,64 @@ class Worker(pykka.ThreadingActor):
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
         try:
-            outcome, shown, directive = judge(task, error, self._spec)
+            judged = judge(task, error, self._spec)
+            verdict: Verdict | None = judged
+            if judged.outcome is Outcome.PANICKED:
+                self._done = True
+                if task._retries:
+                    verdict = self._try_again(task, judged)
+            if verdict is None:
+                self.go_down(task._task_name(), error, judged.directive)
+            else:
+                self._settle(task, error, verdict)
+        finally:
+            task = error = judged = verdict = None  # type: ignore[assignment]
+        if self._done:
+            self.stop()
+
+    def _settle(self, task: TaskFuture[Any], error: BaseException, verdict: Verdict) -> None:
+        """The task ends."""
+        outcome, shown, directive, reason = verdict
+        try:
             if self._hooks is not None:
                 self._observe(task, outcome, error)
-            if outcome is Outcome.PANICKED:
-                shown = self.go_down(task._task_name(), error, directive)
+            if directive is not Directive.RESUME:
+                died = self.go_down(task._task_name(), error, directive)
+                shown = died if shown is error else shown
             task._keep_name()
-            if outcome is Outcome.CANCELLED and self._pool_context.cancelled:
-                callbacks = self._mailbox.give_back(
-                    task, shown, self.tally, outcome, DropReason.STOPPED
-                )
+            if reason is not None:
+                callbacks = self._mailbox.give_back(task, shown, self.tally, outcome, reason)
             else:
                 task._release()
                 callbacks = task._fail(shown, self.tally, outcome)
             self.current = None
             task._run_callbacks(callbacks)
         finally:
-            task = error = shown = None  # type: ignore[assignment]
-        if self._done:
-            self.stop()
+            task = error = shown = died = verdict = None  # type: ignore[assignment]
+
+    def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
+        """Put the task back into the queue; or return the verdict on it, if it has to end."""
+        now = self._now()
+        try:
+            task._keep_name()
+            end = fate(
+                deaths=remember(task, self.name, verdict.shown, now, now - self.started_at),
+                retries=task._retries,
+                directive=verdict.directive,
+                ended=task.task_context().cancelled and not self._pool_context.cancelled,
+            )
+            if end is not Fate.AGAIN:
+                return without_retry(task, verdict, end, self._spec)
+            # First: from here on it is not this worker's, and may even have ended.
+            self.current, self._put_back = None, task
+            if self._hooks is not None:
+                tell_retry(self._hooks, task, verdict.shown)
+            if self._mailbox.put_back(task):
+                return None
+            self._put_back = None
+            return too_late(task, verdict, self._spec)
+        finally:
+            task = verdict = None  # type: ignore[assignment]
 
     def go_down(self, name: str, error: BaseException, directive: Directive) -> TaskPanicked:
         """What it ran has panicked. It is to stop, and the supervisor does as the policy says.

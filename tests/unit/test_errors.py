@@ -41,12 +41,25 @@ from ion_actors import (
     TaskExpired,
     TaskNotPicklable,
     TaskPanicked,
+    TaskQuarantined,
     WeightExceedsCapacity,
+    WorkerDeath,
     errors,
 )
 from ion_actors.circuit import CircuitState
 from ion_actors.supervision import ChildState
 
+
+class Alike(ValueError):
+    """A copy is equal to it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Alike) and other.args == self.args
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+DEATH = WorkerDeath("p-0", Alike("it"), at=1.5, age=0.5)
 REPORT = DrainReport(1, 2, 3, cancelled=(), running=(), elapsed=0.5)
 
 EXAMPLES = [
@@ -65,6 +78,7 @@ EXAMPLES = [
     PoolForked("it", pool="pool-1"),
     BrokenPool("it", pool="pool-1"),
     TaskPanicked("it", task="job", worker="pool-1-0"),
+    TaskQuarantined("it", task="job", worker="p-0", history=(DEATH,)),
     TaskNotPicklable("it", task="job", what="argument 2", shown="<lock>"),
     RemoteError("it", type_name="shop.Sold"),
     DeadlockError("they wait for each other", tasks=("a", "b")),
@@ -114,6 +128,7 @@ def test_no_error_is_missing_here():
         (BrokenPool, concurrent.futures.BrokenExecutor),
         (BrokenPool, RuntimeError),
         (TaskPanicked, RuntimeError),
+        (TaskQuarantined, TaskPanicked),
         (TaskNotPicklable, TypeError),
         (TaskNotPicklable, pickle.PicklingError),
         (RemoteError, RuntimeError),
