@@ -1,7 +1,8 @@
 """Contests: the pool and its peers take turns, and each round gives one ratio.
 
 Whatever else the machine does in a round hits all who take part in it, so the ratio of one round
-means more than the ratio of two medians.
+means more than the ratio of two medians. What is at the mercy of chance in a short while (on which
+CPU the system wakes a thread) is measured in many short parts, of which a round is the median.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """What is measured of whom, and how many rounds are enough if it takes long."""
+    """What is measured of whom, and how many rounds are enough if it takes long.
+
+    A round has so many ``parts``; in every other one, those who take part come in reverse order.
+    """
 
     key: str
     lines: tuple[Line, ...]
     pool: Measure
     peers: Mapping[str, Measure]
     max_rounds: int | None = None
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +100,25 @@ def run(contest: Contest, rounds: int) -> list[Result]:
     """Have them take turns for that many rounds. Returns a result for each line."""
     results = [Result(line) for line in contest.lines]
     for _ in range(min(rounds, contest.max_rounds or rounds)):
-        for result, value in zip(results, _once(contest.pool), strict=True):
+        ours, theirs = _round(contest)
+        for result, value in zip(results, ours, strict=True):
             result.pool.append(value)
-        for name, measure in contest.peers.items():
-            for result, value in zip(results, _once(measure), strict=True):
+        for name, values in theirs.items():
+            for result, value in zip(results, values, strict=True):
                 result.peers.setdefault(name, []).append(value)
     return results
+
+
+def _round(contest: Contest) -> tuple[list[float], dict[str, list[float]]]:
+    """The pool's number for each line, and those of each peer."""
+    measures = [contest.pool, *contest.peers.values()]
+    parts: list[list[tuple[float, ...]]] = [[] for _ in measures]
+    for part in range(contest.parts):
+        places = range(len(measures))
+        for place in reversed(places) if part % 2 else places:
+            parts[place].append(_once(measures[place]))
+    ours, *theirs = [list(map(statistics.median, zip(*one, strict=True))) for one in parts]
+    return ours, dict(zip(contest.peers, theirs, strict=True))
 
 
 def _once(measure: Measure) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ion_actors import Pool
 from tests.benchmarks import peers, tasks
@@ -27,7 +27,8 @@ class Sizes:
     """How many tasks there are of each kind."""
 
     burst: int = 20_000
-    trips: int = 3_000
+    trips: int = 200
+    parts: int = 45  # of a round of trips
     memory: int = 100_000
     close: int = 10_000
     items: int = 1_000_000
@@ -37,7 +38,7 @@ class Sizes:
 
 FULL = Sizes()
 #: Only shows that everything works.
-QUICK = Sizes(burst=200, trips=50, memory=200, close=200, items=2_500, few=20, many=200)
+QUICK = Sizes(burst=200, trips=20, parts=2, memory=200, close=200, items=2_500, few=20, many=200)
 
 _PEERS: dict[str, peers.MakePeer] = {
     THREADS: peers.threads,
@@ -82,19 +83,16 @@ def _burst(size: int, sizes: Sizes) -> Contest:
     contest = _against_all(f"burst-{size}", line, measure)
     # What waiting for room in a mailbox of the default size costs.
     roomy = _bind(measure, _bind(peers.pool, queue_size=sizes.burst))
-    return Contest(
-        contest.key,
-        contest.lines,
-        contest.pool,
-        {**contest.peers, f"a Pool with room for all ({_spaced(sizes.burst)})": roomy},
-    )
+    name = f"a Pool with room for all ({_spaced(sizes.burst)})"
+    return replace(contest, peers={**contest.peers, name: roomy})
 
 
 def _round_trips(size: int, sizes: Sizes) -> Contest:
     target = Target(1.0, at_least=True, peer=THREADS, even=True)
     line = Line(f"round trips, {_workers(size)}", _per_second, target)
     measure = _bind(tasks.round_trips, size=size, count=sizes.trips)
-    return _against_all(f"round-trip-{size}", line, measure)
+    contest = _against_all(f"round-trip-{size}", line, measure)
+    return replace(contest, parts=sizes.parts)
 
 
 def _producers(size: int, sizes: Sizes) -> Contest:
