@@ -27,6 +27,7 @@ MEANING = {
     "cancelled": "ended before they were done",
     "rejected": "turned away at the door",
     "restarts": "workers replaced",
+    "dropped": "given up by the pool, by reason",
 }
 
 
@@ -53,8 +54,14 @@ def metrics_table(*pools: Pool) -> Table:
     table.add_column("meaning", style="dim")
     numbers = [dataclasses.asdict(pool.metrics()) for pool in pools]
     for name in numbers[0]:
-        table.add_row(name, *(str(one[name]) for one in numbers), MEANING.get(name, ""))
+        table.add_row(name, *(_shown(one[name]) for one in numbers), MEANING.get(name, ""))
     return table
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {reason.value}" for reason, count in value.items()) or "none"
+    return str(value)
 
 
 def metrics_sum(pool: Pool) -> str:
