@@ -250,6 +250,8 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         # `ended` first: at exit every pool has, and then the module's globals may be gone.
         if core is None or core.ended.is_set() or core.phase is not PoolState.RUNNING:
             return
+        if not core.inbox.understood:
+            return  # its constructor was interrupted before there was a supervisor
         # First the message, which cannot fail: a warning can be an error.
         core.tell(Forgotten())
         warnings.warn(
