@@ -8,7 +8,7 @@ import pytest
 
 from .programs import Start
 
-POLICIES = "block reject drop_newest drop_oldest caller_runs codel ttl".split()
+POLICIES = ["block", "reject", "drop_newest", "drop_oldest", "caller_runs", "codel", "ttl"]
 
 
 def rows_of(said: str) -> dict[str, list[str]]:
