@@ -196,6 +196,8 @@ def test_a_warning_that_cannot_be_pickled_is_shown_by_its_words(as_a_child):
 def test_the_parents_filters_hold_in_the_child(as_a_child):
     with warnings.catch_warnings():
         warnings.resetwarnings()
+        warnings.simplefilter("error")
+        warnings.simplefilter("always", OwnWarning)
         warnings.filterwarnings("error", message="do not.*this", category=OwnWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         settings = pickle.loads(pickle.dumps(settings_here()))

@@ -141,6 +141,18 @@ def test_what_was_raised_from_none_stays_so():
     assert found.__cause__ is None
 
 
+def test_what_was_raised_in_the_midst_of_another_stays_so():
+    try:
+        try:
+            raise LookupError
+        except LookupError:
+            raise ValueError  # noqa: B904
+    except ValueError as error:
+        found = crossed(error)
+    assert not found.__suppress_context__
+    assert type(found.__context__) is LookupError
+
+
 @pytest.mark.parametrize("bad", [TwoArguments(404, "gone"), WithLock("404: gone")])
 def test_one_that_cannot_be_rebuilt_is_replaced_and_shown(bad):
     bad.add_note("by the way")
@@ -266,7 +278,7 @@ def test_packing_cannot_fail(monkeypatch):
     assert found.type_name == "ValueError"
 
 
-def test_a_class_of_the_main_module_that_nobody_can_import_crosses():
+def test_a_class_that_nobody_can_import_crosses():
     pytest.importorskip("cloudpickle")
 
     class Local(Exception):

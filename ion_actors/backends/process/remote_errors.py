@@ -149,11 +149,10 @@ def _members(error: BaseException) -> Sequence[BaseException] | None:
 
 def _pickled(error: BaseException, places: dict[int, int | None]) -> bytes | None:
     """Its own pickle, in which other exceptions of the chain are only named by their places."""
-    others = {one: place for one, place in places.items() if one != id(error)}
     for kind in (pickle.Pickler, *picklers()):
         file = io.BytesIO()
         pickler = _naming(kind)(file, 5)
-        pickler.places = others
+        pickler.places = places
         try:
             pickler.dump(error)
         except BaseException:
@@ -162,7 +161,7 @@ def _pickled(error: BaseException, places: dict[int, int | None]) -> bytes | Non
     return None
 
 
-@functools.cache  # a class is a cycle, and would keep what it refers to until it is collected
+@functools.cache  # an unwanted class is only found by the garbage collector
 def _naming(kind: Any) -> Any:
     class Naming(kind):  # type: ignore[misc]
         places: dict[int, int | None]
