@@ -35,6 +35,7 @@ from ion_actors.errors import (
     TaskPanicked,
     TaskQuarantined,
     WeightExceedsCapacity,
+    WorkerDied,
 )
 from ion_actors.futures import Future, Progress, report_progress
 from ion_actors.workerpool.codel import CoDel
@@ -121,6 +122,7 @@ __all__ = [
     "WeightExceedsCapacity",
     "Worker",
     "WorkerDeath",
+    "WorkerDied",
     "WorkerDump",
     "WorkerProxy",
     "background",

@@ -18,6 +18,7 @@
     │   └── TaskQuarantined           it did so again, as often as it was tried
     ├── TaskNotPicklable              + pickle.PicklingError, TypeError
     ├── RemoteError                   + RuntimeError; stands for what cannot be rebuilt here
+    ├── WorkerDied                    + ChildProcessError; the process that ran a task has ended
     ├── DeadlockError                 + RuntimeError; tasks wait for each other in a circle
     ├── DrainTimeout                  + TimeoutError
     ├── SupervisorFailed              + RuntimeError
@@ -82,6 +83,7 @@ __all__ = [
     "TaskPanicked",
     "TaskQuarantined",
     "WeightExceedsCapacity",
+    "WorkerDied",
 ]
 
 
@@ -290,6 +292,40 @@ class TaskQuarantined(TaskPanicked):
     def __init__(self, message: str, *, task: str, worker: str, history: tuple[WorkerDeath, ...]):
         super().__init__(message, task=task, worker=worker)
         self.history = history
+
+
+class WorkerDied(IonError, ChildProcessError):
+    """The child process that ran a task has died, or had to be killed.
+
+    Attributes:
+        worker: the name of the worker whose child it was.
+        pid: the child's process id; None if it never came to be.
+        exitcode: with which it exited; below zero, the number of the signal that killed it; None
+            if that is not known.
+        signal: that signal by name, as ``"SIGSEGV"``; None if it was none.
+        last_words: what it still had to say, as ``faulthandler`` puts it; may be empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        worker: str,
+        pid: int | None = None,
+        exitcode: int | None = None,
+        signal: str | None = None,
+        last_words: str = "",
+    ):
+        super().__init__(message)
+        self.worker = worker
+        self.pid = pid
+        self.exitcode = exitcode
+        self.signal = signal
+        self.last_words = last_words
+
+    def __str__(self) -> str:
+        message = str(self.args[0])
+        return f"{message}\n{self.last_words}" if self.last_words else message
 
 
 class DeadlockError(IonError, RuntimeError):

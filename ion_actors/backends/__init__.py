@@ -1,1 +1,8 @@
-"""Where a worker runs its task: so far, in its own thread."""
+"""Where a worker runs its tasks: in its own thread, or in a child process that it owns.
+
+From the top down, each importing only from below::
+
+    process      a child process for each worker; imported only by whoever asks for it
+    thread       the worker's own thread
+    protocol     what a worker asks of either
+"""

@@ -6,15 +6,32 @@ import asyncio
 import contextlib
 import contextvars
 import types
-from collections.abc import Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
+from ion_actors.backends.protocol import Task
 from ion_actors.context import Context, call_in_loop, make_current
+from ion_actors.observe import Log
 
-__all__ = ["ThreadBackend"]
+__all__ = ["ThreadBackend", "ThreadRunner"]
 
 
+@dataclass(frozen=True, slots=True)
 class ThreadBackend:
+    """Tasks run in their workers' threads."""
+
+    @property
+    def must_start(self) -> bool:
+        """It need not: its thread is all there is."""
+        return False
+
+    def make_runner(self, worker: str, context: Context, log: Log) -> ThreadRunner:
+        """A runner for the worker of that name."""
+        return ThreadRunner()
+
+
+class ThreadRunner:
     """Runs calls in the calling thread. Belongs to one worker.
 
     A call that gives a coroutine is run to its end on an event loop that the worker keeps; when the
@@ -22,8 +39,23 @@ class ThreadBackend:
     too: one task's leftovers are no business of the next.
     """
 
+    inline = True
+
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
+
+    def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        """Call the initializer."""
+        if initializer is not None:
+            initializer(*initargs)
+
+    def call(self, task: Task) -> NoReturn:
+        """The worker makes the call itself: nothing is quicker."""
+        raise AssertionError("a task was given to a runner that is inline")
+
+    def kill(self) -> bool:
+        """A thread cannot be ended from outside."""
+        return False
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
         """What a call gave, or, if that is a coroutine, what the coroutine gives."""

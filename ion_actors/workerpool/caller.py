@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ion_actors.backends.thread import ThreadBackend
+from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.workerpool.core import Core
@@ -96,7 +96,7 @@ class Caller:
         task._run_callbacks(callbacks)
 
     def _call(self, task: TaskFuture[Any]) -> Any:
-        spec, backend = self._spec, ThreadBackend()
+        spec, backend = self._spec, ThreadRunner()
         task._begin()
         if spec.hooks is not None:
             tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)

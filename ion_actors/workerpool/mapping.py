@@ -100,6 +100,26 @@ class _Chunk(Wrapping, Generic[T]):
         # extend() takes the results one by one: those before an error stay.
         self.results.extend(itertools.starmap(self.func, items))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _RemoteChunk, (self.func, self.items)
+
+
+class _RemoteChunk(Generic[T]):
+    """A chunk in another process, from where the results have to be sent back."""
+
+    def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
+        self._func = func
+        self._items = items
+
+    def __call__(self) -> list[T]:
+        results: list[T] = []
+        try:
+            results.extend(itertools.starmap(self._func, self._items))
+        except Exception as error:
+            error._ion_results = results  # type: ignore[attr-defined]  # it is what goes back
+            raise
+        return results
+
 
 #: A task of the window, and the list its results are in; None for a single call.
 _Piece = tuple[Future[Any], "list[Any] | None"]
@@ -126,6 +146,16 @@ def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
         yield chunk
 
 
+def _of_chunk(future: Future[Any], here: list[Any], error: BaseException | None) -> list[Any]:
+    """The results of a chunk, which may have been made in another process."""
+    if here:
+        return here
+    if error is None:
+        return future.result() or []
+    there: list[Any] = error.__dict__.pop("_ion_results", [])
+    return there
+
+
 def _outcome(piece: _Piece, timeout: float | None) -> tuple[list[Any], BaseException | None]:
     """The values of a piece, the last one first, and the error that came after them, if any.
 
@@ -141,7 +171,7 @@ def _outcome(piece: _Piece, timeout: float | None) -> tuple[list[Any], BaseExcep
             error = cancelled
         if results is None:
             return ([] if error is not None else [future.result()]), error
-        return results[::-1], error
+        return _of_chunk(future, results, error)[::-1], error
     finally:
         del piece, future, error  # the error of a task that is run here holds this frame, too
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pykka
 
+from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
 from ion_actors.futures import Future
 from ion_actors.observe import Metrics, Tracer
@@ -76,6 +77,9 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         on_stuck: called with each :class:`StuckTask`, in a thread of its own.
         replace_stuck: how many workers that are stuck at a time may be replaced. Their threads go
             on alone, so there may be as many more than ``size``.
+        backend: where tasks run: ``"thread"``, in the workers' threads; ``"process"``, in a child
+            process for each worker; or a :class:`ProcessBackend` with settings of its own. What is
+            called *in each worker* runs there, except for the ``task_wrapper``.
 
         overflow: what becomes of a task when no worker is idle and the mailbox is full: an
             :class:`Overflow` or its value ("block", "reject", "drop_newest", "drop_oldest",
@@ -110,11 +114,12 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         replace_stuck: int = 0,
         overflow: OverflowPolicy = Overflow.BLOCK,
         worker: type[pykka.Actor] | functools.partial[Any] | None = None,
+        backend: Backend | str = "thread",
     ) -> None:
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
             panic_recovery, task_wrapper, initializer, initargs, helping,
-            stuck_after, on_stuck, replace_stuck, overflow, worker,
+            stuck_after, on_stuck, replace_stuck, overflow, worker, backend,
         )  # fmt: skip
         if process.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")

@@ -19,6 +19,7 @@ from ion_actors._arguments import (
     seconds,
     whole_number,
 )
+from ion_actors.errors import WorkerDied
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.report import Panic
 
@@ -82,7 +83,7 @@ class PanicRecovery:
         backoff: the retries of a worker whose initializer fails. (A worker that was lost to a task
             is replaced at once: the task was at fault.)
         is_panic: exception types, or a predicate, that count as panics besides everything that is
-            not an ``Exception``.
+            not an ``Exception``, and :class:`WorkerDied`.
         decide: what to do about an exception of a task, besides RESUME (for one that is no panic)
             and RESTART (for one that is): a mapping from exception types to :class:`Directive`, of
             which the closest in the exception's family counts, or a callable that is given the
@@ -141,7 +142,7 @@ class PanicRecovery:
         Raises:
             Exception: the predicate failed; the caller decides.
         """
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception) or isinstance(error, WorkerDied):
             return True
         if self.is_panic is None:
             return False

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ion_actors._arguments import boolean, optional_callable, seconds, whole_number
+from ion_actors.backends.protocol import Backend
 from ion_actors.backends.resident import Residence
+from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.workerpool.codel import CoDel
@@ -52,11 +54,12 @@ class PoolSpec:
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     residence: Residence | None  # what lives in each worker
+    backend: Backend
 
     @property
     def must_start(self) -> bool:
         """Whether a worker has something to do before it can take a task."""
-        return self.initializer is not None or self.residence is not None
+        return self.initializer is not None or self.residence is not None or self.backend.must_start
 
     @classmethod
     def checked(
@@ -79,6 +82,7 @@ class PoolSpec:
         replace_stuck: int,
         overflow: OverflowPolicy,
         worker: object,
+        backend: Backend | str,
     ) -> PoolSpec:
         """The spec for these arguments of ``Pool``.
 
@@ -116,7 +120,8 @@ class PoolSpec:
             overflow=checked_overflow(overflow),
             initializer=initializer,
             initargs=tuple(initargs),
-            residence=_checked_worker(worker, overflow),
+            residence=_checked_worker(worker, overflow, backend),
+            backend=_checked_backend(backend),
         )
 
 
@@ -141,12 +146,30 @@ def _positive(name: str, value: float | None) -> float | None:
     return found
 
 
-def _checked_worker(given: object, overflow: OverflowPolicy) -> Residence | None:
+def _checked_worker(
+    given: object, overflow: OverflowPolicy, backend: Backend | str
+) -> Residence | None:
     if given is None:
         return None
     if checked_overflow(overflow) is Overflow.CALLER_RUNS:
         raise ValueError("overflow 'caller_runs' is not for a pool with worker=: callers have none")
+    if not isinstance(_checked_backend(backend), ThreadBackend):
+        raise ValueError("worker= is only for workers that run their tasks in threads")
     return Residence.checked(given)
+
+
+def _checked_backend(given: object) -> Backend:
+    if given == "thread":
+        return ThreadBackend()
+    if given == "process":
+        from ion_actors.backends.process import ProcessBackend  # noqa: PLC0415 - seldom wanted
+
+        return ProcessBackend()
+    if isinstance(given, str):
+        raise ValueError(f"backend must be 'thread', 'process' or a Backend, not {given!r}")
+    if isinstance(given, type) or not isinstance(given, Backend):
+        raise TypeError(f"backend must be 'thread', 'process' or a Backend, not {given!r}")
+    return given
 
 
 def _checked_recovery(given: object) -> PanicRecovery:

@@ -249,6 +249,8 @@ class Supervisor(Tending):
         for worker in self._core.workers:
             if isinstance(worker, Worker):
                 worker.abandon()
+                if worker.kill() and worker.thread is not None:
+                    self._core.threads.append(worker.thread)  # whoever awaits the end sees it out
         run_callbacks_in_thread(ended)
 
     def _abandoned_error(self, task: UnfinishedTask) -> TaskAbandoned:

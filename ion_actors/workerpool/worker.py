@@ -30,9 +30,9 @@ from typing import Any, cast
 import pykka
 from typing_extensions import override
 
-from ion_actors.backends.thread import ThreadBackend
+from ion_actors.backends.protocol import NotReady
 from ion_actors.context import Context, background, of_thread
-from ion_actors.errors import TaskPanicked
+from ion_actors.errors import ContextEnded, TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.handoff import NOT_BEGUN, PARKED
@@ -92,8 +92,8 @@ class Worker(pykka.ThreadingActor):
         self._now = spec.context.clock.monotonic
         self._pool_context = spec.context
         self._hooks = spec.hooks
-        self._backend = ThreadBackend()
-        self._wrapper = spec.task_wrapper
+        self._runner = spec.backend.make_runner(self.name, spec.context, spec.log)
+        self._instead = self._how_to_call(spec)
         self._done = False  # it is to stop
         self._retired = False  # the supervisor has told it to
         self._failure: BaseException | None = None  # what its resident is to be told of
@@ -108,6 +108,13 @@ class Worker(pykka.ThreadingActor):
             self.inbox.parked = mailbox.park(self, self.tally)
         else:
             mailbox.enlist(self.tally)
+
+    def _how_to_call(self, spec: PoolSpec) -> Callable[[TaskFuture[Any]], Any] | None:
+        """How to run a task, unless by plainly calling its function."""
+        call = None if self._runner.inline else self._runner.call
+        if spec.task_wrapper is None:
+            return call
+        return functools.partial(_call_wrapped, spec.task_wrapper, call)
 
     @staticmethod
     @override
@@ -155,10 +162,11 @@ class Worker(pykka.ThreadingActor):
         try:
             if self._hosting is not None:
                 self._hosting.open()
-            elif self._spec.initializer is not None:
-                self._spec.initializer(*self._spec.initargs)
+            else:
+                self._runner.start(self._spec.initializer, self._spec.initargs)
         except BaseException as error:
-            self._tell(StartFailed(self, error))
+            if not (isinstance(error, ContextEnded) and self._pool_context.cancelled):
+                self._tell(StartFailed(self, error))
             self.stop()
         else:
             self.ready = True
@@ -169,7 +177,7 @@ class Worker(pykka.ThreadingActor):
         """Say goodbye. pykka calls this last, in this worker's thread."""
         self._move_out(None)
         try:
-            self._backend.stop()
+            self._runner.stop()
         except BaseException as error:
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
         _of_thread.worker = of_thread.task_context = of_thread.helper = None
@@ -224,7 +232,7 @@ class Worker(pykka.ThreadingActor):
     def run_here(self, task: TaskFuture[Any]) -> None:
         """Run a task that the mailbox has just handed over in the middle of another one."""
         try:
-            with self._backend.on_top():
+            with self._runner.on_top():
                 self._perform(task)
         finally:
             if task._key is not None and task is not self._put_back:
@@ -240,6 +248,10 @@ class Worker(pykka.ThreadingActor):
         with contextlib.suppress(pykka.ActorDeadError):  # it was about to stop anyway
             self.stop()
 
+    def kill(self) -> bool:
+        """End what it runs, if it runs elsewhere. Returns whether it does; it soon stops then."""
+        return self._runner.kill()
+
     @property
     def doomed(self) -> bool:
         """Whether it stops as soon as its current task is over, and has been replaced."""
@@ -254,14 +266,14 @@ class Worker(pykka.ThreadingActor):
                 task._begin()
             if self._hooks is not None:
                 self._announce(task)
-            if self._wrapper is not None:
-                value = task._vars.run(_wrap, self._wrapper, task._fn, task._args, task._kwargs)
+            if self._instead is not None:
+                value = self._instead(task)
             elif task._kwargs is None:
                 value = task._vars.run(task._fn, *task._args)
             else:
                 value = task._vars.run(task._fn, *task._args, **task._kwargs)
             if type(value) is CoroutineType:
-                value = self._backend.finish(value, task.task_context(), task._vars)
+                value = self._runner.finish(value, task.task_context(), task._vars)
         except BaseException as error:
             self._failed(task, error)
         else:
@@ -276,6 +288,9 @@ class Worker(pykka.ThreadingActor):
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
         try:
+            if type(error) is NotReady:
+                self._hand_back(task, error)
+                return
             judged = judge(task, error, self._spec)
             verdict: Verdict | None = judged
             if judged.outcome is Outcome.PANICKED:
@@ -310,6 +325,13 @@ class Worker(pykka.ThreadingActor):
             task._run_callbacks(callbacks)
         finally:
             task = error = shown = died = verdict = None  # type: ignore[assignment]
+
+    def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
+        """There is nothing to run the task in: this worker has failed, and not the task."""
+        self._done = True
+        self.slot = task  # from where the next one gets it
+        self._tell(StartFailed(self, error.__cause__ or error))
+        self.stop()
 
     def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
         """Put the task back into the queue; or return the verdict on it, if it has to end."""
@@ -382,7 +404,7 @@ class Worker(pykka.ThreadingActor):
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
         """What a call gave or, if that is a coroutine, what the coroutine gives."""
-        return self._backend.finish(value, context, variables)
+        return self._runner.finish(value, context, variables)
 
     def abandon(self) -> None:
         """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
@@ -418,10 +440,18 @@ class Worker(pykka.ThreadingActor):
             tell_end(self._hooks, task, outcome, error, self._now() - self.started_at)
 
 
-def _wrap(
+def _call_wrapped(
     wrapper: TaskWrapper,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None,
+    call: Callable[[TaskFuture[Any]], Any] | None,
+    task: TaskFuture[Any],
 ) -> Any:
-    return wrapper(functools.partial(fn, *args, **(kwargs or {})))()
+    """Call a task in its wrapper, which is called here, wherever the task itself runs."""
+    if call is not None:
+        inner = functools.partial(call, task)
+    else:
+        inner = functools.partial(task._fn, *task._args, **(task._kwargs or {}))
+    return task._vars.run(_wrap, wrapper, inner)
+
+
+def _wrap(wrapper: TaskWrapper, call: Callable[[], Any]) -> Any:
+    return wrapper(call)()

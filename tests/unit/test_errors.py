@@ -44,6 +44,7 @@ from ion_actors import (
     TaskQuarantined,
     WeightExceedsCapacity,
     WorkerDeath,
+    WorkerDied,
     errors,
 )
 from ion_actors.circuit import CircuitState
@@ -90,6 +91,7 @@ EXAMPLES = [
     FutureAlreadySet("it"),
     AcquireTimeout("it", semaphore="s", permits=3, timeout=0.5),
     WeightExceedsCapacity("s", 9, 8),
+    WorkerDied("it", worker="w", pid=7, exitcode=-11, signal="SIGSEGV", last_words="at line 3"),
     OverReleased("s", 3, 2),
     RateLimited("it", limiter="api", retry_after=1.5, is_global=True, remaining=0, limit=5),
     RateLimitedPastDeadline("it", limiter="api", retry_after=1.5, bucket="GET /users"),
@@ -142,6 +144,7 @@ def test_no_error_is_missing_here():
         (AcquireTimeout, DeadlineExceeded),
         (AcquireTimeout, TimeoutError),
         (WeightExceedsCapacity, ValueError),
+        (WorkerDied, ChildProcessError),
         (OverReleased, ValueError),
         (RateLimited, TimeoutError),
         (RateLimitedPastDeadline, RateLimited),

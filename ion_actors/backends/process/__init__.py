@@ -1,1 +1,27 @@
-"""Workers that run their tasks in child processes."""
+"""Workers that run their tasks in child processes, one for each.
+
+::
+
+    worker's thread ──call──▶ Runner ──┬─ tasks ───▶ main thread of the child: runs the task
+          ▲                            │    ◀──── its result, its exception
+          │                            └─ control ─▶ a thread of the child that watches: "task 7 is
+      the pool's                            │         to end", or the end of the parent
+      supervisor                       Leash: SIGTERM, SIGKILL, when their time has come
+
+From the top down, each importing only from below::
+
+    options      ProcessBackend, and its settings
+    runner       the parent's side, for one worker
+    child        one child process, as its parent has it; launch: how it comes to be
+    main         what runs in the child
+    leash        who must end, and when which signal is sent
+    channel      messages over a socket
+    death        an exit code in words
+
+A child has its sockets from its parent alone, and nobody else has them: so either side learns of
+the other's death, however it comes, from the end of the stream.
+"""
+
+from ion_actors.backends.process.options import ProcessBackend
+
+__all__ = ["ProcessBackend"]

@@ -1,0 +1,255 @@
+"""Messages between a parent and its child, each whole or not at all.
+
+A message is a kind, flags, and bytes that only those who pack and unpack them understand. What is
+not such a message (a task can write to any descriptor) is :class:`Garbled`, and nothing of it is
+believed.
+"""
+
+from __future__ import annotations
+
+import enum
+import select
+import socket
+import struct
+from typing import NamedTuple, Protocol
+
+__all__ = ["Channel", "Flag", "Garbled", "Kind", "Message", "Waiter", "watch_child"]
+
+_HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
+_MAGIC = b"ion\x01"
+_CHUNK = 64 * 1024  # bytes to read at a time, as long as it is not known how many there are
+
+
+class Kind(enum.IntEnum):
+    """What a message is."""
+
+    START = 1  #: to the child: what to do first
+    TASK = 2  #: to the child: a task to run
+    STOP = 3  #: to the child: there will be nothing more
+    CANCEL = 4  #: to the child, on the other channel: a task's context has ended
+    READY = 5  #: from the child: it has started
+    RESULT = 6  #: from the child: what the task returned
+    ERROR = 7  #: from the child: what the task, or the start, raised
+    NEWS = 8  #: from the child, at any time: log records, warnings, progress
+
+
+class Flag(enum.IntFlag):
+    """What a reply says besides."""
+
+    LAST = 1  #: the child ends now: it has done its share
+    TERMINATED = 2  #: it had the SIGTERM that was meant for this task
+
+
+class Garbled(Exception):
+    """What came was no message."""
+
+
+class Message(NamedTuple):
+    """See the module."""
+
+    kind: int
+    flags: int
+    body: bytes | bytearray
+
+
+class Waiter(Protocol):
+    """What a channel does instead of blocking in its socket."""
+
+    def readable(self) -> None:
+        """Return when there is something to read.
+
+        Raises:
+            EOFError: there will not be.
+        """
+        ...
+
+    def writable(self) -> None:
+        """Return when something can be written.
+
+        Raises:
+            EOFError: nobody would read it.
+        """
+        ...
+
+
+class Channel:
+    """One end of a stream of messages. For one reader and one writer at a time.
+
+    Args:
+        sock: a connected stream socket, which this owns from now on.
+        waiter: who waits for it; without one, the socket blocks.
+    """
+
+    def __init__(self, sock: socket.socket, waiter: Waiter | None = None) -> None:
+        self._sock = sock
+        self._waiter = waiter
+        self._surplus = b""  # read, and belongs to the next message
+        sock.setblocking(waiter is None)
+
+    def fileno(self) -> int:
+        """The descriptor of its socket; -1 once it is closed."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close it. Doing so twice does no harm."""
+        self._sock.close()
+
+    def send(self, kind: Kind, body: bytes | bytearray = b"", flags: int = 0) -> None:
+        """Send a message.
+
+        Raises:
+            EOFError: the other side is gone. It has not got the message.
+        """
+        head = _HEAD.pack(_MAGIC, kind, flags, len(body))
+        if len(body) <= _CHUNK:
+            self._write(head + body)
+        else:
+            self._write(head)
+            self._write(body)
+
+    def _write(self, data: bytes | bytearray) -> None:
+        try:
+            sent = self._send(data)
+            if sent < len(data):
+                with memoryview(data) as view:
+                    while sent < len(data):
+                        sent += self._send(view[sent:])
+        except OSError as error:
+            raise EOFError("the other side is gone") from error
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        while True:
+            try:
+                return self._sock.send(data)
+            except BlockingIOError:
+                assert self._waiter is not None
+                self._waiter.writable()
+
+    def send_at_once(self, kind: Kind, body: bytes) -> bool:
+        """Send a short message without ever blocking. Returns whether it could be sent.
+
+        After a False the channel is of no more use: half a message may have gone.
+        """
+        data = _HEAD.pack(_MAGIC, kind, 0, len(body)) + body
+        try:
+            return self._sock.send(data) == len(data)
+        except OSError:
+            return False
+
+    def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            EOFError: the other side is gone.
+            Garbled: what came is no message.
+        """
+        data = self._surplus or self._some()
+        while len(data) < _HEAD.size:
+            data += self._some()
+        magic, kind, flags, length = _HEAD.unpack_from(data)
+        if magic != _MAGIC:
+            raise Garbled(f"a message cannot begin with {data[: _HEAD.size]!r}")
+        end = _HEAD.size + length
+        if len(data) >= end:
+            self._surplus = data[end:]
+            return Message(kind, flags, data[_HEAD.size : end])
+        self._surplus = b""
+        return Message(kind, flags, self._rest(data[_HEAD.size :], length))
+
+    def _rest(self, start: bytes, length: int) -> bytearray:
+        try:
+            body = bytearray(length)
+        except (MemoryError, OverflowError) as error:
+            raise Garbled(f"there is no room for a message of {length} bytes") from error
+        have = len(start)
+        body[:have] = start
+        with memoryview(body) as view:
+            while have < length:
+                have += self._into(view[have:])
+        return body
+
+    def _some(self) -> bytes:
+        while True:
+            if self._waiter is not None:
+                self._waiter.readable()
+            try:
+                data = self._sock.recv(_CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise EOFError("the other side is gone") from error
+            if not data:
+                raise EOFError("the other side is gone")
+            return data
+
+    def _into(self, view: memoryview) -> int:
+        while True:
+            if self._waiter is not None:
+                self._waiter.readable()
+            try:
+                count = self._sock.recv_into(view)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise EOFError("the other side is gone") from error
+            if not count:
+                raise EOFError("the other side is gone")
+            return count
+
+
+class _Polling:
+    """Waits for the socket, or for the end of the process on its other side.
+
+    The stream alone would not do: a process that the child has forked may keep its end open.
+    """
+
+    def __init__(self, sock: int, process: int) -> None:
+        self._sock, self._process = sock, process
+        self._reads, self._writes = select.poll(), select.poll()
+        self._reads.register(sock, select.POLLIN)
+        self._writes.register(sock, select.POLLOUT)
+        for poll in (self._reads, self._writes):
+            poll.register(process, select.POLLIN)
+
+    def readable(self) -> None:
+        """See :class:`Waiter`. What was sent before the end is still read."""
+        self._wait(self._reads)
+
+    def writable(self) -> None:
+        """See :class:`Waiter`."""
+        self._wait(self._writes)
+
+    def _wait(self, poll: select.poll) -> None:
+        ready = poll.poll()
+        if len(ready) == 1 and ready[0][0] == self._process:
+            raise EOFError("the child process has ended")
+
+
+class _Portable:
+    """The same where there is no poll()."""
+
+    def __init__(self, sock: socket.socket, process: int) -> None:
+        self._sock, self._process = sock, process
+
+    def readable(self) -> None:
+        """See :class:`Waiter`."""
+        from multiprocessing.connection import wait  # noqa: PLC0415 - seldom wanted
+
+        if self._sock not in wait([self._sock, self._process]):
+            raise EOFError("the child process has ended")
+
+    def writable(self) -> None:
+        """See :class:`Waiter`. There is no waiting for two things here, but for an end there is."""
+        select.select([], [self._sock], [])
+
+
+def watch_child(sock: socket.socket, process: int) -> Waiter:
+    """A waiter for a socket whose other end is held by a process.
+
+    Args:
+        sock: the socket.
+        process: what becomes readable when the process ends.
+    """
+    if hasattr(select, "poll"):
+        return _Polling(sock.fileno(), process)
+    return _Portable(sock, process)

@@ -1,0 +1,262 @@
+"""One child process, as its parent has it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING
+
+from ion_actors.backends.process import main
+from ion_actors.backends.process.channel import (
+    Channel,
+    Flag,
+    Kind,
+    Message,
+    watch_child,
+)
+from ion_actors.backends.process.death import how_it_died, signal_name
+from ion_actors.backends.process.launch import LastWords, forget, launch, register
+from ion_actors.backends.process.leash import KILL, Leash, Step, plan
+from ion_actors.backends.process.wire import pack_cancel
+from ion_actors.context import Context
+from ion_actors.errors import DeadlineExceeded, WorkerDied
+from ion_actors.forking import renew_after_fork
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process.options import ProcessBackend
+    from ion_actors.clock import Clock
+
+__all__ = ["Child"]
+
+# Seconds that a process may live on after it has closed its stream; it may be writing a core dump.
+_EOF_PATIENCE = 2.0
+# Seconds that an exit code may take from the forkserver once its process has ended.
+_CODE_PATIENCE = 5.0
+# How long a child may take to end when it was told to, if tasks may take any time.
+_DEFAULT_GRACE = 1.0
+
+
+class Child:
+    """A child process, from its start to its end.
+
+    It belongs to one thread. Others may only :meth:`cancel` and :meth:`kill`.
+
+    Args:
+        worker: the name of the worker that it runs the tasks of.
+        backend: the settings.
+        clock: what tells the time.
+        start: the body of its first message.
+
+    Raises:
+        Exception: it cannot be started.
+    """
+
+    def __init__(self, worker: str, backend: ProcessBackend, clock: Clock, start: bytes) -> None:
+        self.worker = worker
+        self.ready = False  # it has said so
+        self._grace, self._kill_after = backend.grace, backend.kill_after
+        self._number = 0  # of tasks so far; the child counts as well
+        self._busy = False  # with the last one
+        # Guards what a context that ends must find unchanged: the task under way, the control
+        # channel. Reentrant: a context may have ended when its callback is added.
+        self._lock = threading.RLock()
+        with contextlib.ExitStack() as stack:  # what is undone if something fails
+            tasks, control = self._launch(backend, stack)
+            self._leash = Leash(clock, self._send_signal)
+            self._tasks = Channel(tasks, watch_child(tasks, self._sentinel))
+            self._control = Channel(control)
+            control.setblocking(False)
+            stack.pop_all()
+        register(self)
+        renew_after_fork(self)
+        if backend.start_timeout is not None:
+            self._leash.pull((Step(backend.start_timeout, KILL),))
+        with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
+            self._tasks.send(Kind.START, start)
+
+    def _launch(
+        self, backend: ProcessBackend, stack: contextlib.ExitStack
+    ) -> tuple[socket.socket, socket.socket]:
+        tasks, tasks_there = socket.socketpair()
+        control, control_there = socket.socketpair()
+        self._words = LastWords()
+        for one in (tasks, control, self._words):
+            stack.callback(one.close)
+        with tasks_there, control_there:
+            setup = main.Setup(backend.preload, backend.nice, dict(backend.env),
+                               backend.max_tasks_per_child,
+                               backend.max_memory_per_child)  # fmt: skip
+            self._process = launch(
+                backend.start_method or "spawn", self.worker, backend.preload,
+                main.run, tasks_there, control_there, self._words, setup,
+            )  # fmt: skip
+        self.pid = self._process.pid or 0
+        self._pidfd = _open_pidfd(self.pid)
+        self._sentinel = self._process.sentinel if self._pidfd is None else self._pidfd
+        return tasks, control
+
+    def after_fork(self) -> None:
+        """In a forked process: close what would hide from the child that its parent is gone."""
+        self._tasks.close()
+        self._control.close()
+
+    # -- a task ----------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given a task: it is idle, and was not told to end."""
+        return self.ready and not self._busy and self._leash.sent is None
+
+    def await_ready(self) -> Message | None:
+        """Wait until it is ready. Returns its last message, if it never will be.
+
+        Raises:
+            EOFError, Garbled: it has died.
+        """
+        message = self.receive()
+        if message.kind != Kind.READY:
+            return message
+        self._leash.slacken()
+        self.ready = True
+        return None
+
+    def exchange(
+        self, body: bytes, context: Context, on_news: Callable[[Message], object]
+    ) -> Message:
+        """Give it a task, and wait for the reply.
+
+        Args:
+            body: the request.
+            context: the task's; when it ends the child is told, and at last forced.
+            on_news: gets what else the child has to say meanwhile.
+
+        Raises:
+            Unsent: it had died before it got the task.
+            EOFError, Garbled: it has died since.
+        """
+        with self._lock:
+            self._number += 1
+            self._busy = True
+        registration = context.add_callback(functools.partial(self._cancel, self._number, context))
+        try:
+            self._give(body)
+            message = self.receive()
+            while message.kind == Kind.NEWS:
+                on_news(message)
+                message = self.receive()
+        finally:
+            registration.remove()
+        with self._lock:
+            self._busy = False  # from here on nobody pulls the leash for this task
+        self._leash.slacken()
+        if message.flags & Flag.TERMINATED:
+            self._leash.sent = None  # it has had it
+        return message
+
+    def _give(self, body: bytes) -> None:
+        try:
+            self._tasks.send(Kind.TASK, body)
+        except EOFError as error:
+            raise Unsent("the child had died before") from error
+
+    def receive(self) -> Message:
+        """Its next message.
+
+        Raises:
+            EOFError, Garbled: it has died, or says what no child does.
+        """
+        return self._tasks.receive()
+
+    def _cancel(self, number: int, context: Context) -> None:
+        """A task's context has ended. Called by the thread that ended it."""
+        expired = isinstance(context._error(), DeadlineExceeded)
+        body = pack_cancel(number, expired, context.reason or "")
+        with self._lock:
+            if self._busy and number == self._number:
+                self._control.send_at_once(Kind.CANCEL, body)
+                self._leash.pull(plan(self._grace, self._kill_after))
+
+    # -- its end ---------------------------------------------------------------------------
+
+    def dismiss(self) -> None:
+        """Tell it to end. It gets some time for that."""
+        if self._busy or self._leash.sent is not None:
+            self.kill()  # it would not hear, or it is not known what it is at
+            return
+        with contextlib.suppress(EOFError):
+            self._tasks.send(Kind.STOP)
+        grace = _DEFAULT_GRACE if self._grace is None else self._grace
+        self._leash.pull(plan(grace, self._kill_after))
+
+    def kill(self) -> None:
+        """End it at once. Any thread may call this."""
+        self._leash.strike(KILL)
+
+    @property
+    def was_forced(self) -> bool:
+        """Whether it was sent a signal from here."""
+        return self._leash.sent is not None
+
+    def bury(self) -> WorkerDied:
+        """Wait for its end, and let go of all that it took. Returns how it died.
+
+        It must have been told to end, or be as good as dead.
+        """
+        self._await_end()
+        self._leash.let_go()  # before its number is given to another process
+        self._process.join(_CODE_PATIENCE)
+        exitcode = self._process.exitcode
+        with contextlib.suppress(ValueError):  # it would say that it still runs
+            self._process.close()
+        forget(self)
+        try:
+            return WorkerDied(
+                f"the child process {self.pid} of worker {self.worker} {how_it_died(exitcode)}",
+                worker=self.worker,
+                pid=self.pid,
+                exitcode=exitcode,
+                signal=signal_name(exitcode),
+                last_words=self._words.read(),
+            )
+        finally:
+            self._close()
+
+    def _await_end(self) -> None:
+        if self._leash.idle:
+            self._leash.pull((Step(_EOF_PATIENCE, KILL),))
+        wait([self._sentinel])
+
+    def _close(self) -> None:
+        self._tasks.close()
+        self._words.close()
+        with self._lock:
+            self._control.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+
+    def _send_signal(self, signum: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it was quicker
+            if self._pidfd is not None:
+                signal.pidfd_send_signal(self._pidfd, signum)
+            elif self.pid:
+                os.kill(self.pid, signum)
+
+
+class Unsent(Exception):
+    """The task has not reached the child, so it cannot have begun."""
+
+
+def _open_pidfd(pid: int) -> int | None:
+    """What refers to this process and to no later one of the same number, where there is that."""
+    if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # a kernel without it; or it has died already, and is not there any more
+        return None

@@ -1,0 +1,288 @@
+"""What runs in a child process: tasks, one after the other, in its main thread.
+
+The main thread is the tasks' own: signals and event loops work as in any program. A second thread
+watches the control channel. It makes a task's context end, and ends the process when the parent is
+gone; nobody could get a result any more.
+
+SIGINT is the parent's, and is ignored. SIGTERM in a task whose context has ended raises
+:class:`Terminated` in it; at any other time it ends the process, as usual.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import faulthandler
+import importlib
+import multiprocessing
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import CoroutineType, FrameType
+from typing import Any, NamedTuple
+
+from ion_actors.backends.process.channel import Channel, Flag, Kind, Message
+from ion_actors.backends.process.death import ORPHANED
+from ion_actors.backends.process.launch import LastWords
+from ion_actors.backends.process.wire import (
+    Request,
+    Start,
+    pack_error,
+    pack_result,
+    unpack,
+    unpack_cancel,
+)
+from ion_actors.backends.thread import ThreadRunner
+from ion_actors.context import Context, background, of_thread
+from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+
+__all__ = ["Setup", "run"]
+
+# Seconds that the news of a task's end may take longer than the signal that follows it.
+_OVERTAKEN = 0.5
+
+# Which signal tells of what happens to a descriptor; Python has no name for it before 3.13.
+_F_SETSIG = 10
+
+
+class Setup(NamedTuple):
+    """The settings that concern the child."""
+
+    preload: tuple[str, ...]
+    nice: int
+    env: dict[str, str]
+    max_tasks: int | None
+    max_memory: int | None
+
+
+class Terminated(BaseException):
+    """Raised in a task that did not end when its context had.
+
+    It is no ``Exception``, so that only those who catch everything catch it.
+    """
+
+
+class Running:
+    """The task under way."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.remaining: float | None = None
+        self.may_be_interrupted = False
+        self.terminated = False
+        self._cancel: tuple[bool, str] | None = None
+        self._context: Context | None = None
+        self._lock = threading.Lock()  # guards the two above
+
+    def context(self) -> Context:
+        """Its context; made now, if nobody has asked for it before."""
+        with self._lock:
+            if self._context is None:
+                self._context = Context(background(), timeout=self.remaining)
+            context, cancel = self._context, self._cancel
+        if cancel is not None:
+            _end(context, *cancel)
+        return context
+
+    def cancel(self, expired: bool, reason: str) -> None:
+        """It is to end. Called by the watching thread."""
+        with self._lock:
+            self._cancel = (expired, reason)
+            context = self._context
+        if context is not None:
+            _end(context, expired, reason)
+
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether it is to end. The handler of a signal asks, so it takes no lock."""
+        return self._cancel is not None
+
+    def error(self) -> ContextEnded:
+        """What its end by force means."""
+        assert self._cancel is not None
+        expired, reason = self._cancel
+        return DeadlineExceeded(reason) if expired else Cancelled(reason)
+
+
+def _end(context: Context, expired: bool, reason: str) -> None:
+    if expired:
+        context._expire()
+    else:
+        context.cancel(reason)
+
+
+class Servant:
+    """Runs what the parent sends."""
+
+    def __init__(self, tasks: Channel, control: Channel, setup: Setup) -> None:
+        self._tasks = tasks
+        self._control = control
+        self._setup = setup
+        self._pid = os.getpid()
+        self._runner = ThreadRunner()
+        self._number = 0
+        self._running: Running | None = None
+        self._cancel: tuple[int, bool, str] | None = None  # the last one that came
+        self._cancel_came = threading.Event()
+
+    # -- the main thread -------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Start, and run tasks until the parent says so, or is gone."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        threading.Thread(target=self._watch, name="ion_actors-watch", daemon=True).start()
+        of_thread.task_context = self._task_context
+        try:
+            if self._start(self._tasks.receive()):
+                while self._serve_one(self._tasks.receive()):
+                    pass
+        except EOFError:
+            os._exit(ORPHANED)
+        self._runner.stop()
+
+    def _start(self, message: Message) -> bool:
+        try:
+            for name in self._setup.preload:
+                importlib.import_module(name)
+            start = Start(*unpack(message.body))
+            if start.initializer is not None:
+                start.initializer(*start.initargs)
+        except BaseException as error:
+            self._reply(Kind.ERROR, pack_error(error), 0)
+            return False
+        self._reply(Kind.READY, b"", 0)
+        return True
+
+    def _serve_one(self, message: Message) -> bool:
+        """Run a task. Returns whether there may be another one."""
+        if message.kind == Kind.STOP:
+            return False
+        self._number += 1
+        running = self._running = Running(self._number)
+        cancel = self._cancel  # after the above: either side sees what the other has written
+        if cancel is not None and cancel[0] == self._number:
+            running.cancel(*cancel[1:])
+        kind, body = self._perform(running, message.body)
+        self._running = None
+        del message
+        if os.getpid() != self._pid:
+            os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
+        last = self._has_done_its_share()
+        flags = (Flag.LAST if last else 0) | (Flag.TERMINATED if running.terminated else 0)
+        self._reply(kind, body, flags)
+        return not last
+
+    def _perform(self, running: Running, body: bytes | bytearray) -> tuple[Kind, bytes]:
+        try:
+            running.may_be_interrupted = True
+            try:
+                return Kind.RESULT, pack_result(self._call(running, body))
+            finally:
+                running.may_be_interrupted = False
+        except Terminated:
+            return Kind.ERROR, pack_error(running.error())
+        except BaseException as error:
+            return Kind.ERROR, pack_error(error)
+
+    def _call(self, running: Running, body: bytes | bytearray) -> Any:
+        fn, args, kwargs, running.remaining = Request(*unpack(body))
+        variables = contextvars.Context()
+        value = variables.run(fn, *args, **(kwargs or {}))
+        if type(value) is CoroutineType:
+            value = self._runner.finish(value, running.context(), variables)
+        return value
+
+    def _reply(self, kind: Kind, body: bytes, flags: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # a task may have closed or replaced it
+                stream.flush()
+        self._tasks.send(kind, body, flags)
+
+    def _task_context(self) -> Context | None:
+        running = self._running
+        return None if running is None else running.context()
+
+    def _has_done_its_share(self) -> bool:
+        tasks, memory = self._setup.max_tasks, self._setup.max_memory
+        if tasks is not None and self._number >= tasks:
+            return True
+        return memory is not None and _resident_memory() > memory
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        running = self._running
+        if running is not None and not running.asked_to_end:
+            self._cancel_came.clear()  # it may have been overtaken
+            self._cancel_came.wait(_OVERTAKEN)
+        if running is not None and running.asked_to_end:
+            running.terminated = True
+            if running.may_be_interrupted:
+                running.may_be_interrupted = False
+                raise Terminated
+            return
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+
+    # -- the thread that watches -----------------------------------------------------------
+
+    def _watch(self) -> None:
+        try:
+            while True:
+                self._on_cancel(*unpack_cancel(self._control.receive().body))
+        except EOFError:
+            os._exit(ORPHANED)
+
+    def _on_cancel(self, number: int, expired: bool, reason: str) -> None:
+        self._cancel = (number, expired, reason)
+        running = self._running
+        if running is not None and running.number == number:
+            running.cancel(expired, reason)
+        self._cancel_came.set()
+
+
+def run(tasks: socket.socket, control: socket.socket, words: LastWords, setup: Setup) -> None:
+    """The main function of a child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for one in (tasks, control):
+        one.set_inheritable(False)
+    faulthandler.enable(words)
+    os.environ.update(setup.env)
+    if setup.nice and hasattr(os, "nice"):
+        os.nice(setup.nice)
+    _die_with_parent()
+    Servant(Channel(tasks), Channel(control), setup).serve()
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the parent is gone, whatever it is at.
+
+    The watching thread cannot, while native code keeps Python's lock. The kernel can signal the end
+    of a stream: here of the one that ``multiprocessing`` keeps open in a parent for just that.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform != "linux" or parent is None:
+        return
+    import fcntl  # noqa: PLC0415 - not everywhere
+
+    lifeline: int = parent.sentinel
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it was gone before
+        os._exit(ORPHANED)
+
+
+def _resident_memory() -> int:
+    """Bytes of memory that this process holds now or, where that is not known, has held at most."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    import resource  # noqa: PLC0415 - not everywhere
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

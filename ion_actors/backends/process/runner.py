@@ -1,0 +1,211 @@
+"""The parent's side of the process backend, for one worker."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ion_actors.backends.process.channel import Flag, Garbled, Kind, Message
+from ion_actors.backends.process.child import Child, Unsent
+from ion_actors.backends.process.wire import Start, pack_request, pack_start, raise_error, unpack
+from ion_actors.backends.protocol import NotReady
+from ion_actors.context import Context
+from ion_actors.errors import WorkerDied
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process.options import ProcessBackend
+    from ion_actors.backends.protocol import Task
+    from ion_actors.observe import Log
+
+__all__ = ["ProcessRunner"]
+
+
+class ProcessRunner:
+    """Runs the tasks of one worker in a child process; see :class:`ion_actors.backends.Runner`.
+
+    The child is replaced when it has done its share, and when it had to be killed for a task that
+    would not end: that is nobody's fault here, so the worker stays. When it dies by itself, the
+    task panics, and the worker with it.
+    """
+
+    inline = False
+
+    def __init__(self, backend: ProcessBackend, worker: str, context: Context, log: Log) -> None:
+        self._backend = backend
+        self._worker = worker
+        self._context = context
+        self._log = log
+        self._start_body = b""
+        self._lock = threading.Lock()  # guards the children, for kill()
+        self._child: Child | None = None
+        self._leaving: list[Child] = []  # told to end, and not buried
+        self._killed = False
+
+    # -- starting --------------------------------------------------------------------------
+
+    def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        """Start the child, and wait until the initializer has returned there.
+
+        Raises:
+            ContextEnded: the pool closes.
+            WorkerDied: the child died, or was not ready in time.
+            BaseException: whatever the initializer raised.
+        """
+        self._start_body = pack_start(Start(initializer, initargs))
+        try:
+            self._ready_child()
+        except NotReady as error:
+            self._context.check()
+            raise (error.__cause__ or error) from None
+
+    def _ready_child(self) -> Child:
+        """The child, ready for a task.
+
+        Raises:
+            NotReady: there is none to be had.
+        """
+        if (child := self._child) is not None and child.usable:
+            return child
+        if child is not None and child.ready:  # something interrupted its last task
+            self._see_off(child)
+        try:
+            child = self._make_ready(self._child or self._launch())
+            self._bury_leaving()  # they have had some time
+        except BaseException as error:
+            raise NotReady(f"worker {self._worker} has no child process") from error
+        return child
+
+    def _launch(self) -> Child:
+        """Start a child; it begins with the initializer while this thread goes on."""
+        child = Child(self._worker, self._backend, self._context.clock, self._start_body)
+        with self._lock:
+            self._child = child
+            if self._killed:
+                child.kill()
+        return child
+
+    def _make_ready(self, child: Child) -> Child:
+        registration = self._context.add_callback(child.kill)
+        try:
+            failure = child.await_ready()
+        except (EOFError, Garbled):
+            forced = child.was_forced
+            died = self._bury(child)
+            if forced and not self._context.cancelled:
+                died.args = (f"{died.args[0]}: it was not ready in time",)
+            raise died from None
+        finally:
+            registration.remove()
+        if failure is not None:
+            self._see_off(child)
+            raise_error(failure.body)
+        return child
+
+    # -- a task ----------------------------------------------------------------------------
+
+    def call(self, task: Task) -> Any:
+        """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
+        try:
+            context = task.task_context()
+            reply = self._ask(pack_request(task, context), context)
+            if reply.kind == Kind.RESULT:
+                return unpack(reply.body)
+            return raise_error(reply.body)
+        finally:
+            del task  # the error's traceback holds this frame, and the task will hold the error
+
+    def _ask(self, body: bytes, context: Context) -> Message:
+        child = self._ready_child()
+        try:
+            return self._exchange(child, body, context)
+        except Unsent:
+            died = self._bury(child)
+            self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
+        child = self._ready_child()
+        try:
+            return self._exchange(child, body, context)
+        except Unsent:
+            raise self._bury(child) from None
+
+    def _exchange(self, child: Child, body: bytes, context: Context) -> Message:
+        context.check()  # to get a child ready may have taken a while
+        try:
+            reply = child.exchange(body, context, self._on_news)
+        except (EOFError, Garbled):
+            forced = child.was_forced
+            died = self._bury(child)
+            self._launch_next()
+            if forced:
+                context.check()
+            raise died from None
+        if reply.flags & Flag.LAST or not child.usable:
+            self._see_off(child)
+            self._launch_next()
+        return reply
+
+    def _on_news(self, message: Message) -> None:
+        pass
+
+    def _launch_next(self) -> None:
+        """Have the next child start while this worker settles its task."""
+        if self._killed or self._context.cancelled:
+            return
+        try:
+            self._launch()
+        except BaseException as error:  # it is tried again for the next task
+            self._log(logging.ERROR, "worker %s cannot start a child", self._worker, error=error)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def kill(self) -> bool:
+        """End the child at once."""
+        with self._lock:
+            self._killed = True
+            children = [self._child, *self._leaving]
+        for child in children:
+            if child is not None:
+                child.kill()
+        return True
+
+    def stop(self) -> None:
+        """Tell the child to end, and wait for it."""
+        if self._child is not None:
+            self._see_off(self._child)
+        self._bury_leaving()
+
+    def _see_off(self, child: Child) -> None:
+        """Tell it to end; the next one need not wait for it."""
+        with self._lock:
+            if self._child is child:
+                self._child = None
+            self._leaving.append(child)
+        child.dismiss()
+
+    def _bury_leaving(self) -> None:
+        for child in list(self._leaving):
+            self._bury(child)
+
+    def _bury(self, child: Child) -> WorkerDied:
+        try:
+            return child.bury()
+        finally:
+            with self._lock:
+                if self._child is child:
+                    self._child = None
+                if child in self._leaving:
+                    self._leaving.remove(child)
+
+    # -- what an inline runner has to do ---------------------------------------------------
+
+    def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
+        """A coroutine has been finished by the child. One that comes from there is a value."""
+        return value
+
+    @contextlib.contextmanager
+    def on_top(self) -> Iterator[None]:
+        """Nothing is under way here while a worker waits: its tasks wait in the child."""
+        yield

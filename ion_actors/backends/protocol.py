@@ -1,0 +1,111 @@
+"""What a worker asks of the place where its tasks run.
+
+A :class:`Backend` is what a pool is given: the kind of place, and its settings. Of that each worker
+gets a :class:`Runner` of its own, which it uses from its own thread, except for ``kill``. Nothing
+in here knows what is on the other side: it may be the thread itself, a child process, or an actor
+on another machine.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from ion_actors.context import Context
+from ion_actors.observe import Log
+
+__all__ = ["Backend", "NotReady", "Runner", "Task"]
+
+
+class NotReady(Exception):
+    """The place where tasks run could not be made ready; the cause says why. Nothing has begun."""
+
+
+class Task(Protocol):
+    """What a runner needs of a task."""
+
+    _fn: Callable[..., Any]
+    _args: tuple[Any, ...]
+    _kwargs: dict[str, Any] | None
+    _vars: contextvars.Context
+
+    def task_context(self) -> Context:
+        """The context that it runs under."""
+        ...
+
+    def _task_name(self) -> str: ...
+
+
+class Runner(Protocol):
+    """Runs the tasks of one worker, one at a time."""
+
+    @property
+    def inline(self) -> bool:
+        """Whether a task is a plain call in the worker's thread.
+
+        Then the worker makes it itself, and never asks :meth:`call`.
+        """
+        ...
+
+    def start(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], /
+    ) -> None:
+        """Make ready, and call the initializer where the tasks will run.
+
+        Raises:
+            BaseException: it is not ready, for instance because the initializer raised this.
+        """
+        ...
+
+    def call(self, task: Task, /) -> Any:
+        """Make the call of the task, and return what it returns.
+
+        Raises:
+            NotReady: the call was not begun, and this runner is of no more use.
+            WorkerDied: what the tasks run in died of it, or with it.
+            ContextEnded: the task's context has ended, and the call was ended for that.
+            BaseException: whatever the call raised.
+        """
+        ...
+
+    def finish(self, value: Any, context: Context, variables: contextvars.Context, /) -> Any:
+        """What an inline call gave or, if that is a coroutine, what the coroutine gives."""
+        ...
+
+    def on_top(self) -> AbstractContextManager[None]:
+        """For the time of a task in the middle of another one."""
+        ...
+
+    def kill(self) -> bool:
+        """The pool's time is up: end what runs, whatever it is at. Any thread may call this.
+
+        Returns:
+            Whether that will be soon. False: it cannot be ended from outside.
+        """
+        ...
+
+    def stop(self) -> None:
+        """The worker stops: leave nothing behind."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A kind of place for tasks to run, with its settings. It can be shared by pools."""
+
+    @property
+    def must_start(self) -> bool:
+        """Whether a worker takes tasks only when its runner has started."""
+        ...
+
+    def make_runner(self, worker: str, context: Context, log: Log, /) -> Runner:
+        """A runner for the worker of that name. Must be quick: the work is for ``start``.
+
+        Args:
+            worker: its name.
+            context: the pool's: it ends when the pool closes.
+            log: the pool's.
+        """
+        ...

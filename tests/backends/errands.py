@@ -1,0 +1,218 @@
+"""What the tests have done in child processes; a child can only import it by name."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ion_actors import Pool, current_context
+
+FOREVER = 600.0
+
+
+def pid(*_: object) -> int:
+    return os.getpid()
+
+
+def segfault() -> object:
+    return ctypes.string_at(0)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def kill_self(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+    time.sleep(FOREVER)
+
+
+def fail(error: BaseException) -> NoReturn:
+    raise error
+
+
+def here(mark: Path) -> None:
+    """Say that the task has begun."""
+    mark.write_text(str(os.getpid()))
+
+
+def spin(mark: Path) -> None:
+    here(mark)
+    while True:
+        pass
+
+
+def spin_natively(mark: Path) -> None:
+    """Never let go of the interpreter's lock, nor hear a signal."""
+    here(mark)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    ctypes.PyDLL(None).sleep(600)
+
+
+def nap(mark: Path) -> None:
+    """Sleep, and say so if the sleep is broken off in an orderly way."""
+    here(mark)
+    try:
+        time.sleep(FOREVER)
+    finally:
+        mark.with_suffix(".finally").touch()
+
+
+def stubborn(mark: Path) -> None:
+    """Hold on for dear life."""
+    here(mark)
+    while True:
+        try:
+            time.sleep(FOREVER)
+        except BaseException:
+            mark.with_suffix(".asked").touch()
+
+
+def heed(mark: Path) -> None:
+    """Wait for the end of its context."""
+    here(mark)
+    current_context().sleep(FOREVER)
+
+
+def heed_and_answer(mark: Path) -> str | None:
+    here(mark)
+    current_context().wait()
+    return current_context().reason
+
+
+async def heed_in_coroutine(mark: Path) -> None:
+    here(mark)
+    try:
+        await asyncio.sleep(FOREVER)
+    finally:
+        mark.with_suffix(".finally").touch()
+
+
+async def double(number: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+def remaining() -> float | None:
+    return current_context().remaining()
+
+
+def stop_answering(mark: Path) -> None:
+    here(mark)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def signal_handlers() -> tuple[Any, bool]:
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    return on_interrupt, threading.current_thread() is threading.main_thread()
+
+
+def leave_a_thread() -> str:
+    """Which would keep an interpreter from ending."""
+    threading.Thread(target=time.sleep, args=(FOREVER,)).start()
+    return "left"
+
+
+def fork_and_return(mark: Path) -> int:
+    """Both return: only one of them is the child that was asked."""
+    if found := os.fork():
+        os.waitpid(found, 0)
+        return found
+    here(mark)
+    return 0
+
+
+def fork_and_die(mark: Path) -> None:
+    """A process that lives on has the child's end of everything open."""
+    if not os.fork():
+        here(mark)
+        while mark.exists():
+            time.sleep(0.01)
+        os._exit(0)
+    while not mark.exists():
+        time.sleep(0.01)
+    os._exit(7)
+
+
+def write_to_all_descriptors() -> None:
+    for descriptor in range(3, 64):
+        try:
+            os.write(descriptor, b"x" * 64)
+        except OSError:
+            continue
+    time.sleep(FOREVER)
+
+
+def close_all_descriptors() -> None:
+    os.closerange(3, 64)
+    time.sleep(FOREVER)
+
+
+def close_streams() -> None:
+    sys.stdout.close()
+    sys.stderr.close()
+
+
+def squares_in_a_pool(backend: str) -> list[int]:
+    with Pool(2, backend=backend) as pool:
+        return list(pool.map(_square, range(5)))
+
+
+def _square(number: int) -> int:
+    return number * number
+
+
+def getenv(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def niceness() -> int:
+    return os.nice(0)
+
+
+_held: list[bytes] = []
+
+
+def hold(size: int) -> int:
+    _held.append(b"x" * size)
+    return os.getpid()
+
+
+_place: list[object] = []
+
+
+def settle(value: object) -> None:
+    """An initializer."""
+    _place.append(value)
+
+
+def settled() -> list[object]:
+    return _place
+
+
+def fail_to_settle(mark: Path) -> None:
+    """An initializer that fails twice, and then no more."""
+    with mark.open("a") as file:
+        file.write("x")
+    if len(mark.read_text()) <= 2:
+        raise OSError("not yet")
+
+
+def wait_for_ever() -> None:
+    time.sleep(FOREVER)
+
+
+def run_a_program() -> str:
+    """Which must not inherit anything of the pool's."""
+    found = subprocess.run(
+        ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
+    )
+    return found.stdout
