@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.at_rest import MAKERS
+from tests.benchmarks.features import FEATURES
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60  # seconds
 
@@ -57,6 +60,31 @@ def test_senseless_arguments_are_refused(arguments: tuple[str, ...]) -> None:
 
     assert done.returncode == 2
     assert arguments[0] in done.stderr or "no such row" in done.stderr
+
+
+def test_the_benchmark_of_the_features_writes_its_table(tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    done = bench("--quick", "--write", str(table), module="tests.benchmarks.features")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    assert len(rows) == 2 + 1 + 2 + len(FEATURES)
+    assert all(row.count("|") == 4 for row in rows)
+
+
+def test_the_steps_of_pools_at_rest_are_told() -> None:
+    done = bench("--pools", "3", "--tasks", "5", module="tests.benchmarks.at_rest")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert done.stdout.count("made: ") == done.stdout.count("closed: ") == len(MAKERS)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_this_version_can_be_compared_with_another_one() -> None:
+    sizes = ("--rounds", "3", "--count", "50", "--sizes", "1,2")
+    done = bench("HEAD", *sizes, module="tests.benchmarks.before")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("times as many as then") == 2
 
 
 def plots(*arguments: str) -> subprocess.CompletedProcess[str]:
