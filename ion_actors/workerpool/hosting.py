@@ -76,7 +76,7 @@ class Hosting:
         """Have it move out, if it lives here; with an error, as one that failed."""
         self._lives = False
         try:
-            contextvars.Context().run(Leaving(), error)
+            Leaving()(error)
         except BaseException as fault:
             hook = "on_stop" if error is None else "on_failure"
             self._spec.log(

@@ -275,8 +275,7 @@ class WorkerInbox:
         assert worker is not None
         assert mailbox is not None
         while True:
-            lettered, self._lettered = self._lettered, False
-            if lettered and worker.ready and not worker.doomed:
+            if self._lettered and self._is_a_tasks_turn(worker):
                 self._let_a_task_in(worker, mailbox)
             elif worker.has_control and (envelope := self._next_control()) is not None:
                 self._lettered = type(envelope.message) is Letter
@@ -292,8 +291,12 @@ class WorkerInbox:
             elif (envelope := self._ask(worker, mailbox)) is not None:
                 return envelope
 
-    def _let_a_task_in(self, worker: Worker, mailbox: Mailbox) -> None:
+    def _is_a_tasks_turn(self, worker: Worker) -> bool:
         """Control messages go first: who writes to itself all the time would get nothing done."""
+        self._lettered = False
+        return worker.ready and not worker.doomed
+
+    def _let_a_task_in(self, worker: Worker, mailbox: Mailbox) -> None:
         if worker.slot is not None:
             return
         worker.has_control = False

@@ -200,16 +200,19 @@ class Worker(pykka.ThreadingActor):
     @override
     def on_receive(self, message: Any) -> None:
         """Run the task in the slot and then all that the mailbox has."""
-        if isinstance(message, Letter) and self._hosting is not None:
-            self._hosting.deliver(message)
-            return
         if not isinstance(message, Run):
-            self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
+            self._on_letter(message)
             return
         try:
             self._work()
         except BaseException as error:
             self._crashed(error)
+
+    def _on_letter(self, message: Any) -> None:
+        if isinstance(message, Letter) and self._hosting is not None:
+            self._hosting.deliver(message)
+        else:
+            self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
 
     def _work(self) -> None:
         take = self._mailbox.take

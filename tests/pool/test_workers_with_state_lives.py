@@ -534,6 +534,13 @@ def test_a_broadcast_runs_with_the_senders_variables_and_in_the_pools_context() 
         assert pool.ask(lambda me: TENANT.get()).result(PATIENCE) == "nobody"
 
 
+def test_workers_answer_a_broadcast_at_the_same_time() -> None:
+    meeting = threading.Barrier(3)
+    with Pool(3, worker=functools.partial(Diary, [])) as pool:
+        answers = pool.broadcast(lambda me: meeting.wait(PATIENCE))
+        assert sorted(answer.result(PATIENCE) for answer in answers) == [0, 1, 2]
+
+
 def test_a_broadcast_may_be_answered_by_a_coroutine() -> None:
     class Async(Worker):
         async def on_receive(self, message: Any) -> Any:
