@@ -96,27 +96,34 @@ class Lane:
         """
         if self._busy and _GIL:
             self._let_holder_run()
-        with self._lock:
-            self._busy = True
-            if self._refusal is not None:
-                self._ledger.rejected += 1
-                self._busy = False
-                raise self._refusal()
-            if self._idle:
-                worker = self._idle.popitem()[0]
+        worker: Taker | None = None
+        try:
+            with self._lock:
+                self._busy = True
+                if self._refusal is not None:
+                    self._ledger.rejected += 1
+                    self._busy = False
+                    raise self._refusal()
+                if not self._idle:
+                    accepted = len(self._queue) - self._dead < self.limit
+                    if accepted:
+                        self._queue.append(task)
+                    elif waiter is not None:
+                        self._waiters.append(waiter)
+                    self._busy = False
+                    return accepted
+                # Not popitem(): that can be interrupted when the worker is out, and has no name.
+                worker = next(reversed(self._idle))
+                del self._idle[worker]
                 task._state = RUNNING
                 self._ledger.started += 1
                 worker.current = worker.slot = task
-            else:
-                accepted = len(self._queue) - self._dead < self.limit
-                if accepted:
-                    self._queue.append(task)
-                elif waiter is not None:
-                    self._waiters.append(waiter)
                 self._busy = False
-                return accepted
-            self._busy = False
-        worker.wake()
+            worker.wake()
+        except BaseException:  # Ctrl-C
+            if worker is not None:
+                worker.wake()  # perhaps once more: a worker that sleeps on its task would be lost
+            raise
         return True
 
     def offer_ranked(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
@@ -128,7 +135,12 @@ class Lane:
                     return self._queue_up(task, waiter)
                 if self._idle:
                     queue.take_key(task)
-            return self.offer(task, waiter)
+            try:
+                return self.offer(task, waiter)
+            except BaseException:  # Ctrl-C, or refused: if nobody runs it, nobody gives it back
+                if task._state is not RUNNING:
+                    queue.release(task)
+                raise
 
     def _queue_up(self, task: TaskFuture[Any], waiter: Waiter | None) -> bool:
         accepted = len(self._queue) - self._dead < self.limit

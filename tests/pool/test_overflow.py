@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import pytest
+from interrupts import every_point, interrupt
 
 from ion_actors import (
     Cancelled,
@@ -603,6 +604,19 @@ def test_a_close_drops_the_lines_of_all_keys(gate: Gate):
     gate.open()
     closing.result(PATIENCE)
     assert pool.metrics().queued == 0
+
+
+def test_ctrl_c_while_a_task_with_a_key_is_submitted_keeps_no_key():
+    with Pool(2, 4) as pool:
+        keyed = pool.options(key="k")
+        pool.submit(int).result(PATIENCE)
+
+        def make(point: int) -> str:
+            where, _ = interrupt(point, lambda: keyed.submit(int))
+            assert keyed.submit(int).result(PATIENCE) == 0, where
+            return where
+
+        assert len(every_point(make)) > 20
 
 
 def test_an_unhashable_key_is_refused():
