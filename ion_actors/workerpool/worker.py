@@ -293,6 +293,7 @@ class Worker(pykka.ThreadingActor):
         try:
             if type(error) is NotReady:
                 self._hand_back(task, error)
+                self.stop()
                 return
             judged = judge(task, error, self._spec)
             verdict: Verdict | None = judged
@@ -332,9 +333,16 @@ class Worker(pykka.ThreadingActor):
     def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
         """There is nothing to run the task in: this worker has failed, and not the task."""
         self._done = True
-        self.slot = task  # from where the next one gets it
         self._tell(StartFailed(self, error.__cause__ or error))
-        self.stop()
+        # First: from here on it is not this worker's.
+        self.current, self._put_back = None, task
+        try:
+            if self._mailbox.put_back(task):
+                return
+            self._put_back = None  # the pool is at its end, or somebody else has ended it
+            self._settle(task, error, judge(task, self._pool_context._error(), self._spec))
+        finally:
+            del task, error
 
     def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
         """Put the task back into the queue; or return the verdict on it, if it has to end."""

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ion_actors import Pool, current_context
+from ion_actors import Pool, current_context, report_progress
 
 FOREVER = 600.0
 
 
 def pid(*_: object) -> int:
     return os.getpid()
+
+
+def echo(value: object) -> object:
+    return value
 
 
 def segfault() -> object:
@@ -216,3 +223,74 @@ def run_a_program() -> str:
         ["ls", "-l", "/proc/self/fd"], capture_output=True, text=True, check=True, close_fds=False
     )
     return found.stdout
+
+
+number: contextvars.ContextVar[int] = contextvars.ContextVar("number", default=0)
+
+
+def get_number() -> int:
+    return number.get()
+
+
+def set_number(value: int) -> int:
+    number.set(value)
+    return number.get()
+
+
+def log(words: str) -> None:
+    logging.getLogger("errands").warning(words)
+
+
+def log_in_a_thread(words: str) -> None:
+    """After the task's end."""
+    threading.Timer(0.05, log, (words,)).start()
+
+
+def log_for_ever(mark: Path) -> None:
+    here(mark)
+    while True:
+        log("x" * 1000)
+
+
+def warn(words: str) -> None:
+    warnings.warn(words, stacklevel=1)
+
+
+def progress(mark: Path) -> None:
+    report_progress(0.5, "half of it")
+    here(mark)
+    current_context().wait()
+
+
+def fork_and_log(mark: Path) -> None:
+    if found := os.fork():
+        os.waitpid(found, 0)
+        return
+    for _ in range(100):
+        log("from nowhere")
+    here(mark)
+    os._exit(0)
+
+
+class Unwelcome:
+    """Cannot be rebuilt in a child."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _only_in, (os.getpid(),)
+
+
+def _only_in(pid: int) -> Unwelcome:
+    if os.getpid() != pid:
+        raise SystemExit("not in here")
+    return Unwelcome()
+
+
+def make_unwelcome() -> object:
+    return Unwelcome()
+
+
+def deep(levels: int) -> object:
+    found: list[object] = []
+    for _ in range(levels):
+        found = [found]
+    return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from ion_actors import (
     DrainTimeout,
     PanicRecovery,
     Pool,
+    Progress,
+    TaskNotPicklable,
     TaskPanicked,
     WorkerDied,
 )
@@ -104,11 +108,27 @@ def test_the_results_before_an_error_in_a_chunk_are_not_lost() -> None:
 def test_what_cannot_be_pickled_fails_alone() -> None:
     with Pool(1, backend="process") as pool:
         pid = pool.submit(errands.pid).result(PATIENCE)
-        with pytest.raises(Exception, match="pickle"):
-            pool.submit(pow, threading.Lock(), 1).result(PATIENCE)
-        with pytest.raises(Exception, match="pickle"):
-            pool.submit(threading.Lock).result(PATIENCE)
+        for what, future in {
+            "argument 2": pool.submit(pow, 1, threading.Lock()),
+            "the result": pool.submit(threading.Lock),
+            "the call": pool.submit(errands.pid, errands.Unwelcome()),
+        }.items():
+            with pytest.raises(TaskNotPicklable, match=what) as refused:
+                future.result(PATIENCE)
+            assert refused.value.what == what
+            assert refused.value.task in {"pow", "lock", "allocate_lock", "pid"}
+            assert refused.value.task in str(refused.value)
+        with pytest.raises(TaskNotPicklable, match="the result of task 'make_unwelcome'"):
+            pool.submit(errands.make_unwelcome).result(PATIENCE)
+        assert isinstance(pool.submit(errands.deep, 100_000).exception(PATIENCE), TaskNotPicklable)
         assert pool.submit(errands.pid).result(PATIENCE) == pid
+        assert pool.metrics().failed == 5
+
+
+def test_large_messages_cross_both_ways() -> None:
+    data = bytes(range(256)) * 40_000
+    with Pool(1, backend="process") as pool:
+        assert pool.submit(errands.echo, data).result(PATIENCE) == data
 
 
 def test_the_tasks_run_in_the_main_thread_and_do_not_hear_ctrl_c() -> None:
@@ -172,6 +192,74 @@ def test_a_wrapper_is_called_in_the_worker_and_its_task_in_the_child() -> None:
         inner, outer = pool.submit(errands.pid).result(PATIENCE)  # type: ignore[misc]
         assert (seen, outer) == ([os.getpid()], "wrapped")
         assert inner != os.getpid()
+
+
+# -- what goes along ---------------------------------------------------------------------------
+
+
+def test_context_variables_go_with_the_task_and_stay_with_it() -> None:
+    with Pool(1, backend="process") as pool:
+        token = errands.number.set(7)
+        try:
+            assert pool.submit(errands.get_number).result(PATIENCE) == 7
+            assert pool.submit(errands.set_number, 8).result(PATIENCE) == 8
+            assert pool.submit(errands.get_number).result(PATIENCE) == 7
+        finally:
+            errands.number.reset(token)
+        assert pool.submit(errands.get_number).result(PATIENCE) == 0
+
+
+def test_log_records_come_out_of_the_parents_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    with Pool(1, backend="process") as pool:
+        pool.submit(errands.log, "from afar").result(PATIENCE)
+        assert caplog.record_tuples == [("errands", logging.WARNING, "from afar")]
+        assert caplog.records[0].process != os.getpid()
+
+
+def test_what_is_logged_between_tasks_comes_out_at_the_latest_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Pool(1, backend="process") as pool:
+        pool.submit(errands.log_in_a_thread, "late").result(PATIENCE)
+    assert [record.getMessage() for record in caplog.records] == ["late"]
+
+
+def test_a_task_that_talks_for_ever_can_be_stopped(
+    mark: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Pool(1, backend=ProcessBackend(grace=0.05, kill_after=60)) as pool:
+        for _ in range(10):
+            future = pool.submit(errands.log_for_ever, mark)
+            pid = await_mark(mark)
+            future.cancel()
+            with pytest.raises(Cancelled):
+                future.result(PATIENCE)
+            assert pool.submit(errands.pid).result(PATIENCE) == pid
+            mark.unlink()
+        caplog.clear()
+
+
+def test_warnings_are_shown_in_the_parent() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with Pool(1, backend="process") as pool:
+            pool.submit(errands.warn, "careful").result(PATIENCE)
+    assert [str(one.message) for one in caught] == ["careful"]
+
+
+def test_progress_is_seen_while_the_task_runs(mark: Path) -> None:
+    with Pool(1, backend="process") as pool:
+        future = pool.submit(errands.progress, mark)
+        eventually(lambda: future.progress == Progress(0.5, "half of it"))
+        future.cancel()
+
+
+def test_what_a_task_forks_cannot_disturb_it(mark: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Pool(1, backend="process") as pool:
+        pool.submit(errands.fork_and_log, mark).result(PATIENCE)
+        assert await_mark(mark)
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+    assert caplog.records == []
 
 
 # -- crashes -----------------------------------------------------------------------------------

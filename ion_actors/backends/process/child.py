@@ -8,14 +8,15 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
 from ion_actors.backends.process import main
+from ion_actors.backends.process.arrays import Parcels, new_shelf
 from ion_actors.backends.process.channel import (
     Channel,
     Flag,
+    Garbled,
     Kind,
     Message,
     watch_child,
@@ -23,13 +24,15 @@ from ion_actors.backends.process.channel import (
 from ion_actors.backends.process.death import how_it_died, signal_name
 from ion_actors.backends.process.launch import LastWords, forget, launch, register
 from ion_actors.backends.process.leash import KILL, Leash, Step, plan
-from ion_actors.backends.process.wire import pack_cancel
+from ion_actors.backends.process.relay import show
+from ion_actors.backends.process.wire import Cancel
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied
 from ion_actors.forking import renew_after_fork
 
 if TYPE_CHECKING:
     from ion_actors.backends.process.options import ProcessBackend
+    from ion_actors.backends.process.pickling import Packed
     from ion_actors.clock import Clock
 
 __all__ = ["Child"]
@@ -51,13 +54,13 @@ class Child:
         worker: the name of the worker that it runs the tasks of.
         backend: the settings.
         clock: what tells the time.
-        start: the body of its first message.
+        start: what its first message says.
 
     Raises:
         Exception: it cannot be started.
     """
 
-    def __init__(self, worker: str, backend: ProcessBackend, clock: Clock, start: bytes) -> None:
+    def __init__(self, worker: str, backend: ProcessBackend, clock: Clock, start: Packed) -> None:
         self.worker = worker
         self.ready = False  # it has said so
         self._grace, self._kill_after = backend.grace, backend.kill_after
@@ -78,7 +81,7 @@ class Child:
         if backend.start_timeout is not None:
             self._leash.pull((Step(backend.start_timeout, KILL),))
         with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
-            self._tasks.send(Kind.START, start)
+            self._tasks.send(Kind.START, self.parcels.seal(start))
 
     def _launch(
         self, backend: ProcessBackend, stack: contextlib.ExitStack
@@ -86,16 +89,19 @@ class Child:
         tasks, tasks_there = socket.socketpair()
         control, control_there = socket.socketpair()
         self._words = LastWords()
-        for one in (tasks, control, self._words):
+        shelves = new_shelf(), new_shelf()
+        # What comes from there may well be seen by forks of this process.
+        self.parcels = Parcels(*shelves, private=True)
+        for one in (tasks, control, self._words, self.parcels):
             stack.callback(one.close)
         with tasks_there, control_there:
-            setup = main.Setup(backend.preload, backend.nice, dict(backend.env),
-                               backend.max_tasks_per_child,
-                               backend.max_memory_per_child)  # fmt: skip
-            self._process = launch(
-                backend.start_method or "spawn", self.worker, backend.preload,
-                main.run, tasks_there, control_there, self._words, setup,
+            setup = main.Setup(
+                self.worker, tasks_there, control_there, self._words, shelves,
+                backend.preload, backend.nice, dict(backend.env),
+                backend.max_tasks_per_child, backend.max_memory_per_child,
             )  # fmt: skip
+            method = backend.start_method or "spawn"
+            self._process = launch(method, self.worker, backend.preload, main.run, setup)
         self.pid = self._process.pid or 0
         self._pidfd = _open_pidfd(self.pid)
         self._sentinel = self._process.sentinel if self._pidfd is None else self._pidfd
@@ -119,22 +125,19 @@ class Child:
         Raises:
             EOFError, Garbled: it has died.
         """
-        message = self.receive()
+        message = self._receive()
         if message.kind != Kind.READY:
             return message
         self._leash.slacken()
         self.ready = True
         return None
 
-    def exchange(
-        self, body: bytes, context: Context, on_news: Callable[[Message], object]
-    ) -> Message:
+    def exchange(self, request: Packed, context: Context) -> Message:
         """Give it a task, and wait for the reply.
 
         Args:
-            body: the request.
+            request: the task.
             context: the task's; when it ends the child is told, and at last forced.
-            on_news: gets what else the child has to say meanwhile.
 
         Raises:
             Unsent: it had died before it got the task.
@@ -145,11 +148,8 @@ class Child:
             self._busy = True
         registration = context.add_callback(functools.partial(self._cancel, self._number, context))
         try:
-            self._give(body)
-            message = self.receive()
-            while message.kind == Kind.NEWS:
-                on_news(message)
-                message = self.receive()
+            self._give(request)
+            message = self._receive()
         finally:
             registration.remove()
         with self._lock:
@@ -159,24 +159,22 @@ class Child:
             self._leash.sent = None  # it has had it
         return message
 
-    def _give(self, body: bytes) -> None:
+    def _give(self, request: Packed) -> None:
         try:
-            self._tasks.send(Kind.TASK, body)
+            self._tasks.send(Kind.TASK, self.parcels.seal(request))
         except EOFError as error:
             raise Unsent("the child had died before") from error
 
-    def receive(self) -> Message:
-        """Its next message.
-
-        Raises:
-            EOFError, Garbled: it has died, or says what no child does.
-        """
-        return self._tasks.receive()
+    def _receive(self) -> Message:
+        """Its next reply. What else it has to say is shown."""
+        while (message := self._tasks.receive()).kind == Kind.NEWS:
+            show(message.body)
+        return message
 
     def _cancel(self, number: int, context: Context) -> None:
         """A task's context has ended. Called by the thread that ended it."""
         expired = isinstance(context._error(), DeadlineExceeded)
-        body = pack_cancel(number, expired, context.reason or "")
+        body = Cancel(number, expired, context.reason or "").pack()
         with self._lock:
             if self._busy and number == self._number:
                 self._control.send_at_once(Kind.CANCEL, body)
@@ -208,7 +206,7 @@ class Child:
 
         It must have been told to end, or be as good as dead.
         """
-        self._await_end()
+        self._hear_out()
         self._leash.let_go()  # before its number is given to another process
         self._process.join(_CODE_PATIENCE)
         exitcode = self._process.exitcode
@@ -227,14 +225,19 @@ class Child:
         finally:
             self._close()
 
-    def _await_end(self) -> None:
+    def _hear_out(self) -> None:
+        """Show what it still has to say, and wait for its end."""
         if self._leash.idle:
             self._leash.pull((Step(_EOF_PATIENCE, KILL),))
+        with contextlib.suppress(EOFError, Garbled):
+            while True:
+                self._receive()
         wait([self._sentinel])
 
     def _close(self) -> None:
         self._tasks.close()
         self._words.close()
+        self.parcels.close()
         with self._lock:
             self._control.close()
         if self._pidfd is not None:

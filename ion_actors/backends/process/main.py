@@ -11,7 +11,6 @@ SIGINT is the parent's, and is ignored. SIGTERM in a task whose context has ende
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import faulthandler
 import importlib
 import multiprocessing
@@ -25,20 +24,22 @@ from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
+from ion_actors.backends.process.arrays import Parcels, Shelf
 from ion_actors.backends.process.channel import Channel, Flag, Kind, Message
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
+from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.wire import (
-    Request,
-    Start,
+    Cancel,
+    open_request,
+    open_start,
     pack_error,
-    pack_result,
-    unpack,
-    unpack_cancel,
+    seal_result,
 )
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+from ion_actors.forking import renew_after_fork
 
 __all__ = ["Setup", "run"]
 
@@ -50,8 +51,13 @@ _F_SETSIG = 10
 
 
 class Setup(NamedTuple):
-    """The settings that concern the child."""
+    """What a child gets from its parent, besides the messages."""
 
+    name: str  # the worker's
+    tasks: socket.socket
+    control: socket.socket
+    words: LastWords
+    shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
     preload: tuple[str, ...]
     nice: int
     env: dict[str, str]
@@ -74,7 +80,7 @@ class Running:
         self.remaining: float | None = None
         self.may_be_interrupted = False
         self.terminated = False
-        self._cancel: tuple[bool, str] | None = None
+        self._cancel: Cancel | None = None
         self._context: Context | None = None
         self._lock = threading.Lock()  # guards the two above
 
@@ -85,16 +91,16 @@ class Running:
                 self._context = Context(background(), timeout=self.remaining)
             context, cancel = self._context, self._cancel
         if cancel is not None:
-            _end(context, *cancel)
+            _end(context, cancel)
         return context
 
-    def cancel(self, expired: bool, reason: str) -> None:
+    def cancel(self, cancel: Cancel) -> None:
         """It is to end. Called by the watching thread."""
         with self._lock:
-            self._cancel = (expired, reason)
+            self._cancel = cancel
             context = self._context
         if context is not None:
-            _end(context, expired, reason)
+            _end(context, cancel)
 
     @property
     def asked_to_end(self) -> bool:
@@ -104,29 +110,31 @@ class Running:
     def error(self) -> ContextEnded:
         """What its end by force means."""
         assert self._cancel is not None
-        expired, reason = self._cancel
-        return DeadlineExceeded(reason) if expired else Cancelled(reason)
+        kind = DeadlineExceeded if self._cancel.expired else Cancelled
+        return kind(self._cancel.reason)
 
 
-def _end(context: Context, expired: bool, reason: str) -> None:
-    if expired:
+def _end(context: Context, cancel: Cancel) -> None:
+    if cancel.expired:
         context._expire()
     else:
-        context.cancel(reason)
+        context.cancel(cancel.reason)
 
 
 class Servant:
     """Runs what the parent sends."""
 
-    def __init__(self, tasks: Channel, control: Channel, setup: Setup) -> None:
-        self._tasks = tasks
-        self._control = control
+    def __init__(self, setup: Setup) -> None:
+        self._tasks = Channel(setup.tasks)
+        self._control = Channel(setup.control)
+        self._parcels = Parcels(setup.shelves[1], setup.shelves[0])
         self._setup = setup
         self._pid = os.getpid()
+        self._sending = threading.RLock()  # guards the order of what is sent
         self._runner = ThreadRunner()
         self._number = 0
         self._running: Running | None = None
-        self._cancel: tuple[int, bool, str] | None = None  # the last one that came
+        self._cancel: Cancel | None = None  # the last one that came
         self._cancel_came = threading.Event()
 
     # -- the main thread -------------------------------------------------------------------
@@ -134,6 +142,7 @@ class Servant:
     def serve(self) -> None:
         """Start, and run tasks until the parent says so, or is gone."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        renew_after_fork(self)
         threading.Thread(target=self._watch, name="ion_actors-watch", daemon=True).start()
         of_thread.task_context = self._task_context
         try:
@@ -144,15 +153,21 @@ class Servant:
             os._exit(ORPHANED)
         self._runner.stop()
 
+    def after_fork(self) -> None:
+        """In what a task has forked: nothing in there is the parent's business."""
+        self._tasks.close()
+        self._control.close()
+
     def _start(self, message: Message) -> bool:
         try:
             for name in self._setup.preload:
                 importlib.import_module(name)
-            start = Start(*unpack(message.body))
+            start = open_start(self._parcels, message.body)
+            relay_to(self._tell, start.settings)
             if start.initializer is not None:
                 start.initializer(*start.initargs)
         except BaseException as error:
-            self._reply(Kind.ERROR, pack_error(error), 0)
+            self._reply(Kind.ERROR, self._pack_error(error), 0)
             return False
         self._reply(Kind.READY, b"", 0)
         return True
@@ -164,8 +179,8 @@ class Servant:
         self._number += 1
         running = self._running = Running(self._number)
         cancel = self._cancel  # after the above: either side sees what the other has written
-        if cancel is not None and cancel[0] == self._number:
-            running.cancel(*cancel[1:])
+        if cancel is not None and cancel.number == self._number:
+            running.cancel(cancel)
         kind, body = self._perform(running, message.body)
         self._running = None
         del message
@@ -180,18 +195,17 @@ class Servant:
         try:
             running.may_be_interrupted = True
             try:
-                return Kind.RESULT, pack_result(self._call(running, body))
+                return Kind.RESULT, seal_result(self._parcels, self._call(running, body))
             finally:
                 running.may_be_interrupted = False
         except Terminated:
-            return Kind.ERROR, pack_error(running.error())
+            return Kind.ERROR, self._pack_error(running.error())
         except BaseException as error:
-            return Kind.ERROR, pack_error(error)
+            return Kind.ERROR, self._pack_error(error)
 
     def _call(self, running: Running, body: bytes | bytearray) -> Any:
-        fn, args, kwargs, running.remaining = Request(*unpack(body))
-        variables = contextvars.Context()
-        value = variables.run(fn, *args, **(kwargs or {}))
+        fn, args, kwargs, variables, running.remaining = open_request(self._parcels, body)
+        value = variables.run(fn, *args, **kwargs)
         if type(value) is CoroutineType:
             value = self._runner.finish(value, running.context(), variables)
         return value
@@ -200,7 +214,41 @@ class Servant:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):  # a task may have closed or replaced it
                 stream.flush()
-        self._tasks.send(kind, body, flags)
+        with self._sending:
+            self._tasks.send(kind, body, flags)
+
+    def _pack_error(self, error: BaseException) -> bytes:
+        try:
+            return pack_error(error, self._setup.name)
+        finally:
+            del error
+
+    def _tell(self, news: bytes) -> None:
+        """Send news. Any thread may call this.
+
+        Raises:
+            EOFError: the parent is gone.
+        """
+        running = self._running
+        if (
+            running is None
+            or not running.may_be_interrupted
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            self._send_news(news)
+            return
+        running.may_be_interrupted = False  # half a message would be the end of this process
+        try:
+            self._send_news(news)
+        finally:
+            running.may_be_interrupted = True
+        if running.terminated:
+            running.may_be_interrupted = False
+            raise Terminated
+
+    def _send_news(self, news: bytes) -> None:
+        with self._sending:
+            self._tasks.send(Kind.NEWS, news)
 
     def _task_context(self) -> Context | None:
         running = self._running
@@ -231,31 +279,31 @@ class Servant:
     def _watch(self) -> None:
         try:
             while True:
-                self._on_cancel(*unpack_cancel(self._control.receive().body))
+                self._on_cancel(Cancel.unpack(self._control.receive().body))
         except EOFError:
             os._exit(ORPHANED)
 
-    def _on_cancel(self, number: int, expired: bool, reason: str) -> None:
-        self._cancel = (number, expired, reason)
+    def _on_cancel(self, cancel: Cancel) -> None:
+        self._cancel = cancel
         running = self._running
-        if running is not None and running.number == number:
-            running.cancel(expired, reason)
+        if running is not None and running.number == cancel.number:
+            running.cancel(cancel)
         self._cancel_came.set()
 
 
-def run(tasks: socket.socket, control: socket.socket, words: LastWords, setup: Setup) -> None:
+def run(setup: Setup) -> None:
     """The main function of a child process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    for one in (tasks, control):
+    for one in (setup.tasks, setup.control):
         one.set_inheritable(False)
-    faulthandler.enable(words)
+    faulthandler.enable(setup.words)
     os.environ.update(setup.env)
     if setup.nice and hasattr(os, "nice"):
         os.nice(setup.nice)
     _die_with_parent()
-    Servant(Channel(tasks), Channel(control), setup).serve()
+    Servant(setup).serve()
 
 
 def _die_with_parent() -> None:

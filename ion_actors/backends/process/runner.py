@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.backends.process.channel import Flag, Garbled, Kind, Message
 from ion_actors.backends.process.child import Child, Unsent
-from ion_actors.backends.process.wire import Start, pack_request, pack_start, raise_error, unpack
+from ion_actors.backends.process.pickling import Packed
+from ion_actors.backends.process.relay import settings_here
+from ion_actors.backends.process.wire import (
+    Start,
+    open_result,
+    pack_request,
+    pack_start,
+    raise_error,
+)
 from ion_actors.backends.protocol import NotReady
 from ion_actors.context import Context
 from ion_actors.errors import WorkerDied
@@ -39,7 +47,7 @@ class ProcessRunner:
         self._worker = worker
         self._context = context
         self._log = log
-        self._start_body = b""
+        self._first = Packed(b"")
         self._lock = threading.Lock()  # guards the children, for kill()
         self._child: Child | None = None
         self._leaving: list[Child] = []  # told to end, and not buried
@@ -55,7 +63,7 @@ class ProcessRunner:
             WorkerDied: the child died, or was not ready in time.
             BaseException: whatever the initializer raised.
         """
-        self._start_body = pack_start(Start(initializer, initargs))
+        self._first = pack_start(Start(initializer, initargs, settings_here()))
         try:
             self._ready_child()
         except NotReady as error:
@@ -81,7 +89,7 @@ class ProcessRunner:
 
     def _launch(self) -> Child:
         """Start a child; it begins with the initializer while this thread goes on."""
-        child = Child(self._worker, self._backend, self._context.clock, self._start_body)
+        child = Child(self._worker, self._backend, self._context.clock, self._first)
         with self._lock:
             self._child = child
             if self._killed:
@@ -102,7 +110,7 @@ class ProcessRunner:
             registration.remove()
         if failure is not None:
             self._see_off(child)
-            raise_error(failure.body)
+            raise_error(failure.body, lambda: "initializer")
         return child
 
     # -- a task ----------------------------------------------------------------------------
@@ -111,30 +119,30 @@ class ProcessRunner:
         """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
             context = task.task_context()
-            reply = self._ask(pack_request(task, context), context)
+            child, reply = self._ask(pack_request(task, context), context)
             if reply.kind == Kind.RESULT:
-                return unpack(reply.body)
-            return raise_error(reply.body)
+                return open_result(child.parcels, reply.body, task._task_name)
+            raise_error(reply.body, task._task_name)
         finally:
             del task  # the error's traceback holds this frame, and the task will hold the error
 
-    def _ask(self, body: bytes, context: Context) -> Message:
+    def _ask(self, request: Packed, context: Context) -> tuple[Child, Message]:
         child = self._ready_child()
         try:
-            return self._exchange(child, body, context)
+            return child, self._exchange(child, request, context)
         except Unsent:
             died = self._bury(child)
             self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
         child = self._ready_child()
         try:
-            return self._exchange(child, body, context)
+            return child, self._exchange(child, request, context)
         except Unsent:
             raise self._bury(child) from None
 
-    def _exchange(self, child: Child, body: bytes, context: Context) -> Message:
+    def _exchange(self, child: Child, request: Packed, context: Context) -> Message:
         context.check()  # to get a child ready may have taken a while
         try:
-            reply = child.exchange(body, context, self._on_news)
+            reply = child.exchange(request, context)
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
@@ -146,9 +154,6 @@ class ProcessRunner:
             self._see_off(child)
             self._launch_next()
         return reply
-
-    def _on_news(self, message: Message) -> None:
-        pass
 
     def _launch_next(self) -> None:
         """Have the next child start while this worker settles its task."""

@@ -1,30 +1,41 @@
-"""What a request and a reply say, in bytes."""
+"""What a parent and its child say to each other, put into bytes and got out of them.
+
+Calls and results go through :class:`~ion_actors.backends.process.arrays.Parcels`, since they may be
+large. The rest is small.
+"""
 
 from __future__ import annotations
 
+import contextvars
 import pickle
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
+from ion_actors.backends.process.arrays import Parcels
+from ion_actors.backends.process.pickling import Packed, not_rebuilt, pack_call, pack_result, unpack
+from ion_actors.backends.process.relay import Settings
+from ion_actors.backends.process.remote_errors import pack_error, unpack_error
+from ion_actors.backends.process.variables import pack_variables, unpack_variables
+from ion_actors.backends.protocol import Task
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
+from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
+    "Cancel",
     "Request",
     "Start",
-    "pack_cancel",
+    "open_request",
+    "open_result",
+    "open_start",
     "pack_error",
     "pack_request",
-    "pack_result",
     "pack_start",
     "raise_error",
-    "unpack",
-    "unpack_cancel",
+    "seal_result",
 ]
 
-_PROTOCOL = 5
-_MOST_WORDS = 2000  # of a reason; it must go through in one piece
+_MOST_WORDS = 1000  # of a reason: a CANCEL must go through in one piece
 
 
 class Start(NamedTuple):
@@ -32,6 +43,7 @@ class Start(NamedTuple):
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
+    settings: Settings  # of what it relays
 
 
 class Request(NamedTuple):
@@ -39,21 +51,54 @@ class Request(NamedTuple):
 
     fn: Callable[..., Any]
     args: tuple[Any, ...]
-    kwargs: dict[str, Any] | None
+    kwargs: dict[str, Any]
+    variables: contextvars.Context
     remaining: float | None  # seconds until its deadline
 
 
-def pack_start(start: Start) -> bytes:
-    """What a START message says."""
-    return pickle.dumps(tuple(start), _PROTOCOL)
+class Cancel(NamedTuple):
+    """A task is to end."""
+
+    number: int
+    expired: bool  # its deadline has passed
+    reason: str
+
+    def pack(self) -> bytes:
+        """What a CANCEL message says."""
+        short = self.reason.encode(errors="replace")[:_MOST_WORDS].decode(errors="replace")
+        return pickle.dumps((self.number, self.expired, short), 5)
+
+    @classmethod
+    def unpack(cls, body: bytes | bytearray) -> Cancel:
+        """What was packed."""
+        return cls(*pickle.loads(body))
 
 
-def pack_request(task: Any, context: Context) -> bytes:
-    """What a TASK message says."""
-    return pickle.dumps((task._fn, task._args, task._kwargs, remaining(context)), _PROTOCOL)
+# -- by the parent -----------------------------------------------------------------------------
 
 
-def remaining(context: Context) -> float | None:
+def pack_start(start: Start) -> Packed:
+    """What a START message says.
+
+    Raises:
+        TaskNotPicklable: the initializer, or one of its arguments, cannot be pickled.
+    """
+    initializer: Any = start.initializer
+    return pack_call(lambda: "initializer", initializer, start.initargs, None, start.settings)
+
+
+def pack_request(task: Task, context: Context) -> Packed:
+    """What a TASK message says.
+
+    Raises:
+        TaskNotPicklable: something in the call cannot be pickled.
+    """
+    variables, remaining = pack_variables(task._vars), _remaining(context)
+    extra = None if variables is None and remaining is None else (variables, remaining)
+    return pack_call(task._task_name, task._fn, task._args, task._kwargs, extra)
+
+
+def _remaining(context: Context) -> float | None:
     """Seconds to the deadline for one who goes by the real time; None if there is none.
 
     The end of a context that goes by another clock is announced, and cannot be foreseen.
@@ -63,43 +108,65 @@ def remaining(context: Context) -> float | None:
     return context.remaining()
 
 
-def pack_result(value: object) -> bytes:
-    """What a RESULT message says."""
-    return pickle.dumps(value, _PROTOCOL)
+def open_result(parcels: Parcels, body: bytes | bytearray, name: Callable[[], str]) -> Any:
+    """The value of a RESULT message.
 
-
-def pack_error(error: BaseException) -> bytes:
-    """What an ERROR message says. It cannot fail."""
-    text = "".join(traceback.format_exception(error))
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt.
+    """
     try:
-        packed = pickle.dumps((error, text), _PROTOCOL)
-        pickle.loads(packed)
-    except BaseException:
-        return pickle.dumps((RuntimeError(f"{type(error).__name__}: {error}"), text), _PROTOCOL)
-    return packed
+        return unpack(*parcels.open(body))[0]
+    except BaseException as error:
+        raise not_rebuilt(name(), "the result", error) from error
 
 
-def unpack(body: bytes | bytearray) -> Any:
-    """What was packed."""
-    return pickle.loads(body)
-
-
-def raise_error(body: bytes | bytearray) -> NoReturn:
-    """Raise what was packed."""
-    error, text = pickle.loads(body)
-    error.__cause__ = RuntimeError(f"\n{text}")
+def raise_error(body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
+    """Raise what an ERROR message says."""
+    error = unpack_error(bytes(body))
+    if isinstance(error, TaskNotPicklable) and not error.task:
+        error.task = name()  # the child does not know it
+        error.args = (str(error.args[0]).replace("task ''", f"task {error.task!r}", 1),)
     try:
         raise error
     finally:
-        del error
+        del error  # its traceback holds this frame
 
 
-def pack_cancel(number: int, expired: bool, reason: str) -> bytes:
-    """What a CANCEL message says: which task is to end, and why."""
-    return pickle.dumps((number, expired, reason[:_MOST_WORDS]), _PROTOCOL)
+# -- by the child ------------------------------------------------------------------------------
 
 
-def unpack_cancel(body: bytes | bytearray) -> tuple[int, bool, str]:
-    """The number of a task, whether its deadline has passed, and why it is to end."""
-    number, expired, reason = pickle.loads(body)
-    return number, expired, reason
+def open_start(parcels: Parcels, body: bytes | bytearray) -> Start:
+    """What was packed.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt here.
+    """
+    initializer, initargs, _, settings = _open(parcels, body, "initializer")
+    return Start(initializer, initargs, settings)
+
+
+def open_request(parcels: Parcels, body: bytes | bytearray) -> Request:
+    """What was packed.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt here.
+    """
+    fn, args, kwargs, extra = _open(parcels, body, "")
+    variables, remaining = extra or (None, None)
+    return Request(fn, args, kwargs or {}, unpack_variables(variables), remaining)
+
+
+def _open(parcels: Parcels, body: bytes | bytearray, name: str) -> Any:
+    try:
+        return unpack(*parcels.open(body))
+    except BaseException as error:
+        raise not_rebuilt(name, "the call", error) from error
+
+
+def seal_result(parcels: Parcels, value: object) -> bytes:
+    """What a RESULT message says.
+
+    Raises:
+        TaskNotPicklable: the value cannot be pickled.
+    """
+    return parcels.seal(pack_result(lambda: "", value))
