@@ -18,13 +18,18 @@ resident live there: the callables can be pickled.
 from __future__ import annotations
 
 import functools
+import logging
+import multiprocessing
+import multiprocessing.util
 import threading
+from collections import deque
 from collections.abc import Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pykka
 from pykka._introspection import get_attr_directly  # private; the tests watch over it
+from pykka.messages import _ActorStop
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -41,6 +46,9 @@ __all__ = [
     "Worker",
     "here",
 ]
+
+
+logger = logging.getLogger("ion_actors.pool")
 
 
 class Worker(pykka.ThreadingActor):
@@ -92,6 +100,7 @@ class _Here(threading.local):
 
     host: Host | None = None
     resident: _Resident | None = None
+    alone: _Alone | None = None  # the host, where nobody else is
 
 
 here = _Here()
@@ -177,9 +186,8 @@ class _Inbox:
         """Called by senders, in their threads."""
         if (post := self._post) is not None:
             post(envelope)
-        elif envelope.reply_to is not None:
-            dead = pykka.ActorDeadError("the actor had stopped before the message came")
-            envelope.reply_to.set_exception((type(dead), dead, None))
+        else:
+            _refuse(envelope)
 
     def close(self) -> None:
         """Nothing is read any more."""
@@ -228,6 +236,69 @@ class _Resident:
         self._inbox.close()
 
 
+class _Alone:
+    """The host of a resident in a process of its own, where nothing but calls is waited for.
+
+    What is sent to it there waits for the end of a call. When it stops itself, another one is made
+    for the next call: the process is as good as before.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self._letters: deque[Envelope[Any]] = deque()
+
+    def post(self, envelope: Envelope[Any]) -> None:
+        """See :class:`Host`."""
+        self._letters.append(envelope)
+
+    def finish(self, value: Any) -> Any:
+        """See :class:`Host`. The loop is its runner's, and not at hand."""
+        if type(value) is CoroutineType:
+            value.close()
+            raise TypeError(
+                "in a child process, on_start, on_stop and on_failure are plain methods"
+            )
+        return value
+
+    def attend(self) -> None:
+        """Answer what has come by now."""
+        for _ in range(len(self._letters)):
+            self._answer(self._letters.popleft())
+
+    def _answer(self, envelope: Envelope[Any]) -> None:
+        reply = envelope.reply_to
+        if isinstance(envelope.message, _ActorStop):
+            _leave_quietly()
+            value: Any = None
+        elif here.resident is None:
+            _refuse(envelope)
+            return
+        else:
+            try:
+                value = here.resident.actor._handle_receive(envelope.message)
+            except BaseException as error:
+                logger.exception("a worker failed on message %r", envelope.message)
+                if reply is not None:
+                    reply.set_exception((type(error), error, error.__traceback__))
+                return
+        if reply is not None:
+            reply.set(value)
+
+
+def _leave_quietly() -> None:
+    """At the end of a process, or of a resident that stops there by itself."""
+    try:
+        Leaving()(None)
+    except BaseException:
+        logger.exception("on_stop failed")
+
+
+def _refuse(envelope: Envelope[Any]) -> None:
+    if envelope.reply_to is not None:
+        dead = pykka.ActorDeadError("the actor had stopped before the message came")
+        envelope.reply_to.set_exception((type(dead), dead, None))
+
+
 # -- what happens to it --------------------------------------------------------------------
 
 
@@ -245,6 +316,14 @@ class Opening:
         """Call the initializer, make the actor, and run its ``on_start``."""
         if self._initializer is not None:
             self._initializer(*self._initargs)
+        if here.host is None:
+            here.host = here.alone = _Alone(self)
+            if multiprocessing.parent_process() is not None:
+                multiprocessing.util.Finalize(None, _leave_quietly, exitpriority=10)
+        self.move_in()
+
+    def move_in(self) -> None:
+        """Make the actor, and run its ``on_start``."""
         assert here.host is not None
         resident = _Resident(self._residence, here.host)
         here.resident = resident  # its on_start may call what a task may
@@ -274,11 +353,17 @@ class _Call:
     """Something to be done with the actor that lives in the thread of the caller."""
 
     def __init__(self, owner: str, *path: str) -> None:
+        self._owner = owner
         self._path = path
         self.__name__ = path[-1]
         self.__qualname__ = ".".join((owner, *path))  # the name of the task
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._owner, *self._path)
+
     def _actor(self) -> pykka.Actor:
+        if here.resident is None and here.alone is not None:
+            here.alone.opening.move_in()
         if here.resident is None:
             raise RuntimeError(
                 f"{self.__qualname__} can only run in a worker of a pool that has that class"
@@ -294,7 +379,11 @@ class Method(_Call):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
-        return get_attr_directly(self._actor(), self._path)(*args, **kwargs)
+        try:
+            return get_attr_directly(self._actor(), self._path)(*args, **kwargs)
+        finally:
+            if here.alone is not None:
+                here.alone.attend()
 
 
 class Fetch(_Call):
@@ -311,6 +400,14 @@ class Receive(_Call):
     def __init__(self, owner: str) -> None:
         super().__init__(owner, "on_receive")
 
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Receive, (self._owner,)
+
     def __call__(self, message: Any) -> Any:
         """Answer."""
-        return self._actor()._handle_receive(message)
+        try:
+            return self._actor()._handle_receive(message)
+        finally:
+            if here.alone is not None:
+                here.alone.attend()

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import contextvars
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pykka
 from pykka.messages import _ActorStop
 
+from ion_actors.backends.protocol import NotReady
 from ion_actors.backends.resident import Leaving, Opening, Receive, Residence, here
-from ion_actors.context import background, make_current
+from ion_actors.context import Context, background, make_current
 from ion_actors.errors import Cancelled, TaskAbandoned
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import stack_of
 from ion_actors.workerpool.inbox import Envelope, Letter
+from ion_actors.workerpool.report import describe
 from ion_actors.workerpool.verdict import directive_for
 
 if TYPE_CHECKING:
@@ -27,6 +30,24 @@ if TYPE_CHECKING:
     from ion_actors.workerpool.worker import Worker
 
 __all__ = ["Hosting"]
+
+
+class _Errand:
+    """A letter for a runner that is not inline: to it, as good as a task."""
+
+    def __init__(self, receive: Receive, letter: Letter, context: Context) -> None:
+        self._fn: Callable[..., Any] = receive
+        self._args = (letter.message,)
+        self._kwargs: dict[str, Any] | None = None
+        self._vars = letter.variables
+        self._context = context
+
+    def task_context(self) -> Context:
+        """The context that it runs under."""
+        return self._context
+
+    def _task_name(self) -> str:
+        return describe(self._fn)
 
 
 class Hosting:
@@ -54,7 +75,8 @@ class Hosting:
 
     def finish(self, value: Any) -> Any:
         """What a hook gave or, if that is a coroutine, what the coroutine gives."""
-        return self._worker.finish(value, background(), contextvars.copy_context())
+        runner = self._worker.runner
+        return runner.finish(value, background(), contextvars.copy_context())
 
     # -- its life --------------------------------------------------------------------------
 
@@ -65,7 +87,7 @@ class Hosting:
             BaseException: it would not.
         """
         here.host = self
-        self._opening()
+        self._worker.runner.start(self._opening, ())
         if self._stops_at_once:
             # Else it would be replaced at once by one that does the same.
             self.leave(None)
@@ -75,6 +97,8 @@ class Hosting:
     def leave(self, error: BaseException | None) -> None:
         """Have it move out, if it lives here; with an error, as one that failed."""
         self._lives = False
+        if not self._worker.runner.inline:
+            return  # it goes with the process that it lives in
         try:
             Leaving()(error)
         except BaseException as fault:
@@ -108,12 +132,20 @@ class Hosting:
     def _ask(self, letter: Letter) -> Any:
         # In the pool's context, not in the sender's: a deadline there is no reason to be told by
         # half, and the end of the pool is.
-        letter.variables.run(make_current, self._spec.context)
+        context, runner = self._spec.context, self._worker.runner
+        if not runner.inline:
+            return runner.call(_Errand(self._receive, letter, context))
+        letter.variables.run(make_current, context)
         value = letter.variables.run(self._receive, letter.message)
-        return self._worker.finish(value, self._spec.context, letter.variables)
+        return runner.finish(value, context, letter.variables)
 
     def _failed(self, letter: Letter, error: BaseException) -> None:
         try:
+            if type(error) is NotReady:
+                letter.fail(error.__cause__ or error)
+                self._worker.give_up(error)
+                self._worker.stop()
+                return
             directive = Directive.RESUME
             if not (isinstance(error, Cancelled) and self._spec.context.cancelled):
                 directive = letter.variables.run(directive_for, error, self._spec)

@@ -120,7 +120,7 @@ class PoolSpec:
             overflow=checked_overflow(overflow),
             initializer=initializer,
             initargs=tuple(initargs),
-            residence=_checked_worker(worker, overflow, backend),
+            residence=_checked_worker(worker, overflow),
             backend=_checked_backend(backend),
         )
 
@@ -146,15 +146,11 @@ def _positive(name: str, value: float | None) -> float | None:
     return found
 
 
-def _checked_worker(
-    given: object, overflow: OverflowPolicy, backend: Backend | str
-) -> Residence | None:
+def _checked_worker(given: object, overflow: OverflowPolicy) -> Residence | None:
     if given is None:
         return None
     if checked_overflow(overflow) is Overflow.CALLER_RUNS:
         raise ValueError("overflow 'caller_runs' is not for a pool with worker=: callers have none")
-    if not isinstance(_checked_backend(backend), ThreadBackend):
-        raise ValueError("worker= is only for workers that run their tasks in threads")
     return Residence.checked(given)
 
 

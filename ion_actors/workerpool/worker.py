@@ -30,7 +30,7 @@ from typing import Any, cast
 import pykka
 from typing_extensions import override
 
-from ion_actors.backends.protocol import NotReady
+from ion_actors.backends.protocol import NotReady, Runner
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import ContextEnded, TaskPanicked
 from ion_actors.futures import Future
@@ -256,6 +256,11 @@ class Worker(pykka.ThreadingActor):
         return self._runner.kill()
 
     @property
+    def runner(self) -> Runner:
+        """Where what it is given runs."""
+        return self._runner
+
+    @property
     def doomed(self) -> bool:
         """Whether it stops as soon as its current task is over, and has been replaced."""
         return self._done or self._retired
@@ -332,8 +337,7 @@ class Worker(pykka.ThreadingActor):
 
     def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
         """There is nothing to run the task in: this worker has failed, and not the task."""
-        self._done = True
-        self._tell(StartFailed(self, error.__cause__ or error))
+        self.give_up(error)
         # First: from here on it is not this worker's.
         self.current, self._put_back = None, task
         try:
@@ -343,6 +347,11 @@ class Worker(pykka.ThreadingActor):
             self._settle(task, error, judge(task, self._pool_context._error(), self._spec))
         finally:
             del task, error
+
+    def give_up(self, error: NotReady) -> None:
+        """There is nothing to run anything in. It is to stop."""
+        self._done = True
+        self._tell(StartFailed(self, error.__cause__ or error))
 
     def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
         """Put the task back into the queue; or return the verdict on it, if it has to end."""
@@ -412,10 +421,6 @@ class Worker(pykka.ThreadingActor):
             of_thread.task_context = None  # its hooks are not the task
             self._hosting.leave(self._failure)
             self._failure = None
-
-    def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
-        """What a call gave or, if that is a coroutine, what the coroutine gives."""
-        return self._runner.finish(value, context, variables)
 
     def abandon(self) -> None:
         """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
