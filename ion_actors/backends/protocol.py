@@ -24,12 +24,20 @@ class NotReady(Exception):
 
 
 class Task(Protocol):
-    """What a runner needs of a task."""
+    """What a runner needs of a task.
+
+    Most tasks never get a context of their own, since nobody asks for it. A runner that must know
+    when the task is to end sets ``_follower`` for the time of the call, and then looks whether
+    there is a ``_context``: so it learns of each, once or twice. The context of the pool is not
+    among them.
+    """
 
     _fn: Callable[..., Any]
     _args: tuple[Any, ...]
     _kwargs: dict[str, Any] | None
     _vars: contextvars.Context
+    _context: Context | None
+    _follower: Callable[[Context], object] | None
 
     def task_context(self) -> Context:
         """The context that it runs under."""

@@ -65,6 +65,7 @@ class TaskFuture(Future[T]):
     _retries = 0  # how often it may be run again after it took down its worker
     _spare: contextvars.Context | None = None  # only with those: the variables, for the next try
     _history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
+    _follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
     _special = False  # any of the above or below, or a context of the submitter's
     _accepted_at = 0.0  # only with hooks
     _span: Span | None = None  # only with hooks
@@ -103,6 +104,8 @@ class TaskFuture(Future[T]):
             with self._lock:
                 if self._context is None:
                     self._context = made
+            if self._follower is not None:
+                self._follower(self._context)
         return self._context
 
     def _cancelled_error(self) -> Cancelled:

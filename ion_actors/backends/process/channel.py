@@ -8,15 +8,18 @@ believed.
 from __future__ import annotations
 
 import enum
+import os
 import select
 import socket
 import struct
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
-__all__ = ["Channel", "Flag", "Garbled", "Kind", "Message", "Waiter", "watch_child"]
+__all__ = ["LAST", "TERMINATED", "Channel", "Garbled", "Kind", "Message"]
 
 _HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
 _MAGIC = b"ion\x01"
+_LOOK_UP = struct.pack("ll", 1, 0) if os.name == "posix" else struct.pack("L", 1000)  # a second
 _CHUNK = 64 * 1024  # bytes to read at a time, as long as it is not known how many there are
 
 
@@ -33,11 +36,9 @@ class Kind(enum.IntEnum):
     NEWS = 8  #: from the child, at any time: log records, warnings, progress
 
 
-class Flag(enum.IntFlag):
-    """What a reply says besides."""
-
-    LAST = 1  #: the child ends now: it has done its share
-    TERMINATED = 2  #: it had the SIGTERM that was meant for this task
+# What a reply says besides. Plain numbers, since one of them comes with every reply.
+LAST = 1  #: the child ends now: it has done its share
+TERMINATED = 2  #: it had the SIGTERM that was meant for this task
 
 
 class Garbled(Exception):
@@ -52,39 +53,24 @@ class Message(NamedTuple):
     body: bytes | bytearray
 
 
-class Waiter(Protocol):
-    """What a channel does instead of blocking in its socket."""
-
-    def readable(self) -> None:
-        """Return when there is something to read.
-
-        Raises:
-            EOFError: there will not be.
-        """
-        ...
-
-    def writable(self) -> None:
-        """Return when something can be written.
-
-        Raises:
-            EOFError: nobody would read it.
-        """
-        ...
-
-
 class Channel:
     """One end of a stream of messages. For one reader and one writer at a time.
 
+    The end of the other process ends the stream, unless a process that it has forked keeps its end
+    open. For that case the channel looks up now and then: see ``over``.
+
     Args:
         sock: a connected stream socket, which this owns from now on.
-        waiter: who waits for it; without one, the socket blocks.
+        over: whether the process on the other side has ended; by default nobody asks.
     """
 
-    def __init__(self, sock: socket.socket, waiter: Waiter | None = None) -> None:
+    def __init__(self, sock: socket.socket, over: Callable[[], bool] | None = None) -> None:
         self._sock = sock
-        self._waiter = waiter
+        self._over = over
         self._surplus = b""  # read, and belongs to the next message
-        sock.setblocking(waiter is None)
+        if over is not None:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, _LOOK_UP)
 
     def fileno(self) -> int:
         """The descriptor of its socket; -1 once it is closed."""
@@ -122,8 +108,7 @@ class Channel:
             try:
                 return self._sock.send(data)
             except BlockingIOError:
-                assert self._waiter is not None
-                self._waiter.writable()
+                self._look_up()
 
     def send_at_once(self, kind: Kind, body: bytes) -> bool:
         """Send a short message without ever blocking. Returns whether it could be sent.
@@ -170,11 +155,10 @@ class Channel:
 
     def _some(self) -> bytes:
         while True:
-            if self._waiter is not None:
-                self._waiter.readable()
             try:
                 data = self._sock.recv(_CHUNK)
             except BlockingIOError:
+                self._look_up()
                 continue
             except OSError as error:
                 raise EOFError("the other side is gone") from error
@@ -184,11 +168,10 @@ class Channel:
 
     def _into(self, view: memoryview) -> int:
         while True:
-            if self._waiter is not None:
-                self._waiter.readable()
             try:
                 count = self._sock.recv_into(view)
             except BlockingIOError:
+                self._look_up()
                 continue
             except OSError as error:
                 raise EOFError("the other side is gone") from error
@@ -196,60 +179,10 @@ class Channel:
                 raise EOFError("the other side is gone")
             return count
 
-
-class _Polling:
-    """Waits for the socket, or for the end of the process on its other side.
-
-    The stream alone would not do: a process that the child has forked may keep its end open.
-    """
-
-    def __init__(self, sock: int, process: int) -> None:
-        self._sock, self._process = sock, process
-        self._reads, self._writes = select.poll(), select.poll()
-        self._reads.register(sock, select.POLLIN)
-        self._writes.register(sock, select.POLLOUT)
-        for poll in (self._reads, self._writes):
-            poll.register(process, select.POLLIN)
-
-    def readable(self) -> None:
-        """See :class:`Waiter`. What was sent before the end is still read."""
-        self._wait(self._reads)
-
-    def writable(self) -> None:
-        """See :class:`Waiter`."""
-        self._wait(self._writes)
-
-    def _wait(self, poll: select.poll) -> None:
-        ready = poll.poll()
-        if len(ready) == 1 and ready[0][0] == self._process:
-            raise EOFError("the child process has ended")
-
-
-class _Portable:
-    """The same where there is no poll()."""
-
-    def __init__(self, sock: socket.socket, process: int) -> None:
-        self._sock, self._process = sock, process
-
-    def readable(self) -> None:
-        """See :class:`Waiter`."""
-        from multiprocessing.connection import wait  # noqa: PLC0415 - seldom wanted
-
-        if self._sock not in wait([self._sock, self._process]):
-            raise EOFError("the child process has ended")
-
-    def writable(self) -> None:
-        """See :class:`Waiter`. There is no waiting for two things here, but for an end there is."""
-        select.select([], [self._sock], [])
-
-
-def watch_child(sock: socket.socket, process: int) -> Waiter:
-    """A waiter for a socket whose other end is held by a process.
-
-    Args:
-        sock: the socket.
-        process: what becomes readable when the process ends.
-    """
-    if hasattr(select, "poll"):
-        return _Polling(sock.fileno(), process)
-    return _Portable(sock, process)
+    def _look_up(self) -> None:
+        """Nothing has moved for a while."""
+        if self._over is None or not self._over():
+            return
+        # It may have said something since, and then died.
+        if not select.select([self._sock], [], [], 0)[0]:
+            raise EOFError("the other process has ended")

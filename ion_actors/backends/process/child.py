@@ -13,27 +13,20 @@ from typing import TYPE_CHECKING
 
 from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels, new_shelf
-from ion_actors.backends.process.channel import (
-    Channel,
-    Flag,
-    Garbled,
-    Kind,
-    Message,
-    watch_child,
-)
+from ion_actors.backends.process.channel import TERMINATED, Channel, Garbled, Kind, Message
 from ion_actors.backends.process.death import how_it_died, signal_name
 from ion_actors.backends.process.launch import LastWords, forget, launch, register
 from ion_actors.backends.process.leash import KILL, Leash, Step, plan
 from ion_actors.backends.process.relay import show
 from ion_actors.backends.process.wire import Cancel
-from ion_actors.context import Context
+from ion_actors.context import Context, Registration
 from ion_actors.errors import DeadlineExceeded, WorkerDied
 from ion_actors.forking import renew_after_fork
 
 if TYPE_CHECKING:
     from ion_actors.backends.process.options import ProcessBackend
     from ion_actors.backends.process.pickling import Packed
-    from ion_actors.clock import Clock
+    from ion_actors.backends.protocol import Task
 
 __all__ = ["Child"]
 
@@ -53,29 +46,35 @@ class Child:
     Args:
         worker: the name of the worker that it runs the tasks of.
         backend: the settings.
-        clock: what tells the time.
+        context: the pool's.
         start: what its first message says.
 
     Raises:
         Exception: it cannot be started.
     """
 
-    def __init__(self, worker: str, backend: ProcessBackend, clock: Clock, start: Packed) -> None:
+    def __init__(
+        self, worker: str, backend: ProcessBackend, context: Context, start: Packed
+    ) -> None:
         self.worker = worker
         self.ready = False  # it has said so
         self._grace, self._kill_after = backend.grace, backend.kill_after
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
+        self._cancelled = 0  # the number of the last one that was to end
+        self._followed: Registration | None = None  # with the context of the one under way
+        self._context = context
         # Guards what a context that ends must find unchanged: the task under way, the control
         # channel. Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
         with contextlib.ExitStack() as stack:  # what is undone if something fails
             tasks, control = self._launch(backend, stack)
-            self._leash = Leash(clock, self._send_signal)
-            self._tasks = Channel(tasks, watch_child(tasks, self._sentinel))
+            self._leash = Leash(context.clock, self._send_signal)
+            self._tasks = Channel(tasks, self._has_ended)
             self._control = Channel(control)
             control.setblocking(False)
             stack.pop_all()
+        self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
         renew_after_fork(self)
         if backend.start_timeout is not None:
@@ -132,12 +131,12 @@ class Child:
         self.ready = True
         return None
 
-    def exchange(self, request: Packed, context: Context) -> Message:
+    def exchange(self, task: Task, request: Packed) -> Message:
         """Give it a task, and wait for the reply.
 
         Args:
-            request: the task.
-            context: the task's; when it ends the child is told, and at last forced.
+            task: when its context ends, the child is told, and at last forced.
+            request: the task in bytes.
 
         Raises:
             Unsent: it had died before it got the task.
@@ -146,18 +145,33 @@ class Child:
         with self._lock:
             self._number += 1
             self._busy = True
-        registration = context.add_callback(functools.partial(self._cancel, self._number, context))
+        task._follower = self._follow
+        if task._context is not None:
+            self._follow(task._context)
+        if self._context._end is not None:  # perhaps just before it was busy
+            self._context_ended(self._context)
         try:
             self._give(request)
             message = self._receive()
         finally:
-            registration.remove()
+            task._follower = None
+            with self._lock:
+                followed, self._followed = self._followed, None
+            if followed is not None:
+                followed.remove()
         with self._lock:
             self._busy = False  # from here on nobody pulls the leash for this task
         self._leash.slacken()
-        if message.flags & Flag.TERMINATED:
+        if message.flags & TERMINATED:
             self._leash.sent = None  # it has had it
         return message
+
+    def _follow(self, context: Context) -> None:
+        """The task under way has this context. It may be said twice, and too late."""
+        with self._lock:
+            if self._busy and self._followed is None:
+                ended = functools.partial(self._context_ended, context, self._number)
+                self._followed = context.add_callback(ended)
 
     def _give(self, request: Packed) -> None:
         try:
@@ -171,12 +185,15 @@ class Child:
             show(message.body)
         return message
 
-    def _cancel(self, number: int, context: Context) -> None:
-        """A task's context has ended. Called by the thread that ended it."""
+    def _context_ended(self, context: Context, number: int | None = None) -> None:
+        """A task is to end: the one of this number, or any. Called by whoever ended the context."""
         expired = isinstance(context._error(), DeadlineExceeded)
-        body = Cancel(number, expired, context.reason or "").pack()
         with self._lock:
-            if self._busy and number == self._number:
+            if not self._busy or number not in (None, self._number):
+                return
+            if self._cancelled != self._number:
+                self._cancelled = self._number
+                body = Cancel(self._number, expired, context.reason or "").pack()
                 self._control.send_at_once(Kind.CANCEL, body)
                 self._leash.pull(plan(self._grace, self._kill_after))
 
@@ -206,6 +223,7 @@ class Child:
 
         It must have been told to end, or be as good as dead.
         """
+        self._with_pool.remove()
         self._hear_out()
         self._leash.let_go()  # before its number is given to another process
         self._process.join(_CODE_PATIENCE)
@@ -233,6 +251,9 @@ class Child:
             while True:
                 self._receive()
         wait([self._sentinel])
+
+    def _has_ended(self) -> bool:
+        return bool(wait([self._sentinel], 0))
 
     def _close(self) -> None:
         self._tasks.close()

@@ -25,7 +25,7 @@ from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
 from ion_actors.backends.process.arrays import Parcels, Shelf
-from ion_actors.backends.process.channel import Channel, Flag, Kind, Message
+from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Kind, Message
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.relay import relay_to
@@ -187,7 +187,7 @@ class Servant:
         if os.getpid() != self._pid:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
         last = self._has_done_its_share()
-        flags = (Flag.LAST if last else 0) | (Flag.TERMINATED if running.terminated else 0)
+        flags = (LAST if last else 0) | (TERMINATED if running.terminated else 0)
         self._reply(kind, body, flags)
         return not last
 
@@ -212,8 +212,10 @@ class Servant:
 
     def _reply(self, kind: Kind, body: bytes, flags: int) -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # a task may have closed or replaced it
+            try:
                 stream.flush()
+            except Exception:
+                continue
         with self._sending:
             self._tasks.send(kind, body, flags)
 

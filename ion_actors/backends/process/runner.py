@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.backends.process.channel import Flag, Garbled, Kind, Message
+from ion_actors.backends.process.channel import LAST, Garbled, Kind, Message
 from ion_actors.backends.process.child import Child, Unsent
 from ion_actors.backends.process.pickling import Packed
 from ion_actors.backends.process.relay import settings_here
@@ -70,26 +70,29 @@ class ProcessRunner:
             self._context.check()
             raise (error.__cause__ or error) from None
 
-    def _ready_child(self) -> Child:
+    def _ready_child(self, task: Task | None = None) -> Child:
         """The child, ready for a task.
 
         Raises:
             NotReady: there is none to be had.
+            ContextEnded: the task's context has ended meanwhile.
         """
         if (child := self._child) is not None and child.usable:
             return child
         if child is not None and child.ready:  # something interrupted its last task
             self._see_off(child)
         try:
-            child = self._make_ready(self._child or self._launch())
+            ready = self._make_ready(self._child or self._launch())
             self._bury_leaving()  # they have had some time
         except BaseException as error:
             raise NotReady(f"worker {self._worker} has no child process") from error
-        return child
+        if task is not None:  # that has taken a while
+            task.task_context().check()
+        return ready
 
     def _launch(self) -> Child:
         """Start a child; it begins with the initializer while this thread goes on."""
-        child = Child(self._worker, self._backend, self._context.clock, self._first)
+        child = Child(self._worker, self._backend, self._context, self._first)
         with self._lock:
             self._child = child
             if self._killed:
@@ -118,41 +121,44 @@ class ProcessRunner:
     def call(self, task: Task) -> Any:
         """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
-            context = task.task_context()
-            child, reply = self._ask(pack_request(task, context), context)
+            child, reply = self._ask(task, pack_request(task))
             if reply.kind == Kind.RESULT:
                 return open_result(child.parcels, reply.body, task._task_name)
             raise_error(reply.body, task._task_name)
         finally:
             del task  # the error's traceback holds this frame, and the task will hold the error
 
-    def _ask(self, request: Packed, context: Context) -> tuple[Child, Message]:
-        child = self._ready_child()
+    def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
         try:
-            return child, self._exchange(child, request, context)
-        except Unsent:
-            died = self._bury(child)
-            self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
-        child = self._ready_child()
-        try:
-            return child, self._exchange(child, request, context)
-        except Unsent:
-            raise self._bury(child) from None
+            child = self._ready_child(task)
+            try:
+                return child, self._exchange(child, task, request)
+            except Unsent:
+                died = self._bury(child)
+                self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
+            child = self._ready_child(task)
+            try:
+                return child, self._exchange(child, task, request)
+            except Unsent:
+                raise self._bury(child) from None
+        finally:
+            del task
 
-    def _exchange(self, child: Child, request: Packed, context: Context) -> Message:
-        context.check()  # to get a child ready may have taken a while
+    def _exchange(self, child: Child, task: Task, request: Packed) -> Message:
         try:
-            reply = child.exchange(request, context)
+            reply = child.exchange(task, request)
+            if reply.flags & LAST or not child.usable:
+                self._see_off(child)
+                self._launch_next()
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
             self._launch_next()
             if forced:
-                context.check()
+                task.task_context().check()
             raise died from None
-        if reply.flags & Flag.LAST or not child.usable:
-            self._see_off(child)
-            self._launch_next()
+        finally:
+            del task
         return reply
 
     def _launch_next(self) -> None:

@@ -87,23 +87,23 @@ def pack_start(start: Start) -> Packed:
     return pack_call(lambda: "initializer", initializer, start.initargs, None, start.settings)
 
 
-def pack_request(task: Task, context: Context) -> Packed:
+def pack_request(task: Task) -> Packed:
     """What a TASK message says.
 
     Raises:
         TaskNotPicklable: something in the call cannot be pickled.
     """
-    variables, remaining = pack_variables(task._vars), _remaining(context)
+    variables, remaining = pack_variables(task._vars), _remaining(task._context)
     extra = None if variables is None and remaining is None else (variables, remaining)
     return pack_call(task._task_name, task._fn, task._args, task._kwargs, extra)
 
 
-def _remaining(context: Context) -> float | None:
+def _remaining(context: Context | None) -> float | None:
     """Seconds to the deadline for one who goes by the real time; None if there is none.
 
     The end of a context that goes by another clock is announced, and cannot be foreseen.
     """
-    if context.deadline is None or context.clock is not system_clock:
+    if context is None or context.deadline is None or context.clock is not system_clock:
         return None
     return context.remaining()
 
