@@ -94,8 +94,8 @@ class Runner(Protocol):
         """
         ...
 
-    def stop(self) -> None:
-        """The worker stops: leave nothing behind."""
+    def stop(self, failure: BaseException | None = None, /) -> None:
+        """The worker stops: leave nothing behind. Who lives there may be told of a failure."""
         ...
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "Residence",
     "Worker",
     "here",
+    "leave_quietly",
 ]
 
 
@@ -268,7 +269,7 @@ class _Alone:
     def _answer(self, envelope: Envelope[Any]) -> None:
         reply = envelope.reply_to
         if isinstance(envelope.message, _ActorStop):
-            _leave_quietly()
+            leave_quietly()
             value: Any = None
         elif here.resident is None:
             _refuse(envelope)
@@ -285,12 +286,14 @@ class _Alone:
             reply.set(value)
 
 
-def _leave_quietly() -> None:
+def leave_quietly(error: BaseException | None = None) -> None:
     """At the end of a process, or of a resident that stops there by itself."""
     try:
-        Leaving()(None)
+        Leaving()(error)
     except BaseException:
-        logger.exception("on_stop failed")
+        logger.exception("on_stop failed" if error is None else "on_failure failed")
+    finally:
+        del error
 
 
 def _refuse(envelope: Envelope[Any]) -> None:
@@ -319,7 +322,7 @@ class Opening:
         if here.host is None:
             here.host = here.alone = _Alone(self)
             if multiprocessing.parent_process() is not None:
-                multiprocessing.util.Finalize(None, _leave_quietly, exitpriority=10)
+                multiprocessing.util.Finalize(None, leave_quietly, exitpriority=10)
         self.move_in()
 
     def move_in(self) -> None:

@@ -65,7 +65,7 @@ class ThreadRunner:
         variables.run(make_current, context)
         return self._run(value, context, variables)
 
-    def stop(self) -> None:
+    def stop(self, failure: BaseException | None = None) -> None:
         """Close the event loop, if there ever was one. Called by the worker's thread."""
         if self._runner is not None:
             self._runner.close()

@@ -97,10 +97,12 @@ class Hosting:
     def leave(self, error: BaseException | None) -> None:
         """Have it move out, if it lives here; with an error, as one that failed."""
         self._lives = False
-        if not self._worker.runner.inline:
-            return  # it goes with the process that it lives in
+        runner = self._worker.runner
         try:
-            Leaving()(error)
+            if runner.inline:
+                Leaving()(error)
+            elif error is not None:  # else it goes when what it lives in ends, which is now
+                runner.stop(error)
         except BaseException as fault:
             hook = "on_stop" if error is None else "on_failure"
             self._spec.log(

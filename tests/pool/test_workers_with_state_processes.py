@@ -14,6 +14,7 @@ import pykka
 import pytest
 
 from ion_actors import Backoff, BrokenPool, PanicRecovery, Pool, TaskPanicked, Worker, WorkerDied
+from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.resident import Fetch, Leaving, Method, Opening, Receive, Residence, here
 
 from .helpers import PATIENCE, eventually, run_in_thread
@@ -38,6 +39,12 @@ class Diary(Worker):
 
     def on_stop(self) -> None:
         self.note("stop")
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        self.note(repr(exception_value))
+
+    def panic(self) -> None:
+        raise SystemExit(3)
 
     def on_receive(self, message: Any) -> Any:
         if message == "die":
@@ -114,8 +121,28 @@ def test_a_crash_of_the_child_loses_its_state_only(
             pool.call(Diary.crash).result(PATIENCE)
         assert isinstance(panicked.value.__cause__, WorkerDied)
         assert pool.call(Diary.add, 5).result(PATIENCE) == 15
-    ended = lines(notes)  # of which one has not, since it crashed
-    assert ended.count("start") == ended.count("stop") + 1
+    assert lines(notes) == ["start", "start", "stop"]
+
+
+def test_a_panic_is_what_it_fails_with_before_its_successor_starts(
+    worker: functools.partial[Diary], notes: Path
+) -> None:
+    with Pool(1, worker=worker, backend="process") as pool:
+        with pytest.raises(TaskPanicked, match=r"Diary\.panic"):
+            pool.call(Diary.panic).result(PATIENCE)
+        assert pool.call(Diary.add, 1).result(PATIENCE) == 11
+    assert lines(notes) == ["start", "SystemExit(3)", "start", "stop"]
+
+
+def test_a_failure_that_is_told_to_one_that_has_done_nothing_is_not_its_own(
+    worker: functools.partial[Diary], notes: Path
+) -> None:
+    backend = ProcessBackend(max_tasks_per_child=1)
+    with Pool(1, worker=worker, backend=backend) as pool:
+        pool.call(Diary.panic).exception(PATIENCE)
+        assert pool.call(Diary.add, 1).result(PATIENCE) == 11
+    assert "SystemExit(3)" not in lines(notes)
+    assert lines(notes).count("start") == lines(notes).count("stop")
 
 
 def test_a_broadcast_reaches_each_child(worker: functools.partial[Diary], notes: Path) -> None:

@@ -199,13 +199,13 @@ class Child:
 
     # -- its end ---------------------------------------------------------------------------
 
-    def dismiss(self) -> None:
-        """Tell it to end. It gets some time for that."""
+    def dismiss(self, failure: bytes = b"") -> None:
+        """Tell it to end, and because of which error. It gets some time for that."""
         if self._busy or self._leash.sent is not None:
             self.kill()  # it would not hear, or it is not known what it is at
             return
         with contextlib.suppress(EOFError):
-            self._tasks.send(Kind.STOP)
+            self._tasks.send(Kind.STOP, failure if self._number else b"")  # else it was another's
         grace = _DEFAULT_GRACE if self._grace is None else self._grace
         self._leash.pull(plan(grace, self._kill_after))
 

@@ -29,6 +29,7 @@ from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Kind,
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.relay import relay_to
+from ion_actors.backends.process.remote_errors import unpack_error
 from ion_actors.backends.process.wire import (
     Cancel,
     open_request,
@@ -36,6 +37,7 @@ from ion_actors.backends.process.wire import (
     pack_error,
     seal_result,
 )
+from ion_actors.backends.resident import leave_quietly
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
@@ -175,6 +177,8 @@ class Servant:
     def _serve_one(self, message: Message) -> bool:
         """Run a task. Returns whether there may be another one."""
         if message.kind == Kind.STOP:
+            if message.body:
+                leave_quietly(unpack_error(bytes(message.body)))
             return False
         self._number += 1
         running = self._running = Running(self._number)

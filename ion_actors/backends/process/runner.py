@@ -13,6 +13,7 @@ from ion_actors.backends.process.channel import LAST, Garbled, Kind, Message
 from ion_actors.backends.process.child import Child, Unsent
 from ion_actors.backends.process.pickling import Packed
 from ion_actors.backends.process.relay import settings_here
+from ion_actors.backends.process.remote_errors import pack_error
 from ion_actors.backends.process.wire import (
     Start,
     open_result,
@@ -153,8 +154,8 @@ class ProcessRunner:
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
-            self._launch_next()
             if forced:
+                self._launch_next()
                 task.task_context().check()
             raise died from None
         finally:
@@ -182,19 +183,19 @@ class ProcessRunner:
                 child.kill()
         return True
 
-    def stop(self) -> None:
+    def stop(self, failure: BaseException | None = None) -> None:
         """Tell the child to end, and wait for it."""
         if self._child is not None:
-            self._see_off(self._child)
+            self._see_off(self._child, b"" if failure is None else pack_error(failure))
         self._bury_leaving()
 
-    def _see_off(self, child: Child) -> None:
+    def _see_off(self, child: Child, failure: bytes = b"") -> None:
         """Tell it to end; the next one need not wait for it."""
         with self._lock:
             if self._child is child:
                 self._child = None
             self._leaving.append(child)
-        child.dismiss()
+        child.dismiss(failure)
 
     def _bury_leaving(self) -> None:
         for child in list(self._leaving):
