@@ -40,11 +40,13 @@ class _Errand:
         self._args = (letter.message,)
         self._kwargs: dict[str, Any] | None = None
         self._vars = letter.variables
-        self._context = context
+        self._context: Context | None = None  # of its own
+        self._follower: Callable[[Context], object] | None = None
+        self._pool_context = context
 
     def task_context(self) -> Context:
         """The context that it runs under."""
-        return self._context
+        return self._pool_context
 
     def _task_name(self) -> str:
         return describe(self._fn)

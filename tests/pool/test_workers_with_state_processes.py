@@ -13,7 +13,17 @@ from typing import Any
 import pykka
 import pytest
 
-from ion_actors import Backoff, BrokenPool, PanicRecovery, Pool, TaskPanicked, Worker, WorkerDied
+from ion_actors import (
+    Backoff,
+    BrokenPool,
+    Cancelled,
+    PanicRecovery,
+    Pool,
+    TaskPanicked,
+    Worker,
+    WorkerDied,
+    current_context,
+)
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.resident import Fetch, Leaving, Method, Opening, Receive, Residence, here
 
@@ -52,6 +62,8 @@ class Diary(Worker):
         if message == "fail":
             raise ValueError(message)
         self.note(str(message))
+        if message == "sleep":
+            current_context().sleep(PATIENCE)
         return os.getpid(), self.count
 
     def add(self, amount: int) -> int:
@@ -158,6 +170,17 @@ def test_a_broadcast_reaches_each_child(worker: functools.partial[Diary], notes:
         assert len(pool.broadcast("again")) == 2
         assert pool.metrics().panicked == 0
     assert lines(notes).count("hello") == lines(notes).count("again") == 2
+
+
+def test_a_broadcast_in_a_child_ends_with_the_pool(
+    worker: functools.partial[Diary], notes: Path
+) -> None:
+    pool = Pool(1, worker=worker, backend="process")
+    (answer,) = pool.broadcast("sleep")
+    eventually(lambda: "sleep" in lines(notes))
+    report = pool.close()
+    assert isinstance(answer.exception(PATIENCE), Cancelled)
+    assert report.elapsed < PATIENCE / 2
 
 
 def test_messages_to_oneself_are_answered_after_the_call(
