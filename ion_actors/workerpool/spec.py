@@ -117,10 +117,10 @@ class PoolSpec:
             stuck_after=_positive("stuck_after", stuck_after),
             on_stuck=on_stuck,
             replace_stuck=whole_number("replace_stuck", replace_stuck, minimum=0),
-            overflow=checked_overflow(overflow),
+            overflow=_overflow_for(overflow, worker, backend),
             initializer=initializer,
             initargs=tuple(initargs),
-            residence=_checked_worker(worker, overflow),
+            residence=None if worker is None else Residence.checked(worker),
             backend=_checked_backend(backend),
         )
 
@@ -146,12 +146,17 @@ def _positive(name: str, value: float | None) -> float | None:
     return found
 
 
-def _checked_worker(given: object, overflow: OverflowPolicy) -> Residence | None:
-    if given is None:
-        return None
-    if checked_overflow(overflow) is Overflow.CALLER_RUNS:
-        raise ValueError("overflow 'caller_runs' is not for a pool with worker=: callers have none")
-    return Residence.checked(given)
+def _overflow_for(given: object, worker: object, backend: object) -> Overflow | CoDel:
+    policy = checked_overflow(given)
+    if policy is Overflow.CALLER_RUNS:
+        if worker is not None:
+            raise ValueError(f"overflow {policy.value!r} is not for worker=: callers have none")
+        if not (backend == "thread" or isinstance(backend, ThreadBackend)):
+            raise ValueError(
+                f"overflow {policy.value!r} is not for backend {backend!r}: callers run their "
+                "tasks in this process, where nothing isolates them"
+            )
+    return policy
 
 
 def _checked_backend(given: object) -> Backend:

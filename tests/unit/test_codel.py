@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors import CoDel, Overflow, Pool
+from ion_actors import CoDel, Overflow, Pool, Worker
 from ion_actors.workerpool.codel import Delays
 from ion_actors.workerpool.overflow import checked_overflow
 
@@ -116,3 +116,9 @@ def test_a_policy_that_is_not_there_is_refused():
         Pool(1, overflow="explode")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="overflow"):
         Pool(1, overflow=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("elsewhere", [{"backend": "process"}, {"worker": Worker}])
+def test_callers_run_only_what_they_can(elsewhere: dict[str, object]):
+    with pytest.raises(ValueError, match="overflow 'caller_runs' is not for"):
+        Pool(1, overflow="caller_runs", **elsewhere)
