@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+from _thread import get_ident
 from collections.abc import Callable
 from typing import Protocol
 
@@ -42,11 +43,21 @@ _LOOK_UP = 1.0
 
 def acquire(lock: threading.Lock) -> bool:
     """Acquire a lock, however long it takes; a signal is handled within a second."""
-    if threading.get_ident() != threading.main_thread().ident:
+    if get_ident() != _main_thread:
         return lock.acquire()
-    while not lock.acquire(timeout=_LOOK_UP):
+    while not lock.acquire(True, _LOOK_UP):
         pass
     return True
+
+
+def _after_fork_in_child() -> None:
+    global _main_thread  # noqa: PLW0603  # whoever forked is the main thread of the child
+    _main_thread = threading.main_thread().ident
+
+
+_main_thread = threading.main_thread().ident  # asked for in each wait, so it is kept
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Timer:

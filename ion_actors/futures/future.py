@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from _thread import allocate_lock
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures._base import FINISHED
 from typing import Any, NoReturn, TypeVar, cast
@@ -13,7 +14,14 @@ import pykka
 from typing_extensions import override
 
 from ion_actors.clock import acquire
-from ion_actors.context import Context, background, call_in_loop, current_context, of_thread
+from ion_actors.context import (
+    CURRENT,
+    Context,
+    background,
+    call_in_loop,
+    current_context,
+    of_thread,
+)
 from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.futures.derived import derive
 from ion_actors.futures.progress import Progressing
@@ -26,6 +34,7 @@ M = TypeVar("M")
 J = TypeVar("J")
 R = TypeVar("R")
 
+_BACKGROUND = background()
 _HOOK_THREAD = "ion_actors-hook"
 
 
@@ -103,9 +112,10 @@ class Future(Progressing[T]):
 
     def _block(self, timeout: float | None) -> bool:
         """Wait here, for others to settle it."""
-        context = current_context()
-        if context is not background():
-            return self._wait_under(context, timeout)
+        if CURRENT.get() is not None or of_thread.task_context is not None:
+            context = current_context()
+            if context is not _BACKGROUND:
+                return self._wait_under(context, timeout)
         if timeout is None:
             self._park()
             return True
@@ -115,13 +125,20 @@ class Future(Progressing[T]):
 
     def _park(self) -> None:
         """Wait for the outcome, and for nothing else."""
-        parked = Parked()
+        # A worker that was woken for the task may be waiting for the GIL, awake, until this thread
+        # sleeps: each step spared here spares a round trip many times as much.
+        lock = allocate_lock()
+        lock.acquire()
+        parked = Parked(lock.release)
         with self._lock:
             if self._state in DONE:
                 return
-            self._waiters.append(parked)
+            if self._built_waiters is None:
+                self._built_waiters = [parked]
+            else:
+                self._built_waiters.append(parked)
         try:
-            acquire(parked.lock)
+            acquire(lock)
         except BaseException:  # Ctrl-C
             with self._lock:
                 if parked in self._waiters:

@@ -61,14 +61,15 @@ class Parked:
     """One thread that waits for a future and nothing else: one of the future's waiters.
 
     A condition would do it, too, and cost a round trip a tenth of its time.
+
+    Args:
+        release: releases the lock on which it waits.
     """
 
-    __slots__ = ("lock", "release")
+    __slots__ = ("release",)
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.lock.acquire()
-        self.release = self.lock.release
+    def __init__(self, release: Callable[[], object]) -> None:
+        self.release = release
 
     def add_result(self, _: object) -> None:
         """The future is done."""
