@@ -10,13 +10,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ion_actors import Pool, current_context, report_progress
+from ion_actors import Context, Pool, current_context, report_progress
 
 FOREVER = 600.0
 
@@ -44,6 +45,22 @@ def kill_self(signum: int) -> None:
 
 def fail(error: BaseException) -> NoReturn:
     raise error
+
+
+def fail_for_a_reason() -> NoReturn:
+    try:
+        raise KeyError("lost")
+    except KeyError as error:
+        raise RuntimeError("no luck") from error
+
+
+def remaining_of(context: Context) -> float | None:
+    return context.remaining()
+
+
+def note(folder: Path) -> None:
+    """Leave a file that says that this was called."""
+    os.close(tempfile.mkstemp(dir=folder)[0])
 
 
 def here(mark: Path) -> None:
