@@ -7,6 +7,7 @@ Like a task, a letter can take the worker down.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from pykka.messages import _ActorStop
 from ion_actors.backends.protocol import NotReady
 from ion_actors.backends.resident import Leaving, Opening, Receive, Residence, here
 from ion_actors.context import Context, background, make_current
-from ion_actors.errors import Cancelled, TaskAbandoned
+from ion_actors.errors import Cancelled, ContextEnded, TaskAbandoned
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import stack_of
 from ion_actors.workerpool.inbox import Envelope, Letter
@@ -151,7 +152,9 @@ class Hosting:
                 self._worker.stop()
                 return
             directive = Directive.RESUME
-            if not (isinstance(error, Cancelled) and self._spec.context.cancelled):
+            if isinstance(error, asyncio.CancelledError):
+                error = self._ended(error)
+            elif not (isinstance(error, ContextEnded) and self._spec.context.cancelled):
                 directive = letter.variables.run(directive_for, error, self._spec)
             if directive is Directive.RESUME:
                 self._tell_of(letter, error)
@@ -161,6 +164,12 @@ class Hosting:
                 self._worker.stop()
         finally:
             del error
+
+    def _ended(self, error: asyncio.CancelledError) -> ContextEnded:
+        context = self._spec.context
+        ended = context._error() if context.cancelled else Cancelled("the coroutine was cancelled")
+        ended.__cause__ = error
+        return ended
 
     def _tell_of(self, letter: Letter, error: BaseException) -> None:
         if letter.reply_to is not None:

@@ -551,6 +551,27 @@ def test_a_broadcast_may_be_answered_by_a_coroutine() -> None:
         assert [answer.result(PATIENCE) for answer in pool.broadcast("hi")] == ["hi", "hi"]
 
 
+def test_a_coroutine_that_answers_ends_with_the_pool_and_panics_nobody() -> None:
+    begun = threading.Event()
+
+    class Async(Worker):
+        async def on_receive(self, message: Any) -> Any:
+            if message == "cancel":
+                raise asyncio.CancelledError
+            begun.set()
+            await asyncio.sleep(PATIENCE)
+
+    pool = Pool(1, worker=Async)
+    (cancelled,) = pool.broadcast("cancel")
+    assert isinstance(cancelled.exception(PATIENCE), Cancelled)
+    (asleep,) = pool.broadcast("sleep")
+    assert begun.wait(PATIENCE)
+    report = pool.close()
+    assert isinstance(asleep.exception(PATIENCE), Cancelled)
+    assert report.elapsed < PATIENCE / 2
+    assert pool.metrics().restarts == 0
+
+
 def test_a_broadcast_is_a_message_to_the_supervisor() -> None:
     with Pool(2, worker=functools.partial(Diary, [])) as pool:
         answers = pool.actor_ref.ask(Broadcast("hi"))
