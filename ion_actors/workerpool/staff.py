@@ -202,7 +202,7 @@ class Staff(pykka.ThreadingActor):
             if worker.thread is not None:
                 self._core.threads = [one for one in self._core.threads if one.is_alive()]
                 self._core.threads.append(worker.thread)
-        if self._seats.get(worker.index) is worker:  # it was not known to go
+        if isinstance(worker, Worker) and self._seats.get(worker.index) is worker:
             self._seats[worker.index] = None
             self._replace(worker, None)
         self._finish_if_over()
