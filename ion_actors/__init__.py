@@ -37,7 +37,7 @@ from ion_actors.errors import (
     WeightExceedsCapacity,
     WorkerDied,
 )
-from ion_actors.futures import Future, Progress, report_progress
+from ion_actors.futures import Future, Output, Progress, report_progress
 from ion_actors.workerpool.codel import CoDel
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
@@ -88,6 +88,7 @@ __all__ = [
     "GetMetrics",
     "GetState",
     "IonError",
+    "Output",
     "OverReleased",
     "Overflow",
     "Panic",

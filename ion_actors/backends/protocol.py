@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from ion_actors.context import Context
+from ion_actors.futures import Output
 from ion_actors.observe import Log
 
 __all__ = ["Backend", "NotReady", "Runner", "Task"]
@@ -38,6 +39,7 @@ class Task(Protocol):
     _vars: contextvars.Context
     _context: Context | None
     _follower: Callable[[Context], object] | None
+    _output: Output | None  # to be set, if what it prints is captured
 
     def task_context(self) -> Context:
         """The context that it runs under."""

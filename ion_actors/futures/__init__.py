@@ -26,6 +26,6 @@ microsecond and half a kilobyte, is built when somebody waits.
 """
 
 from ion_actors.futures.future import Future, get_all
-from ion_actors.futures.progress import Progress, report_progress
+from ion_actors.futures.progress import Output, Progress, report_progress
 
-__all__ = ["Future", "Progress", "get_all", "report_progress"]
+__all__ = ["Future", "Output", "Progress", "get_all", "report_progress"]

@@ -1,4 +1,4 @@
-"""How far a task is: it says so, and its future shows it."""
+"""What a future shows of its task before and besides the outcome: progress, and output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ion_actors._arguments import number
 from ion_actors.context import of_thread
 from ion_actors.futures.state import DONE, Callback, Stateful
 
-__all__ = ["Progress", "Progressing", "report_progress"]
+__all__ = ["Output", "Progress", "Progressing", "report_progress"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,19 @@ class Progress:
 
     fraction: float
     message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a task has printed.
+
+    Attributes:
+        stdout: to the standard output.
+        stderr: to the standard error.
+    """
+
+    stdout: str
+    stderr: str
 
 
 def report_progress(fraction: float, message: str = "") -> None:
@@ -49,15 +62,24 @@ def report_progress(fraction: float, message: str = "") -> None:
 
 
 class Progressing(Stateful[T]):
-    """The part of a future that shows how far its task is."""
+    """The part of a future that shows how far its task is, and what it has printed."""
 
     _progress: Progress | None = None
+    _output: Output | None = None
     _progress_callbacks: tuple[Callback, ...] = ()
 
     @property
     def progress(self) -> Progress | None:
         """What its task has last reported; None if it has reported nothing."""
         return self._progress
+
+    @property
+    def output(self) -> Output | None:
+        """What its task has printed, if that is captured: see ``ProcessBackend``; else None.
+
+        It is there when the future is done.
+        """
+        return self._output
 
     def add_progress_callback(self, fn: Callback) -> None:
         """Have ``fn(future)`` called at each report from now on. Errors in it are logged.

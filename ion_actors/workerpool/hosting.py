@@ -27,6 +27,7 @@ from ion_actors.workerpool.report import describe
 from ion_actors.workerpool.verdict import directive_for
 
 if TYPE_CHECKING:
+    from ion_actors.futures import Output
     from ion_actors.workerpool.spec import PoolSpec
     from ion_actors.workerpool.worker import Worker
 
@@ -35,6 +36,8 @@ __all__ = ["Hosting"]
 
 class _Errand:
     """A letter for a runner that is not inline: to it, as good as a task."""
+
+    _output: Output | None = None
 
     def __init__(self, receive: Receive, letter: Letter, context: Context) -> None:
         self._fn: Callable[..., Any] = receive

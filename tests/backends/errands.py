@@ -311,3 +311,53 @@ def deep(levels: int) -> object:
     for _ in range(levels):
         found = [found]
     return found
+
+
+def say(words: str) -> None:
+    print(words)
+    print(words.upper(), file=sys.stderr)
+
+
+def say_and_die(words: str) -> None:
+    say(words)
+    os._exit(7)
+
+
+def say_and_fail(words: str) -> None:
+    say(words)
+    raise ValueError(words)
+
+
+class Slow:
+    """Takes its time to be pickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        here(self.mark)
+        time.sleep(FOREVER)
+        return Slow, (self.mark,)
+
+
+def make_slow(mark: Path) -> Slow:
+    return Slow(mark)
+
+
+def log_in_a_signal_handler() -> int:
+    """In the midst of other messages, too."""
+    caught = []
+
+    def handler(*_: object) -> None:
+        caught.append(1)
+        log("from the handler")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+    try:
+        while len(caught) < 50:
+            log("x" * 200)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return len(caught)

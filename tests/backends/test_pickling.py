@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -172,3 +173,51 @@ def test_what_a_child_can_import_crosses_by_its_name(tmp_path):
     run = subprocess.run([sys.executable, script], check=True, capture_output=True)
     assert len(run.stdout) < 100
     assert b"__main__" in run.stdout
+
+
+class Weighty:
+    """Can be watched, and cannot be pickled when told so."""
+
+    def __init__(self, *, good):
+        self.good = good
+
+    def __reduce__(self):
+        if not self.good:
+            raise TypeError("no")
+        return Weighty, ()
+
+
+@pytest.mark.usefixtures("without_gc")
+def test_the_error_keeps_no_argument_but_the_one_that_refused():
+    good = Weighty(good=True)
+    watched = weakref.ref(good)
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_call(lambda: "t", double, (good, Weighty(good=False)), {"k": good})
+    assert caught.value.what == "argument 2"
+    del good
+    assert watched() is None
+
+
+@pytest.mark.usefixtures("without_gc")
+def test_the_error_of_a_result_keeps_it_no_longer_than_its_cause_does():
+    bad = threading.Lock()
+    held = Holds(bad)
+    watched = weakref.ref(held)
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_result(lambda: "t", held)
+    del held
+    assert watched() is None
+    assert caught.value.__cause__ is not None
+
+
+class Holds:
+    def __init__(self, it):
+        self.it = it
+
+
+def test_where_it_refused_is_told():
+    with pytest.raises(TaskNotPicklable) as caught:
+        pack_call(lambda: "t", double, (Weighty(good=False),), None)
+    (note,) = caught.value.__cause__.__notes__
+    assert "in __reduce__" in note
+    assert "cloudpickle" not in note

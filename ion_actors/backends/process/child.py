@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels, new_shelf
+from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import TERMINATED, Channel, Garbled, Kind, Message
 from ion_actors.backends.process.death import how_it_died, signal_name
 from ion_actors.backends.process.launch import LastWords, forget, launch, register
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ion_actors.backends.process.options import ProcessBackend
     from ion_actors.backends.process.pickling import Packed
     from ion_actors.backends.protocol import Task
+    from ion_actors.futures import Output
 
 __all__ = ["Child"]
 
@@ -36,6 +39,10 @@ _EOF_PATIENCE = 2.0
 _CODE_PATIENCE = 5.0
 # How long a child may take to end when it was told to, if tasks may take any time.
 _DEFAULT_GRACE = 1.0
+# Characters of what it printed that are among its last words.
+_MOST_PRINTED = 4000
+
+_NO_VARIABLES = contextvars.Context()
 
 
 class Child:
@@ -58,6 +65,7 @@ class Child:
     ) -> None:
         self.worker = worker
         self.ready = False  # it has said so
+        self.output: Output | None = None  # of its last task, if that is captured
         self._grace, self._kill_after = backend.grace, backend.kill_after
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
@@ -91,13 +99,15 @@ class Child:
         shelves = new_shelf(), new_shelf()
         # What comes from there may well be seen by forks of this process.
         self.parcels = Parcels(*shelves, private=True)
-        for one in (tasks, control, self._words, self.parcels):
-            stack.callback(one.close)
+        self._capture = Capture() if backend.capture_output else None
+        for one in (tasks, control, self._words, self.parcels, self._capture):
+            if one is not None:
+                stack.callback(one.close)
         with tasks_there, control_there:
             setup = main.Setup(
                 self.worker, tasks_there, control_there, self._words, shelves,
                 backend.preload, backend.nice, dict(backend.env),
-                backend.max_tasks_per_child, backend.max_memory_per_child,
+                backend.max_tasks_per_child, backend.max_memory_per_child, self._capture,
             )  # fmt: skip
             method = backend.start_method or "spawn"
             self._process = launch(method, self.worker, backend.preload, main.run, setup)
@@ -152,7 +162,7 @@ class Child:
             self._context_ended(self._context)
         try:
             self._give(request)
-            message = self._receive()
+            message = self._receive(task._vars)
         finally:
             task._follower = None
             with self._lock:
@@ -164,6 +174,8 @@ class Child:
         self._leash.slacken()
         if message.flags & TERMINATED:
             self._leash.sent = None  # it has had it
+        if self._capture is not None:
+            task._output = self._take_output()
         return message
 
     def _follow(self, context: Context) -> None:
@@ -173,16 +185,21 @@ class Child:
                 ended = functools.partial(self._context_ended, context, self._number)
                 self._followed = context.add_callback(ended)
 
+    def _take_output(self) -> Output | None:
+        if self._capture is not None:
+            self.output = self._capture.take()
+        return self.output
+
     def _give(self, request: Packed) -> None:
         try:
             self._tasks.send(Kind.TASK, self.parcels.seal(request))
         except EOFError as error:
             raise Unsent("the child had died before") from error
 
-    def _receive(self) -> Message:
+    def _receive(self, variables: contextvars.Context = _NO_VARIABLES) -> Message:
         """Its next reply. What else it has to say is shown."""
         while (message := self._tasks.receive()).kind == Kind.NEWS:
-            show(message.body)
+            variables.copy().run(show, message.body)  # a wrapper of the task may be in them
         return message
 
     def _context_ended(self, context: Context, number: int | None = None) -> None:
@@ -231,6 +248,7 @@ class Child:
         with contextlib.suppress(ValueError):  # it would say that it still runs
             self._process.close()
         forget(self)
+        self._take_output()
         try:
             return WorkerDied(
                 f"the child process {self.pid} of worker {self.worker} {how_it_died(exitcode)}",
@@ -238,10 +256,14 @@ class Child:
                 pid=self.pid,
                 exitcode=exitcode,
                 signal=signal_name(exitcode),
-                last_words=self._words.read(),
+                last_words=self._last_words(),
             )
         finally:
             self._close()
+
+    def _last_words(self) -> str:
+        printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""
+        return "\n".join(words for words in (printed.strip(), self._words.read()) if words)
 
     def _hear_out(self) -> None:
         """Show what it still has to say, and wait for its end."""
@@ -259,6 +281,8 @@ class Child:
         self._tasks.close()
         self._words.close()
         self.parcels.close()
+        if self._capture is not None:
+            self._capture.close()
         with self._lock:
             self._control.close()
         if self._pidfd is not None:

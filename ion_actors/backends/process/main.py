@@ -25,6 +25,7 @@ from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
 from ion_actors.backends.process.arrays import Parcels, Shelf
+from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Kind, Message
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
@@ -40,7 +41,7 @@ from ion_actors.backends.process.wire import (
 from ion_actors.backends.resident import leave_quietly
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import Context, background, of_thread
-from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, TaskNotPicklable
 from ion_actors.forking import renew_after_fork
 
 __all__ = ["Setup", "run"]
@@ -65,6 +66,7 @@ class Setup(NamedTuple):
     env: dict[str, str]
     max_tasks: int | None
     max_memory: int | None
+    capture: Capture | None  # of what it prints
 
 
 class Terminated(BaseException):
@@ -132,7 +134,9 @@ class Servant:
         self._parcels = Parcels(setup.shelves[1], setup.shelves[0])
         self._setup = setup
         self._pid = os.getpid()
-        self._sending = threading.RLock()  # guards the order of what is sent
+        # Guards that messages go one after the other. Reentrant: the handler of a signal may log.
+        self._sending = threading.RLock()
+        self._sender: int | None = None  # the thread that is in the midst of a message
         self._runner = ThreadRunner()
         self._number = 0
         self._running: Running | None = None
@@ -205,6 +209,8 @@ class Servant:
         except Terminated:
             return Kind.ERROR, self._pack_error(running.error())
         except BaseException as error:
+            if running.terminated and isinstance(error, TaskNotPicklable):
+                return Kind.ERROR, self._pack_error(running.error())  # a pickler met with it
             return Kind.ERROR, self._pack_error(error)
 
     def _call(self, running: Running, body: bytes | bytearray) -> Any:
@@ -220,8 +226,15 @@ class Servant:
                 stream.flush()
             except Exception:
                 continue
+        self._send(kind, body, flags)
+
+    def _send(self, kind: Kind, body: bytes, flags: int = 0) -> None:
         with self._sending:
-            self._tasks.send(kind, body, flags)
+            self._sender = threading.get_ident()
+            try:
+                self._tasks.send(kind, body, flags)
+            finally:
+                self._sender = None
 
     def _pack_error(self, error: BaseException) -> bytes:
         try:
@@ -235,26 +248,24 @@ class Servant:
         Raises:
             EOFError: the parent is gone.
         """
+        if self._sender == threading.get_ident():
+            return  # the handler of a signal, in the midst of a message
         running = self._running
         if (
             running is None
             or not running.may_be_interrupted
             or threading.current_thread() is not threading.main_thread()
         ):
-            self._send_news(news)
+            self._send(Kind.NEWS, news)
             return
         running.may_be_interrupted = False  # half a message would be the end of this process
         try:
-            self._send_news(news)
+            self._send(Kind.NEWS, news)
         finally:
             running.may_be_interrupted = True
         if running.terminated:
             running.may_be_interrupted = False
             raise Terminated
-
-    def _send_news(self, news: bytes) -> None:
-        with self._sending:
-            self._tasks.send(Kind.NEWS, news)
 
     def _task_context(self) -> Context | None:
         running = self._running
@@ -305,6 +316,8 @@ def run(setup: Setup) -> None:
     for one in (setup.tasks, setup.control):
         one.set_inheritable(False)
     faulthandler.enable(setup.words)
+    if setup.capture is not None:
+        setup.capture.redirect()
     os.environ.update(setup.env)
     if setup.nice and hasattr(os, "nice"):
         os.nice(setup.nice)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ion_actors._arguments import seconds, whole_number
+from ion_actors._arguments import boolean, seconds, whole_number
 from ion_actors.context import Context
 from ion_actors.observe import Log
 
@@ -41,6 +42,8 @@ class ProcessBackend:
             SIGTERM, which raises an exception in it, so that its ``finally`` blocks run. None:
             it is never forced.
         kill_after: seconds from then until the child is killed.
+        capture_output: what a task prints to the standard output and error, also below Python, is
+            kept, the last mebibyte of each, and not shown; see :attr:`ion_actors.Future.output`.
 
     Raises:
         TypeError, ValueError: an argument makes no sense.
@@ -55,6 +58,7 @@ class ProcessBackend:
     start_timeout: float | None = 60.0
     grace: float | None = 1.0
     kill_after: float = 1.0
+    capture_output: bool = False
 
     def __post_init__(self) -> None:
         self._set("start_method", _checked_method(self.start_method))
@@ -70,6 +74,8 @@ class ProcessBackend:
         seconds("grace", self.grace)
         if seconds("kill_after", self.kill_after) is None:
             raise ValueError(f"kill_after must be a number of seconds, not {self.kill_after!r}")
+        if boolean("capture_output", self.capture_output) and os.name == "nt":
+            raise ValueError("capture_output must be False: output cannot be captured here")
 
     @property
     def must_start(self) -> bool:

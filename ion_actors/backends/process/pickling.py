@@ -16,6 +16,7 @@ import io
 import pickle
 import reprlib
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -40,6 +41,8 @@ LARGE = 128 * 1024
 
 _PROTOCOL = 5
 
+_PICKLERS = frozenset((__name__, ForkingPickler.__module__, "cloudpickle.cloudpickle"))
+
 
 class Packed(NamedTuple):
     """An object in bytes: its pickle, and the large buffers that were left out of that."""
@@ -54,14 +57,13 @@ def pack(obj: object) -> Packed:
     Raises:
         BaseException: whatever the last of them met with.
     """
-    buffers: list[pickle.PickleBuffer] = []
+    found = _attempt(obj)
+    if isinstance(found, Packed):
+        return found
     try:
-        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=_apart(buffers))
-    except BaseException:
-        return _pack_otherwise(obj)
-    if b"__main__" in header and not main_can_be_imported():
-        return _pack_otherwise(obj)  # by value: the child would not find it
-    return Packed(header, buffers)
+        raise found
+    finally:
+        del found, obj
 
 
 def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:
@@ -75,7 +77,7 @@ def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) 
 
 def pack_call(
     name: Callable[[], str],
-    fn: Callable[..., Any],
+    fn: Callable[..., Any] | None,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None,
     extra: object = None,
@@ -92,10 +94,14 @@ def pack_call(
     Raises:
         TaskNotPicklable: something in it cannot be pickled; the error says what.
     """
+    found = _attempt((fn, args, kwargs, extra))
+    if isinstance(found, Packed):
+        return found
     try:
-        return pack((fn, args, kwargs, extra))
-    except BaseException as error:
-        raise _blame(name(), fn, args, kwargs or {}, error) from error
+        raise _blame(name(), fn, args, kwargs or {}, found)
+    finally:
+        # The error's traceback holds this frame, and a task's future the error.
+        del name, fn, args, kwargs, extra, found
 
 
 def pack_result(name: Callable[[], str], value: object, extra: object = None) -> Packed:
@@ -104,17 +110,20 @@ def pack_result(name: Callable[[], str], value: object, extra: object = None) ->
     Raises:
         TaskNotPicklable: the value cannot be pickled.
     """
+    found = _attempt((value, extra))
+    if isinstance(found, Packed):
+        return found
     try:
-        return pack((value, extra))
-    except BaseException as error:
-        raise _refusal(name(), "the result", value, error) from error
+        raise _refusal(name(), "the result", value, found)
+    finally:
+        del name, value, extra, found
 
 
 def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
     """What to raise if :func:`unpack` did: ``what`` was packed well, but is not wanted here.
 
     Args:
-        task: the task's name.
+        task: the task's name, if it is known.
         what: "the call" or "the result".
         error: what ``unpack`` raised; becomes the cause.
     """
@@ -153,22 +162,38 @@ class _ForkingPickler(ForkingPickler):
         super().__init__(file, protocol, True, buffer_callback)
 
 
-def _pack_otherwise(obj: object) -> Packed:
-    found: BaseException | None = None
+def _attempt(obj: object) -> Packed | BaseException:
+    found = _plainly(obj)
     for kind in picklers():
-        buffers: list[pickle.PickleBuffer] = []
-        file = io.BytesIO()
-        try:
-            kind(file, _PROTOCOL, buffer_callback=_apart(buffers)).dump(obj)
-        except BaseException as error:
-            found = error
-        else:
-            return Packed(file.getvalue(), buffers)
-    assert found is not None, "there is always a pickler"
+        # What is no Exception is not about pickling: somebody wants this to end.
+        if isinstance(found, Packed) or not isinstance(found, Exception):
+            break
+        found = _by(kind, obj)
     try:
-        raise found
+        return found
     finally:
-        del found, obj
+        del found, obj  # an error's traceback leads back to this frame
+
+
+def _plainly(obj: object) -> Packed | BaseException:
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=_apart(buffers))
+    except BaseException as error:
+        return error
+    if b"__main__" in header and _cloud_pickler() is not None and not main_can_be_imported():
+        return pickle.PicklingError("the child would not find it by its name")
+    return Packed(header, buffers)
+
+
+def _by(kind: Any, obj: object) -> Packed | BaseException:
+    buffers: list[pickle.PickleBuffer] = []
+    file = io.BytesIO()
+    try:
+        kind(file, _PROTOCOL, buffer_callback=_apart(buffers)).dump(obj)
+    except BaseException as error:
+        return error
+    return Packed(file.getvalue(), buffers)
 
 
 def _apart(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -214,7 +239,7 @@ def main_can_be_imported() -> bool:
 
 def _blame(
     task: str,
-    fn: Callable[..., Any],
+    fn: Callable[..., Any] | None,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     error: BaseException,
@@ -223,12 +248,16 @@ def _blame(
     parts: list[tuple[str, object]] = [("the function", fn)]
     parts += [(f"argument {place}", value) for place, value in enumerate(args, start=1)]
     parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
-    for what, value in parts:
-        try:
-            pack(value)
-        except BaseException as found:
-            return _refusal(task, what, value, found)
-    return _refusal(task, "the call", fn, error)
+    found: Packed | BaseException = error
+    value: object = None
+    try:
+        for what, value in parts:
+            found = _attempt(value)
+            if not isinstance(found, Packed):
+                return _refusal(task, what, value, found)
+        return _refusal(task, "the call", fn, error)
+    finally:
+        del fn, args, kwargs, error, parts, found, value  # as in _attempt()
 
 
 def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskNotPicklable:
@@ -236,12 +265,24 @@ def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskN
     hint = ""
     if _cloud_pickler() is None and what == "the function":
         hint = "; with cloudpickle installed (the extra 'process') it might be"
-    return TaskNotPicklable(
+    refusal = TaskNotPicklable(
         f"{what} of task {task!r} cannot be pickled: {shown}: {_in_words(error)}{hint}",
         task=task,
         what=what,
         shown=shown,
     )
+    refusal.__cause__ = _without_frames(error)
+    return refusal
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The same error, with its traceback in a note: its frames would hold the whole call."""
+    found = error.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__") in _PICKLERS:
+        found = found.tb_next
+    if found is not None:
+        error.add_note(f"It was raised here:\n{''.join(traceback.format_tb(found)).rstrip()}")
+    return error.with_traceback(None)
 
 
 def _in_words(error: BaseException) -> str:

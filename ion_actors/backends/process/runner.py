@@ -154,6 +154,7 @@ class ProcessRunner:
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
+            task._output = child.output
             if forced:
                 self._launch_next()
                 task.task_context().check()

@@ -118,6 +118,8 @@ def open_result(parcels: Parcels, body: bytes | bytearray, name: Callable[[], st
         return unpack(*parcels.open(body))[0]
     except BaseException as error:
         raise not_rebuilt(name(), "the result", error) from error
+    finally:
+        del parcels, body, name  # a method of the task, which will hold the error and so this frame
 
 
 def raise_error(body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
@@ -129,7 +131,7 @@ def raise_error(body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
     try:
         raise error
     finally:
-        del error  # its traceback holds this frame
+        del error, body, name  # a method of the task; the error's traceback holds this frame
 
 
 # -- by the child ------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""What crosses to a child process and back, in a pool."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ion_actors import Cancelled, Output, Pool, TaskPanicked, WorkerDied
+from ion_actors.backends.process import ProcessBackend
+from tests.backends import errands
+from tests.pool.helpers import eventually
+
+pytestmark = pytest.mark.usefixtures("no_child_is_left")
+
+PATIENCE = 30.0
+
+_request: contextvars.ContextVar[str] = contextvars.ContextVar("_request", default="none")
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    return tmp_path / "mark"
+
+
+@pytest.fixture
+def capturing() -> Iterator[Pool]:
+    with Pool(1, backend=ProcessBackend(capture_output=True)) as pool:
+        yield pool
+
+
+def test_what_a_task_prints_is_its_futures(capturing: Pool) -> None:
+    for words in ("one", "two"):
+        future = capturing.submit(errands.say, words)
+        future.result(PATIENCE)
+        assert future.output == Output(f"{words}\n", f"{words.upper()}\n")
+    quiet = capturing.submit(pow, 2, 2)
+    quiet.result(PATIENCE)
+    assert quiet.output == Output("", "")
+
+
+def test_what_a_task_printed_before_it_failed_or_died(capturing: Pool) -> None:
+    failed = capturing.submit(errands.say_and_fail, "one")
+    assert isinstance(failed.exception(PATIENCE), ValueError)
+    assert failed.output == Output("one\n", "ONE\n")
+    died = capturing.submit(errands.say_and_die, "two")
+    error = died.exception(PATIENCE)
+    assert isinstance(error, TaskPanicked)
+    assert isinstance(error.__cause__, WorkerDied)
+    assert "TWO" in error.__cause__.last_words
+    assert died.output == Output("two\n", "TWO\n")
+
+
+def test_what_is_not_captured_is_not_kept() -> None:
+    with Pool(1, backend="process") as pool:
+        future = pool.submit(pow, 2, 2)
+        future.result(PATIENCE)
+    assert future.output is None
+
+
+def test_a_record_is_handled_in_the_variables_of_its_task() -> None:
+    seen: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(_request.get())
+
+    handler = Handler()
+    logging.getLogger("errands").addHandler(handler)
+    token = _request.set("r-7")
+    try:
+        with Pool(1, backend="process", task_wrapper=lambda fn: fn) as pool:
+            pool.submit(errands.log, "x").result(PATIENCE)
+    finally:
+        _request.reset(token)
+        logging.getLogger("errands").removeHandler(handler)
+    assert seen == ["r-7"]
+
+
+def test_a_result_that_takes_for_ever_to_pickle_can_be_cancelled(mark: Path) -> None:
+    with Pool(1, backend=ProcessBackend(grace=0.05, kill_after=60)) as pool:
+        pid = pool.submit(errands.pid).result(PATIENCE)
+        future = pool.submit(errands.make_slow, mark)
+        eventually(mark.exists)
+        future.cancel()
+        with pytest.raises(Cancelled):
+            future.result(PATIENCE)
+        assert pool.submit(errands.pid).result(PATIENCE) == pid
+
+
+def test_a_signal_handler_that_logs_does_not_garble_the_messages(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Pool(1, backend="process") as pool:
+        assert pool.submit(errands.log_in_a_signal_handler).result(PATIENCE) >= 50
+        assert pool.metrics().panicked == 0
+    caplog.clear()
+
+
+class Watched:
+    pass
+
+
+@pytest.mark.usefixtures("without_gc")
+def test_a_future_with_an_error_is_freed_without_the_garbage_collector() -> None:
+    with Pool(1, backend="process") as pool:
+        for call in (
+            (errands.fail, ValueError("x")),
+            (errands.make_unwelcome,),
+            (errands.pid, errands.Unwelcome()),
+            (errands.pid, Watched),
+        ):
+            future = pool.submit(*call)
+            future.exception(PATIENCE)
+            watched = weakref.ref(future)
+            del future
+            eventually(lambda: watched() is None)
+
+
+def test_arrays_cross_without_being_copied_and_their_places_are_used_again() -> None:
+    np = pytest.importorskip("numpy")
+    with Pool(1, backend="process") as pool:
+        array = np.arange(1_000_000.0)
+        for _ in range(20):
+            found = pool.submit(errands.echo, array).result(PATIENCE)
+            assert (found == array).all()
+            found += 1
+        assert array[0] == 0
+        del found
