@@ -1,55 +1,29 @@
 """An actor that lives in a worker: the instance of the class that a pool was given.
 
-::
-
-    Opening ──▶ make it, on_start ──▶ Method, Fetch, Receive (in tasks and letters) ──▶ Leaving
-                                         │                                       on_stop or
-                                         └── each finds the resident of its thread   on_failure
-
 To itself it is a whole pykka actor: it has a ref, what is sent to that reaches it between its
 worker's tasks, and ``stop()`` ends its worker. But it has no thread of its own, since the worker's
 is its, and it is not in pykka's registry, since its pool is.
 
-All that happens to it is one of the callables in here, which find it by the thread they are called
-in. So a call of a method is a task like any other, and whatever runs tasks elsewhere can let the
-resident live there: the callables can be pickled.
+What happens to it in its life is in :mod:`ion_actors.backends.calls`.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
-import multiprocessing
-import multiprocessing.util
 import threading
-from collections import deque
 from collections.abc import Callable
-from types import CoroutineType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pykka
-from pykka._introspection import get_attr_directly  # private; the tests watch over it
-from pykka.messages import _ActorStop
 from typing_extensions import override
 
 if TYPE_CHECKING:
     from pykka._envelope import Envelope
 
-__all__ = [
-    "Fetch",
-    "Host",
-    "Leaving",
-    "Method",
-    "Opening",
-    "Receive",
-    "Residence",
-    "Worker",
-    "here",
-    "leave_quietly",
-]
+    from ion_actors.backends.calls import Alone
 
-
-logger = logging.getLogger("ion_actors.pool")
+__all__ = ["Host", "Residence", "Resident", "Worker", "here", "refuse"]
 
 
 class Worker(pykka.ThreadingActor):
@@ -100,8 +74,8 @@ class _Here(threading.local):
     """Who lives in this thread."""
 
     host: Host | None = None
-    resident: _Resident | None = None
-    alone: _Alone | None = None  # the host, where nobody else is
+    resident: Resident | None = None
+    alone: Alone | None = None  # the host, where nobody else is
 
 
 here = _Here()
@@ -117,7 +91,7 @@ class Residence:
         self.actor_class = actor_class
         self._args = args
         self._kwargs = kwargs or {}
-        self._methods: dict[Any, Method] = {}
+        self._names: dict[Any, str] = {}  # of its methods, found once
 
     @classmethod
     def checked(cls, worker: object) -> Residence:
@@ -135,19 +109,19 @@ class Residence:
         """The name of the class."""
         return self.actor_class.__qualname__
 
-    def method(self, function: object) -> Method:
-        """The call of a method that is given as a function: ``ImageWorker.resize``.
+    def name_of(self, function: Any) -> str:
+        """The name of a method that is given as a function: ``ImageWorker.resize``.
 
         Raises:
             TypeError: the class has none that is this.
         """
         try:
-            return self._methods[function]
+            return self._names[function]
         except KeyError:
-            found = self._methods[function] = Method(self.name, self._name_of(function))
+            found = self._names[function] = self._search(function)
             return found
 
-    def _name_of(self, function: object) -> str:
+    def _search(self, function: object) -> str:
         for kind in self.actor_class.__mro__:
             for name, member in vars(kind).items():
                 if member is function and callable(member):
@@ -188,7 +162,7 @@ class _Inbox:
         if (post := self._post) is not None:
             post(envelope)
         else:
-            _refuse(envelope)
+            refuse(envelope)
 
     def close(self) -> None:
         """Nothing is read any more."""
@@ -203,7 +177,7 @@ class _Inbox:
         return True
 
 
-class _Resident:
+class Resident:
     """One actor that lives in this thread."""
 
     def __init__(self, residence: Residence, host: Host) -> None:
@@ -237,180 +211,8 @@ class _Resident:
         self._inbox.close()
 
 
-class _Alone:
-    """The host of a resident in a process of its own, where nothing but calls is waited for.
-
-    What is sent to it there waits for the end of a call. When it stops itself, another one is made
-    for the next call: the process is as good as before.
-    """
-
-    def __init__(self, opening: Opening) -> None:
-        self.opening = opening
-        self._letters: deque[Envelope[Any]] = deque()
-
-    def post(self, envelope: Envelope[Any]) -> None:
-        """See :class:`Host`."""
-        self._letters.append(envelope)
-
-    def finish(self, value: Any) -> Any:
-        """See :class:`Host`. The loop is its runner's, and not at hand."""
-        if type(value) is CoroutineType:
-            value.close()
-            raise TypeError(
-                "in a child process, on_start, on_stop and on_failure are plain methods"
-            )
-        return value
-
-    def attend(self) -> None:
-        """Answer what has come by now."""
-        for _ in range(len(self._letters)):
-            self._answer(self._letters.popleft())
-
-    def _answer(self, envelope: Envelope[Any]) -> None:
-        reply = envelope.reply_to
-        if isinstance(envelope.message, _ActorStop):
-            leave_quietly()
-            value: Any = None
-        elif here.resident is None:
-            _refuse(envelope)
-            return
-        else:
-            try:
-                value = here.resident.actor._handle_receive(envelope.message)
-            except BaseException as error:
-                logger.exception("a worker failed on message %r", envelope.message)
-                if reply is not None:
-                    reply.set_exception((type(error), error, error.__traceback__))
-                return
-        if reply is not None:
-            reply.set(value)
-
-
-def leave_quietly(error: BaseException | None = None) -> None:
-    """At the end of a process, or of a resident that stops there by itself."""
-    try:
-        Leaving()(error)
-    except BaseException:
-        logger.exception("on_stop failed" if error is None else "on_failure failed")
-    finally:
-        del error
-
-
-def _refuse(envelope: Envelope[Any]) -> None:
+def refuse(envelope: Envelope[Any]) -> None:
+    """Answer that it is too late."""
     if envelope.reply_to is not None:
         dead = pykka.ActorDeadError("the actor had stopped before the message came")
         envelope.reply_to.set_exception((type(dead), dead, None))
-
-
-# -- what happens to it --------------------------------------------------------------------
-
-
-class Opening:
-    """Moves it in, before a worker's first task and after the pool's own initializer."""
-
-    def __init__(
-        self, residence: Residence, initializer: Callable[..., object] | None, initargs: Any
-    ) -> None:
-        self._residence = residence
-        self._initializer = initializer
-        self._initargs = initargs
-
-    def __call__(self) -> None:
-        """Call the initializer, make the actor, and run its ``on_start``."""
-        if self._initializer is not None:
-            self._initializer(*self._initargs)
-        if here.host is None:
-            here.host = here.alone = _Alone(self)
-            if multiprocessing.parent_process() is not None:
-                multiprocessing.util.Finalize(None, leave_quietly, exitpriority=10)
-        self.move_in()
-
-    def move_in(self) -> None:
-        """Make the actor, and run its ``on_start``."""
-        assert here.host is not None
-        resident = _Resident(self._residence, here.host)
-        here.resident = resident  # its on_start may call what a task may
-        try:
-            resident.start()
-        except BaseException:
-            here.resident = None
-            raise
-
-
-class Leaving:
-    """Moves it out: with its ``on_stop`` or, if there was an error, its ``on_failure``."""
-
-    def __call__(self, error: BaseException | None) -> None:
-        """Run the hook, if it has not been run."""
-        resident = here.resident
-        if resident is None:
-            return
-        try:
-            resident.leave(error)
-        finally:
-            here.resident = None
-            del error
-
-
-class _Call:
-    """Something to be done with the actor that lives in the thread of the caller."""
-
-    def __init__(self, owner: str, *path: str) -> None:
-        self._owner = owner
-        self._path = path
-        self.__name__ = path[-1]
-        self.__qualname__ = ".".join((owner, *path))  # the name of the task
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._owner, *self._path)
-
-    def _actor(self) -> pykka.Actor:
-        if here.resident is None and here.alone is not None:
-            here.alone.opening.move_in()
-        if here.resident is None:
-            raise RuntimeError(
-                f"{self.__qualname__} can only run in a worker of a pool that has that class"
-            )
-        return here.resident.actor
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.__qualname__}>"
-
-
-class Method(_Call):
-    """Calls one of its methods, or one of an attribute's that it lets others reach into."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call it."""
-        try:
-            return get_attr_directly(self._actor(), self._path)(*args, **kwargs)
-        finally:
-            if here.alone is not None:
-                here.alone.attend()
-
-
-class Fetch(_Call):
-    """Reads one of its attributes."""
-
-    def __call__(self) -> Any:
-        """Read it."""
-        return get_attr_directly(self._actor(), self._path)
-
-
-class Receive(_Call):
-    """Has it answer a message, also one of pykka's own, which proxies send."""
-
-    def __init__(self, owner: str) -> None:
-        super().__init__(owner, "on_receive")
-
-    @override
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Receive, (self._owner,)
-
-    def __call__(self, message: Any) -> Any:
-        """Answer."""
-        try:
-            return self._actor()._handle_receive(message)
-        finally:
-            if here.alone is not None:
-                here.alone.attend()

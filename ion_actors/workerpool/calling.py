@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
-from ion_actors.backends.resident import Receive, Residence
+from ion_actors.backends.calls import Method, Receive
+from ion_actors.backends.resident import Residence
 from ion_actors.workerpool.proxy import WorkerProxy
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Calls:
         Raises:
             TypeError: it is none of that class.
         """
-        return cast("Callable[P, T]", self._residence().method(method))
+        return cast("Callable[P, T]", self._method(method))
 
     @overload
     def call(
@@ -75,7 +76,7 @@ class Calls:
 
         The same as a call through :meth:`proxy`, and type checkers know its arguments and result.
         """
-        return self._submitter().submit(self._residence().method(method), *args, **kwargs)
+        return self._submitter().submit(self._method(method), *args, **kwargs)
 
     def ask(self, message: Any, /) -> Future[Any]:
         """Have the ``on_receive`` of an idle worker answer a message. Returns the future answer."""
@@ -84,6 +85,10 @@ class Calls:
     def tell(self, message: Any, /) -> None:
         """:meth:`ask`, when nobody wants the answer. If it raises, the error is logged."""
         self.ask(message)
+
+    def _method(self, function: object) -> Method:
+        residence = self._residence()
+        return Method(residence.name, residence.name_of(function))
 
     def _submitter(self) -> Submitter:
         return cast("Submitter", self)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka.messages import _ActorStop
 
+from ion_actors.backends.calls import Leaving, Opening, Receive
 from ion_actors.backends.protocol import NotReady
-from ion_actors.backends.resident import Leaving, Opening, Receive, Residence, here
+from ion_actors.backends.resident import Residence, here
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import Cancelled, ContextEnded, TaskAbandoned
 from ion_actors.workerpool.directive import Directive

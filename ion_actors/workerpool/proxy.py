@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pykka
 
-from ion_actors.backends.resident import Fetch, Method
+from ion_actors.backends.calls import Fetch, Method
 
 if TYPE_CHECKING:
     from ion_actors.futures import Future

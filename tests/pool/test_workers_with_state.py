@@ -23,7 +23,8 @@ from ion_actors import (
     Worker,
     current_context,
 )
-from ion_actors.backends.resident import Method, Receive, Residence
+from ion_actors.backends.calls import Method, Receive
+from ion_actors.backends.resident import Residence
 
 from .helpers import PATIENCE, busy, eventually
 

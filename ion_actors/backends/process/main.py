@@ -24,6 +24,7 @@ from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
+from ion_actors.backends.calls import leave_quietly
 from ion_actors.backends.process.arrays import Parcels, Shelf
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Kind, Message
@@ -38,7 +39,6 @@ from ion_actors.backends.process.wire import (
     pack_error,
     seal_result,
 )
-from ion_actors.backends.resident import leave_quietly
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, TaskNotPicklable
