@@ -3,6 +3,7 @@
 Start at :class:`Pool`.
 """
 
+from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.resident import Worker
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import (
@@ -99,6 +100,7 @@ __all__ = [
     "PoolForked",
     "PoolMetrics",
     "PoolState",
+    "ProcessBackend",
     "Progress",
     "QueueFull",
     "RateLimited",

@@ -12,7 +12,7 @@ import functools
 import logging
 import warnings
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pykka
 
@@ -246,6 +246,12 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         return (
             f"<Pool {self.name!r} {self.state.value}, size={self.size}, "
             f"running={numbers.running}, queued={numbers.queued}/{self.queue_size}>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"pool {self.name!r} lives in this process, and cannot be pickled; a task in another "
+            "process can make a pool of its own"
         )
 
     # -- forgotten -------------------------------------------------------------------------

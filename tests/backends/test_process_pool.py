@@ -476,6 +476,14 @@ def test_a_task_can_have_a_pool_of_its_own(backend: str) -> None:
         assert pool.submit(errands.squares_in_a_pool, backend).result(PATIENCE) == [0, 1, 4, 9, 16]
 
 
+def test_a_pool_cannot_be_sent() -> None:
+    with (
+        Pool(1, backend="process", name="p") as pool,
+        pytest.raises(TaskNotPicklable, match=r"argument 1.*'p' lives in this process"),
+    ):
+        pool.submit(errands.echo, pool).result(PATIENCE)
+
+
 # -- settings ----------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -93,6 +92,8 @@ class ProcessBackend:
 
 
 def _checked_method(given: object) -> str:
+    import multiprocessing  # noqa: PLC0415 - only whoever has processes should pay for it
+
     there = multiprocessing.get_all_start_methods()
     usable = [one for one in ("forkserver", "spawn") if one in there]
     if given is None:
