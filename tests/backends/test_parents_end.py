@@ -1,0 +1,186 @@
+"""What becomes of the children at the end of their parent, whatever kind of end that is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pool.helpers import PATIENCE, eventually
+
+ROOT = Path(__file__).parents[2]
+
+# A file of its own, since the children import it: `main` is what the tests add.
+_PROGRAM = """
+import os, signal, sys, threading, time, warnings
+from pathlib import Path
+from ion_actors import *
+from tests.backends import errands
+
+{main}
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
+"""
+
+
+class Parent:
+    """A program with a pool."""
+
+    def __init__(self, folder: Path, main: str) -> None:
+        self.marks = folder / "marks"
+        self.marks.mkdir()
+        source = folder / "program.py"
+        source.write_text(_PROGRAM.format(main=main))
+        self.process = subprocess.Popen(
+            [sys.executable, source, self.marks],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def pid(self, name: str) -> int:
+        """Of the child that has begun with that mark."""
+        mark = self.marks / name
+        eventually(lambda: mark.exists() and mark.read_text())
+        return int(mark.read_text())
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Parent]]:
+    started: list[Parent] = []
+
+    def start(main: str) -> Parent:
+        started.append(Parent(tmp_path, main))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
+
+
+def runs(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+BUSY = """
+def main(marks):
+    with Pool(3, backend="process") as pool:
+        pool.submit(errands.spin, marks / "spin")
+        pool.submit(errands.spin_natively, marks / "native")
+        pool.submit(errands.stubborn, marks / "stubborn")
+        pool.submit(os.getpid).result()
+"""
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_they_end_when_it_is_killed(start: Callable[[str], Parent], method: str) -> None:
+    parent = start(BUSY.replace('"process"', f"ProcessBackend(start_method={method!r})"))
+    children = [parent.pid(name) for name in ("spin", "native", "stubborn")]
+    parent.process.kill()
+    eventually(lambda: not any(map(runs, children)))
+
+
+def test_ctrl_c_is_for_the_parent_alone(start: Callable[[str], Parent]) -> None:
+    parent = start("""
+def main(marks):
+    try:
+        with Pool(2, backend="process") as pool:
+            future = pool.submit(errands.heed_and_answer, marks / "heed")
+            future.result()
+    except KeyboardInterrupt:
+        print(future.result())
+        return 3
+""")
+    child = parent.pid("heed")
+    os.killpg(parent.process.pid, signal.SIGINT)  # as a terminal does
+    code, out, err = parent.end()
+    assert (code, err) == (3, "")
+    assert "was closed" in out
+    eventually(lambda: not runs(child))
+
+
+def test_a_pool_that_nobody_closed_does_its_work_and_leaves_no_child(
+    start: Callable[[str], Parent],
+) -> None:
+    parent = start("""
+def main(marks):
+    global pool
+    warnings.simplefilter("ignore")
+    pool = Pool(1, backend="process")
+    pool.submit(errands.here, marks / "done")
+""")
+    code, out, err = parent.end()
+    assert (code, out, err) == (0, "", "")
+    child = parent.pid("done")
+    assert not runs(child)
+
+
+def test_a_task_that_never_ends_does_not_keep_the_interpreter(
+    start: Callable[[str], Parent],
+) -> None:
+    parent = start("""
+def main(marks):
+    global pool
+    warnings.simplefilter("ignore")
+    pool = Pool(1, backend="process", drain_timeout=0.5)
+    pool.submit(errands.stubborn, marks / "stubborn")
+    while not (marks / "stubborn").exists():
+        time.sleep(0.01)
+""")
+    child = parent.pid("stubborn")
+    assert parent.end()[0] == 0
+    eventually(lambda: not runs(child))
+
+
+def test_a_program_without_a_guard_is_told_so_and_ends(tmp_path: Path) -> None:
+    source = tmp_path / "program.py"
+    source.write_text(
+        "from ion_actors import Pool\n"
+        "with Pool(1, backend='process') as pool:\n"
+        "    print(pool.submit(pow, 2, 3).result())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, source],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode != 0
+    assert "__main__" in found.stderr
+    assert "freeze_support" in found.stderr or "bootstrapping" in found.stderr
+
+
+def test_a_fork_of_the_parent_does_not_keep_the_children(start: Callable[[str], Parent]) -> None:
+    parent = start("""
+def main(marks):
+    with Pool(1, backend="process") as pool:
+        pool.submit(errands.spin, marks / "spin")
+        while not (marks / "spin").exists():
+            time.sleep(0.01)
+        if not os.fork():
+            (marks / "fork").write_text(str(os.getpid()))
+            time.sleep(600)
+        pool.submit(os.getpid).result()
+""")
+    child, fork = parent.pid("spin"), parent.pid("fork")
+    parent.process.kill()
+    eventually(lambda: not runs(child))
+    os.kill(fork, signal.SIGKILL)
