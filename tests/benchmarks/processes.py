@@ -1,0 +1,184 @@
+"""Pools of processes next to each other: bursts, tasks of a millisecond, maps, the start.
+
+::
+
+    python -m tests.benchmarks.processes
+
+All have 4 workers, are warm, and use the forkserver where they can be told to. ``loky`` and
+``pebble`` take part if they are installed (the extra ``bench``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import functools
+import importlib.util
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from ion_actors import Pool
+from tests.benchmarks import table
+from tests.benchmarks.measure import Contest, Line, Target, run
+
+__all__ = ["contests", "main"]
+
+STANDARD = "ProcessPoolExecutor"
+LOKY = "loky"
+PEBBLE = "pebble"
+UNCHUNKED = "unchunked"
+
+WORKERS = 4
+
+Submit = Callable[..., Any]
+
+
+# -- who takes part ----------------------------------------------------------------------------
+
+
+@contextmanager
+def pool() -> Iterator[Submit]:
+    """Ours."""
+    with Pool(WORKERS, backend="process") as ours:
+        yield ours.submit
+
+
+@contextmanager
+def standard() -> Iterator[Submit]:
+    """CPython's."""
+    context = multiprocessing.get_context("forkserver")
+    with concurrent.futures.ProcessPoolExecutor(WORKERS, mp_context=context) as theirs:
+        yield theirs.submit
+
+
+@contextmanager
+def loky() -> Iterator[Submit]:
+    """joblib's."""
+    import loky as module
+
+    with module.ProcessPoolExecutor(WORKERS) as theirs:
+        yield theirs.submit
+
+
+@contextmanager
+def pebble() -> Iterator[Submit]:
+    """The one that can kill a task."""
+    import pebble as module
+
+    theirs = module.ProcessPool(WORKERS, context=multiprocessing.get_context("forkserver"))
+    yield theirs.submit
+    theirs.close()
+    theirs.join()
+
+
+Peer = Callable[[], Any]
+
+
+def _peers() -> dict[str, Peer]:
+    found: dict[str, Peer] = {STANDARD: standard}
+    if importlib.util.find_spec("loky"):
+        found[LOKY] = loky
+    if importlib.util.find_spec("pebble"):
+        found[PEBBLE] = _pebble_as_others
+    return found
+
+
+@contextmanager
+def _pebble_as_others() -> Iterator[Submit]:
+    with pebble() as submit:
+        # Its second argument is a time limit.
+        yield lambda fn, *args: submit(fn, None, *args)
+
+
+# -- what they do ------------------------------------------------------------------------------
+
+
+def noop(value: int) -> int:
+    """Nothing."""
+    return value
+
+
+def spin(duration: float) -> None:
+    """Keep a CPU busy for so many seconds."""
+    until = perf_counter() + duration
+    while perf_counter() < until:
+        pass
+
+
+def burst(peer: Peer, count: int, fn: Callable[..., Any], argument: Any) -> tuple[float]:
+    """Tasks per second, submitted at once."""
+    with peer() as submit:
+        _wait([submit(noop, number) for number in range(20 * WORKERS)])
+        began = perf_counter()
+        _wait([submit(fn, argument) for _ in range(count)])
+        return (count / (perf_counter() - began),)
+
+
+def start(peer: Peer) -> tuple[float]:
+    """Milliseconds until each worker may have done a task; the forkserver runs already."""
+    began = perf_counter()
+    with peer() as submit:
+        _wait([submit(spin, 0.005) for _ in range(WORKERS)])
+        return ((perf_counter() - began) * 1e3,)
+
+
+def mapped(count: int, chunksize: int) -> tuple[float]:
+    """Items per second through our map."""
+    with Pool(WORKERS, backend="process") as ours:
+        list(ours.map(noop, range(WORKERS)))
+        began = perf_counter()
+        for _ in ours.map(noop, range(count), chunksize=chunksize):
+            pass
+        return (count / (perf_counter() - began),)
+
+
+def _wait(futures: list[Any]) -> None:
+    for future in futures:
+        future.result()
+
+
+def contests(scale: float = 1.0) -> list[Contest]:
+    """All of them."""
+    peers = _peers()
+
+    def contest(
+        key: str, title: str, unit: str, target: Target | None, call: Callable[[Peer], Any]
+    ) -> Contest:
+        theirs = {name: functools.partial(call, peer) for name, peer in peers.items()}
+        return Contest(key, (Line(title, unit, target),), functools.partial(call, pool), theirs)
+
+    many, some, items = (max(20, int(count * scale)) for count in (5_000, 1_000, 20_000))
+    return [
+        contest("noop", "no-op tasks", "tasks/s", Target(2.0, at_least=True, peer=STANDARD),
+                lambda peer: burst(peer, many, noop, 1)),
+        contest("1ms", "tasks of 1 ms", "tasks/s", Target(1.3, at_least=True, peer=STANDARD),
+                lambda peer: burst(peer, some, spin, 0.001)),
+        contest("start", f"start of {WORKERS} workers", "ms",
+                Target(1.0, at_least=False, peer=STANDARD, even=True), start),
+        Contest(
+            "map",
+            (Line("map in chunks of 100", "items/s",
+                  Target(5.0, at_least=True, peer=UNCHUNKED)),),
+            functools.partial(mapped, items, 100),
+            {UNCHUNKED: functools.partial(mapped, items, 1)},
+        ),
+    ]  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the contests and print the results."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.processes")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
+    options: Any = parser.parse_args(arguments)
+    rounds = 1 if options.quick else 5
+    print(table.conditions(rounds))
+    for contest in contests(0.01 if options.quick else 1.0):
+        for result in run(contest, rounds):
+            print(table.text(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()
