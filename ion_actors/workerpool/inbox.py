@@ -63,14 +63,16 @@ class Request:
         self.reply_to = reply_to
 
     def reply(self, value: Any) -> None:
-        """Answer, if somebody asked."""
-        if self.reply_to is not None:
-            self.reply_to.set(value)
+        """Answer, if somebody asked and there was no answer yet."""
+        if (reply_to := self.reply_to) is not None:
+            self.reply_to = None
+            reply_to.set(value)
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error, if somebody asked."""
-        if self.reply_to is not None:
-            self.reply_to.set_exception((type(error), error, error.__traceback__))
+        """Answer with an error, if somebody asked and there was no answer yet."""
+        if (reply_to := self.reply_to) is not None:
+            self.reply_to = None
+            reply_to.set_exception((type(error), error, error.__traceback__))
 
 
 class Letter(Request):

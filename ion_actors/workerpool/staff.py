@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,8 @@ class Staff(pykka.ThreadingActor):
         self._clock = core.spec.context.clock
         self._window = RestartWindow()
         self._failures: dict[int, int] = {}  # failed starts in a row, by seat
-        self._seats: dict[int, Worker | None] = {}
-        self._retries: list[Timer] = []
+        self._seats: dict[int, Worker | None] = {}  # a view: see _reseat()
+        self._retries: dict[int, Timer] = {}  # by seat, until the supervisor has had the message
 
     @abc.abstractmethod
     def _break(self, why: str, cause: BaseException | None) -> None:
@@ -70,6 +71,40 @@ class Staff(pykka.ThreadingActor):
         if not worker.dormant:
             self._start_thread(worker)
 
+    def _reseat(self) -> None:
+        """Find out anew who sits where, and fill the seats that are empty."""
+        self._forget_retries()
+        for gone in [one for one in self._core.workers if isinstance(one, Worker) and one.gone]:
+            self._see_off(gone)
+        self._seats = self._seated()
+        for index, worker in list(self._seats.items()):
+            if worker is None:
+                self._fill(index)
+            elif not worker.begun and (worker.slot is not None or not worker.dormant):
+                self._start_thread(worker)
+
+    def _seated(self) -> dict[int, Worker | None]:
+        """As many seats as there are to be, and who works there."""
+        working = [one for one in self._core.workers if isinstance(one, Worker) and not one.doomed]
+        seats: dict[int, Worker | None] = {worker.index: worker for worker in working}
+        size = self._core.mailbox.size
+        for index in sorted(seats)[size:]:
+            self._part_with(seats.pop(index))
+        free = (index for index in itertools.count() if index not in seats)
+        return seats | dict.fromkeys(itertools.islice(free, size - len(seats)))
+
+    def _part_with(self, worker: Worker | None) -> None:
+        """Let a worker go whose seat is taken away."""
+        if worker is not None and not self._dismiss(worker):
+            worker.retire()
+
+    def _fill(self, index: int) -> None:
+        """Seat a worker where none is; later, if the last one could not start."""
+        if self._failures.get(index):
+            self._try_again(index, None)
+        else:
+            self._replace(index, None)
+
     def _on_needed(self, message: Needed) -> None:
         if not message.worker.begun and message.worker in self._core.workers:
             self._start_thread(message.worker)
@@ -90,26 +125,35 @@ class Staff(pykka.ThreadingActor):
     def _on_start_failed(self, message: StartFailed) -> None:
         worker, error = message.worker, message.error
         index = worker.index
-        if self._seats.get(index) is worker:
+        seated = self._seats.get(index) is worker
+        failures = self._failures.get(index, 0) + 1
+        if seated:
             self._seats[index] = None
-        failures = self._failures[index] = self._failures.get(index, 0) + 1
+            self._failures[index] = failures
         self._log(
             logging.CRITICAL, "Exception in initializer: worker %s failed to start (%d in a row)",
             worker.name, failures, error=error, worker=worker.name,
         )  # fmt: skip
-        if self._life.phase is Phase.CANCELLING or index not in self._seats:
+        if seated:
+            self._try_again(index, error)
+
+    def _try_again(self, index: int, error: BaseException | None) -> None:
+        """A worker could not start: plan another try, if the policy permits."""
+        if self._life.phase in (Phase.CANCELLING, Phase.CLOSED):
             return
+        failures = self._failures[index]
         delay = self._spec.recovery.backoff.delay(failures)
         if delay is None:
-            self._break(f"its worker {worker.name} failed to start {failures} times", error)
+            name = f"{self._spec.name}-{index}"
+            self._break(f"its worker {name} failed to start {failures} times", error)
             return
         due = self._clock.monotonic() + delay
-        self._retries.append(
-            self._clock.call_at(due, functools.partial(self._core.tell, Retry(index)))
-        )
+        tell = functools.partial(self._core.tell, Retry(index))
+        self._retries[index] = self._clock.call_at(due, tell)
 
     def _on_retry(self, message: Retry) -> None:
-        self._retries = [timer for timer in self._retries if timer.pending]
+        if (timer := self._retries.pop(message.index, None)) is not None:
+            timer.cancel()  # it is another one's message: the supervisor had failed meanwhile
         seat = self._seats.get(message.index, message)  # a pool that shrank has it no more
         if seat is None and self._wanted():
             self._core.mailbox.count_restart()
@@ -117,9 +161,8 @@ class Staff(pykka.ThreadingActor):
         self._finish_if_over()
 
     def _forget_retries(self) -> None:
-        for timer in self._retries:
-            timer.cancel()
-        self._retries = []
+        while self._retries:
+            self._retries.popitem()[1].cancel()
 
     def _on_panicked(self, message: Panicked) -> Panic:
         worker = message.worker
@@ -143,36 +186,38 @@ class Staff(pykka.ThreadingActor):
             return
         self._seats[worker.index] = None
         if message.directive is Directive.RESTART:
-            self._replace(worker, message.error)
+            self._replace(worker.index, message.error)
         elif message.directive is Directive.STOP and self._wanted():
             self._break(f"its last worker {worker.name} was stopped", message.error)
 
     def _take_away(self, worker: Worker, error: BaseException) -> None:
         """A worker goes, and its seat with it."""
+        self._core.mailbox.size = len(self._seats) - 1  # first: the seats are but a view
         del self._seats[worker.index]
         self._failures.pop(worker.index, None)
-        self._core.mailbox.size = len(self._seats)
         self._log(
             logging.WARNING, "worker %s was stopped and is not replaced; %d are left",
             worker.name, len(self._seats), error=error, worker=worker.name, size=len(self._seats),
         )  # fmt: skip
 
-    def _replace(self, worker: Worker, error: BaseException | None) -> None:
+    def _replace(self, index: int, error: BaseException | None) -> None:
         """Seat a successor, if the policy permits and there is work for it."""
         if not self._wanted():
             return
-        now = self._clock.monotonic()
-        self._window, allowed = self._window.allow(self._spec.recovery, now)
+        window, allowed = self._window.allow(self._spec.recovery, self._clock.monotonic())
         if not allowed:
+            self._window = window
             policy = self._spec.recovery
             self._break(f"more than {policy.max_restarts} restarts in {policy.within} s", error)
             return
-        restarts = self._core.mailbox.count_restart()
+        restarts, name = self._core.mailbox.count_restart(), f"{self._spec.name}-{index}"
         self._log(
             logging.WARNING, "worker %s was lost and is replaced (restart %d)",
-            worker.name, restarts, error=error, worker=worker.name, restarts=restarts,
+            name, restarts, error=error, worker=name, restarts=restarts,
         )  # fmt: skip
-        self._start(self._appoint(worker.index))
+        successor = self._appoint(index)
+        self._window = window  # now: if this fails halfway, it is done again and counted once
+        self._start(successor)
 
     def _wanted(self) -> bool:
         """Whether a worker would still have something to do."""
@@ -196,13 +241,17 @@ class Staff(pykka.ThreadingActor):
 
     def _on_stopped(self, message: Stopped) -> None:
         worker = message.worker
+        self._see_off(worker)
+        if isinstance(worker, Worker) and self._seats.get(worker.index) is worker:
+            self._seats[worker.index] = None  # it was not known to go
+            self._replace(worker.index, None)
+        self._finish_if_over()
+
+    def _see_off(self, worker: Worker | Caller) -> None:
+        """A worker is gone. What it was handed and has not begun goes to the next one."""
         self._core.mailbox.discharge(worker, worker.tally)
         if worker in self._core.workers:
             self._core.workers.remove(worker)
             if worker.thread is not None:
                 self._core.threads = [one for one in self._core.threads if one.is_alive()]
                 self._core.threads.append(worker.thread)
-        if isinstance(worker, Worker) and self._seats.get(worker.index) is worker:
-            self._seats[worker.index] = None
-            self._replace(worker, None)
-        self._finish_if_over()

@@ -9,7 +9,8 @@ decisions are pure (:mod:`~ion_actors.workerpool.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
-The first three are in :mod:`~ion_actors.workerpool.staff`; what concerns a pool that works (its
+The first three are in :mod:`~ion_actors.workerpool.staff`; how it survives its own faults is in
+:mod:`~ion_actors.workerpool.surviving`; what concerns a pool that works (its
 size, stuck tasks) is in :mod:`~ion_actors.workerpool.tending`; the rest is here.
 
 Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
@@ -53,14 +54,14 @@ from ion_actors.workerpool.news import (
     Tick,
 )
 from ion_actors.workerpool.report import DrainReport, UnfinishedTask
+from ion_actors.workerpool.surviving import Surviving, insist
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
-from ion_actors.workerpool.tending import Tending
 from ion_actors.workerpool.worker import Worker
 
 __all__ = ["Supervisor"]
 
 
-class Supervisor(Tending):
+class Supervisor(Surviving):
     """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
 
     use_daemon_thread = True
@@ -72,9 +73,10 @@ class Supervisor(Tending):
         self._timer: Timer | None = None  # for the life's next moment
         self._requests: list[Request] = []  # who waits for the end
         self._began = 0.0  # when the drain or close did
-        self._asked_to_stop: list[tuple[TaskFuture[Any], UnfinishedTask]] = []
+        self._report: DrainReport | None = None  # until everybody has got it
+        self._asked_to_stop: dict[TaskFuture[Any], UnfinishedTask] = {}
         self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
-        self._handlers: dict[type, Callable[[Any], Any]] = {
+        self._handlers = {
             Request: self._on_request,
             StartFailed: self._on_start_failed,
             Needed: self._on_needed,
@@ -101,46 +103,62 @@ class Supervisor(Tending):
     def _create_future() -> Future[Any]:
         return Future()
 
+    # -- faults: see ion_actors.workerpool.surviving ----------------------------------------
+
     @override
-    def on_start(self) -> None:
-        """Start the workers that have something to do, on the supervisor's thread."""
-        self._core.threads.append(threading.current_thread())
-        threading.current_thread().name = f"{self._spec.name}-supervisor"
-        for worker in list(self._seats.values()):
-            if worker is not None:
-                self._start(worker)
+    def _reconcile(self) -> None:
+        thread = threading.current_thread()
+        thread.name = f"{self._spec.name}-supervisor"
+        if thread not in self._core.threads:
+            self._core.threads.insert(0, thread)
+        if self._inbox.ended:
+            self.stop()
+            return
+        if self._core.broken is not None and self._life.phase in (Phase.RUNNING, Phase.DRAINING):
+            self._close(self._spec.drain_timeout)
+        phase = self._life.phase
+        if phase is not Phase.RUNNING:
+            self._stop_accepting()
+        if phase in (Phase.CANCELLING, Phase.CLOSED):
+            self._cancel_all()
+        if phase is Phase.CLOSED:
+            self._abandon()
+            self._finish()
+            return
+        self._reseat()
+        self._plan()
         self._plan_look()
+        self._finish_if_over()
 
     @override
-    def on_receive(self, message: Any) -> Any:
-        """Handle a message. A fault in here must not be the end of the pool's supervision."""
-        try:
-            return self._handlers[type(message)](message)
-        except BaseException as error:
-            self._failed(message, error)
-            return None
-
-    def _failed(self, message: Any, error: BaseException) -> None:
-        try:
-            self._log(logging.CRITICAL, "the supervisor failed on %r", message, error=error)
-            self._break("its supervisor failed", error)
-        except BaseException:
-            logging.getLogger("ion_actors").exception("a pool's supervisor could not break it")
-        if isinstance(message, Request) and isinstance(message.message, Panicked):
-            message.fail(error)  # its worker goes on without a word
-        if self._life.phase is Phase.CLOSED and not self._core.ended.is_set():
+    def _give_up(self, message: object, error: BaseException) -> None:
+        if isinstance(message, Request) and message not in self._requests:
+            if isinstance(message.message, Drain | Close | _ActorStop):
+                self._requests.append(message)  # the end is coming
+            else:
+                message.fail(error)  # a worker goes on without a word
+        again = self._core.broken is not None
+        done = insist(lambda: self._break("its supervisor failed", error))
+        lost = again or not done or self._life.phase is Phase.CLOSED
+        if lost and not self._inbox.ended:
             self._end_without_report(error)
 
     def _end_without_report(self, error: BaseException) -> None:
         """The end itself failed: at least nobody must wait for it."""
-        self._plan()
+        for step in (self._forget_timers, self._cancel_all, self._abandon):
+            insist(step)
         self._core.state = PoolState.CLOSED
         self._core.ended.set()
-        requests, self._requests = self._requests, []
-        for request in requests:
-            request.fail(_broken(self._spec.name, "its supervisor failed", error))
+        while self._requests:
+            self._requests.pop().fail(_broken(self._spec.name, "its supervisor failed", error))
         self._inbox.ended = True
         self.stop()
+
+    def _forget_timers(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._forget_retries()
+        self._stop_looking()
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -159,7 +177,8 @@ class Supervisor(Tending):
         if self._life.phase is Phase.CLOSED:  # too late: it ends this moment
             request.reply(self._core.last_report())
             return
-        self._requests.append(request)
+        if request not in self._requests:
+            self._requests.append(request)
         if isinstance(request.message, Drain):
             self._drain(request.message.timeout)
         elif isinstance(request.message, Close):
@@ -181,10 +200,10 @@ class Supervisor(Tending):
         if core.broken is not None or self._life.phase is Phase.CLOSED:
             return
         make = functools.partial(_broken, self._spec.name, why, cause)
-        core.broken = make()
-        self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
         core.mailbox.refuse(make, again=True)
         self._drop_queue(lambda _: make())
+        core.broken = make()  # now: if this fails halfway, it is done again
+        self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
         self._close(self._spec.drain_timeout)
 
     def _live(self, step: tuple[Life, tuple[Action, ...]]) -> None:
@@ -210,8 +229,9 @@ class Supervisor(Tending):
             self._timer = self._clock.call_at(moment, functools.partial(self._core.tell, Tick()))
 
     def _stop_accepting(self) -> None:
-        self._began = self._clock.monotonic()
-        self._core.state = PoolState.DRAINING
+        if self._core.state is PoolState.RUNNING:
+            self._began = self._clock.monotonic()
+            self._core.state = PoolState.DRAINING
         name = self._spec.name
         self._core.mailbox.refuse(functools.partial(closed, name))
         for worker in list(self._core.workers):
@@ -221,9 +241,9 @@ class Supervisor(Tending):
     def _cancel_all(self) -> None:
         self._drop_queue(self._core.closed_error)
         # From here on no worker takes another one, so this misses none that will be stopped.
-        self._asked_to_stop = [
-            (task, unfinished) for task, unfinished in self._core.running() if not task.done()
-        ]
+        for task, unfinished in self._core.running():
+            if not task.done():
+                self._asked_to_stop.setdefault(task, unfinished)
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
         self._forget_retries()
 
@@ -236,7 +256,7 @@ class Supervisor(Tending):
         self._drop_queue(self._core.closed_error)
         ended = []
         for task, unfinished in self._core.running():
-            self._abandoned[task] = unfinished
+            self._abandoned.setdefault(task, unfinished)
             self._log(
                 logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
                 unfinished.worker, unfinished.stack, task=unfinished.name,
@@ -264,28 +284,31 @@ class Supervisor(Tending):
     def _finish_if_over(self) -> None:
         if self._life.phase not in (Phase.DRAINING, Phase.CANCELLING):
             return
-        retrying = any(timer.pending for timer in self._retries)
-        if self._core.workers or (retrying and self._core.mailbox.backlog):
+        if self._core.workers or (self._retries and self._core.mailbox.backlog):
             return
-        if self._core.mailbox.backlog:  # nobody is left to do it
+        if self._core.mailbox.backlog:  # it came back from a worker that is gone, too
+            if self._life.phase is Phase.DRAINING:
+                self._start(self._appoint(min(self._seats, default=0)))
+                return
             self._drop_queue(self._core.closed_error)
         self._live(self._life.all_ended())
 
     def _finish(self) -> None:
         core = self._core
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
-        report = self._make_report()
-        core.keep_report(report, asked_for=bool(self._requests))
+        if self._report is None:
+            self._report = self._make_report()
+            core.keep_report(self._report, asked_for=bool(self._requests))
         core.state = PoolState.CLOSED
         core.ended.set()
-        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, report)
-        requests, self._requests = self._requests, []
-        for request in requests:
-            self._answer(request, report)
-        self._asked_to_stop, self._abandoned = [], {}
-        self._forget_retries()
-        self._stop_looking()
+        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, self._report)
+        while self._requests:
+            self._answer(self._requests[0], self._report)
+            del self._requests[0]
+        self._asked_to_stop, self._abandoned = {}, {}
+        self._forget_timers()
         self._inbox.ended = True
+        self._report = None
         self.stop()
 
     def _make_report(self) -> DrainReport:
@@ -293,7 +316,7 @@ class Supervisor(Tending):
         before = self._core.mailbox.before_end or after
         stopped = [
             unfinished
-            for task, unfinished in self._asked_to_stop
+            for task, unfinished in self._asked_to_stop.items()
             if task not in self._abandoned
             if task.cancelled() or isinstance(task._exception, ContextEnded)
         ]

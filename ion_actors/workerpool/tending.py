@@ -57,9 +57,7 @@ class Tending(Staff):
     def _resize(self, message: Resize) -> None:
         before = len(self._seats)
         for index in sorted(self._seats)[message.size :]:
-            worker = self._seats.pop(index)
-            if worker is not None and not self._dismiss(worker):
-                worker.retire()
+            self._part_with(self._seats.pop(index))
             self._failures.pop(index, None)
         # Not before they are doomed: if they wait, all that are left would seem to wait.
         self._core.mailbox.size = message.size
@@ -88,6 +86,8 @@ class Tending(Staff):
 
     def _plan_look(self) -> None:
         """Look twice in the time after which a task counts as stuck."""
+        if self._next_look is not None:
+            self._next_look.cancel()
         if self._spec.stuck_after is not None and self._life.phase is not Phase.CLOSED:
             due = self._clock.monotonic() + self._spec.stuck_after / 2
             self._next_look = self._clock.call_at(due, lambda: self._core.tell(Look()))
@@ -110,7 +110,6 @@ class Tending(Staff):
         limit = self._spec.stuck_after
         if limit is None or age < limit:
             return
-        self._reported.add(task)
         stuck = StuckTask(
             pool=self._spec.name,
             worker=worker.name,
@@ -125,6 +124,7 @@ class Tending(Staff):
             task=stuck.task, worker=stuck.worker, age=age,
         )  # fmt: skip
         self._tell_of(stuck)
+        self._reported.add(task)  # last: should this fail halfway, it is told twice, not never
 
     def _replace_stuck(self, worker: Worker | Caller) -> bool:
         """Seat a successor, if there may be one more thread."""

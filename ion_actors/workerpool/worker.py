@@ -96,6 +96,7 @@ class Worker(pykka.ThreadingActor):
         self._instead = self._how_to_call(spec)
         self._done = False  # it is to stop
         self._retired = False  # the supervisor has told it to
+        self._left = False  # it has
         self._failure: BaseException | None = None  # what its resident is to be told of
         self._put_back: TaskFuture[Any] | None = None  # it took this worker down; it is tried again
         self.inbox = cast("WorkerInbox", self.actor_inbox)
@@ -136,15 +137,20 @@ class Worker(pykka.ThreadingActor):
         """Whether it has no thread, and needs none until it is woken."""
         return self.inbox.parked and not self.begun
 
+    @property
+    def gone(self) -> bool:
+        """Whether its thread has ended, or is about to."""
+        return self._left or (self.thread is not None and not self.thread.is_alive())
+
     def start_thread(self) -> None:
         """Begin; pykka's own ``start`` would make another actor, and register it.
 
         Raises:
             RuntimeError: there can be no more threads.
         """
-        self.begun = True
         self.wake = self.inbox.wake
         self._start_actor_loop()
+        self.begun = True
 
     # -- life ------------------------------------------------------------------------------
 
@@ -182,6 +188,7 @@ class Worker(pykka.ThreadingActor):
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
         _of_thread.worker = of_thread.task_context = of_thread.helper = None
         of_thread.report = None
+        self._left = True
         self._tell(Stopped(self))
 
     def _task_context(self) -> Context | None:
