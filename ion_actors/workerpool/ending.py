@@ -125,7 +125,8 @@ class Ending:
     def _past_report(self) -> DrainReport:
         report = self._core.last_report()
         if report is None:
-            raise RuntimeError(f"pool {self._core.spec.name!r} has lost its supervisor")
+            lost = RuntimeError(f"pool {self._core.spec.name!r} has lost its supervisor")
+            raise self._core.broken or lost
         return report
 
     def _is_own_thread(self) -> bool:

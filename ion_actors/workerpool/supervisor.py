@@ -60,6 +60,8 @@ from ion_actors.workerpool.worker import Worker
 
 __all__ = ["Supervisor"]
 
+_FAILED = "its supervisor failed"
+
 
 class Supervisor(Surviving):
     """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
@@ -133,24 +135,28 @@ class Supervisor(Surviving):
     @override
     def _give_up(self, message: object, error: BaseException) -> None:
         if isinstance(message, Request) and message not in self._requests:
-            if isinstance(message.message, Drain | Close | _ActorStop):
-                self._requests.append(message)  # the end is coming
-            else:
+            if not isinstance(message.message, Drain | Close | _ActorStop):
                 message.fail(error)  # a worker goes on without a word
-        again = self._core.broken is not None
-        done = insist(lambda: self._break("its supervisor failed", error))
-        lost = again or not done or self._life.phase is Phase.CLOSED
-        if lost and not self._inbox.ended:
+            elif self._inbox.ended:
+                message.fail(self._core.broken or _broken(self._spec.name, _FAILED, error))
+            else:
+                self._requests.append(message)  # the end is coming
+        ending = self._life.phase in (Phase.CANCELLING, Phase.CLOSED)
+        again = ending or self._core.broken is not None
+        done = insist(lambda: self._break(_FAILED, error))
+        if (again or not done) and not self._inbox.ended:
             self._end_without_report(error)
 
     def _end_without_report(self, error: BaseException) -> None:
         """The end itself failed: at least nobody must wait for it."""
         for step in (self._forget_timers, self._cancel_all, self._abandon):
             insist(step)
+        self._life = Life(Phase.CLOSED)
+        self._core.broken = self._core.broken or _broken(self._spec.name, _FAILED, error)
         self._core.state = PoolState.CLOSED
         self._core.ended.set()
         while self._requests:
-            self._requests.pop().fail(_broken(self._spec.name, "its supervisor failed", error))
+            self._requests.pop().fail(_broken(self._spec.name, _FAILED, error))
         self._inbox.ended = True
         self.stop()
 
@@ -175,7 +181,10 @@ class Supervisor(Surviving):
 
     def _on_end_request(self, request: Request) -> None:
         if self._life.phase is Phase.CLOSED:  # too late: it ends this moment
-            request.reply(self._core.last_report())
+            report = self._core.last_report()
+            if report is None and self._core.broken is not None:
+                request.fail(self._core.broken)
+            request.reply(report)
             return
         if request not in self._requests:
             self._requests.append(request)
@@ -197,14 +206,16 @@ class Supervisor(Surviving):
     def _break(self, why: str, cause: BaseException | None) -> None:
         """Give up: everybody who waits learns of it now."""
         core = self._core
-        if core.broken is not None or self._life.phase is Phase.CLOSED:
+        if self._life.phase is Phase.CLOSED:
             return
-        make = functools.partial(_broken, self._spec.name, why, cause)
-        core.mailbox.refuse(make, again=True)
-        self._drop_queue(lambda _: make())
-        core.broken = make()  # now: if this fails halfway, it is done again
-        self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
-        self._close(self._spec.drain_timeout)
+        if core.broken is None:
+            make = functools.partial(_broken, self._spec.name, why, cause)
+            core.mailbox.refuse(make, again=True)
+            self._drop_queue(lambda _: make())
+            core.broken = make()  # now: if this fails halfway, it is done again
+            self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
+        if self._life.phase is not Phase.CANCELLING:
+            self._close(self._spec.drain_timeout)
 
     def _live(self, step: tuple[Life, tuple[Action, ...]]) -> None:
         """Take a step of life, and do what it says."""
