@@ -22,10 +22,12 @@ from ion_actors import (
     Backoff,
     BrokenPool,
     Context,
+    DrainTimeout,
     Future,
     PanicRecovery,
     Pool,
     PoolMetrics,
+    TaskAbandoned,
     TaskPanicked,
 )
 from ion_actors.clock import Timer, system_clock
@@ -205,8 +207,8 @@ def test_any_number_of_faults_leaves_no_future_pending(numbers: set[int], afterw
         with suppress(BrokenPool):
             for number in range(8):
                 futures += [pool.submit(pow, 2, number), pool.submit(dies)]
-        with suppress(BrokenPool):
-            pool.drain(PATIENCE)
+        with suppress(BrokenPool, DrainTimeout):
+            pool.drain(1.0)  # a step that was not taken may be taken no sooner
         assert pool.is_closed
         for future in futures:
             try:
@@ -235,8 +237,6 @@ def test_a_fault_while_it_is_closed_ends_every_future(number: int, afterwards: b
 
 @pytest.mark.parametrize("number", range(25))
 def test_a_fault_at_the_deadline_still_abandons(number: int, clock: VirtualClock) -> None:
-    from ion_actors import DrainTimeout, TaskAbandoned
-
     with sabotage({number}) as saboteur:
         pool = Pool(1, context=Context(clock=clock), logger=quiet())
         gate = Gate()
