@@ -2,9 +2,10 @@
 
 A worker that waits has one wait: for a future, or for room in a mailbox. The one needs the worker
 that runs the task, or, if it is queued, *any* worker of its pool (but if its key is taken, the one
-that runs the task which has it); so does the other. A worker that is in no such wait is taken to go
-on by itself some day. So a wait can end if, and only if, a worker that does not wait can be reached
-from it; otherwise it closes a circle, whichever way it came about, and whoever closed it is told.
+that runs the task which has it); so does the other. The answer to a broadcast needs the worker that
+is to give it. A worker that is in no such wait is taken to go on by itself some day. So a wait can
+end if, and only if, a worker that does not wait can be reached from it; otherwise it closes a
+circle, whichever way it came about, and whoever closed it is told.
 
 Waits that end by themselves (with a ``timeout``) are not entered, nor are waits for what is no
 task. The search is over workers and not over tasks because a worker that runs a task in the middle
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.context import Context
 from ion_actors.errors import DeadlockError
+from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.handoff import Helping
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.task import TaskFuture
@@ -68,11 +70,14 @@ class Room:
         return mailbox.refuses or mailbox.backlog < mailbox.limit or self.task._admitted
 
 
+Target = TaskFuture[Any] | Answer[Any] | Room
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Wait:
-    """What a worker waits for: a task, or room in a mailbox."""
+    """What a worker waits for: a task, an answer to a broadcast, or room in a mailbox."""
 
-    target: TaskFuture[Any] | Room
+    target: Target
     context: Context  # ends the wait when it ends
 
     def over(self) -> bool:
@@ -85,6 +90,8 @@ class Wait:
         """Any of these must go on for it to end; None: one that does not wait will do."""
         if isinstance(self.target, Room):
             return _all_of(self.target.mailbox)
+        if isinstance(self.target, Answer):
+            return [seat for seat in _waits if self.target.is_of(seat.worker)] or None
         if self.target._state is RUNNING:
             return _holders_of(self.target)
         if (holder := self.target._mailbox.holder(self.target)) is not None:
@@ -103,14 +110,14 @@ def _holders_of(task: TaskFuture[Any]) -> list[Seat] | None:
 
 
 @contextlib.contextmanager
-def waiting(seat: Seat, target: TaskFuture[Any] | Room, context: Context) -> Iterator[None]:
+def waiting(seat: Seat, target: Target, context: Context) -> Iterator[None]:
     """For the time of a wait of this worker's, which the context ends when it ends.
 
     Raises:
         DeadlockError: it would never end.
     """
     wait = Wait(target, context)
-    circle: list[tuple[Seat, TaskFuture[Any] | Room]] = []
+    circle: list[tuple[Seat, Target]] = []
     with _lock:
         outer = _waits.get(seat)  # of a callback's or a finalizer's, around this one
         _waits[seat] = wait
@@ -148,7 +155,7 @@ def _stuck(start: Seat) -> list[Seat]:
     return list(seen)
 
 
-def _error(circle: list[tuple[Seat, TaskFuture[Any] | Room]]) -> DeadlockError:
+def _error(circle: list[tuple[Seat, Target]]) -> DeadlockError:
     names, steps = [], []
     for seat, target in circle:
         tasks = seat.tasks()
@@ -156,6 +163,8 @@ def _error(circle: list[tuple[Seat, TaskFuture[Any] | Room]]) -> DeadlockError:
         names.append(name)
         if isinstance(target, Room):
             what = f"room in pool {target.mailbox.name!r}"
+        elif isinstance(target, Answer):
+            what = target._describe()
         else:
             what = f"task {target._task_name()!r}"
         steps.append(f"{name!r} (on pool {seat.spec.name!r}) waits for {what}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.context import Context, current_context
 from ion_actors.futures import Future
+from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.deadlock import Room, Seat, waiting
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.task import TaskFuture
@@ -67,7 +68,7 @@ class WorkersHelp:
         try:
             self.help(future)
             if timeout is None:
-                for task in _tasks_behind(future):
+                for task in _needed_by(future):
                     with waiting(self._seat, task, current_context()):
                         task._block(None)
             return future._block(timeout)
@@ -106,6 +107,13 @@ class WorkersHelp:
         """For the time of a wait in any pool's mailbox, which this context ends."""
         with waiting(self._seat, Room(task), context):
             yield
+
+
+def _needed_by(future: Future[Any]) -> list[TaskFuture[Any]] | list[Answer[Any]]:
+    """What must come for it to be done, as far as workers can see to that."""
+    if isinstance(future, Answer):
+        return [] if future.done() else [future]
+    return _tasks_behind(future)
 
 
 def _tasks_behind(future: object) -> list[TaskFuture[Any]]:

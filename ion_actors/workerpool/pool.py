@@ -188,8 +188,8 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
 
         Returns:
             The future answers, in no particular order. Each raises what ``on_receive`` raised, or
-            ``pykka.ActorDeadError`` if that worker ended before it came to it. A task must not wait
-            for the answer of its own worker.
+            ``pykka.ActorDeadError`` if that worker ended before it came to it. A task that waits
+            for the answer of its own worker gets a ``DeadlockError``.
 
         Raises:
             PoolClosed, BrokenPool: the pool is at its end.

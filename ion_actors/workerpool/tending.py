@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.clock import Timer
 from ion_actors.futures import Future
+from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.calling import no_worker_class
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.health import StuckTask, stack_of
@@ -154,6 +155,6 @@ class Tending(Staff):
 
 
 def _write_to(worker: Worker, message: Broadcast) -> Future[Any]:
-    answer: Future[Any] = Future()
+    answer: Future[Any] = Answer(worker, worker.name)
     worker.inbox.put(Envelope(Letter(message.message, answer, message.variables.copy())))
     return answer

@@ -21,6 +21,7 @@ from ion_actors import (
     BrokenPool,
     Cancelled,
     Context,
+    DeadlockError,
     Directive,
     PanicRecovery,
     Pool,
@@ -32,6 +33,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import VirtualClock
+from ion_actors.workerpool.worker import current_worker
 
 from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
@@ -599,6 +601,50 @@ def test_a_broadcast_can_take_workers_down() -> None:
         assert pool.metrics().panicked == 0  # it is no task
     assert sum(isinstance(one, Poisoned) for one in diary) == 2
     assert (diary.count("start"), diary.count("stop")) == (4, 2)
+
+
+def test_a_task_that_waits_for_its_own_worker_is_told() -> None:
+    with Pool(2, worker=functools.partial(Diary, [])) as pool:
+        answers: list[Any] = []
+
+        def ask_all() -> None:
+            answers.extend(pool.broadcast("hello"))
+            for answer in answers:
+                answer.result()
+
+        future = pool.options(name="ask_all").submit(ask_all)
+        with pytest.raises(DeadlockError, match=r"'ask_all'.*waits for the answer of worker"):
+            future.result(PATIENCE)
+        assert [answer.result(PATIENCE) for answer in answers] == ["hello"] * 2
+
+
+def test_tasks_that_wait_for_each_others_workers_are_told() -> None:
+    meeting = threading.Barrier(2)
+    with Pool(2, worker=functools.partial(Diary, [])) as pool:
+
+        def ask_the_other() -> Any:
+            mine = current_worker()
+            meeting.wait(PATIENCE)
+            [other] = [one for one in pool.broadcast("hello") if not one.is_of(mine)]  # type: ignore[attr-defined]
+            meeting.wait(PATIENCE)
+            return other.result()
+
+        futures = [pool.submit(ask_the_other) for _ in range(2)]
+        outcomes = [future.exception(PATIENCE) for future in futures]
+        told = [one for one in outcomes if one is not None]
+        assert [type(one) for one in told] == [DeadlockError]
+        assert pool.ask("still here").result(PATIENCE) == "still here"
+
+
+def test_a_task_may_wait_for_another_worker() -> None:
+    with Pool(2, worker=functools.partial(Diary, [])) as pool:
+
+        def ask_the_other() -> Any:
+            mine = current_worker()
+            [other] = [one for one in pool.broadcast("hello") if not one.is_of(mine)]  # type: ignore[attr-defined]
+            return other.result()
+
+        assert pool.submit(ask_the_other).result(PATIENCE) == "hello"
 
 
 def test_a_broadcast_comes_too_late_for_a_pool_that_ends() -> None:
