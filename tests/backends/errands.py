@@ -129,6 +129,12 @@ def remaining() -> float | None:
     return current_context().remaining()
 
 
+def remaining_later(delay: float) -> float | None:
+    """Whoever asks late has less time left."""
+    time.sleep(delay)
+    return current_context().remaining()
+
+
 def stop_answering(mark: Path) -> None:
     here(mark)
     os.kill(os.getpid(), signal.SIGSTOP)

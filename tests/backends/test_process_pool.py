@@ -382,6 +382,9 @@ def test_the_deadline_is_known_in_the_child() -> None:
         found = pool.options(timeout=100).submit(errands.remaining).result(PATIENCE)
         assert found is not None
         assert 90 < found <= 100
+        later = pool.options(timeout=100).submit(errands.remaining_later, 0.5).result(PATIENCE)
+        assert later is not None
+        assert later <= 99.5
 
 
 def test_sigterm_lets_a_task_clean_up_and_keeps_the_child(mark: Path) -> None:

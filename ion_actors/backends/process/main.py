@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from ion_actors.backends.calls import leave_quietly
 from ion_actors.backends.process.arrays import Parcels, Shelf
 from ion_actors.backends.process.capture import Capture
-from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Kind, Message
+from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Garbled, Kind, Message
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.relay import relay_to
@@ -40,6 +40,7 @@ from ion_actors.backends.process.wire import (
     seal_result,
 )
 from ion_actors.backends.thread import ThreadRunner
+from ion_actors.clock import system_clock
 from ion_actors.context import Context, background, of_thread
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, TaskNotPicklable
 from ion_actors.forking import renew_after_fork
@@ -81,7 +82,7 @@ class Running:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.remaining: float | None = None
+        self.deadline: float | None = None
         self.may_be_interrupted = False
         self.terminated = False
         self._cancel: Cancel | None = None
@@ -92,7 +93,7 @@ class Running:
         """Its context; made now, if nobody has asked for it before."""
         with self._lock:
             if self._context is None:
-                self._context = Context(background(), timeout=self.remaining)
+                self._context = Context(background(), deadline=self.deadline)
             context, cancel = self._context, self._cancel
         if cancel is not None:
             _end(context, cancel)
@@ -214,7 +215,9 @@ class Servant:
             return Kind.ERROR, self._pack_error(error)
 
     def _call(self, running: Running, body: bytes | bytearray) -> Any:
-        fn, args, kwargs, variables, running.remaining = open_request(self._parcels, body)
+        fn, args, kwargs, variables, remaining = open_request(self._parcels, body)
+        if remaining is not None:
+            running.deadline = system_clock.monotonic() + remaining
         value = variables.run(fn, *args, **kwargs)
         if type(value) is CoroutineType:
             value = self._runner.finish(value, running.context(), variables)
@@ -297,7 +300,7 @@ class Servant:
         try:
             while True:
                 self._on_cancel(Cancel.unpack(self._control.receive().body))
-        except EOFError:
+        except (EOFError, Garbled):  # the parent is gone; or a task has read what was not its own
             os._exit(ORPHANED)
 
     def _on_cancel(self, cancel: Cancel) -> None:
