@@ -120,9 +120,9 @@ def waiting(seat: Seat, target: Target, context: Context) -> Iterator[None]:
     circle: list[tuple[Seat, Target]] = []
     with _lock:
         outer = _waits.get(seat)  # of a callback's or a finalizer's, around this one
-        _waits[seat] = wait
     try:
-        with _lock:
+        with _lock:  # at once: of those who close a circle together, one is to be told
+            _waits[seat] = wait
             circle = [(one, _waits[one].target) for one in _stuck(seat)]
         if circle:
             raise _error(circle)
@@ -130,7 +130,7 @@ def waiting(seat: Seat, target: Target, context: Context) -> Iterator[None]:
     finally:
         with _lock:
             if outer is None:
-                del _waits[seat]
+                _waits.pop(seat, None)
             else:
                 _waits[seat] = outer
         del target, context, wait, outer, circle
