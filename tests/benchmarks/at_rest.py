@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -45,7 +45,7 @@ def main() -> None:
         print(_text(step, options.pools), flush=True)
 
 
-def measure(make: Callable[[int], Executor], pools: int, size: int, tasks: int) -> list[Step]:
+def measure(make: Callable[[int], Executor], pools: int, size: int, tasks: int) -> Iterator[Step]:
     """The steps of one life: made, one task each, many tasks each, closed."""
     gc.collect()
     before = _memory()
@@ -64,12 +64,10 @@ def measure(make: Callable[[int], Executor], pools: int, size: int, tasks: int) 
             for future in last:
                 future.result()
 
-    return [
-        _step("made", make_all, before),
-        _step("one task each, one after the other", lambda: work(1), before),
-        _step(f"{tasks} tasks each", lambda: work(tasks), before),
-        _step("closed", close_all, before),
-    ]
+    yield _step("made", make_all, before)
+    yield _step("one task each, one after the other", lambda: work(1), before)
+    yield _step(f"{tasks} tasks each", lambda: work(tasks), before)
+    yield _step("closed", close_all, before)
 
 
 def _step(name: str, act: Callable[[], object], before: int) -> Step:
