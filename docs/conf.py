@@ -22,6 +22,7 @@ extensions = [
 # `make bench` and `make plots` write these tables; the pages beside them include them.
 exclude_patterns = [
     "explanation/benchmark-table.md",
+    "explanation/feature-table.md",
     "neighbours/hooks-table.md",
     "explanation/performance/*.md",
 ]

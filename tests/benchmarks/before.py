@@ -3,6 +3,9 @@
 The other version is checked out beside this one. Each has a process of its own, and both live as
 long as the measurement, so that they can take turns: one burst each, in alternating order. Who does
 not use what was added since should not pay for it.
+
+In a burst, submitter and workers contend for the GIL, and that is noisy. The steps alone are
+compared, too: all tasks are submitted while the worker is kept busy, and then it runs them all.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ __all__ = ["Times", "main", "measure"]
 
 ROOT = Path(__file__).parents[2]
 
-#: Seconds on the clock, and of CPU time, for one burst.
+#: Seconds for one burst: on the clock, and of CPU time. Without contention: both of CPU time, to
+#: submit all the tasks, and then to run them.
 Times = tuple[float, float]
 
 # Only what every version has. Workers are started beforehand: when they start is not the question.
@@ -35,8 +39,23 @@ def nothing():
     pass
 
 pools = {}
+def alone(count):
+    entered, let_go = threading.Event(), threading.Event()
+    with Pool(1, count) as pool:
+        pool.submit(lambda: (entered.set(), let_go.wait()))
+        entered.wait()
+        began = time.process_time()
+        futures = [pool.submit(nothing) for _ in range(count)]
+        submitted = time.process_time()
+        let_go.set()
+        futures[-1].result()
+        print(submitted - began, time.process_time() - submitted, flush=True)
+
 for line in sys.stdin:
     size, count = map(int, line.split())
+    if size == 0:
+        alone(count)
+        continue
     if size not in pools:
         pools[size] = Pool(size)
         together = threading.Barrier(size)
@@ -66,7 +85,10 @@ class Version:
         )
 
     def burst(self, size: int, count: int) -> Times:
-        """So many no-op tasks on so many workers, from the first submission until all are done."""
+        """So many no-op tasks on so many workers, from the first submission until all are done.
+
+        No worker at all stands for one without contention.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{size} {count}\n")
@@ -93,6 +115,15 @@ def measure(
         times = {one: one.burst(size, count) for one in order}
         found.append((times[now], times[then]))
     return found
+
+
+def _steps(count: int, found: Sequence[tuple[Times, Times]]) -> str:
+    said = []
+    for step, name in enumerate(("submit", "run")):
+        now = statistics.median(now[step] for now, _ in found) / count
+        ratio = statistics.median(now[step] / then[step] for now, then in found)
+        said.append(f"to {name} a task {now * 1e6:.2f} µs now, {ratio:.3f} times as much as then")
+    return f"without contention: {'; '.join(said)}"
 
 
 def _line(size: int, count: int, found: Sequence[tuple[Times, Times]]) -> str:
@@ -124,7 +155,7 @@ def main() -> None:
     parser.add_argument("commit", help="what to compare with; anything that git knows")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--count", type=int, default=10_000, help="tasks of a burst")
-    parser.add_argument("--sizes", default="1,4,16", help="numbers of workers")
+    parser.add_argument("--sizes", default="0,1,4,16", help="numbers of workers; 0: no contention")
     options = parser.parse_args()
     print(f"{table.conditions(options.rounds)}; bursts of {options.count}")
     with _checked_out(options.commit) as tree:
@@ -132,7 +163,8 @@ def main() -> None:
         try:
             for size in map(int, options.sizes.split(",")):
                 found = measure(now, then, size, options.count, options.rounds)
-                print(_line(size, options.count, found), flush=True)
+                line = _line(size, options.count, found) if size else _steps(options.count, found)
+                print(line, flush=True)
         finally:
             now.end()
             then.end()

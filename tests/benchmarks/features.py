@@ -99,6 +99,7 @@ _bind = functools.partial
 
 #: By whether the tasks use it, and by the name that the table shows.
 FEATURES: dict[tuple[str, str], Setting] = {
+    ("idle", "nothing: the plain pool once more"): _pool,
     ("idle", "`helping=False`"): _bind(_pool, helping=False),
     ("idle", '`overflow="reject"`'): _bind(_pool, overflow="reject"),
     ("idle", '`overflow="drop_oldest"`'): _bind(_pool, overflow="drop_oldest"),

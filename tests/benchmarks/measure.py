@@ -41,7 +41,8 @@ class Line:
 class Contest:
     """What is measured of whom, and how many rounds are enough if it takes long.
 
-    A round has so many ``parts``; in every other one, those who take part come in reverse order.
+    A round has so many ``parts``; each begins with another one of those who take part, and every
+    other one is in reverse order.
     """
 
     key: str
@@ -114,7 +115,8 @@ def _round(contest: Contest) -> tuple[list[float], dict[str, list[float]]]:
     measures = [contest.pool, *contest.peers.values()]
     parts: list[list[tuple[float, ...]]] = [[] for _ in measures]
     for part in range(contest.parts):
-        places = range(len(measures))
+        first = part // 2 % len(measures)
+        places = [*range(first, len(measures)), *range(first)]
         for place in reversed(places) if part % 2 else places:
             parts[place].append(_once(measures[place]))
     ours, *theirs = [list(map(statistics.median, zip(*one, strict=True))) for one in parts]

@@ -81,10 +81,11 @@ def test_the_steps_of_pools_at_rest_are_told() -> None:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_this_version_can_be_compared_with_another_one() -> None:
-    sizes = ("--rounds", "3", "--count", "50", "--sizes", "1,2")
+    sizes = ("--rounds", "3", "--count", "50", "--sizes", "0,1,2")
     done = bench("HEAD", *sizes, module="tests.benchmarks.before")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("times as many as then") == 2
+    assert done.stdout.count("times as much as then") == 2
 
 
 def plots(*arguments: str) -> subprocess.CompletedProcess[str]:
