@@ -5,7 +5,7 @@ From the top down, each importing only from below::
     pool         the face: an executor whose verbs are messages
     ending       its verbs drain, close, shutdown
     process      interpreter exit and fork
-    submitter    its verbs submit, try_submit, asubmit; mapping: map; calling: those of workers with state
+    submitter    its verbs submit, try_submit, asubmit; mapping: map; calling: proxy, call, ask
     admission    how a task is made and let in; options: of a task; caller: who runs it itself
     supervisor   life and death, by messages; staff: the half that sees to the workers
     worker       runs one task at a time
