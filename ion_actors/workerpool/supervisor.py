@@ -143,8 +143,9 @@ class Supervisor(Surviving):
                 self._requests.append(message)  # the end is coming
         ending = self._life.phase in (Phase.CANCELLING, Phase.CLOSED)
         again = ending or self._core.broken is not None
-        done = insist(lambda: self._break(_FAILED, error))
-        if (again or not done) and not self._inbox.ended:
+        done = insist(lambda: self._break(_FAILED, error)) and insist(self._reconcile)
+        lost = again or not done or self._life.phase is Phase.CLOSED
+        if lost and not self._inbox.ended:
             self._end_without_report(error)
 
     def _end_without_report(self, error: BaseException) -> None:
