@@ -48,7 +48,7 @@ _NO_VARIABLES = contextvars.Context()
 class Child:
     """A child process, from its start to its end.
 
-    It belongs to one thread. Others may only :meth:`cancel` and :meth:`kill`.
+    It belongs to one thread. Others may only :meth:`kill` it.
 
     Args:
         worker: the name of the worker that it runs the tasks of.
@@ -70,6 +70,7 @@ class Child:
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
         self._cancelled = 0  # the number of the last one that was to end
+        self._follows = False  # wants to know of contexts of the one under way
         self._followed: Registration | None = None  # with the context of the one under way
         self._context = context
         # Guards what a context that ends must find unchanged: the task under way, the control
@@ -78,7 +79,7 @@ class Child:
         with contextlib.ExitStack() as stack:  # what is undone if something fails
             tasks, control = self._launch(backend, stack)
             self._leash = Leash(context.clock, self._send_signal)
-            self._tasks = Channel(tasks, self._has_ended)
+            self._tasks = Channel(tasks, self.has_ended)
             self._control = Channel(control)
             control.setblocking(False)
             stack.pop_all()
@@ -93,17 +94,18 @@ class Child:
     def _launch(
         self, backend: ProcessBackend, stack: contextlib.ExitStack
     ) -> tuple[socket.socket, socket.socket]:
-        tasks, tasks_there = socket.socketpair()
-        control, control_there = socket.socketpair()
-        self._words = LastWords()
-        shelves = new_shelf(), new_shelf()
-        # What comes from there may well be seen by forks of this process.
-        self.parcels = Parcels(*shelves, private=True)
-        self._capture = Capture() if backend.capture_output else None
-        for one in (tasks, control, self._words, self.parcels, self._capture):
-            if one is not None:
-                stack.callback(one.close)
-        with tasks_there, control_there:
+        with contextlib.ExitStack() as theirs:
+            tasks, tasks_there = _pair(stack, theirs)
+            control, control_there = _pair(stack, theirs)
+            self._words = LastWords()
+            stack.callback(self._words.close)
+            shelves = new_shelf(), new_shelf()
+            # What comes from there may well be seen by forks of this process.
+            self.parcels = Parcels(*shelves, private=True)
+            stack.callback(self.parcels.close)
+            self._capture = Capture() if backend.capture_output else None
+            if self._capture is not None:
+                stack.callback(self._capture.close)
             setup = main.Setup(
                 self.worker, tasks_there, control_there, self._words, shelves,
                 backend.preload, backend.nice, dict(backend.env),
@@ -154,7 +156,7 @@ class Child:
         """
         with self._lock:
             self._number += 1
-            self._busy = True
+            self._busy = self._follows = True
         task._follower = self._follow
         if task._context is not None:
             self._follow(task._context)
@@ -166,6 +168,7 @@ class Child:
         finally:
             task._follower = None
             with self._lock:
+                self._follows = False
                 followed, self._followed = self._followed, None
             if followed is not None:
                 followed.remove()
@@ -181,7 +184,7 @@ class Child:
     def _follow(self, context: Context) -> None:
         """The task under way has this context. It may be said twice, and too late."""
         with self._lock:
-            if self._busy and self._followed is None:
+            if self._follows and self._followed is None:
                 ended = functools.partial(self._context_ended, context, self._number)
                 self._followed = context.add_callback(ended)
 
@@ -274,7 +277,8 @@ class Child:
                 self._receive()
         wait([self._sentinel])
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """Whether the process has."""
         return bool(wait([self._sentinel], 0))
 
     def _close(self) -> None:
@@ -294,6 +298,15 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, signum)
             elif self.pid:
                 os.kill(self.pid, signum)
+
+
+def _pair(
+    ours: contextlib.ExitStack, theirs: contextlib.ExitStack
+) -> tuple[socket.socket, socket.socket]:
+    here, there = socket.socketpair()
+    ours.callback(here.close)
+    theirs.callback(there.close)
+    return here, there
 
 
 class Unsent(Exception):

@@ -84,7 +84,7 @@ class ProcessRunner:
             self._see_off(child)
         try:
             ready = self._make_ready(self._child or self._launch())
-            self._bury_leaving()  # they have had some time
+            self._bury_ended()
         except BaseException as error:
             raise NotReady(f"worker {self._worker} has no child process") from error
         if task is not None:  # that has taken a while
@@ -197,6 +197,11 @@ class ProcessRunner:
                 self._child = None
             self._leaving.append(child)
         child.dismiss(failure)
+
+    def _bury_ended(self) -> None:
+        """Those that take their time are not waited for while there are tasks."""
+        for child in [one for one in self._leaving if one.has_ended()]:
+            self._bury(child)
 
     def _bury_leaving(self) -> None:
         for child in list(self._leaving):
