@@ -155,11 +155,13 @@ class Hosting:
                 self._worker.give_up(error)
                 self._worker.stop()
                 return
-            directive = Directive.RESUME
             if isinstance(error, asyncio.CancelledError):
-                error = self._ended(error)
-            elif not (isinstance(error, ContextEnded) and self._spec.context.cancelled):
-                directive = letter.variables.run(directive_for, error, self._spec)
+                letter.end(self._ended(error))
+                return
+            if isinstance(error, ContextEnded) and self._spec.context.cancelled:
+                letter.end(error)
+                return
+            directive = letter.variables.run(directive_for, error, self._spec)
             if directive is Directive.RESUME:
                 self._tell_of(letter, error)
             else:
@@ -191,4 +193,4 @@ class Hosting:
         if (letter := self._letter) is not None:
             age = self._spec.context.clock.monotonic() - self._began
             why = f"worker {worker.name} was still at {name} after {age:.3f} s when it had to end"
-            letter.fail(TaskAbandoned(why, task=name, age=age, stack=stack_of(worker.thread)))
+            letter.end(TaskAbandoned(why, task=name, age=age, stack=stack_of(worker.thread)))

@@ -111,6 +111,13 @@ class Letter(Request):
             with contextlib.suppress(queue.Full):
                 super().fail(error)
 
+    def end(self, error: BaseException) -> None:
+        """Answer that the pool's end came first, which is no news for the log."""
+        reply_to = self.reply_to
+        self.fail(error)
+        if isinstance(reply_to, Future):
+            reply_to._mark_read()
+
 
 class ControlLane:
     """An unbounded queue of envelopes that can be closed."""
