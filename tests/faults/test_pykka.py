@@ -267,6 +267,8 @@ def test_a_thread_that_cannot_be_started_breaks_the_pool(
 
     monkeypatch.setattr("ion_actors.workerpool.worker.Worker.start_thread", no_more)
     pool = Pool(2, panic_recovery=PanicRecovery(backoff=Backoff(initial=0, retries=0)))
+    waiting = pool.submit(print)  # only now is there need of a thread
+    assert isinstance(waiting.exception(PATIENCE), BrokenPool)
     until(lambda: pool.is_closed)
     with pytest.raises(BrokenPool, match="failed to start") as caught:
         pool.submit(print)
