@@ -97,8 +97,10 @@ class Core:
         ]
         return [(task, callbacks) for task, _, callbacks in dropped]
 
-    def closed_error(self, task: TaskFuture[Any]) -> TaskDropped:
+    def closed_error(self, task: TaskFuture[Any]) -> IonError:
         """Why a queued task will not run."""
+        if self.broken is not None and (error := self.mailbox.refusal()) is not None:
+            return error  # it was on its way to a worker when the pool broke
         task._keep_name()
         name = task._task_name()
         why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
