@@ -72,6 +72,13 @@ def crash(how: str) -> None:
     CRASHES[how]()
 
 
+def work_or_crash(number: int, fatal: int, how: str) -> int:
+    """One of the tasks; the fatal one takes the process down."""
+    if number == fatal:
+        crash(how)
+    return work(number)
+
+
 def crash_once(how: str, mark: Path) -> str:
     """Take the process down, but only the first time."""
     if not mark.exists():
@@ -82,12 +89,11 @@ def crash_once(how: str, mark: Path) -> str:
 
 def run(executor: Executor, args: argparse.Namespace) -> tuple[Counter[str], BaseException | None]:
     """Submit all tasks, and count how they end. Returns the error of the one that crashes, too."""
-    futures: list[Future[object]] = []
+    futures: list[Future[int]] = []
     lost = 0
     for number in range(args.tasks):
-        call = (crash, args.how) if number == args.crash else (work, number)
         try:
-            futures.append(executor.submit(*call))
+            futures.append(executor.submit(work_or_crash, number, args.crash, args.how))
         except RuntimeError:  # it is broken, and accepts nothing
             lost += 1
     errors = [future.exception() for future in futures]
@@ -148,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--tasks", type=int, default=200, help="how many (default: 200)")
     parser.add_argument("--crash", type=int, default=50, help="which of them crashes (default: 50)")
     parser.add_argument("--workers", type=int, default=4, help="processes (default: 4)")

@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     library = Path(sysconfig.get_path("stdlib"))
     parser.add_argument(
         "--folder", type=Path, default=library, help="the corpus (default: Python's library)"
