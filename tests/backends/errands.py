@@ -362,7 +362,7 @@ def log_in_a_signal_handler() -> int:
     signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
     try:
         while len(caught) < 50:
-            log("x" * 200)
+            log("x" * 1_000_000)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -42,12 +42,13 @@ class Settings(NamedTuple):
     Attributes:
         levels: of the loggers that have one of their own, by name; "" is the root.
         disabled: up to which level logging is switched off altogether.
-        filters: of warnings: action, message, category, module, line; the first is asked first.
+        filters: of warnings, each a pickle of action, message, category, module, line; the first
+            is asked first. The child may not have the category of each.
     """
 
     levels: dict[str, int]
     disabled: int
-    filters: Sequence[tuple[str, str, type[Warning], str, int]]
+    filters: Sequence[bytes]
 
 
 def settings_here() -> Settings:
@@ -59,13 +60,12 @@ def settings_here() -> Settings:
     return Settings(set_levels, logging.root.manager.disable, filters)
 
 
-def _filter(found: Sequence[Any]) -> tuple[str, str, type[Warning], str, int] | None:
+def _filter(found: Sequence[Any]) -> bytes | None:
     action, message, category, module, line = found
     try:
-        pickle.dumps(category)
+        return pickle.dumps((action, _pattern(message), category, _pattern(module), line), 5)
     except Exception:
         return None
-    return action, _pattern(message), category, _pattern(module), line
 
 
 def _pattern(found: Any) -> str:
@@ -148,17 +148,8 @@ def _as_far_as_possible(value: object) -> object:
 
 def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> None:
     warnings.resetwarnings()
-    for action, message, category, module, line in settings.filters:
-        # Those of the parent may name an action that an older Python does not know.
-        with contextlib.suppress(ValueError, AssertionError):
-            warnings.filterwarnings(
-                action,  # type: ignore[arg-type]  # a string, as it came
-                message=message,
-                category=category,
-                module=module,
-                lineno=line,
-                append=True,
-            )
+    for one in settings.filters:
+        _take_over_filter(one)
     as_before = warnings.showwarning
 
     def showwarning(
@@ -175,6 +166,14 @@ def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> 
         _tell(send, _News.WARNING, *_picklable(message, category), filename, lineno, line)
 
     warnings.showwarning = showwarning
+
+
+def _take_over_filter(found: bytes) -> None:
+    try:
+        action, message, category, module, line = pickle.loads(found)
+        warnings.filterwarnings(action, message, category, module, line, append=True)
+    except Exception as error:  # the category is not to be had here, or the action not known
+        logger.debug("a filter of warnings stays behind", exc_info=error)
 
 
 def _picklable(
