@@ -15,6 +15,13 @@ From the top down, each importing only from below::
     child        one child process, as its parent has it; launch: how it comes to be
     main         what runs in the child
     leash        who must end, and when which signal is sent
+    wire         what the messages say
+    relay        log records, warnings and progress of the child
+    capture      what it prints, if that is wanted
+    variables    context variables and traces
+    remote_errors  exceptions of the child
+    arrays       large buffers, beside the messages
+    pickling     all else, as bytes
     channel      messages over a socket
     death        an exit code in words
 
