@@ -268,6 +268,11 @@ def test_it_can_be_pickled_again_and_logged():
     assert "in the process w" in again.__notes__[0]
 
 
+def test_the_main_module_of_a_child_is_called_what_it_is_called_here(monkeypatch):
+    monkeypatch.setattr(WithLock, "__module__", "__mp_main__")
+    assert crossed(WithLock("x")).type_name == "__main__.WithLock"
+
+
 def test_packing_cannot_fail(monkeypatch):
     def fail(*args):
         raise MemoryError

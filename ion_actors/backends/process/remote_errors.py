@@ -173,7 +173,8 @@ def _naming(kind: Any) -> Any:
 
 
 def _name(kind: type[BaseException]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 def _message(error: BaseException) -> str:
