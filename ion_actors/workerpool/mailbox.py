@@ -1,66 +1,35 @@
-"""A pool's tasks until they have ended, and their numbers: the mailbox as the pool has it.
+"""A pool's mailbox, whole: the lane, the line before it, the endings, and what is left.
 
-The way of a task from its submitter to a worker is in :mod:`ion_actors.workerpool.lane`. Here is
-what may happen to it on the way: it is withdrawn, because it was cancelled; dropped, because the
-pool ends; claimed, by a worker that waits for it; fenced, because it will not end. All of it is
-decided under the lane's lock, so it happens to a task at most once.
+::
+
+    Lane      the way of a plain task from its submitter to a worker: the hot path
+    Line      submitters that wait for room, tasks that wait for their key
+    Endings   how a task ends without a worker, and what is told of it
+    Mailbox   tasks that are claimed before their turn, put back after it, or crowded out
+
+One object with one lock. What happens to a task is decided under it, so it happens at most once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
-from typing_extensions import override
-
-from ion_actors.context import Context
 from ion_actors.errors import IonError, TaskDropped
-from ion_actors.workerpool.handoff import NOT_BEGUN, Dropped, Helping, Waiter
-from ion_actors.workerpool.hooks import Ending
-from ion_actors.workerpool.lane import Lane
-from ion_actors.workerpool.letters import DeadLetters
-from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.endings import Endings
+from ion_actors.workerpool.handoff import NOT_BEGUN, Helping
 from ion_actors.workerpool.ranked import Ranked
-from ion_actors.workerpool.reasons import DropReason, reason_of
-from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
+from ion_actors.workerpool.reasons import DropReason
+from ion_actors.workerpool.task import TaskFuture
 
 __all__ = ["Mailbox"]
 
-#: Told how a task ended that the pool dropped, and why if it gave it up.
-OnDropped = Callable[[Ending, BaseException, DropReason | None], object]
 
-_TOLD: Ending = (False, None)  # its worker has told the hooks of its end
-
-_CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
-_MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
-
-
-class Mailbox(Lane):
-    """See the module.
-
-    Args:
-        name: the pool's.
-        limit: how many tasks may wait.
-        size: how many workers there are to be.
-        context: the pool's, of which every task's is a child.
-        on_dropped: told of each task that ends without its worker, or is given up.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        limit: int,
-        size: int,
-        context: Context,
-        on_dropped: OnDropped | None = None,
-    ) -> None:
-        super().__init__(name, limit, size, context.clock.monotonic)
-        self.context = context
-        self._on_dropped = on_dropped
-        self._letters: DeadLetters | None = None  # once somebody has asked for them
+class Mailbox(Endings):
+    """See the module, and :class:`~ion_actors.workerpool.endings.Endings` for its arguments."""
 
     # -- workers that help themselves: see ion_actors.workerpool.helping ----------------------
 
@@ -171,119 +140,6 @@ class Mailbox(Lane):
         self._dropped(task, error, task._release(), error.why)
         task._run_callbacks(callbacks)
 
-    # -- ending tasks ----------------------------------------------------------------------
-
-    def withdraw(self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False) -> bool:
-        """End a task that is still queued, with that error. Returns whether it was.
-
-        Its callbacks run here or, if this thread must not be kept, elsewhere.
-        """
-        with self._lock:
-            if task._state is not PENDING or task._withdrawn:
-                return False
-            reason = self._reason(error)
-            callbacks = self._bury(task, error, reason)
-            self._vacate(task)
-            admitted = self._admit()
-        for waiter in admitted:
-            waiter.wake()
-        self._dropped(task, error, task._release(), reason)
-        if elsewhere:
-            run_callbacks_in_thread([(task, callbacks)])
-        else:
-            task._run_callbacks(callbacks)
-        return True
-
-    def _vacate(self, task: TaskFuture[Any]) -> None:
-        """Give up the place of a task that has ended in the queue; under the lock."""
-        if len(self._queue) <= _MIN_SWEEP or isinstance(self._queue, Ranked):
-            self._queue.remove(task)
-            return
-        self._dead += 1
-        if self._dead > max(_MIN_SWEEP, len(self._queue) // 2):
-            self._sweep()
-
-    def _sweep(self) -> None:
-        if self._dead:
-            self._queue = deque(one for one in self._queue if not one._withdrawn)
-            self._dead = 0
-
-    def _dropped(
-        self,
-        task: TaskFuture[Any],
-        error: IonError,
-        call: tuple[Any, ...],
-        reason: DropReason | None,
-    ) -> None:
-        if self._on_dropped is not None:
-            self._on_dropped(task._take_ending(), error, reason)
-        if self._letters is not None and reason is not None:
-            self._letters._post(task._name, call, reason, error, task._history)
-
-    def _reason(self, error: IonError) -> DropReason | None:
-        """Why the pool gives up a queued task; None if that is its submitter's wish."""
-        # A task that knows of its pool's end before the supervisor does ends by its own context.
-        ended = DropReason.CLOSED if self.context.cancelled else None
-        return reason_of(error) or ended
-
-    def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
-        with task._lock:
-            task._withdrawn = True
-            self._ledger.withdrawn += 1
-            if reason is not None:
-                self._ledger.dropped[reason] += 1
-            return task._end_early(error)
-
-    def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
-        """End everything that is queued. The callbacks are to be run by the caller."""
-        dropped: list[Dropped] = []
-        while True:
-            ended = []
-            with self._lock:
-                if isinstance(self._queue, Ranked):
-                    self._queue = deque(self._queue)  # keys count no more
-                for _ in range(min(_CHUNK, len(self._queue))):
-                    task = self._queue.popleft()
-                    if task._withdrawn:
-                        self._dead -= 1
-                    elif task._state is PENDING:
-                        error = make_error(task)
-                        reason = self._reason(error)
-                        ended.append((task, error, reason, self._bury(task, error, reason)))
-                    else:  # a stranger has settled it
-                        self._ledger.withdrawn += 1
-                over = not self._queue
-            for task, error, reason, callbacks in ended:
-                call = task._release()
-                dropped.append((task, call, callbacks))
-                self._dropped(task, error, call, reason)
-            if over:
-                return dropped
-
-    def fence(
-        self, task: TaskFuture[Any], error: IonError, call: tuple[Any, ...] = ()
-    ) -> list[Any] | None:
-        """End a running task without its worker, whose late result will be ignored.
-
-        Args:
-            task: the task.
-            error: what its future shall raise.
-            call: its function, arguments and keywords, if the pool gives it up.
-
-        Returns:
-            The callbacks, to be run by the caller; None if it had ended.
-        """
-        reason = reason_of(error)
-        with self._lock, task._lock:
-            if task._state is not RUNNING or task._fenced:
-                return None
-            self._ledger.fenced += 1
-            if reason is not None:
-                self._ledger.dropped[reason] += 1
-            callbacks = task._end_early(error) or []
-        self._dropped(task, error, call, reason)
-        return callbacks
-
     def put_back(self, task: TaskFuture[Any]) -> bool:
         """Queue a running task again, at the front: it took its worker down.
 
@@ -305,51 +161,6 @@ class Mailbox(Lane):
         for heir in heirs:
             heir.wake()
         return True
-
-    def give_back(
-        self,
-        task: TaskFuture[Any],
-        error: BaseException,
-        tally: Tally,
-        outcome: Outcome,
-        reason: DropReason,
-    ) -> list[Any] | None:
-        """A running task ends by its worker, and the pool gives it up. Returns the callbacks."""
-        call = task._release()
-        with self._lock:
-            lost = task._state is RUNNING
-            if lost:
-                self._ledger.dropped[reason] += 1
-            callbacks = task._fail(error, tally, outcome)
-        if lost and self._on_dropped is not None:
-            self._on_dropped(_TOLD, error, reason)
-        if lost and self._letters is not None:
-            self._letters._post(task._name, call, reason, error, task._history)
-        return callbacks
-
-    # -- dead letters ----------------------------------------------------------------------
-
-    def letters(self, make: Callable[[], DeadLetters]) -> DeadLetters:
-        """The pool's dead letters; made now, if nobody has asked for them before."""
-        with self._lock:
-            if self._letters is None:
-                self._letters = make()
-            return self._letters
-
-    def tell_letters(self, patience: float | None) -> None:
-        """Wait for those who are told of dead letters, for so many seconds at most."""
-        if self._letters is not None:
-            self._letters.join(patience)
-
-    @override
-    def _turned_away(self, waiters: Iterable[Waiter]) -> None:
-        if self._letters is None:
-            return
-        for waiter in waiters:
-            task, error = waiter.item, waiter.error
-            assert error is not None
-            call = (task._fn, task._args, task._kwargs)
-            self._letters._post(task._name, call, DropReason.REFUSED, error, ())
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]

@@ -9,8 +9,9 @@ from typing_extensions import override
 from ion_actors.context import Context
 from ion_actors.errors import TaskDropped
 from ion_actors.workerpool.codel import CoDel, Delays
+from ion_actors.workerpool.endings import OnDropped
 from ion_actors.workerpool.handoff import PARKED, Order, Taker
-from ion_actors.workerpool.mailbox import Mailbox, OnDropped
+from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
