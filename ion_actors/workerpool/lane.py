@@ -17,8 +17,8 @@ Invariants, whenever the lock is free:
   moves one to the other: so whoever wants to end a queued task decides here whether it still is.
 
 Here is the way of a plain task, which is the hot path. All else is built on top, under the same
-lock: see :mod:`ion_actors.workerpool.mailbox`. No user code runs under it. It is reentrant because a finalizer or a signal handler may run at any point of the holder's code, and may
-call the pool.
+lock: see :mod:`ion_actors.workerpool.mailbox`. No user code runs under it. It is reentrant because
+a finalizer or a signal handler may run at any point of the holder's code, and may call the pool.
 
 A thread that blocks on a lock is handed the lock before it gets the GIL back, so that whoever runs
 meanwhile blocks on the lock in turn: a convoy of two switches per task, measured at half the

@@ -1,0 +1,239 @@
+"""How a worker settles what it was given, when that does not simply return.
+
+::
+
+    raised ──judge──▶ FAILED, CANCELLED ──▶ settle the future, go on
+                └───▶ PANICKED ──▶ tell the supervisor ──▶ settle the future, or put the task back
+                                   and stop
+
+So a successor is appointed before anybody learns of the panic.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from concurrent.futures._base import RUNNING
+from typing import TYPE_CHECKING, Any, cast
+
+import pykka
+
+from ion_actors.backends.protocol import NotReady, Runner
+from ion_actors.context import background, of_thread
+from ion_actors.errors import TaskPanicked
+from ion_actors.futures import Future
+from ion_actors.workerpool.directive import Directive
+from ion_actors.workerpool.handoff import NOT_BEGUN
+from ion_actors.workerpool.hosting import Hosting
+from ion_actors.workerpool.inbox import Envelope, Request, SupervisorInbox
+from ion_actors.workerpool.mailbox import Mailbox
+from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.news import Panicked, StartFailed
+from ion_actors.workerpool.quarantine import Fate, fate, remember, too_late, without_retry
+from ion_actors.workerpool.report import Panic
+from ion_actors.workerpool.spec import PoolSpec
+from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.telling import tell_begin, tell_end, tell_retry
+from ion_actors.workerpool.verdict import Verdict, judge, panic_error
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.worker import Worker
+
+__all__ = ["Settling"]
+
+# How long a dying worker waits for the supervisor's word before it goes on without it. The
+# supervisor never blocks, so this is only reached when something is badly wrong.
+_WORD_TIMEOUT = 5.0
+
+
+class Settling(pykka.ThreadingActor):
+    """See the module. A part of ``Worker``."""
+
+    _hosting: Hosting | None
+    _runner: Runner
+
+    def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
+        super().__init__()
+        self.name = f"{spec.name}-{index}"
+        self.index = index
+        self.tally = Tally()
+        self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
+        self.current: TaskFuture[Any] | None = None  # handed over, not ended
+        self.started_at = NOT_BEGUN  # when the current task began
+        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see Worker.run_here()
+        self._spec = spec
+        self._mailbox = mailbox
+        self._boss = boss
+        self._now = spec.context.clock.monotonic
+        self._pool_context = spec.context
+        self._hooks = spec.hooks
+        self._done = False  # it is to stop
+        self._failure: BaseException | None = None  # what its resident is to be told of
+        self._put_back: TaskFuture[Any] | None = None  # it took this worker down; it is tried again
+
+    @property
+    def _whole(self) -> Worker:
+        """The worker that this is a part of, as the supervisor knows it."""
+        return cast("Worker", self)
+
+    def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
+        try:
+            if type(error) is NotReady:
+                self._hand_back(task, error)
+                self.stop()
+                return
+            judged = judge(task, error, self._spec)
+            verdict: Verdict | None = judged
+            if judged.outcome is Outcome.PANICKED:
+                self._done = True
+                if task._retries:
+                    verdict = self._try_again(task, judged)
+            if verdict is None:
+                self.go_down(task._task_name(), error, judged.directive)
+            else:
+                self._settle(task, error, verdict)
+        finally:
+            task = error = judged = verdict = None  # type: ignore[assignment]
+        if self._done:
+            self.stop()
+
+    def _settle(self, task: TaskFuture[Any], error: BaseException, verdict: Verdict) -> None:
+        """The task ends."""
+        outcome, shown, directive, reason = verdict
+        try:
+            if self._hooks is not None:
+                self._observe(task, outcome, error)
+            if directive is not Directive.RESUME:
+                died = self.go_down(task._task_name(), error, directive)
+                shown = died if shown is error else shown
+            task._keep_name()
+            if reason is not None:
+                callbacks = self._mailbox.give_back(task, shown, self.tally, outcome, reason)
+            else:
+                task._release()
+                callbacks = task._fail(shown, self.tally, outcome)
+            self.current = None
+            task._run_callbacks(callbacks)
+        finally:
+            task = error = shown = died = verdict = None  # type: ignore[assignment]
+
+    def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
+        """There is nothing to run the task in: this worker has failed, and not the task."""
+        self.give_up(error)
+        # First: from here on it is not this worker's.
+        self.current, self._put_back = None, task
+        try:
+            if self._mailbox.put_back(task):
+                return
+            self._put_back = None  # the pool is at its end, or somebody else has ended it
+            self._settle(task, error, judge(task, self._pool_context._error(), self._spec))
+        finally:
+            del task, error
+
+    def give_up(self, error: NotReady) -> None:
+        """There is nothing to run anything in. It is to stop."""
+        self._done = True
+        self._tell(StartFailed(self._whole, error.__cause__ or error))
+
+    def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
+        """Put the task back into the queue; or return the verdict on it, if it has to end."""
+        now = self._now()
+        try:
+            task._keep_name()
+            end = fate(
+                deaths=remember(task, self.name, verdict.shown, now, now - self.started_at),
+                retries=task._retries,
+                directive=verdict.directive,
+                ended=task.task_context().cancelled and not self._pool_context.cancelled,
+            )
+            if end is not Fate.AGAIN:
+                return without_retry(task, verdict, end, self._spec)
+            # First: from here on it is not this worker's, and may even have ended.
+            self.current, self._put_back = None, task
+            if self._hooks is not None:
+                tell_retry(self._hooks, task, verdict.shown)
+            if self._mailbox.put_back(task):
+                return None
+            self._put_back = None
+            return too_late(task, verdict, self._spec)
+        finally:
+            task = verdict = None  # type: ignore[assignment]
+
+    def go_down(self, name: str, error: BaseException, directive: Directive) -> TaskPanicked:
+        """What it ran has panicked. It is to stop, and the supervisor does as the policy says.
+
+        Returns:
+            What to show to those who wait for the outcome, by now.
+        """
+        self._done = True
+        try:
+            self._move_out(error)
+            panic = self._ask(Panicked(self._whole, name, error, directive))
+            if panic is not None:
+                self._tell_handler(panic)
+            return panic_error(name, self.name, error)
+        finally:
+            del error
+
+    def _ask(self, message: object) -> Panic | None:
+        reply: Future[Panic] = Future()
+        self._boss.put(Envelope(Request(message, reply)))
+        try:
+            with background():  # the task's context may have ended
+                return reply.result(_WORD_TIMEOUT)
+        except BaseException as error:
+            # Without its word: the pool has ended meanwhile.
+            self._spec.log(logging.DEBUG, "no word from the supervisor", error=error)
+            return None
+
+    def _tell_handler(self, panic: Panic) -> None:
+        if self._spec.recovery.handler is not None:
+            of_thread.task_context = None  # it is not the task: its context is not its own
+            try:
+                contextvars.Context().run(self._spec.recovery.handler, panic)
+            except BaseException as error:
+                self._spec.log(logging.ERROR, "the panic handler failed", error=error)
+
+    def _move_out(self, error: BaseException | None) -> None:
+        """Whoever lives here goes, once there is no task below; before a successor moves in."""
+        if self._hosting is None:
+            return
+        self._failure = self._failure or error
+        if not self.interrupted:
+            of_thread.task_context = None  # its hooks are not the task
+            self._hosting.leave(self._failure)
+            self._failure = None
+
+    def abandon(self) -> None:
+        """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
+        if self._hosting is not None:
+            self._hosting.abandon()
+
+    def _crashed(self, error: BaseException) -> None:
+        """Something came out that was no task's: stop. The supervisor replaces this worker.
+
+        A task that it was handed and has not begun goes to the successor.
+        """
+        self._done = True
+        self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
+        self._move_out(error)
+        task, self.current = self.current, None
+        if task is not None and task is not self.slot and task._state is RUNNING:
+            self._failed(task, error)
+        else:
+            self.stop()
+
+    def _announce(self, task: TaskFuture[Any]) -> None:
+        """Tell the hooks that a task begins."""
+        if self._hooks is not None:
+            tell_begin(self._hooks, task, self.name, self._mailbox.backlog, self.started_at)
+
+    def _observe(
+        self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
+    ) -> None:
+        """Tell the hooks how a task ended."""
+        if self._hooks is not None:
+            tell_end(self._hooks, task, outcome, error, self._now() - self.started_at)
+
+    def _tell(self, message: object) -> None:
+        self._boss.put(Envelope(message))
