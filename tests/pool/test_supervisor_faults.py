@@ -55,7 +55,7 @@ OWN = [
 ]
 #: What it relies on: it may fail before it does anything.
 OTHERS = [
-    (Mailbox, "drop_queue"), (Mailbox, "fence"), (Mailbox, "count_restart"), (Lane, "refuse"),
+    (Mailbox, "drop_queue"), (Mailbox, "fence"), (Mailbox, "count_restart"), (Mailbox, "refuse"),
     (Lane, "discharge"), (Lane, "unpark"), (Life, "drain"), (Life, "close"), (Life, "all_ended"),
     (RestartWindow, "allow"), (Worker, "start_thread"), (Worker, "retire"),
 ]  # fmt: skip
