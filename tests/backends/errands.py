@@ -151,9 +151,15 @@ def leave_a_thread() -> str:
     return "left"
 
 
+def fork_unseen() -> int:
+    """As a library in C does: nobody is told."""
+    found: int = ctypes.PyDLL(None).fork()
+    return found
+
+
 def fork_and_return(mark: Path) -> int:
     """Both return: only one of them is the child that was asked."""
-    if found := os.fork():
+    if found := fork_unseen():
         os.waitpid(found, 0)
         return found
     here(mark)
@@ -162,7 +168,7 @@ def fork_and_return(mark: Path) -> int:
 
 def fork_and_die(mark: Path) -> None:
     """A process that lives on has the child's end of everything open."""
-    if not os.fork():
+    if not fork_unseen():
         here(mark)
         while mark.exists():
             time.sleep(0.01)
