@@ -230,6 +230,8 @@ class Lane:
             heir = self._idle.popitem()[0]
             heir.current = heir.slot = task
             heirs.append(heir)
+        for waiter in self._admit():
+            waiter.wake()
         return heirs
 
     def park(self, worker: Taker, tally: Tally) -> bool:
@@ -258,7 +260,11 @@ class Lane:
         with self._lock:
             worker.has_control = True
             self._idle.pop(worker, None)
+            # It may have released a key, and was about to come for the next task of that key.
+            heirs = self._hand_out() if isinstance(self._queue, Ranked) else ()
         worker.wake()
+        for heir in heirs:
+            heir.wake()
 
     def unpark(self, worker: Taker) -> bool:
         """Take a worker out of the idle ones. Returns whether it was one."""
@@ -301,6 +307,13 @@ class Lane:
         """Tasks that wait now."""
         with self._lock:
             return len(self._queue) - self._dead
+
+    @property
+    def has_work(self) -> bool:
+        """Whether one of the tasks that wait now may begin: those whose key is taken may not."""
+        with self._lock:
+            queue = self._queue
+            return bool(queue) if isinstance(queue, Ranked) else len(queue) > self._dead
 
     def snapshot(self) -> PoolMetrics:
         """The numbers of this moment. Why they add up: :mod:`ion_actors.workerpool.metrics`."""

@@ -48,6 +48,7 @@ class SheddingMailbox(Mailbox):
             if isinstance(found, TaskFuture):
                 if not self._is_late(found):
                     return found
+                worker.current = None  # it never begins: nobody is at it
                 self._shed(found)
             else:
                 if found is PARKED:

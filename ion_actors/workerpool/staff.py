@@ -80,7 +80,9 @@ class Staff(pykka.ThreadingActor):
         for index, worker in list(self._seats.items()):
             if worker is None:
                 self._fill(index)
-            elif not worker.begun and (worker.slot is not None or not worker.dormant):
+            elif not worker.begun and (
+                worker.slot is not None or worker.has_control or not worker.dormant
+            ):
                 self._start_thread(worker)
 
     def _seated(self) -> dict[int, Worker | None]:
@@ -222,7 +224,7 @@ class Staff(pykka.ThreadingActor):
     def _wanted(self) -> bool:
         """Whether a worker would still have something to do."""
         if self._life.phase is Phase.DRAINING:
-            return self._core.mailbox.backlog > 0
+            return self._core.mailbox.has_work
         return self._life.phase is Phase.RUNNING
 
     def _dismiss(self, worker: Worker | Caller) -> bool:
@@ -242,10 +244,18 @@ class Staff(pykka.ThreadingActor):
     def _on_stopped(self, message: Stopped) -> None:
         worker = message.worker
         self._see_off(worker)
-        if isinstance(worker, Worker) and self._seats.get(worker.index) is worker:
-            self._seats[worker.index] = None  # it was not known to go
+        if isinstance(worker, Worker) and self._has_left_a_seat(worker):
+            self._seats[worker.index] = None
             self._replace(worker.index, None)
         self._finish_if_over()
+
+    def _has_left_a_seat(self, worker: Worker) -> bool:
+        """Whether nobody has seen to its seat yet.
+
+        It was not known to go; or there was nothing for a successor to do, until its key was free.
+        """
+        seat = self._seats.get(worker.index, worker.index)  # it may have been taken away
+        return seat is worker or (seat is None and worker.index not in self._retries)
 
     def _see_off(self, worker: Worker | Caller) -> None:
         """A worker is gone. What it was handed and has not begun goes to the next one."""
