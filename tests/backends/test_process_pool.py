@@ -427,7 +427,7 @@ def test_the_signals_go_by_the_pools_clock(clock: VirtualClock, mark: Path) -> N
         future = pool.submit(errands.stubborn, mark)
         await_mark(mark)
         future.cancel()
-        assert clock.timers == 1
+        clock.wait_for_timers(1)
         clock.advance(5)
         eventually(mark.with_suffix(".asked").exists)
         assert not future.done()

@@ -665,7 +665,7 @@ def test_pain_15_the_end_of_all_workers_at_once_blocks_nobody(threads: ThreadPoo
         assert all(isinstance(one.exception(PATIENCE), TaskPanicked) for one in deadly)
 
 
-def test_pain_15_a_fault_in_the_supervisor_breaks_the_pool_and_hangs_nobody(
+def test_pain_15_a_supervisor_that_fails_again_and_again_breaks_the_pool_and_hangs_nobody(
     occupy: Occupy, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
     pool = Pool(1)
@@ -681,7 +681,9 @@ def test_pain_15_a_fault_in_the_supervisor_breaks_the_pool_and_hangs_nobody(
     assert isinstance(waiting.exception(PATIENCE), BrokenPool)
     with pytest.raises(BrokenPool):
         pool.submit(str)
-    pool.close(timeout=5)
+    with contextlib.suppress(BrokenPool):  # if its own end has failed, too
+        pool.close(timeout=5)
+    assert pool.is_closed
 
 
 # -- and also ---
