@@ -146,11 +146,15 @@ class TaskDropped(Cancelled):
 
     Attributes:
         why: which of its rules did so.
+        retry_after: as that of :class:`QueueFull`, if it was dropped because of overload.
     """
 
-    def __init__(self, reason: str, *, task: str, why: DropReason):
+    def __init__(
+        self, reason: str, *, task: str, why: DropReason, retry_after: float | None = None
+    ):
         super().__init__(reason, task=task)
         self.why = why
+        self.retry_after = retry_after
 
 
 class TaskExpired(TaskDropped, TimeoutError):

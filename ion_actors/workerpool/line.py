@@ -79,11 +79,12 @@ class Line(Lane):
         """The error of a submission that finds no room; counts it."""
         with self._lock:
             self._ledger.rejected += 1
-            wait = self._time_for(len(self._queue) - self._dead + len(self._waiters) + 1)
+            wait = self._time_to_retry()
         return QueueFull(self.name, self.limit, retry_after=wait)
 
-    def _time_for(self, tasks: int) -> float | None:
-        """Seconds until so many tasks have ended, as far as is known; under the lock."""
+    def _time_to_retry(self) -> float | None:
+        """Seconds until what waits now has begun, as far as is known; under the lock."""
+        tasks = len(self._queue) - self._dead + len(self._waiters) + 1
         now = Mark(self._now(), self._ledger.ended())
         self._pace = self._pace.seen(now, workers=self.size, rested=self._rested)
         self._rested = False

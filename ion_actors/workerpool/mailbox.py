@@ -133,7 +133,7 @@ class Mailbox(Endings):
         name = task._task_name()
         return TaskDropped(
             f"task {name!r} was dropped: {self.limit} tasks are waiting in pool {self.name!r}",
-            task=name, why=why,
+            task=name, why=why, retry_after=self._time_to_retry(),
         )  # fmt: skip
 
     def _let_go(self, task: TaskFuture[Any], error: TaskDropped, callbacks: Any) -> None:

@@ -66,10 +66,12 @@ class SheddingMailbox(Mailbox):
     def _shed(self, task: TaskFuture[Any]) -> None:
         name = task._task_name()
         waited = self._now() - task._accepted_at
+        with self._lock:
+            wait = self._time_to_retry()
         error = TaskDropped(
             f"task {name!r} was shed: it had waited for {waited:.3g} s, and pool {self.name!r} is "
             "overloaded",
-            task=name, why=DropReason.SHED,
+            task=name, why=DropReason.SHED, retry_after=wait,
         )  # fmt: skip
         callbacks = self.fence(task, error, task._release())
         if task._key is not None:

@@ -714,6 +714,33 @@ def test_a_minute_at_ten_times_the_capacity(options: dict[str, object], longest:
         load.end()
 
 
+def drop_of(future: Future[object]) -> TaskDropped | None:
+    """The error of a task that was dropped."""
+    if not future.done():
+        return None
+    try:
+        error = future.exception(0)
+    except Cancelled as cancelled:
+        error = cancelled
+    return error if isinstance(error, TaskDropped) else None
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", CoDel(0.2, 1.0)])
+def test_what_is_dropped_for_overload_says_when_to_try_again(overflow: str | CoDel):
+    load = Load(queue_size=20, overflow=overflow)
+    try:
+        load.run(10.0)
+        dropped = [found for one in load.futures if (found := drop_of(one)) is not None]
+        assert len(dropped) > 50
+        wait = dropped[-1].retry_after
+        assert wait is not None
+        # 20 wait. Those that are shed are gone in no time, so the queue is shorter than it looks.
+        least = 0.0 if isinstance(overflow, CoDel) else 0.8 * 20 * load.SERVICE
+        assert least < wait < 1.2 * 22 * load.SERVICE
+    finally:
+        load.end()
+
+
 def test_once_the_overload_is_known_what_runs_has_waited_little():
     load = Load(queue_size=5000, overflow=CoDel(target=0.2, interval=1.0))
     try:
