@@ -84,6 +84,8 @@ class Caller:
         except BaseException as error:
             callbacks = self._failed(task, error)
             if isinstance(error, KeyboardInterrupt):
+                task._mark_read()  # it is raised here
+                task._run_callbacks(callbacks)
                 raise
         else:
             if self._spec.hooks is not None:
