@@ -72,23 +72,35 @@ class Bus(Generic[E]):
 
     def publish(self, event: E) -> None:
         """Have everybody told. Never blocks."""
+        self.note(event)
+        self.tell()
+
+    def note(self, event: E) -> None:
+        """Have everybody told by the next :meth:`tell` or :meth:`join`; under any lock."""
+        # Without the own lock: that is held while a thread starts, in which a finalizer may run
+        # that waits for the caller's lock.
+        if self._subscriptions:
+            self._queue.append(event)
+
+    def tell(self) -> None:
+        """Have everybody told of what was noted."""
         with self._lock:
-            if self._subscriptions:
-                self._queue.append(event)
-                if self._thread is None:
-                    self._thread = self._started_thread()
+            if self._queue and self._thread is None:
+                self._thread = self._started_thread()
 
     def join(self, patience: float | None) -> bool:
         """Wait until everything has been told, for so many seconds at most. Returns whether it was.
 
         On the bus's own thread, which cannot wait for itself, it returns False at once.
         """
+        self.tell()
         thread = self._thread
         if thread is threading.current_thread():
             return False
-        if thread is not None:
-            thread.join(patience)
-        return thread is None or not thread.is_alive()
+        if thread is None:
+            return not self._queue
+        thread.join(patience)
+        return not thread.is_alive()
 
     def _started_thread(self) -> threading.Thread | None:
         thread = threading.Thread(target=self._tell, name=self._thread_name, daemon=True)

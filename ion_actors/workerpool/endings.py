@@ -5,8 +5,8 @@ or time for it. A running one is *fenced* when it will not end: it ends for its 
 its worker may still make of it is ignored. What the pool gives up on its own account is counted by
 its reason, and told to those who listen to dead letters.
 
-A part of the lane, under its lock: see :mod:`ion_actors.workerpool.lane`. Hooks are told, and
-letters posted, without it.
+A part of the lane, under its lock: see :mod:`ion_actors.workerpool.lane`. Letters are written under
+it, so that whoever has seen a task's end finds its letter; hooks and subscribers are told without.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Endings(Line):
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
-        self._dropped(task, error, task._release(), reason)
+        task._release()
+        self._dropped(task, error, reason)
         if elsewhere:
             run_callbacks_in_thread([(task, callbacks)])
         else:
@@ -99,17 +100,26 @@ class Endings(Line):
             self._queue = deque(one for one in self._queue if not one._withdrawn)
             self._dead = 0
 
-    def _dropped(
-        self,
-        task: TaskFuture[Any],
-        error: IonError,
-        call: tuple[Any, ...],
-        reason: DropReason | None,
-    ) -> None:
+    def _dropped(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
+        """Tell of a task that ended without its worker; not under the lock."""
         if self._on_dropped is not None:
             self._on_dropped(task._take_ending(), error, reason)
         if self._letters is not None and reason is not None:
-            self._letters._post(task._name, call, reason, error, task._history)
+            self._letters._tell()
+
+    def _lose(
+        self,
+        task: TaskFuture[Any],
+        call: tuple[Any, ...],
+        error: BaseException,
+        reason: DropReason | None,
+    ) -> None:
+        """Note that the pool gives a task up, before anybody can see its end; under the lock."""
+        if reason is None:
+            return
+        self._ledger.dropped[reason] += 1
+        if self._letters is not None:
+            self._letters._note(task._name, call, reason, error, task._history)
 
     def _reason(self, error: IonError) -> DropReason | None:
         """Why the pool gives up a queued task; None if that is its submitter's wish."""
@@ -118,11 +128,10 @@ class Endings(Line):
         return reason_of(error) or ended
 
     def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
+        self._lose(task, (task._fn, task._args, task._kwargs), error, reason)
         with task._lock:
             task._withdrawn = True
             self._ledger.withdrawn += 1
-            if reason is not None:
-                self._ledger.dropped[reason] += 1
             return task._end_early(error)
 
     def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
@@ -145,9 +154,8 @@ class Endings(Line):
                         self._ledger.withdrawn += 1
                 over = not self._queue
             for task, error, reason, callbacks in ended:
-                call = task._release()
-                dropped.append((task, call, callbacks))
-                self._dropped(task, error, call, reason)
+                dropped.append((task, task._release(), callbacks))
+                self._dropped(task, error, reason)
             if over:
                 return dropped
 
@@ -169,10 +177,9 @@ class Endings(Line):
             if task._state is not RUNNING or task._fenced:
                 return None
             self._ledger.fenced += 1
-            if reason is not None:
-                self._ledger.dropped[reason] += 1
+            self._lose(task, call, error, reason)
             callbacks = task._end_early(error) or []
-        self._dropped(task, error, call, reason)
+        self._dropped(task, error, reason)
         return callbacks
 
     def give_back(
@@ -188,12 +195,12 @@ class Endings(Line):
         with self._lock:
             lost = task._state is RUNNING
             if lost:
-                self._ledger.dropped[reason] += 1
+                self._lose(task, call, error, reason)
             callbacks = task._fail(error, tally, outcome)
         if lost and self._on_dropped is not None:
             self._on_dropped(_TOLD, error, reason)
         if lost and self._letters is not None:
-            self._letters._post(task._name, call, reason, error, task._history)
+            self._letters._tell()
         return callbacks
 
     def letters(self, make: Callable[[], DeadLetters]) -> DeadLetters:
@@ -216,4 +223,5 @@ class Endings(Line):
             task, error = waiter.item, waiter.error
             assert error is not None
             call = (task._fn, task._args, task._kwargs)
-            self._letters._post(task._name, call, DropReason.REFUSED, error, ())
+            self._letters._note(task._name, call, DropReason.REFUSED, error, ())
+        self._letters._tell()

@@ -112,7 +112,7 @@ class DeadLetters:
         """
         return self._bus.join(seconds("timeout", timeout))
 
-    def _post(
+    def _note(
         self,
         name: str | None,
         call: tuple[Any, ...],
@@ -120,12 +120,17 @@ class DeadLetters:
         error: BaseException,
         history: tuple[WorkerDeath, ...],
     ) -> None:
+        """A task is given up; under the lane's lock, before anybody can see its end."""
         if not self._bus.heard:
             return
         fn, args, kwargs = call[:3]
         now = self._clock.monotonic()
-        self._bus.publish(
+        self._bus.note(
             DeadLetter(
                 self._pool, name, fn, args, kwargs or {}, reason, error, now, history, self._home
             )
         )
+
+    def _tell(self) -> None:
+        """Have the subscribers told of what was noted; under no lock."""
+        self._bus.tell()

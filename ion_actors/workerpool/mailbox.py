@@ -137,7 +137,8 @@ class Mailbox(Endings):
         )  # fmt: skip
 
     def _let_go(self, task: TaskFuture[Any], error: TaskDropped, callbacks: Any) -> None:
-        self._dropped(task, error, task._release(), error.why)
+        task._release()
+        self._dropped(task, error, error.why)
         task._run_callbacks(callbacks)
 
     def put_back(self, task: TaskFuture[Any]) -> bool:

@@ -18,6 +18,7 @@ import pykka
 
 from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
+from ion_actors.errors import BrokenPool
 from ion_actors.futures import Future
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
@@ -235,7 +236,9 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
 
     @property
     def _broken(self) -> str | bool:
-        return str(self._core.broken) if self._core.broken is not None else False
+        # Submissions are refused first: whoever has met that must find it so here.
+        broken = self._core.broken or self._core.mailbox.refusal()
+        return str(broken) if isinstance(broken, BrokenPool) else False
 
     @property
     def _shutdown(self) -> bool:

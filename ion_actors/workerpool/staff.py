@@ -236,9 +236,10 @@ class Staff(pykka.ThreadingActor):
             return False
         if not self._core.mailbox.unpark(worker):
             return False
-        worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
         self._core.mailbox.discharge(worker, worker.tally)
         self._core.workers.remove(worker)
+        # Last: should this fail halfway, it is not idle any more, and gets a thread to end in.
+        worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
         return True
 
     def _on_stopped(self, message: Stopped) -> None:

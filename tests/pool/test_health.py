@@ -323,10 +323,14 @@ def test_a_dump_shows_what_each_worker_is_at(clock: VirtualClock) -> None:
         def outer() -> str:
             return pool.options(name="inner").submit(gate).result()
 
-        with busy(pool) as others:
-            pool.options(name="outer").submit(outer)
-            others.open()
-        gate.await_entered()
+        first, second = Gate(), Gate()
+        for one in (first, second):
+            pool.submit(one)
+            one.await_entered()
+        pool.options(name="outer").submit(outer)
+        first.open()
+        gate.await_entered()  # by the same worker: the other one is still busy
+        second.open()
         eventually(lambda: str(pool.dump()).count(": idle") == 1)  # the one who was busy is done
         clock.advance(3)
         dump = pool.dump()

@@ -7,6 +7,7 @@ import pickle
 import threading
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import VirtualClock
+from ion_actors.workerpool.letters import DeadLetters
+from ion_actors.workerpool.task import TaskFuture
 
 from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread, until_waiting
 
@@ -307,6 +310,36 @@ def test_each_unfinished_task_of_the_report_is_a_dead_letter() -> None:
     unfinished = Counter((one.fn, one.args) for one in late.value.report.unfinished)
     assert Counter((one.fn, one.args) for one in basket.all()) == unfinished
     assert sum(pool.metrics().dropped.values()) == len(basket.letters) == 53
+
+
+def test_the_letter_is_there_before_anybody_can_see_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there: list[list[str]] = []
+    monkeypatch.setattr(DeadLetters, "_tell", lambda self: None)  # nobody comes to tell of them
+    for ending in ("_end_early", "_fail"):
+        real = getattr(TaskFuture, ending)
+
+        def end(task: TaskFuture[Any], *args: Any, real: Callable[..., Any] = real) -> Any:
+            there.append([letter.task for letter in pool.dead_letters._bus._queue])
+            return real(task, *args)
+
+        monkeypatch.setattr(TaskFuture, ending, end)
+    pool = Pool(2)
+    basket = Basket(pool)
+    gate = Gate()
+    pool.options(name="abandoned").submit(gate)
+    stopped = pool.options(name="stopped").submit(listens)
+    gate.await_entered()
+    eventually(lambda: pool.metrics().running == 2)
+    pool.options(name="dropped").submit(pow, 2, 3)
+    closing = run_in_thread(pool.close, 60)
+    assert stopped.exception(PATIENCE)
+    pool.close(0)
+    closing.result(PATIENCE)
+    gate.open()
+    assert there == [["dropped"], ["dropped", "stopped"], ["dropped", "stopped", "abandoned"]]
+    assert [letter.task for letter in basket.all()] == there[-1], "join() has them told, too"
 
 
 def test_a_letter_can_be_pickled_and_then_needs_a_pool() -> None:

@@ -149,6 +149,7 @@ def a_life(pool: Pool) -> tuple[list[Future[Any]], list[Future[Any]]]:
     pool.resize(1)
     report = pool.drain(PATIENCE)
     assert report.unfinished == ()
+    assert report.elapsed < PATIENCE / 2, "it ended by its deadline only"
     return fine, panics
 
 
@@ -322,6 +323,27 @@ def test_what_is_thrown_into_it_while_it_waits_for_mail(
     pool.drain(PATIENCE)
     assert thrown
     assert "goes on" in caplog.text
+
+
+def test_a_worker_without_a_thread_whose_dismissal_failed_is_not_waited_for(
+    clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Lane.discharge, []
+
+    def discharge(self: Lane, *args: Any) -> None:
+        if not failed:
+            failed.append(args)
+            raise Bug
+        real(self, *args)
+
+    monkeypatch.setattr(Lane, "discharge", discharge)
+    pool = Pool(2, context=Context(clock=clock), logger=quiet())
+    draining = run_in_thread(pool.drain, 60)
+    try:
+        assert draining.result(PATIENCE), "its deadline never comes"
+    finally:
+        clock.advance(60)
+    assert failed
 
 
 def test_the_fourth_fault_in_a_minute_breaks_the_pool(
