@@ -62,6 +62,11 @@ class Worker(Settling):
     # A stuck task must not keep the interpreter from exiting.
     use_daemon_thread = True
 
+    # Said again for type checkers, which would go by what is assigned in here.
+    slot: TaskFuture[Any] | None
+    current: TaskFuture[Any] | None
+    started_at: float
+
     def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
         super().__init__(spec, mailbox, boss, index)
         self.has_control = False
