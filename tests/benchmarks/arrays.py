@@ -10,7 +10,6 @@ pipe; one of them puts large buffers on a shelf beside it.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import multiprocessing
 import statistics
@@ -23,8 +22,8 @@ import numpy as np
 
 from ion_actors.backends.process.arrays import Parcels, new_shelf
 from ion_actors.backends.process.pickling import pack, unpack
-from tests.benchmarks import table
-from tests.benchmarks.measure import Contest, Line, Target, run
+from tests.benchmarks.command import run_contests
+from tests.benchmarks.measure import Contest, Line, Target
 
 __all__ = ["contests", "main"]
 
@@ -128,14 +127,7 @@ def _title(size: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the contests and print the results."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.arrays")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
-    options: Any = parser.parse_args(arguments)
-    rounds = 1 if options.quick else 5
-    print(table.conditions(rounds))
-    for contest in contests(0.01 if options.quick else 1.0):
-        for result in run(contest, rounds):
-            print(table.text(result), flush=True)
+    run_contests("tests.benchmarks.arrays", contests, rounds=5, arguments=arguments)
 
 
 if __name__ == "__main__":

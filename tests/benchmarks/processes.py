@@ -10,7 +10,6 @@ All have 4 workers, are warm, and use the forkserver where they can be told to. 
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import functools
 import importlib.util
@@ -21,8 +20,8 @@ from time import perf_counter
 from typing import Any
 
 from ion_actors import Pool
-from tests.benchmarks import table
-from tests.benchmarks.measure import Contest, Line, Target, run
+from tests.benchmarks.command import run_contests
+from tests.benchmarks.measure import Contest, Line, Target
 
 __all__ = ["contests", "main"]
 
@@ -170,14 +169,7 @@ def contests(scale: float = 1.0) -> list[Contest]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the contests and print the results."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.processes")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
-    options: Any = parser.parse_args(arguments)
-    rounds = 1 if options.quick else 5
-    print(table.conditions(rounds))
-    for contest in contests(0.01 if options.quick else 1.0):
-        for result in run(contest, rounds):
-            print(table.text(result), flush=True)
+    run_contests("tests.benchmarks.processes", contests, rounds=5, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ those of one round.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import functools
 import importlib
@@ -24,8 +23,8 @@ from typing import Any
 from ion_actors import Context
 from ion_actors.semaphore import WeightedSemaphore
 from ion_actors.testing import RecordingMetrics
-from tests.benchmarks import table
-from tests.benchmarks.measure import Contest, Line, Measure, run
+from tests.benchmarks.command import run_contests
+from tests.benchmarks.measure import Contest, Line, Measure
 
 __all__ = ["contests", "main"]
 
@@ -168,14 +167,7 @@ def _contest(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the contests and print the results."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.semaphores")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
-    options: Any = parser.parse_args(arguments)
-    rounds = 1 if options.quick else 7
-    print(table.conditions(rounds))
-    for contest in contests(0.01 if options.quick else 1.0):
-        for result in run(contest, rounds):
-            print(table.text(result), flush=True)
+    run_contests("tests.benchmarks.semaphores", contests, rounds=7, arguments=arguments)
 
 
 if __name__ == "__main__":
