@@ -36,6 +36,9 @@ __all__ = ["WorkersHelp"]
 # first steps, and the handling of the RecursionError that it may well end with.
 _HEADROOM = 200
 
+# Seconds after which a worker that waits for a task with a key tries again to run it itself.
+_LOOK_AGAIN = 0.2
+
 
 class WorkersHelp:
     """What the tasks of one worker do when they wait: see :class:`ion_actors.context.Helper`."""
@@ -69,11 +72,24 @@ class WorkersHelp:
             self.help(future)
             if timeout is None:
                 for task in _needed_by(future):
-                    with waiting(self._seat, task, current_context()):
-                        task._block(None)
+                    self._wait_for(task)
             return future._block(timeout)
         finally:
             future = task = None  # type: ignore[assignment]  # a traceback may hold this frame
+
+    def _wait_for(self, task: TaskFuture[Any] | Answer[Any]) -> None:
+        # Whoever has its key may go without a worker being left that would come for it: so look
+        # again from time to time. All else that closes a circle is a wait.
+        again = _LOOK_AGAIN if isinstance(task, TaskFuture) and task._key is not None else None
+        context = current_context()
+        try:
+            while True:
+                with waiting(self._seat, task, context):
+                    if task._block(again) or again is None or context.cancelled:
+                        return
+                self.help(task)
+        finally:
+            del task  # a traceback may hold this frame
 
     def _may_run(self, task: TaskFuture[Any]) -> bool:
         return (

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ion_actors import Context, PanicRecovery, Pool, TaskPanicked
+from ion_actors.workerpool.deadlock import _waits
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Tally
 from ion_actors.workerpool.task import TaskFuture
@@ -110,3 +111,25 @@ def test_a_worker_that_does_not_come_for_the_next_task_of_its_key(how: str) -> N
         mailbox.discharge(holder, Tally())
     assert idle.slot is second
     assert idle.woken == 1
+
+
+def test_who_waits_for_a_key_runs_the_task_if_nobody_is_left_to() -> None:
+    with Pool(1, 1, overflow="caller_runs") as pool:
+        keyed, first, begun = pool.options(key="k"), Gate(), Gate()
+
+        def waits() -> int:
+            begun()
+            return task.result()
+
+        waiting = pool.submit(waits)
+        begun.await_entered()
+        filler = pool.submit(int)  # the mailbox is full
+        caller = run_in_thread(keyed.submit, first)  # so this has the key, and is no worker
+        first.await_entered()
+        assert filler.cancel()
+        task = keyed.submit(pow, 2, 3)
+        begun.open()
+        eventually(lambda: any(seat.mailbox is pool._mailbox for seat in list(_waits)))
+        first.open()
+        assert waiting.result(PATIENCE) == 8
+        assert caller.result(PATIENCE)
