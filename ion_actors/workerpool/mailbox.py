@@ -105,16 +105,17 @@ class Mailbox(Endings):
         Raises:
             PoolClosed, BrokenPool: the pool accepts nothing any more.
         """
-        victim: TaskFuture[Any] | None = None
+        dropped = []
         with self._lock:
-            if self.join_in(task):
-                return
-            victim = self._pop_oldest() or task  # there may be none: the limit may be 0
-            error = self._crowded_out(victim, DropReason.OLDEST)
-            callbacks = self._bury(victim, error, error.why)
-            if victim is not task:
-                self.join_in(task)
-        self._let_go(victim, error, callbacks)
+            # Perhaps more than one: what is tried again is queued beyond the limit.
+            while not self.join_in(task):
+                victim = self._pop_oldest() or task  # there may be none: the limit may be 0
+                error = self._crowded_out(victim, DropReason.OLDEST)
+                dropped.append((victim, error, self._bury(victim, error, error.why)))
+                if victim is task:
+                    break
+        for victim, error, callbacks in dropped:
+            self._let_go(victim, error, callbacks)
 
     def join_in(self, task: TaskFuture[Any]) -> bool:
         """Accept the task if there is room."""
@@ -122,7 +123,7 @@ class Mailbox(Endings):
 
     def _pop_oldest(self) -> TaskFuture[Any] | None:
         queue = self._queue
-        while queue:
+        while len(queue):
             task = queue.pop_oldest() if isinstance(queue, Ranked) else queue.popleft()
             if task._state is PENDING and not task._withdrawn:
                 return task

@@ -133,3 +133,16 @@ def test_who_waits_for_a_key_runs_the_task_if_nobody_is_left_to() -> None:
         first.open()
         assert waiting.result(PATIENCE) == 8
         assert caller.result(PATIENCE)
+
+
+def test_dropping_the_oldest_makes_room_although_more_are_queued_than_may_be() -> None:
+    """As after a retry: the newest was neither queued nor dropped, and its future never ended."""
+    mailbox = Mailbox("p", 2, 1, Context())
+    tasks = [keyed_task(mailbox) for _ in range(3)]
+    for task in tasks:
+        task._fn, task._args, task._kwargs = int, (), None
+    assert all(mailbox.offer_ranked(task) for task in tasks[:2])
+    mailbox.limit = 1
+    mailbox.drop_oldest(tasks[2])
+    assert [task.done() for task in tasks] == [True, True, False]
+    assert mailbox.backlog == 1
