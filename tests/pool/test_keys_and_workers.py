@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 
 import pytest
@@ -141,6 +142,7 @@ def test_dropping_the_oldest_makes_room_although_more_are_queued_than_may_be() -
     tasks = [keyed_task(mailbox) for _ in range(3)]
     for task in tasks:
         task._fn, task._args, task._kwargs = int, (), None
+        task._vars = contextvars.Context()
     assert all(mailbox.offer_ranked(task) for task in tasks[:2])
     mailbox.limit = 1
     mailbox.drop_oldest(tasks[2])
