@@ -33,7 +33,8 @@ def test_it_searches_a_folder_and_survives_a_lost_connection(
 def test_without_arguments_it_searches_the_standard_library(example: Start) -> None:
     said = example("search_library.py").end()
     assert "threading.py: " in said
-    assert "'elephant': nothing" in said
+    # Of the two that find nothing, the worker with the broken connection may have got one.
+    assert "'elephant': nothing" in said or "'backpressure OR watermark': nothing" in said
 
 
 @pytest.mark.parametrize(
