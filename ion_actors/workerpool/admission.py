@@ -9,6 +9,7 @@ import contextvars
 import functools
 from _thread import RLock
 from collections.abc import Callable
+from concurrent.futures._base import PENDING
 from typing import Any
 
 from ion_actors._arguments import seconds
@@ -34,6 +35,7 @@ __all__ = ["Admission"]
 _new = object.__new__
 _allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
+_current = CURRENT.get
 
 
 class Admission:
@@ -72,7 +74,12 @@ class Admission:
         task._args = args
         task._kwargs = kwargs or None
         task._vars = _copy_context()
-        if not self._plain or CURRENT.get() is not None or of_thread.task_context is not None:
+        # These have their defaults in the class, too, where every later look would take longer.
+        task._state = PENDING
+        task._context = task._key = None
+        task._special = False
+        task._built_condition = task._built_waiters = task._built_callbacks = None
+        if not self._plain or _current() is not None or of_thread.task_context is not None:
             self._specialise(task)
         return task
 

@@ -39,7 +39,7 @@ _Callbacks = list[Callable[[Any], object]] | None
 class TaskFuture(Future[T]):
     """The future of a task that was submitted to a pool."""
 
-    # Set for every task, by the pool's submit(): see submitter.new_task.
+    # Set for every task, by Admission._new_task().
     _fn: Callable[..., T]
     _args: tuple[Any, ...]
     _kwargs: dict[str, Any] | None
@@ -277,6 +277,20 @@ def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> 
 
 
 _RELEASED_VARS = contextvars.Context()
+
+
+def _make_known() -> None:
+    """Have CPython know the name of an attribute that tasks get only when they end.
+
+    Instances share one table of names as long as it has them all, and once some thirty of them
+    were made it takes one more name and no other. A burst makes more before its first task ends;
+    from then on each task that ends would get a dict of its own.
+    """
+    first: TaskFuture[None] = object.__new__(TaskFuture)
+    first._result = None
+
+
+_make_known()
 
 
 def released(*_args: Any, **_kwargs: Any) -> Any:

@@ -200,7 +200,10 @@ class Worker(Settling):
         take = self._mailbox.take
         found: Any = self.slot
         self.slot = None
-        while type(found) is TaskFuture:
+        # Not `while <condition>`: CPython 3.11 does not specialise a loop that jumps back by one.
+        while True:
+            if type(found) is not TaskFuture:
+                return
             try:
                 self._perform(found)
             finally:
@@ -247,7 +250,7 @@ class Worker(Settling):
         """Whether it stops as soon as its current task is over, and has been replaced."""
         return self._done or self._retired
 
-    def _perform(self, task: TaskFuture[Any]) -> None:
+    def _perform(self, task: TaskFuture[Any]) -> None:  # noqa: C901 - each check saves a call
         """Run one task to its outcome."""
         # The hot path: what is not needed for every task is behind a check.
         self.started_at = self._now()
@@ -258,10 +261,12 @@ class Worker(Settling):
                 self._announce(task)
             if self._instead is not None:
                 value = self._instead(task)
-            elif task._kwargs is None:
-                value = task._vars.run(task._fn, *task._args)
-            else:
+            elif task._kwargs is not None:
                 value = task._vars.run(task._fn, *task._args, **task._kwargs)
+            elif task._args:
+                value = task._vars.run(task._fn, *task._args)
+            else:  # to unpack nothing takes longer than the call
+                value = task._vars.run(task._fn)
             if type(value) is CoroutineType:
                 value = self._runner.finish(value, task.task_context(), task._vars)
         except BaseException as error:
