@@ -41,7 +41,7 @@ class _Watch:
 
     def note(self, error: BaseException | None) -> None:
         """It failed."""
-        self.failure = self.failure or error
+        self.failure = error if self.failure is None else self.failure
 
     def end(self) -> None:
         """Its thread does nothing more of the user's."""

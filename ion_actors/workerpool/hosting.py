@@ -151,7 +151,7 @@ class Hosting:
     def _failed(self, letter: Letter, error: BaseException) -> None:
         try:
             if type(error) is NotReady:
-                letter.fail(error.__cause__ or error)
+                letter.fail(error if error.__cause__ is None else error.__cause__)
                 self._worker.give_up(error)
                 self._worker.stop()
                 return

@@ -133,7 +133,8 @@ class Settling(pykka.ThreadingActor):
     def give_up(self, error: NotReady) -> None:
         """There is nothing to run anything in. It is to stop."""
         self._done = True
-        self._tell(StartFailed(self._whole, error.__cause__ or error))
+        cause = error if error.__cause__ is None else error.__cause__
+        self._tell(StartFailed(self._whole, cause))
 
     def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
         """Put the task back into the queue; or return the verdict on it, if it has to end."""
@@ -198,7 +199,7 @@ class Settling(pykka.ThreadingActor):
         """Whoever lives here goes, once there is no task below; before a successor moves in."""
         if self._hosting is None:
             return
-        self._failure = self._failure or error
+        self._failure = error if self._failure is None else self._failure
         if not self.interrupted:
             of_thread.task_context = None  # its hooks are not the task
             self._hosting.leave(self._failure)

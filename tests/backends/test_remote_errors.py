@@ -74,6 +74,11 @@ class Knows(Exception):
         self.other = other
 
 
+class Empty(Exception):
+    def __len__(self):
+        return 0
+
+
 class Group(ExceptionGroup):
     def derive(self, excs):
         return Group(self.message, excs)
@@ -88,6 +93,12 @@ def test_it_is_of_the_same_class_with_the_same_facts():
     assert str(found) == str(error)
     assert (found.pool, found.queue_size, found.colour) == ("thumbs", 64, "red")
     assert notes(found) == ["by the way"]
+
+
+def test_one_that_counts_as_false_is_an_exception_as_any_other():
+    found = crossed(raised(Empty("nothing in it"), cause=Empty("nor in this")))
+    assert type(found) is type(found.__cause__) is Empty
+    assert (str(found), str(found.__cause__)) == ("nothing in it", "nor in this")
 
 
 def test_the_traceback_is_shown_and_the_chain_is_untouched():

@@ -191,7 +191,14 @@ def test_an_initializer_that_fails_at_first_is_tried_again() -> None:
         assert pool.metrics().restarts == 2
 
 
-@pytest.mark.parametrize("error", [ValueError("no model"), SystemExit(2)])
+class Falsy(Exception):
+    """There are such: CPython's tests of its executors have them, too."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("error", [ValueError("no model"), SystemExit(2), Falsy("no model")])
 def test_an_initializer_that_keeps_failing_breaks_the_pool(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -293,7 +293,14 @@ def test_an_actor_that_fails_in_on_failure_is_restarted(error):
         assert isinstance(diary.all(PANICKED)[0].error, ValueError)
 
 
-@pytest.mark.parametrize("error", [OSError("down"), SystemExit(1)], ids=["error", "exit"])
+class Falsy(Exception):
+    def __bool__(self):
+        return False
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("down"), SystemExit(1), Falsy()], ids=["error", "exit", "falsy"]
+)
 def test_an_actor_that_fails_in_on_stop_has_failed(error):
     hook = Flaky(error)
     with Supervisor([child(Tender, kwargs={"stop": hook}, restart="transient")]) as tree:

@@ -200,7 +200,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild(link: _Link, found: Sequence[BaseException]) -> BaseException:
-    error = _from_pickle(link, found) or _stand_in(link, found)
+    error = _from_pickle(link, found)
+    if error is None:  # not `or`: an exception may count as false
+        error = _stand_in(link, found)
     error.__cause__ = None if link.cause is None else found[link.cause]
     error.__context__ = None if link.context is None else found[link.context]
     error.__suppress_context__ = link.suppress

@@ -69,7 +69,7 @@ class ProcessRunner:
             self._ready_child()
         except NotReady as error:
             self._context.check()
-            raise (error.__cause__ or error) from None
+            raise (error if error.__cause__ is None else error.__cause__) from None
 
     def _ready_child(self, task: Task | None = None) -> Child:
         """The child, ready for a task.
