@@ -22,12 +22,13 @@ from pykka.messages import _ActorStop
 from typing_extensions import override
 
 from ion_actors.clock import Timer
-from ion_actors.errors import ChildStartFailed, SupervisorFailed
 from ion_actors.supervision.core import TreeCore, TreeInbox
-from ion_actors.supervision.events import Lifecycle, LifecycleEvent
+from ion_actors.supervision.events import Lifecycle
+from ion_actors.supervision.failures import broken, gave_up, not_started
 from ion_actors.supervision.living import StopMode
 from ion_actors.supervision.machine import Machine
-from ion_actors.supervision.report import ChildEnd, ChildInfo, ChildKind, StopReport
+from ion_actors.supervision.register import Register
+from ion_actors.supervision.report import ChildEnd, StopReport
 from ion_actors.supervision.seat import (
     Begin,
     Ended,
@@ -41,7 +42,6 @@ from ion_actors.supervision.seat import (
 )
 from ion_actors.supervision.words import (
     GaveUp,
-    Kid,
     Order,
     Outcome,
     Restarting,
@@ -68,11 +68,7 @@ class TreeActor(pykka.ThreadingActor):
         self._log = spec.log
         self._clock = spec.context.clock
         self._machine = Machine(spec.rules, tuple(one.kid for one in spec.children))
-        self._specs = {one.id: one for one in spec.children}
-        self._seats: dict[str, Seat] = {}  # of the children that live
-        self._lives: dict[str, int] = {}  # how often each was started
-        self._kinds: dict[str, ChildKind] = {}
-        self._errors: dict[str, BaseException | None] = {}  # what each last failed with
+        self._register = Register(core)
         self._retries: dict[str, Timer] = {}
         self._because: str | None = None  # whose restart the current starts and stops belong to
         self._draining = False  # nobody but drains has asked for the end
@@ -80,7 +76,6 @@ class TreeActor(pykka.ThreadingActor):
         self._end_began: float | None = None
         self._ends: list[ChildEnd] = []
         self._requests: list[Request] = []  # who waits for the end
-        self._news: list[LifecycleEvent] = []  # to be told as soon as others can see it
         self._handlers: dict[type, Callable[[Any], None]] = {
             Begin: lambda _: self._live(self._machine.begin()),
             Opened: self._on_opened,
@@ -114,8 +109,8 @@ class TreeActor(pykka.ThreadingActor):
             self._handlers[type(message)](message)
         except BaseException as error:
             self._failed(message, error)
-        self._show()
-        self._tell_news()
+        self._register.show(self._machine)
+        self._register.tell_news()
         # Last: who waits for it may go by what was told.
         if self._machine.state is SupervisorState.RUNNING and not self._core.begun.done():
             self._core.begun.set(True)
@@ -123,7 +118,7 @@ class TreeActor(pykka.ThreadingActor):
     def _failed(self, message: Any, error: BaseException) -> None:
         self._log(logging.CRITICAL, "the supervisor failed on %r", message, error=error)
         first = self._core.failure is None
-        self._core.failure = self._core.failure or _broken(self._core.spec.name, error)
+        self._core.failure = self._core.failure or broken(self._core.spec.name, error)
         try:
             if first:
                 self._live(self._machine.stop(self._now()))
@@ -146,7 +141,7 @@ class TreeActor(pykka.ThreadingActor):
             self._begin_end()
         for order in orders:
             self._carry_out(order)
-        self._show()
+        self._register.show(self._machine)
 
     def _begin_end(self) -> None:
         self._end_began = self._now()
@@ -159,7 +154,7 @@ class TreeActor(pykka.ThreadingActor):
         if isinstance(order, Start):
             self._start(order.id)
         elif isinstance(order, Stop):
-            seat = self._seats[order.id]
+            seat = self._register.seats[order.id]
             seat.stop_began = self._now()
             self._ask_to_stop(seat)
         elif isinstance(order, Retry):
@@ -174,9 +169,7 @@ class TreeActor(pykka.ThreadingActor):
     def _start(self, child: str) -> None:
         if (timer := self._retries.pop(child, None)) is not None:
             timer.cancel()
-        lives = self._lives[child] = self._lives.get(child, 0) + 1
-        seat = self._seats[child] = Seat(self._specs[child], lives - 1)
-        start_in_thread(self._core, seat)
+        start_in_thread(self._core, self._register.begin_life(child))
 
     def _plan_retry(self, order: Retry) -> None:
         again = functools.partial(self._core.tell, TryAgain(order.id))
@@ -205,22 +198,13 @@ class TreeActor(pykka.ThreadingActor):
             seat.timer = self._clock.call_at(now + timeout + margin, overdue)
 
     def _give_up(self, child: str) -> None:
-        limit = self._core.spec.rules.limit
-        error = SupervisorFailed(
-            f"supervisor {self._core.spec.name!r} gave up: child {child!r} would have to be "
-            f"restarted more than {limit.max_restarts} times in {limit.within:g} s",
-            supervisor=self._core.spec.name, child=child,
+        error = gave_up(
+            self._core.spec.name, child, self._core.spec.rules,
+            exhausted=self._exhausted(child), cause=self._register.errors.get(child),
         )  # fmt: skip
-        if self._core.spec.rules.backoff is not None and self._exhausted(child):
-            error = SupervisorFailed(
-                f"supervisor {self._core.spec.name!r} gave up: child {child!r} could not be "
-                f"started after {self._core.spec.rules.backoff.retries} retries",
-                supervisor=self._core.spec.name, child=child,
-            )  # fmt: skip
-        error.__cause__ = self._errors.get(child)
         self._core.failure = error
         self._log(logging.CRITICAL, "%s", error, error=error.__cause__, child=child)
-        self._publish(Lifecycle.GAVE_UP, None, error, because=child)
+        self._register.note(Lifecycle.GAVE_UP, None, error, because=child)
 
     def _exhausted(self, child: str) -> bool:
         kid = self._machine.kid(child)
@@ -228,55 +212,50 @@ class TreeActor(pykka.ThreadingActor):
 
     # -- what happens ----------------------------------------------------------------------
 
-    def _is_stale(self, seat: Seat) -> bool:
-        """Whether it was abandoned."""
-        return self._seats.get(seat.spec.id) is not seat
-
     def _on_opened(self, message: Opened) -> None:
         seat, living = message.seat, message.living
-        if self._is_stale(seat):
+        if self._register.is_stale(seat):
             living.stop(StopMode.CLOSE, living.shutdown)
             return
-        seat.living = living
-        self._kinds[seat.spec.id] = living.kind
+        self._register.take_seat(seat, living)
         living.watch(lambda error, report: self._core.tell(Ended(seat, error, report)))
         if seat.stop_began is not None:
             self._ask_to_stop(seat)
 
     def _on_ready(self, message: Ready) -> None:
         seat = message.seat
-        if self._is_stale(seat) or seat.stop_began is not None:
+        if self._register.is_stale(seat) or seat.stop_began is not None:
             return
         seat.ready = True
         kind = Lifecycle.RESTARTED if seat.restarts else Lifecycle.STARTED
-        self._publish(kind, seat, because=self._because if seat.restarts else None)
+        self._register.note(kind, seat, because=self._because if seat.restarts else None)
         self._live(self._machine.started(seat.spec.id, self._now()))
-        if seat.ended is not None and not self._is_stale(seat):
+        if seat.ended is not None and not self._register.is_stale(seat):
             self._on_ended(seat.ended)
 
     def _on_start_failed(self, message: StartFailed) -> None:
         seat, error = message.seat, message.error
-        if self._is_stale(seat):
+        if self._register.is_stale(seat):
             return
         child = seat.spec.id
-        self._errors[child] = error
+        self._register.errors[child] = error
         if seat.stop_began is not None:
             self._stopped(seat, error, abandoned=False)
             return
-        del self._seats[child]
+        self._register.leave(seat)
         self._log(logging.ERROR, "child %s could not be started", child, error=error, child=child)
-        self._publish(Lifecycle.START_FAILED, seat, error)
+        self._register.note(Lifecycle.START_FAILED, seat, error)
         if self._machine.state is SupervisorState.STARTING and self._core.failure is None:
-            self._core.failure = _not_started(self._core.spec.name, child, error)
+            self._core.failure = not_started(self._core.spec.name, child, error)
         self._live(self._machine.start_failed(child, self._now()))
 
     def _on_ended(self, message: Ended) -> None:
         seat = message.seat
-        if self._is_stale(seat):
+        if self._register.is_stale(seat):
             return
         seat.ended = message
         if message.error is not None:
-            self._errors[seat.spec.id] = message.error
+            self._register.errors[seat.spec.id] = message.error
         if seat.stop_began is not None:
             self._stopped(seat, message.error, abandoned=False)
         elif seat.ready:  # else the word that it has started, or has not, is under way
@@ -284,16 +263,16 @@ class TreeActor(pykka.ThreadingActor):
 
     def _died(self, seat: Seat, error: BaseException | None) -> None:
         child = seat.spec.id
-        del self._seats[child]
+        self._register.leave(seat)
         failed = error is not None
         level = logging.WARNING if failed else logging.INFO
         self._log(level, "child %s has ended by itself", child, error=error, child=child)
-        self._publish(Lifecycle.PANICKED if failed else Lifecycle.ENDED, seat, error)
+        self._register.note(Lifecycle.PANICKED if failed else Lifecycle.ENDED, seat, error)
         self._live(self._machine.ended(child, self._now(), failed=failed))
 
     def _on_overdue(self, message: Overdue) -> None:
         seat = message.seat
-        if self._is_stale(seat) or seat.timer is None:
+        if self._register.is_stale(seat) or seat.timer is None:
             return
         self._log(
             logging.WARNING, "child %s did not stop in time and is abandoned", seat.spec.id,
@@ -303,13 +282,13 @@ class TreeActor(pykka.ThreadingActor):
 
     def _stopped(self, seat: Seat, error: BaseException | None, *, abandoned: bool) -> None:
         child = seat.spec.id
-        del self._seats[child]
+        self._register.leave(seat)
         seat.cancel_timer()
         if seat.living is not None and not abandoned:
             self._core.threads[1:] = [one for one in self._core.threads[1:] if one.is_alive()]
             self._core.threads += seat.living.threads()
         kind = Lifecycle.ABANDONED if abandoned else Lifecycle.STOPPED
-        self._publish(kind, seat, error, because=self._because)
+        self._register.note(kind, seat, error, because=self._because)
         if self._end_began is not None:
             took = self._now() - (seat.stop_began or 0.0)
             report = None if seat.ended is None else seat.ended.report
@@ -336,7 +315,7 @@ class TreeActor(pykka.ThreadingActor):
         if not asked_before:
             self._live(self._machine.stop(self._now()))
             return
-        for seat in list(self._seats.values()):
+        for seat in list(self._register.seats.values()):
             if seat.stop_began is not None:
                 self._ask_to_stop(seat)
 
@@ -346,8 +325,8 @@ class TreeActor(pykka.ThreadingActor):
         now = self._now()
         began = now if self._end_began is None else self._end_began
         report = StopReport(tuple(self._ends), core.failure, now - began)
-        self._show()
-        self._tell_news()
+        self._register.show(self._machine)
+        self._register.tell_news()
         core.state = SupervisorState.STOPPED
         self._log(logging.DEBUG, "supervisor %s has ended", core.spec.name)
         core.ended.set(report)
@@ -359,63 +338,6 @@ class TreeActor(pykka.ThreadingActor):
         self._inbox.ended = True
         self.stop()
 
-    # -- telling ---------------------------------------------------------------------------
-
-    def _publish(
-        self,
-        kind: Lifecycle,
-        seat: Seat | None,
-        error: BaseException | None = None,
-        because: str | None = None,
-    ) -> None:
-        path = (self._core.spec.name,) if seat is None else (self._core.spec.name, seat.spec.id)
-        because = None if seat is not None and because == seat.spec.id else because
-        restarts = 0 if seat is None else seat.restarts
-        self._news.append(LifecycleEvent(kind, path, self._now(), restarts, because, error))
-
-    def _tell_news(self) -> None:
-        news, self._news = self._news, []
-        for event in news:
-            self._core.bus.publish(event)
-
-    def _show(self) -> None:
-        """Let others see how it is, without asking."""
-        self._core.infos = tuple(self._info(kid) for kid in self._machine.kids)
-        self._core.living = tuple(
-            seat.living for seat in self._seats.values() if seat.living is not None
-        )
-        if self._machine.state is not SupervisorState.STOPPED:  # that comes last
-            self._core.state = self._machine.state
-
-    def _info(self, kid: Kid) -> ChildInfo:
-        seat = self._seats.get(kid.id)
-        handle = seat.living.handle if seat is not None and seat.living is not None else None
-        return ChildInfo(
-            id=kid.id,
-            state=kid.state,
-            kind=self._kinds.get(kid.id),
-            child=handle,
-            restart=kid.restart,
-            restarts=max(0, self._lives.get(kid.id, 0) - 1),
-            error=self._errors.get(kid.id),
-        )
-
 
 def _answer(request: Request, report: StopReport) -> None:
     request.reply(None if isinstance(request.message, _ActorStop) else report)
-
-
-def _not_started(name: str, child: str, error: BaseException) -> ChildStartFailed:
-    failed = ChildStartFailed(
-        f"supervisor {name!r} could not start its child {child!r}: {error!r}",
-        supervisor=name,
-        child=child,
-    )
-    failed.__cause__ = error
-    return failed
-
-
-def _broken(name: str, error: BaseException) -> SupervisorFailed:
-    failed = SupervisorFailed(f"supervisor {name!r} failed itself", supervisor=name, child=None)
-    failed.__cause__ = error
-    return failed
