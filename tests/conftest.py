@@ -26,7 +26,7 @@ hypothesis.settings.load_profile(
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """No thread, actor, child process or timer outlives its test."""
-    with assert_no_leaks(patience=10.0):
+    with assert_no_leaks(patience=30.0):
         yield
 
 

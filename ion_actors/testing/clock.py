@@ -96,7 +96,7 @@ class VirtualClock:
         with self._changed:
             return sum(timer.pending for _, _, timer in self._heap)
 
-    def wait_for_timers(self, count: int = 1, *, patience: float = 5.0) -> None:
+    def wait_for_timers(self, count: int = 1, *, patience: float = 20.0) -> None:
         """Block until at least so many calls are planned: until somebody waits, that is.
 
         Args:
@@ -123,7 +123,6 @@ class VirtualClock:
             end = self._now + step
             while (timer := self._next_due(end)) is not None:
                 timer.fire()
-            self._now = max(self._now, end)
 
     def advance_to_next(self) -> float:
         """Move the time on to the earliest timer, and fire it and all others of that moment.
@@ -145,11 +144,13 @@ class VirtualClock:
             return self._now - before
 
     def _next_due(self, end: float) -> Timer | None:
-        """Take out the next timer due by ``end``, and let it be that time."""
+        """Take out the next timer due by ``end``, and let it be that time; if none is, ``end``."""
         with self._changed:
             while self._heap and self._heap[0][0] <= end:
                 when, _, timer = heapq.heappop(self._heap)
                 if timer.pending:
                     self._now = max(self._now, when)
                     return timer
+            # Under the same lock: what is planned from here on finds that its moment has come.
+            self._now = max(self._now, end)
             return None

@@ -20,7 +20,7 @@ _TIMER_THREAD = "ion_actors-timer"
 
 
 @contextmanager
-def assert_no_leaks(patience: float = 5.0) -> Iterator[None]:
+def assert_no_leaks(patience: float = 20.0) -> Iterator[None]:
     """A block that must leave no thread, pykka actor, child process or timer behind.
 
     What is about to end gets its time: threads and processes are joined.

@@ -41,7 +41,7 @@ class Sequencer:
         patience: seconds that a step waits for its turn.
     """
 
-    def __init__(self, patience: float = 5.0) -> None:
+    def __init__(self, patience: float = 20.0) -> None:
         self._patience = patience
         self._changed = threading.Condition()  # guards all below
         self._claimed: set[int] = set()

@@ -10,7 +10,7 @@ from ion_actors import Cancelled, Context
 from ion_actors.testing import VirtualClock
 
 ROUNDS = 300
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 def together(threads, *calls):

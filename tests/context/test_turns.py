@@ -16,7 +16,7 @@ from ion_actors import Cancelled, Context, DeadlineExceeded, background
 from ion_actors.context import Turn, await_turn, wait_turn
 from ion_actors.testing import VirtualClock
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 class Tickets:

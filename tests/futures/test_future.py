@@ -120,7 +120,7 @@ def test_those_who_wait_get_the_value_when_it_comes(threads):
     future = Future()
     waiting = [threads.submit(ask) for ask in [future.result, future.get] * 8]
     future.set("x")
-    assert [one.result(5) for one in waiting] == ["x"] * 16
+    assert [one.result(30) for one in waiting] == ["x"] * 16
 
 
 def test_a_cancelled_future_raises_cancelled_from_every_face():
@@ -308,7 +308,7 @@ def test_wait_counts_a_cancelled_future_only_once_it_is_announced(threads):
     assert concurrent.futures.wait([future], 0).not_done == {future}
     waiting = threads.submit(concurrent.futures.wait, [future], 5)
     future.set_running_or_notify_cancel()
-    assert waiting.result(5).done == {future}
+    assert waiting.result(30).done == {future}
 
 
 @pytest.mark.parametrize("when", concurrent.futures._base.FIRST_COMPLETED.split())
@@ -316,7 +316,7 @@ def test_wait_for_the_first(when, threads):
     ours, theirs = Future(), concurrent.futures.Future()
     waiting = threads.submit(concurrent.futures.wait, [ours, theirs], 5, when)
     ours.set(1)
-    assert waiting.result(5).done == {ours}
+    assert waiting.result(30).done == {ours}
 
 
 def test_wait_for_the_first_exception(threads):
@@ -324,7 +324,7 @@ def test_wait_for_the_first_exception(threads):
     waiting = threads.submit(concurrent.futures.wait, [fine, bad, open_], 5, "FIRST_EXCEPTION")
     fine.set(1)
     bad.set_exception(ValueError())
-    assert waiting.result(5).done >= {bad}
+    assert waiting.result(30).done >= {bad}
     assert isinstance(bad.exception(), ValueError)
 
 
@@ -333,22 +333,22 @@ def test_wait_and_as_completed_from_many_threads_at_once(threads):
     barrier = threading.Barrier(13)
 
     def wait():
-        barrier.wait(5)
+        barrier.wait(30)
         return len(concurrent.futures.wait(futures, 10).done)
 
     def as_completed():
-        barrier.wait(5)
+        barrier.wait(30)
         return len({id(one) for one in concurrent.futures.as_completed(futures, 10)})
 
     waiting = [threads.submit(call) for call in [wait, as_completed] * 6]
-    barrier.wait(5)
+    barrier.wait(30)
     for number, future in enumerate(futures):
         if number % 3:
             future.set(number)
         else:
             future.cancel()
             future.set_running_or_notify_cancel()
-    assert [one.result(10) for one in waiting] == [50] * 12
+    assert [one.result(30) for one in waiting] == [50] * 12
     assert all(not one._waiters for one in futures)
 
 
@@ -396,7 +396,7 @@ def test_an_exit_in_a_callback_does_not_end_the_thread_that_settles(threads, cap
 
     future.add_done_callback(leave)
     future.add_done_callback(lambda _: told.append(1))
-    threads.submit(future.set, 0).result(5)
+    threads.submit(future.set, 0).result(30)
     assert told == [1]
     assert "not here" in caplog.text
 
@@ -428,14 +428,14 @@ def together(threads, *calls):
     barrier = threading.Barrier(len(calls))
 
     def start(call):
-        barrier.wait(10)
+        barrier.wait(30)
         try:
             return call()
         except FutureAlreadySet as error:
             return error
 
     running = [threads.submit(start, call) for call in calls]
-    return [one.result(10) for one in running]
+    return [one.result(30) for one in running]
 
 
 def test_of_many_outcomes_exactly_one_is_taken(threads):
@@ -459,7 +459,7 @@ def test_a_callback_added_while_the_future_is_settled_runs_once(threads):
 def test_whoever_begins_to_wait_while_the_future_is_settled_is_woken(threads):
     for _ in range(200):
         future = Future()
-        answers = together(threads, lambda: future.set(1), *[lambda: future.result(10)] * 3)
+        answers = together(threads, lambda: future.set(1), *[lambda: future.result(30)] * 3)
         assert answers == [None, 1, 1, 1]
 
 

@@ -144,13 +144,13 @@ def test_two_loops_await_the_same_future(threads):
 
     async def main():
         asyncio.get_running_loop().call_soon(lambda: None)
-        started.wait(10)
+        started.wait(30)
         return await future
 
     running = [threads.submit(run, main) for _ in range(2)]
-    started.wait(10)
+    started.wait(30)
     future.set("x")
-    assert [one.result(10) for one in running] == ["x", "x"]
+    assert [one.result(30) for one in running] == ["x", "x"]
 
 
 def test_a_future_that_settles_after_its_loop_is_closed_harms_nobody(caplog):

@@ -134,11 +134,11 @@ def test_join_settles_once_when_all_settle_at_once(threads):
         joined = sources[0].join(*sources[1:]).map(calls.append)
 
         def settle(one):
-            barrier.wait(10)
+            barrier.wait(30)
             one.set(1)
 
         for one in [threads.submit(settle, source) for source in sources]:
-            one.result(10)
+            one.result(30)
         assert joined.result(0) is None
         assert calls == [[1, 1, 1, 1]]
 
@@ -204,22 +204,22 @@ def test_many_who_ask_at_once_ask_the_hook_once(threads):
     future = hooked(lambda timeout: asked.append(1) or "x")
 
     def ask():
-        barrier.wait(10)
+        barrier.wait(30)
         return future.get()
 
-    assert [one.result(10) for one in [threads.submit(ask) for _ in range(8)]] == ["x"] * 8
+    assert [one.result(30) for one in [threads.submit(ask) for _ in range(8)]] == ["x"] * 8
     assert asked == [1]
 
 
 def test_one_who_asks_while_the_hook_is_busy_gives_up_in_time(threads):
     inside, leave = threading.Event(), threading.Event()
-    future = hooked(lambda timeout: (inside.set(), leave.wait(10)))
+    future = hooked(lambda timeout: (inside.set(), leave.wait(30)))
     first = threads.submit(future.get)
-    assert inside.wait(10)
+    assert inside.wait(30)
     with pytest.raises(pykka.Timeout):
         future.get(timeout=0.01)
     leave.set()
-    first.result(10)
+    first.result(30)
 
 
 def test_settling_by_a_hook_runs_the_callbacks_and_derived_futures_ask():

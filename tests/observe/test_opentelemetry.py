@@ -23,7 +23,7 @@ from ion_actors import Context, DeadlineExceeded, Pool, TaskAbandoned, current_c
 from ion_actors.observe.opentelemetry import OtelMetrics, OtelTracer
 from ion_actors.testing import VirtualClock
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 30.0  # seconds
 
 
 class Spans:

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ion_actors import Pool
 from ion_actors.observe.prometheus import PoolCollector, PrometheusMetrics, register
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 30.0  # seconds
 
 Scrape = Callable[[], dict[tuple[str, ...], float]]
 

@@ -16,7 +16,7 @@ from ion_actors import Context, Pool
 from ion_actors.observe.structured import LoggingTracer, merge_extra
 from ion_actors.testing import VirtualClock
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 30.0  # seconds
 
 
 class Lines:

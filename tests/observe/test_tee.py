@@ -10,7 +10,7 @@ from ion_actors import Pool
 from ion_actors.observe import TeeMetrics, TeeTracer
 from ion_actors.testing import RecordingMetrics, RecordingTracer
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 30.0  # seconds
 
 
 class Broken:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ion_actors import Pool
 from ion_actors.futures import Future
 
-PATIENCE = 20.0  # seconds after which a wait in a test is a failure
+PATIENCE = 30.0  # seconds after which a wait in a test is a failure
 
 
 class Gate:

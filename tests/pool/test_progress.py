@@ -18,13 +18,13 @@ def test_a_future_shows_the_last_report_and_keeps_it():
         report_progress(0.25)
         report_progress(0.5, "half")
         half.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         report_progress(1)
         return "done"
 
     with Pool(1) as pool:
         future = pool.submit(task)
-        assert half.wait(10)
+        assert half.wait(30)
         assert future.progress == Progress(0.5, "half")
         go_on.set()
         assert future.result() == "done"
@@ -124,7 +124,7 @@ def test_callbacks_are_called_at_each_report_in_the_order_they_came():
     seen = []
 
     def task():
-        assert begin.wait(10)
+        assert begin.wait(30)
         report_progress(0.1)
         report_progress(0.2)
 
@@ -142,7 +142,7 @@ def test_a_callback_that_fails_harms_neither_the_task_nor_the_others(caplog):
     seen = []
 
     def task():
-        assert begin.wait(10)
+        assert begin.wait(30)
         report_progress(0.1)
         return "done"
 
@@ -165,17 +165,17 @@ def test_of_a_task_that_was_given_up_nobody_wants_to_know():
 
     def task():
         running.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         report_progress(0.5)
         reported.set()
 
     pool = Pool(1)
     future = pool.submit(task)
-    assert running.wait(10)
+    assert running.wait(30)
     pool.close(0)
     assert future.done()
     go_on.set()
-    assert reported.wait(10)
+    assert reported.wait(30)
     assert future.progress is None
 
 

@@ -11,7 +11,7 @@ from ion_actors.ratelimit import Limiter
 
 __all__ = ["PATIENCE", "queue_up", "until"]
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ion_actors.semaphore import WeightedSemaphore
 
-PATIENCE = 20.0  # seconds after which a wait in a test is a failure
+PATIENCE = 30.0  # seconds after which a wait in a test is a failure
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pykka
 from ion_actors import Pool
 from ion_actors.supervision import Lifecycle, LifecycleEvent, Supervisor
 
-PATIENCE = 20.0  # seconds after which a wait in a test is a failure
+PATIENCE = 30.0  # seconds after which a wait in a test is a failure
 
 
 class Diary:

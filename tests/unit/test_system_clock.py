@@ -17,7 +17,7 @@ import pytest
 from ion_actors import clock as clock_module
 from ion_actors.clock import SystemClock
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_a_signal_that_did_not_wake_the_main_thread_is_heard_all_the_same(
     waiting = threading.Event()
 
     def interrupt() -> None:
-        waiting.wait(10)
+        waiting.wait(30)
         _thread.interrupt_main()
 
     interrupting = threads.submit(interrupt)
@@ -291,4 +291,4 @@ def test_a_signal_that_did_not_wake_the_main_thread_is_heard_all_the_same(
     with pytest.raises(KeyboardInterrupt):  # the wait may be over before it begins
         waiting.set()
         clock.park(taken, None if patience is None else clock.monotonic() + patience)
-    interrupting.result(10)
+    interrupting.result(30)

@@ -38,7 +38,7 @@ def test_steps_run_in_order_whichever_thread_they_are_in(threads):
 
     work_of_three = [threads.submit(work, *range(start, 12, 3)) for start in (2, 1, 0)]
     for one in work_of_three:
-        one.result(5)
+        one.result(30)
     assert log == list(range(12))
 
 
@@ -49,15 +49,15 @@ def test_a_step_waits_until_the_one_before_has_ended(threads):
     def first():
         with seq(0):
             inside.set()
-            leave.wait(5)
+            leave.wait(30)
             log.append("first is done")
 
     running = threads.submit(first)
-    assert inside.wait(5)
+    assert inside.wait(30)
     leave.set()
     with seq(1):
         log.append("second")
-    running.result(5)
+    running.result(30)
     assert log == ["first is done", "second"]
 
 
@@ -72,7 +72,7 @@ def test_a_step_that_does_not_end_is_named(threads):
     with seq(0):
         blocked = threads.submit(seq(1).__enter__)
         with pytest.raises(SequenceBroken, match="step 0 has begun and not ended"):
-            blocked.result(5)
+            blocked.result(30)
 
 
 def test_a_step_that_raises_breaks_those_that_wait_at_once(threads):
@@ -81,7 +81,7 @@ def test_a_step_that_raises_breaks_those_that_wait_at_once(threads):
     with pytest.raises(ZeroDivisionError), seq(0):
         1 / 0  # noqa: B018
     with pytest.raises(SequenceBroken, match="an earlier one failed") as caught:
-        waiting.result(5)
+        waiting.result(30)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
@@ -129,12 +129,12 @@ def test_recording_metrics_lose_nothing_of_many_threads(threads):
     metrics, barrier = RecordingMetrics(), threading.Barrier(8)
 
     def work():
-        barrier.wait(5)
+        barrier.wait(30)
         for _ in range(1000):
             metrics.inc("tasks")
 
     for one in [threads.submit(work) for _ in range(8)]:
-        one.result(10)
+        one.result(30)
     assert metrics.count("tasks") == 8000
 
 
