@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["LAST", "TERMINATED", "Channel", "Garbled", "Kind", "Message"]
+__all__ = ["LAST", "TERMINATED", "Channel", "Garbled", "Kind", "Message", "Unread"]
 
 _HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
 _MAGIC = b"ion\x01"
@@ -43,6 +43,13 @@ TERMINATED = 2  #: it had the SIGTERM that was meant for this task
 
 class Garbled(Exception):
     """What came was no message."""
+
+
+class Unread(EOFError):
+    """The other side is gone, and had not read the whole of what it was sent last.
+
+    Linux says so. Elsewhere it is the end of a stream like any other.
+    """
 
 
 class Message(NamedTuple):
@@ -126,6 +133,7 @@ class Channel:
 
         Raises:
             EOFError: the other side is gone.
+            Unread: it was gone before it had read everything.
             Garbled: what came is no message.
         """
         data = self._surplus or self._some()
@@ -160,6 +168,8 @@ class Channel:
             except BlockingIOError:
                 self._look_up()
                 continue
+            except ConnectionResetError as error:
+                raise Unread("the other side is gone, and has not read everything") from error
             except OSError as error:
                 raise EOFError("the other side is gone") from error
             if not data:

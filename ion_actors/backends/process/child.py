@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING
 from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels, new_shelf
 from ion_actors.backends.process.capture import Capture
-from ion_actors.backends.process.channel import TERMINATED, Channel, Garbled, Kind, Message
+from ion_actors.backends.process.channel import (
+    TERMINATED,
+    Channel,
+    Garbled,
+    Kind,
+    Message,
+    Unread,
+)
 from ion_actors.backends.process.death import how_it_died, signal_name
 from ion_actors.backends.process.launch import LastWords, forget, launch, register
 from ion_actors.backends.process.leash import KILL, Leash, Step, plan
@@ -151,7 +158,7 @@ class Child:
             request: the task in bytes.
 
         Raises:
-            Unsent: it had died before it got the task.
+            Unsent: it has died, and had not read the whole of the task by then.
             EOFError, Garbled: it has died since.
         """
         with self._lock:
@@ -165,6 +172,8 @@ class Child:
         try:
             self._give(request)
             message = self._receive(task._vars)
+        except Unread as error:
+            raise Unsent("the child has died and has not read it") from error
         finally:
             task._follower = None
             with self._lock:
@@ -310,7 +319,7 @@ def _pair(
 
 
 class Unsent(Exception):
-    """The task has not reached the child, so it cannot have begun."""
+    """The child has not read the task, so it cannot have begun."""
 
 
 def _open_pidfd(pid: int) -> int | None:

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessRunner"]
 
+# Children that may die before they have read a task, one after the other, until it is the task that
+# they die of: it may be too large for them.
+_TRIES = 3
+
 
 class ProcessRunner:
     """Runs the tasks of one worker in a child process; see :class:`ion_actors.backends.Runner`.
@@ -130,18 +134,17 @@ class ProcessRunner:
             del task  # the error's traceback holds this frame, and the task will hold the error
 
     def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
+        """Give the task to a child; to another one, if that has died and never read it."""
         try:
-            child = self._ready_child(task)
-            try:
-                return child, self._exchange(child, task, request)
-            except Unsent:
-                died = self._bury(child)
+            for _ in range(_TRIES):
+                child = self._ready_child(task)
+                try:
+                    return child, self._exchange(child, task, request)
+                except Unsent:
+                    died = self._bury(child)
                 self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
-            child = self._ready_child(task)
-            try:
-                return child, self._exchange(child, task, request)
-            except Unsent:
-                raise self._bury(child) from None
+                task.task_context().check()
+            raise died
         finally:
             del task
 
