@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import ctypes
 import logging
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -276,9 +278,25 @@ def log_in_a_thread(words: str) -> None:
 
 
 def log_for_ever(mark: Path) -> None:
-    here(mark)
-    while True:
-        log("x" * 1000)
+    with _unmeasured():
+        here(mark)
+        while True:
+            log("x" * 1000)
+
+
+@contextlib.contextmanager
+def _unmeasured() -> Iterator[None]:
+    """For what is interrupted in the midst of the library's own code, at any point.
+
+    The tracer of coverage takes a lock by a function in Python. What a signal raises in there
+    leaves it locked, and the process waits for it for ever.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        yield
+    finally:
+        sys.settrace(tracer)
 
 
 def warn(words: str) -> None:
