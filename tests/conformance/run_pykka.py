@@ -17,7 +17,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+# An index that does not answer for a moment is asked again, more patiently than by default.
+PATIENTLY = ["--retries", "8", "--timeout", "30"]
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *PATIENTLY]
 
 
 def fetch(folder: Path) -> Path:
