@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.futures import Future
-from ion_actors.workerpool.health import PoolDump, WorkerDump, stack_of
+from ion_actors.workerpool.health import PoolDump, WorkerDump
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.spec import PoolSpec
+from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.task import TaskFuture, released
 
 if TYPE_CHECKING:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import traceback
 from dataclasses import dataclass
 
 from ion_actors.workerpool.metrics import PoolState
 
-__all__ = ["PoolDump", "StuckTask", "WorkerDump", "stack_of"]
+__all__ = ["PoolDump", "StuckTask", "WorkerDump"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +58,3 @@ def _in_words(worker: WorkerDump) -> str:
     below = "".join(f", on top of {name!r}" for name in reversed(worker.interrupted))
     stack = "\n".join(f"    {line}" for line in worker.stack.splitlines())
     return f"  {worker.name}: {worker.task!r} for {worker.age:.3f} s{below}\n{stack}".rstrip()
-
-
-def stack_of(thread: threading.Thread | None) -> str:
-    """Where a thread is, as in a traceback; empty if it cannot be seen."""
-    frame = None if thread is None else sys._current_frames().get(thread.ident or 0)
-    return "" if frame is None else "".join(traceback.format_stack(frame))

@@ -22,9 +22,9 @@ from ion_actors.backends.resident import Residence, here
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import Cancelled, ContextEnded, TaskAbandoned
 from ion_actors.workerpool.directive import Directive
-from ion_actors.workerpool.health import stack_of
 from ion_actors.workerpool.inbox import Envelope, Letter
 from ion_actors.workerpool.report import describe
+from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.verdict import directive_for
 
 if TYPE_CHECKING:

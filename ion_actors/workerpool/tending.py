@@ -21,11 +21,12 @@ from ion_actors.futures import Future
 from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.calling import no_worker_class
 from ion_actors.workerpool.core import Core
-from ion_actors.workerpool.health import StuckTask, stack_of
+from ion_actors.workerpool.health import StuckTask
 from ion_actors.workerpool.inbox import Envelope, Letter, Request
 from ion_actors.workerpool.lifecycle import Phase
 from ion_actors.workerpool.messages import Broadcast, Resize
 from ion_actors.workerpool.news import Look
+from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.staff import Staff
 from ion_actors.workerpool.task import TaskFuture
 from ion_actors.workerpool.worker import Worker

@@ -1,0 +1,64 @@
+"""Where other threads are.
+
+With the GIL, a thread that looks at the frames of another one keeps it from running meanwhile.
+Without it, the frames change while they are read, and reading what is no longer there ends the
+process: CPython's guide to free-threading warns of ``sys._current_frames``, and its issue 152355
+shows why. What CPython does safely there is :func:`faulthandler.dump_traceback`, which stops all
+other threads for that long (since 3.13.2, issue 128400). It only writes to a file.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import re
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+
+__all__ = ["stack_of"]
+
+# Asked each time: an extension that needs the GIL switches it on when it is imported.
+_has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
+
+_can_stop_all = sys.version_info >= (3, 13, 2)
+
+_THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+)")
+_FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
+
+
+def stack_of(thread: threading.Thread | None) -> str:
+    """Where a thread is, as in a traceback; empty if it cannot be seen.
+
+    It cannot if it has not begun or has ended; without the GIL nor if a hundred others have begun
+    since, or before CPython 3.13.2. There, at most its innermost hundred calls are seen.
+    """
+    if thread is None or thread.ident is None:
+        return ""
+    if _has_gil():
+        frame = sys._current_frames().get(thread.ident)
+        return "" if frame is None else "".join(traceback.format_stack(frame))
+    return _stack_while_all_stand_still(thread.ident) if _can_stop_all else ""
+
+
+def _stack_while_all_stand_still(ident: int) -> str:
+    try:
+        with tempfile.TemporaryFile() as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            dump = file.read().decode("ascii", "replace")
+    except OSError:  # no descriptor is left, or no room: a report without stacks is still one
+        return ""
+    calls = [*_calls(dump, ident)]
+    return "".join(traceback.StackSummary.from_list(calls[::-1]).format())
+
+
+def _calls(dump: str, ident: int) -> Iterator[tuple[str, int, str, None]]:
+    """The file, line and function of each call under way in that thread, the innermost first."""
+    wanted = False
+    for line in dump.splitlines():
+        if (thread := _THREAD.match(line)) is not None:
+            wanted = int(thread[1], 16) == ident
+        elif wanted and (call := _FRAME.fullmatch(line)) is not None:
+            yield call[1], int(call[2]), call[3], None
