@@ -24,6 +24,7 @@ def quick_gc() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.timeout(600)  # without the GIL, each collection looks through everything
 @pytest.mark.usefixtures("quick_gc")
 @pytest.mark.filterwarnings("ignore:pool .* was never closed:ResourceWarning")
 def test_a_pool_whose_making_was_interrupted_leaves_nothing() -> None:

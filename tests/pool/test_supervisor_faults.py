@@ -381,6 +381,7 @@ def test_a_request_that_cannot_be_done_is_answered(monkeypatch: pytest.MonkeyPat
     pool = Pool(1, logger=quiet())
     with pytest.raises(Bug, match="always"):
         pool.resize(3)
+    eventually(lambda: pool.is_closed)  # it is answered before the pool breaks
     with pytest.raises(BrokenPool, match="its supervisor failed"):
         pool.submit(pow, 2, 2)
     pool.close()

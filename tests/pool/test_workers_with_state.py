@@ -14,6 +14,7 @@ import pytest
 
 from ion_actors import (
     BrokenPool,
+    Context,
     DeadlineExceeded,
     Directive,
     Overflow,
@@ -21,12 +22,12 @@ from ion_actors import (
     Pool,
     TaskPanicked,
     Worker,
-    current_context,
 )
 from ion_actors.backends.calls import Method, Receive
 from ion_actors.backends.resident import Residence
+from ion_actors.testing import VirtualClock
 
-from .helpers import PATIENCE, busy, eventually
+from .helpers import PATIENCE, Gate, busy, eventually
 
 
 class Poisoned(Exception):
@@ -128,12 +129,16 @@ def test_arguments_of_the_class_come_by_partial() -> None:
         assert pool.call(Counter.add, 2).result(PATIENCE) == 42
 
 
-def test_calls_are_tasks_with_all_that_tasks_have() -> None:
-    with Pool(1, worker=Counter) as pool:
+def test_calls_are_tasks_with_all_that_tasks_have(clock: VirtualClock) -> None:
+    gate = Gate()
+    with Pool(1, worker=Counter, context=Context(clock=clock)) as pool:
         assert list(pool.map(pool.method(Counter.add), [1, 2, 3])) == [1, 3, 6]
-        slow = pool.options(timeout=0.01, name="slow")
+        slow = pool.options(timeout=1, name="slow").submit(gate)
+        gate.await_entered()
+        clock.advance(1)
         with pytest.raises(DeadlineExceeded, match="slow"):
-            slow.submit(lambda: current_context().sleep(PATIENCE)).result(PATIENCE)
+            slow.result(PATIENCE)
+        gate.open()
         assert pool.options(name="named").proxy().add(1).result(PATIENCE) == 7
         with pytest.raises(ZeroDivisionError):
             pool.proxy().fail(ZeroDivisionError()).result(PATIENCE)

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 _PRELUDE = """
 import os, signal, sys, threading, time, warnings
 from ion_actors import *
+from ion_actors.workerpool.stacks import stack_of
 
 def say(*words):
     print(" ".join(map(str, words)) + "\\n", end="", flush=True)  # in one piece
@@ -30,10 +31,8 @@ def when_main_thread_is_in(name, call):
     Rests: a signal that comes just before the thread begins to wait only wakes it at the next.
     \"\"\"
     def place():
-        frame = innermost = sys._current_frames()[threading.main_thread().ident]
-        while frame is not None and frame.f_code.co_name != name:
-            frame = frame.f_back
-        return frame and (innermost, innermost.f_lasti)
+        stack = stack_of(threading.main_thread())
+        return stack if f", in {name}\\n" in stack else None
 
     def watch():
         before, rested = None, 0
