@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ion_actors import CircuitOpen, DeadlineExceeded, Pool, TaskPanicked, current_context
+from ion_actors import CircuitOpen, Context, DeadlineExceeded, Pool, TaskPanicked, current_context
 from ion_actors.circuit import CircuitBreaker, CircuitState
+from ion_actors.testing import VirtualClock
 from ion_actors.wrapping import Wrapper
 
 
@@ -35,27 +36,26 @@ def test_a_panic_in_a_task_counts() -> None:
     assert breaker.state is CircuitState.OPEN
 
 
-def test_a_task_out_of_time_counts_and_a_cancelled_one_does_not() -> None:
+def test_a_task_out_of_time_counts_and_a_cancelled_one_does_not(clock: VirtualClock) -> None:
     breaker = CircuitBreaker("api")
-    begun = threading.Event()
+    begun = threading.Semaphore(0)
 
     def wait() -> None:
-        begun.set()
+        begun.release()
         current_context().sleep(600)
 
-    with Pool(1, task_wrapper=breaker.wrap) as pool:
+    with Pool(1, task_wrapper=breaker.wrap, context=Context(clock=clock)) as pool:
+        late = pool.options(timeout=1).submit(wait)
+        assert begun.acquire(timeout=30)
+        clock.advance(1)
         with pytest.raises(DeadlineExceeded):
-            pool.options(timeout=0.01).submit(current_context_sleep).result()
+            late.result(30)
         future = pool.submit(wait)
-        begun.wait(30)
+        assert begun.acquire(timeout=30)
         future.cancel()
         with contextlib.suppress(BaseException):
             future.result()
     assert (breaker.metrics().failed, breaker.metrics().cancelled) == (1, 1)
-
-
-def current_context_sleep() -> None:
-    current_context().sleep(600)
 
 
 def test_coroutine_tasks_go_through_it_as_well() -> None:
