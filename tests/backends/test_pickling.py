@@ -64,8 +64,9 @@ def test_a_call_comes_out_as_it_went_in():
 def test_a_large_buffer_stays_out_of_the_pickle_and_a_small_one_in_it():
     large, small = bytearray(LARGE), bytearray(b"x" * (LARGE - 1))
     packed = pack((pickle.PickleBuffer(large), pickle.PickleBuffer(small)))
-    assert len(packed.buffers) == 1
-    assert LARGE <= len(packed.header) + 1 < LARGE + 1000
+    header, buffers = packed
+    assert len(buffers) == 1
+    assert LARGE <= len(header) + 1 < LARGE + 1000
     one, two = unpack(*packed)
     assert bytes(one) == large
     assert bytes(two) == small
@@ -155,7 +156,7 @@ import sys
 from ion_actors.backends.process.pickling import pack_call
 def f(): return 42
 class C: pass
-sys.stdout.buffer.write(pack_call(lambda: "t", f, (C(),), None).header)
+sys.stdout.buffer.write(pack_call(lambda: "t", f, (C(),), None)[0])
 """
 
 

@@ -120,9 +120,10 @@ class Parcels:
         Each message must be sent: its places are the other side's from now on.
         """
         header, buffers = packed
-        freed = self._back.take_freed() if self._back is not None else ()
-        if not buffers and len(header) < LARGE and not freed:
+        back = self._back
+        if not buffers and len(header) < LARGE and (back is None or not back.freed):
             return header
+        freed = back.take_freed() if back is not None else ()
         frames: list[Frame] = [self._put(memoryview(header)) or header]
         for buffer in buffers:
             raw = pickle.PickleBuffer(buffer).raw()
@@ -228,7 +229,7 @@ class Receiver:
         self._shelf = shelf
         self._flags = _mapping_flags(private)
         self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
-        self._freed: deque[Place] = deque()
+        self.freed: deque[Place] = deque()  # the places that nobody has been told of yet
         _receivers.add(self)
 
     def fetch(self, place: Place) -> memoryview | bytearray:
@@ -245,14 +246,14 @@ class Receiver:
 
     def _copy(self, place: Place) -> bytearray:
         copy = _read(self._shelf.fd, *place)
-        self._freed.append(place)
+        self.freed.append(place)
         return copy
 
     def take_freed(self) -> list[Place]:
         """The places that have become free since the last call."""
         freed: list[Place] = []
-        while self._freed:
-            freed.append(self._freed.popleft())
+        while self.freed:
+            freed.append(self.freed.popleft())
         return freed
 
     def keep_mapped(self) -> None:
@@ -267,7 +268,7 @@ class Receiver:
     def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
         place = self._mapped.pop(mapping, None)
         if place is not None:
-            self._freed.append(place)
+            self.freed.append(place)
 
 
 def _mapping_flags(private: bool) -> dict[str, Any]:

@@ -13,11 +13,23 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
 
-__all__ = ["LAST", "TERMINATED", "Channel", "Garbled", "Kind", "Message", "Unread"]
+__all__ = [
+    "LAST",
+    "NEWS",
+    "RESULT",
+    "STOP",
+    "TASK",
+    "TERMINATED",
+    "Channel",
+    "Garbled",
+    "Kind",
+    "Message",
+    "Unread",
+]
 
 _HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
+_HEAD_SIZE = _HEAD.size
 _MAGIC = b"ion\x01"
 _LOOK_UP = struct.pack("ll", 1, 0) if os.name == "posix" else struct.pack("L", 1000)  # a second
 _CHUNK = 64 * 1024  # bytes to read at a time, as long as it is not known how many there are
@@ -36,6 +48,9 @@ class Kind(enum.IntEnum):
     NEWS = 8  #: from the child, at any time: log records, warnings, progress
 
 
+# Those that are asked for with every task: CPython 3.11 calls a function for each `Kind.TASK`.
+TASK, STOP, RESULT, NEWS = Kind.TASK, Kind.STOP, Kind.RESULT, Kind.NEWS
+
 # What a reply says besides. Plain numbers, since one of them comes with every reply.
 LAST = 1  #: the child ends now: it has done its share
 TERMINATED = 2  #: it had the SIGTERM that was meant for this task
@@ -52,12 +67,8 @@ class Unread(EOFError):
     """
 
 
-class Message(NamedTuple):
-    """See the module."""
-
-    kind: int
-    flags: int
-    body: bytes | bytearray
+# Kind, flags, body.
+Message = tuple[int, int, bytes | bytearray]
 
 
 class Channel:
@@ -103,7 +114,7 @@ class Channel:
     def _write(self, data: bytes | bytearray) -> None:
         try:
             sent = self._send(data)
-            if sent < len(data):
+            if sent < len(data):  # hardly ever
                 with memoryview(data) as view:
                     while sent < len(data):
                         sent += self._send(view[sent:])
@@ -137,17 +148,17 @@ class Channel:
             Garbled: what came is no message.
         """
         data = self._surplus or self._some()
-        while len(data) < _HEAD.size:
+        while len(data) < _HEAD_SIZE:
             data += self._some()
         magic, kind, flags, length = _HEAD.unpack_from(data)
         if magic != _MAGIC:
-            raise Garbled(f"a message cannot begin with {data[: _HEAD.size]!r}")
-        end = _HEAD.size + length
+            raise Garbled(f"a message cannot begin with {data[:_HEAD_SIZE]!r}")
+        end = _HEAD_SIZE + length
         if len(data) >= end:
             self._surplus = data[end:]
-            return Message(kind, flags, data[_HEAD.size : end])
+            return kind, flags, data[_HEAD_SIZE:end]
         self._surplus = b""
-        return Message(kind, flags, self._rest(data[_HEAD.size :], length))
+        return kind, flags, self._rest(data[_HEAD_SIZE:], length)
 
     def _rest(self, start: bytes, length: int) -> bytearray:
         try:

@@ -16,6 +16,8 @@ from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels, new_shelf
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import (
+    NEWS,
+    TASK,
     TERMINATED,
     Channel,
     Garbled,
@@ -132,8 +134,7 @@ class Child:
 
     # -- a task ----------------------------------------------------------------------------
 
-    @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Whether it can be given a task: it is idle, and was not told to end."""
         return self.ready and not self._busy and self._leash.sent is None
 
@@ -144,7 +145,7 @@ class Child:
             EOFError, Garbled: it has died.
         """
         message = self._receive()
-        if message.kind != Kind.READY:
+        if message[0] != Kind.READY:
             return message
         self._leash.slacken()
         self.ready = True
@@ -173,18 +174,14 @@ class Child:
             self._give(request)
             message = self._receive(task._vars)
         except Unread as error:
+            self._leave(task, busy=True)
             raise Unsent("the child has died and has not read it") from error
-        finally:
-            task._follower = None
-            with self._lock:
-                self._follows = False
-                followed, self._followed = self._followed, None
-            if followed is not None:
-                followed.remove()
-        with self._lock:
-            self._busy = False  # from here on nobody pulls the leash for this task
+        except BaseException:
+            self._leave(task, busy=True)
+            raise
+        self._leave(task, busy=False)  # from here on nobody pulls the leash for this task
         self._leash.slacken()
-        if message.flags & TERMINATED:
+        if message[1] & TERMINATED:
             self._leash.sent = None  # it has had it
         if self._capture is not None:
             task._output = self._take_output()
@@ -197,6 +194,15 @@ class Child:
                 ended = functools.partial(self._context_ended, context, self._number)
                 self._followed = context.add_callback(ended)
 
+    def _leave(self, task: Task, *, busy: bool) -> None:
+        """The task is none of its business any more; it may be at it still."""
+        task._follower = None
+        with self._lock:
+            self._busy, self._follows = busy, False
+            followed, self._followed = self._followed, None
+        if followed is not None:
+            followed.remove()
+
     def _take_output(self) -> Output | None:
         if self._capture is not None:
             self.output = self._capture.take()
@@ -204,15 +210,17 @@ class Child:
 
     def _give(self, request: Packed) -> None:
         try:
-            self._tasks.send(Kind.TASK, self.parcels.seal(request))
+            self._tasks.send(TASK, self.parcels.seal(request))
         except EOFError as error:
             raise Unsent("the child had died before") from error
 
     def _receive(self, variables: contextvars.Context = _NO_VARIABLES) -> Message:
         """Its next reply. What else it has to say is shown."""
-        while (message := self._tasks.receive()).kind == Kind.NEWS:
-            variables.copy().run(show, message.body)  # a wrapper of the task may be in them
-        return message
+        while True:
+            message = self._tasks.receive()
+            if message[0] != NEWS:
+                return message
+            variables.copy().run(show, message[2])  # a wrapper of the task may be in them
 
     def _context_ended(self, context: Context, number: int | None = None) -> None:
         """A task is to end: the one of this number, or any. Called by whoever ended the context."""

@@ -27,7 +27,16 @@ from typing import Any, NamedTuple
 from ion_actors.backends.calls import leave_quietly
 from ion_actors.backends.process.arrays import Parcels, Shelf
 from ion_actors.backends.process.capture import Capture
-from ion_actors.backends.process.channel import LAST, TERMINATED, Channel, Garbled, Kind, Message
+from ion_actors.backends.process.channel import (
+    LAST,
+    RESULT,
+    STOP,
+    TERMINATED,
+    Channel,
+    Garbled,
+    Kind,
+    Message,
+)
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.relay import relay_to
@@ -134,6 +143,7 @@ class Servant:
         self._control = Channel(setup.control)
         self._parcels = Parcels(setup.shelves[1], setup.shelves[0])
         self._setup = setup
+        self._limited = setup.max_tasks is not None or setup.max_memory is not None
         self._pid = os.getpid()
         # Guards that messages go one after the other. Reentrant: the handler of a signal may log.
         self._sending = threading.RLock()
@@ -154,8 +164,9 @@ class Servant:
         of_thread.task_context = self._task_context
         try:
             if self._start(self._tasks.receive()):
-                while self._serve_one(self._tasks.receive()):
-                    pass
+                while True:  # not `while <condition>`: CPython 3.11 does not specialise that
+                    if not self._serve_one(self._tasks.receive()):
+                        break
         except EOFError:
             os._exit(ORPHANED)
         self._runner.stop()
@@ -169,7 +180,7 @@ class Servant:
         try:
             for name in self._setup.preload:
                 importlib.import_module(name)
-            start = open_start(self._parcels, message.body)
+            start = open_start(self._parcels, message[2])
             relay_to(self._tell, start.settings)
             if start.initializer is not None:
                 start.initializer(*start.initargs)
@@ -181,21 +192,21 @@ class Servant:
 
     def _serve_one(self, message: Message) -> bool:
         """Run a task. Returns whether there may be another one."""
-        if message.kind == Kind.STOP:
-            if message.body:
-                leave_quietly(unpack_error(bytes(message.body)))
+        kind, _, body = message
+        if kind == STOP:
+            if body:
+                leave_quietly(unpack_error(bytes(body)))
             return False
         self._number += 1
         running = self._running = Running(self._number)
         cancel = self._cancel  # after the above: either side sees what the other has written
         if cancel is not None and cancel.number == self._number:
             running.cancel(cancel)
-        kind, body = self._perform(running, message.body)
+        kind, body = self._perform(running, body)
         self._running = None
-        del message
         if os.getpid() != self._pid:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
-        last = self._has_done_its_share()
+        last = self._limited and self._has_done_its_share()
         flags = (LAST if last else 0) | (TERMINATED if running.terminated else 0)
         self._reply(kind, body, flags)
         return not last
@@ -204,7 +215,7 @@ class Servant:
         try:
             running.may_be_interrupted = True
             try:
-                return Kind.RESULT, seal_result(self._parcels, self._call(running, body))
+                return RESULT, seal_result(self._parcels, self._call(running, body))
             finally:
                 running.may_be_interrupted = False
         except Terminated:
@@ -218,7 +229,7 @@ class Servant:
         fn, args, kwargs, variables, remaining = open_request(self._parcels, body)
         if remaining is not None:
             running.deadline = system_clock.monotonic() + remaining
-        value = variables.run(fn, *args, **kwargs)
+        value = variables.run(fn, *args) if kwargs is None else variables.run(fn, *args, **kwargs)
         if type(value) is CoroutineType:
             value = self._runner.finish(value, running.context(), variables)
         return value
@@ -299,7 +310,7 @@ class Servant:
     def _watch(self) -> None:
         try:
             while True:
-                self._on_cancel(Cancel.unpack(self._control.receive().body))
+                self._on_cancel(Cancel.unpack(self._control.receive()[2]))
         except (EOFError, Garbled):  # the parent is gone; or a task has read what was not its own
             os._exit(ORPHANED)
 

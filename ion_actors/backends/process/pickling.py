@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ion_actors.errors import TaskNotPicklable
 
@@ -44,11 +44,9 @@ _PROTOCOL = 5
 _PICKLERS = frozenset((__name__, ForkingPickler.__module__, "cloudpickle.cloudpickle"))
 
 
-class Packed(NamedTuple):
-    """An object in bytes: its pickle, and the large buffers that were left out of that."""
-
-    header: bytes
-    buffers: Sequence[pickle.PickleBuffer | memoryview] = ()
+# An object in bytes: its pickle, and the large buffers that were left out of that. This and what
+# else every task needs are plain tuples: to make a named one takes longer than to pickle a call.
+Packed = tuple[bytes, Sequence[pickle.PickleBuffer | memoryview]]
 
 
 def pack(obj: object) -> Packed:
@@ -58,7 +56,7 @@ def pack(obj: object) -> Packed:
         BaseException: whatever the last of them met with.
     """
     found = _attempt(obj)
-    if isinstance(found, Packed):
+    if isinstance(found, tuple):
         return found
     try:
         raise found
@@ -72,7 +70,7 @@ def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) 
     Raises:
         BaseException: whatever its classes met with in being rebuilt.
     """
-    return pickle.loads(header, buffers=buffers)
+    return pickle.loads(header, buffers=buffers) if buffers else pickle.loads(header)
 
 
 def pack_call(
@@ -95,7 +93,7 @@ def pack_call(
         TaskNotPicklable: something in it cannot be pickled; the error says what.
     """
     found = _attempt((fn, args, kwargs, extra))
-    if isinstance(found, Packed):
+    if isinstance(found, tuple):
         return found
     try:
         raise _blame(name(), fn, args, kwargs or {}, found)
@@ -111,7 +109,7 @@ def pack_result(name: Callable[[], str], value: object, extra: object = None) ->
         TaskNotPicklable: the value cannot be pickled.
     """
     found = _attempt((value, extra))
-    if isinstance(found, Packed):
+    if isinstance(found, tuple):
         return found
     try:
         raise _refusal(name(), "the result", value, found)
@@ -163,11 +161,18 @@ class _ForkingPickler(ForkingPickler):
 
 
 def _attempt(obj: object) -> Packed | BaseException:
-    found = _plainly(obj)
-    for kind in picklers():
-        # What is no Exception is not about pickling: somebody wants this to end.
-        if isinstance(found, Packed) or not isinstance(found, Exception):
-            break
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=functools.partial(_stays, buffers))
+    except BaseException as error:
+        found: Packed | BaseException = error
+    else:
+        if b"__main__" not in header or _cloud_pickler() is None or main_can_be_imported():
+            return header, buffers
+        found = pickle.PicklingError("the child would not find it by its name")
+    # What is no Exception is not about pickling: somebody wants this to end.
+    kinds = iter(picklers())
+    while isinstance(found, Exception) and (kind := next(kinds, None)) is not None:
         found = _by(kind, obj)
     try:
         return found
@@ -175,40 +180,25 @@ def _attempt(obj: object) -> Packed | BaseException:
         del found, obj  # an error's traceback leads back to this frame
 
 
-def _plainly(obj: object) -> Packed | BaseException:
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=_apart(buffers))
-    except BaseException as error:
-        return error
-    if b"__main__" in header and _cloud_pickler() is not None and not main_can_be_imported():
-        return pickle.PicklingError("the child would not find it by its name")
-    return Packed(header, buffers)
-
-
 def _by(kind: Any, obj: object) -> Packed | BaseException:
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
     try:
-        kind(file, _PROTOCOL, buffer_callback=_apart(buffers)).dump(obj)
+        kind(file, _PROTOCOL, buffer_callback=functools.partial(_stays, buffers)).dump(obj)
     except BaseException as error:
         return error
-    return Packed(file.getvalue(), buffers)
+    return file.getvalue(), buffers
 
 
-def _apart(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+def _stays(apart: list[pickle.PickleBuffer], buffer: pickle.PickleBuffer) -> bool:
     """What pickle asks about each buffer: whether it is to stay in the bytes."""
-
-    def stays(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            if buffer.raw().nbytes < LARGE:
-                return True
-        except BufferError:  # not in one piece
+    try:
+        if buffer.raw().nbytes < LARGE:
             return True
-        buffers.append(buffer)
-        return False
-
-    return stays
+    except BufferError:  # not in one piece
+        return True
+    apart.append(buffer)
+    return False
 
 
 @functools.cache
@@ -253,7 +243,7 @@ def _blame(
     try:
         for what, value in parts:
             found = _attempt(value)
-            if not isinstance(found, Packed):
+            if not isinstance(found, tuple):
                 return _refusal(task, what, value, found)
         return _refusal(task, "the call", fn, error)
     finally:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.backends.process.channel import LAST, Garbled, Kind, Message
+from ion_actors.backends.process.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.child import Child, Unsent
 from ion_actors.backends.process.pickling import Packed
 from ion_actors.backends.process.relay import settings_here
@@ -52,7 +52,7 @@ class ProcessRunner:
         self._worker = worker
         self._context = context
         self._log = log
-        self._first = Packed(b"")
+        self._first: Packed = (b"", ())
         self._lock = threading.Lock()  # guards the children, for kill()
         self._child: Child | None = None
         self._leaving: list[Child] = []  # told to end, and not buried
@@ -82,7 +82,7 @@ class ProcessRunner:
             NotReady: there is none to be had.
             ContextEnded: the task's context has ended meanwhile.
         """
-        if (child := self._child) is not None and child.usable:
+        if (child := self._child) is not None and child.is_usable():
             return child
         if child is not None and child.ready:  # something interrupted its last task
             self._see_off(child)
@@ -118,7 +118,7 @@ class ProcessRunner:
             registration.remove()
         if failure is not None:
             self._see_off(child)
-            raise_error(failure.body, lambda: "initializer")
+            raise_error(failure[2], lambda: "initializer")
         return child
 
     # -- a task ----------------------------------------------------------------------------
@@ -126,10 +126,10 @@ class ProcessRunner:
     def call(self, task: Task) -> Any:
         """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
-            child, reply = self._ask(task, pack_request(task))
-            if reply.kind == Kind.RESULT:
-                return open_result(child.parcels, reply.body, task._task_name)
-            raise_error(reply.body, task._task_name)
+            child, (kind, _, body) = self._ask(task, pack_request(task))
+            if kind == RESULT:
+                return open_result(child.parcels, body, task._task_name)
+            raise_error(body, task._task_name)
         finally:
             del task  # the error's traceback holds this frame, and the task will hold the error
 
@@ -151,7 +151,7 @@ class ProcessRunner:
     def _exchange(self, child: Child, task: Task, request: Packed) -> Message:
         try:
             reply = child.exchange(task, request)
-            if reply.flags & LAST or not child.usable:
+            if reply[1] & LAST or not child.is_usable():
                 self._see_off(child)
                 self._launch_next()
         except (EOFError, Garbled):

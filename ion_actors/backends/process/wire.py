@@ -46,14 +46,15 @@ class Start(NamedTuple):
     settings: Settings  # of what it relays
 
 
-class Request(NamedTuple):
-    """A task to run."""
-
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    variables: contextvars.Context
-    remaining: float | None  # seconds until its deadline
+# A task to run: its function, the positional arguments, the keyword arguments if there are any, the
+# variables, and the seconds until its deadline.
+Request = tuple[
+    Callable[..., Any],
+    tuple[Any, ...],
+    dict[str, Any] | None,
+    contextvars.Context,
+    float | None,
+]
 
 
 class Cancel(NamedTuple):
@@ -93,8 +94,10 @@ def pack_request(task: Task) -> Packed:
     Raises:
         TaskNotPicklable: something in the call cannot be pickled.
     """
-    variables, remaining = pack_variables(task._vars), _remaining(task._context)
-    extra = None if variables is None and remaining is None else (variables, remaining)
+    extra = None
+    if task._vars or task._context is not None:
+        variables, remaining = pack_variables(task._vars), _remaining(task._context)
+        extra = None if variables is None and remaining is None else (variables, remaining)
     return pack_call(task._task_name, task._fn, task._args, task._kwargs, extra)
 
 
@@ -115,7 +118,8 @@ def open_result(parcels: Parcels, body: bytes | bytearray, name: Callable[[], st
         TaskNotPicklable: it cannot be rebuilt.
     """
     try:
-        return unpack(*parcels.open(body))[0]
+        header, buffers = parcels.open(body)
+        return unpack(header, buffers)[0]
     except BaseException as error:
         raise not_rebuilt(name(), "the result", error) from error
     finally:
@@ -154,13 +158,16 @@ def open_request(parcels: Parcels, body: bytes | bytearray) -> Request:
         TaskNotPicklable: it cannot be rebuilt here.
     """
     fn, args, kwargs, extra = _open(parcels, body, "")
-    variables, remaining = extra or (None, None)
-    return Request(fn, args, kwargs or {}, unpack_variables(variables), remaining)
+    if extra is None:
+        return fn, args, kwargs, contextvars.Context(), None
+    variables, remaining = extra
+    return fn, args, kwargs, unpack_variables(variables), remaining
 
 
 def _open(parcels: Parcels, body: bytes | bytearray, name: str) -> Any:
     try:
-        return unpack(*parcels.open(body))
+        header, buffers = parcels.open(body)
+        return unpack(header, buffers)
     except BaseException as error:
         raise not_rebuilt(name, "the call", error) from error
 
@@ -171,4 +178,4 @@ def seal_result(parcels: Parcels, value: object) -> bytes:
     Raises:
         TaskNotPicklable: the value cannot be pickled.
     """
-    return parcels.seal(pack_result(lambda: "", value))
+    return parcels.seal(pack_result(str, value))  # the task's name is not known here
