@@ -102,18 +102,19 @@ def test_an_inbox_knows_when_a_picture_is_complete(
 
 
 def test_sigterm_finishes_what_was_taken(example: Start, inbox: Path) -> None:
-    for number in range(12):
-        (inbox / f"{number:02}.png").write_bytes(picture())
+    content = picture()
+    for number in range(80):
+        (inbox / f"{number:02}.png").write_bytes(content)
     program = example("watch_folder.py", "--workers", 1, "--queue", 3, "--size", 48)
     program.expect("made +00.png")
     program.terminate()
     said = program.end()
     made = len(names(inbox / "done"))
-    assert 1 <= made < 12  # the folder is the queue: the rest was never taken
+    assert 1 <= made < 80  # the folder is the queue: the rest was never taken
     assert f"{made} submitted = 0 queued + 0 running + {made} completed" in said
     assert f"pictures    {made} made" in said
-    assert f"waiting     {12 - made} in" in said
-    assert len(names(inbox)) == 12 - made
+    assert f"waiting     {80 - made} in" in said
+    assert len(names(inbox)) == 80 - made
 
 
 def test_a_drain_that_takes_too_long_is_reported(example: Start, inbox: Path) -> None:
