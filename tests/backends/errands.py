@@ -142,6 +142,14 @@ def stop_answering(mark: Path) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def stop(pid: int) -> None:
+    """Have a process stand still, with all its threads."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    while not all(") T " in (one / "stat").read_text() for one in threads.iterdir()):
+        time.sleep(0.001)
+
+
 def signal_handlers() -> tuple[Any, bool]:
     on_interrupt = signal.getsignal(signal.SIGINT)
     return on_interrupt, threading.current_thread() is threading.main_thread()

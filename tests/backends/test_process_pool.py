@@ -547,6 +547,8 @@ def test_spawned_children_do_as_well() -> None:
         ({"start_timeout": 0}, ValueError),
         ({"grace": -1}, ValueError),
         ({"kill_after": None}, ValueError),
+        ({"heartbeat": 0}, ValueError),
+        ({"heartbeat": "1"}, TypeError),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

@@ -47,7 +47,7 @@ def unread(child: Child) -> int:
 def deaf(pool: Pool) -> Iterator[Child]:
     """Its child reads nothing, and is idle."""
     pid = pool.submit(errands.pid).result(PATIENCE)
-    os.kill(pid, signal.SIGSTOP)
+    errands.stop(pid)
     yield child_of(pool)
 
 

@@ -15,6 +15,7 @@ From the top down, each importing only from below::
     child        one child process, as its parent has it; launch: how it comes to be
     main         what runs in the child
     leash        who must end, and when which signal is sent
+    pulse        whether it still answers
     wire         what the messages say
     relay        log records, warnings and progress of the child
     capture      what it prints, if that is wanted

@@ -46,6 +46,7 @@ class Kind(enum.IntEnum):
     RESULT = 6  #: from the child: what the task returned
     ERROR = 7  #: from the child: what the task, or the start, raised
     NEWS = 8  #: from the child, at any time: log records, warnings, progress
+    ASK = 9  #: to the child, on the other channel: whether it still answers
 
 
 # Those that are asked for with every task: CPython 3.11 calls a function for each `Kind.TASK`.
@@ -136,6 +137,21 @@ class Channel:
         data = _HEAD.pack(_MAGIC, kind, 0, len(body)) + body
         try:
             return self._sock.send(data) == len(data)
+        except OSError:
+            return False
+
+    def answer(self) -> None:
+        """Say that somebody is there, and no more.
+
+        Raises:
+            EOFError: the other side is gone.
+        """
+        self._write(b".")
+
+    def has_answered(self) -> bool:
+        """Whether the other side has answered since. For a socket that does not block."""
+        try:
+            return bool(self._sock.recv(_CHUNK))
         except OSError:
             return False
 

@@ -27,7 +27,8 @@ from ion_actors.backends.process.channel import (
 )
 from ion_actors.backends.process.death import how_it_died, signal_name
 from ion_actors.backends.process.launch import LastWords, forget, launch, register
-from ion_actors.backends.process.leash import KILL, Leash, Step, plan
+from ion_actors.backends.process.leash import ABORT, KILL, Leash, Step, plan
+from ion_actors.backends.process.pulse import Pulse
 from ion_actors.backends.process.relay import show
 from ion_actors.backends.process.wire import Cancel
 from ion_actors.context import Context, Registration
@@ -76,6 +77,9 @@ class Child:
         self.ready = False  # it has said so
         self.output: Output | None = None  # of its last task, if that is captured
         self._grace, self._kill_after = backend.grace, backend.kill_after
+        self.silent = False  # it was ended because it did not answer
+        self._heartbeat = backend.heartbeat
+        self._pulse: Pulse | None = None
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
         self._cancelled = 0  # the number of the last one that was to end
@@ -91,6 +95,8 @@ class Child:
             self._tasks = Channel(tasks, self.has_ended)
             self._control = Channel(control)
             control.setblocking(False)
+            if self._heartbeat is not None:
+                self._pulse = Pulse(context.clock, self._heartbeat, self)
             stack.pop_all()
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
@@ -149,6 +155,8 @@ class Child:
             return message
         self._leash.slacken()
         self.ready = True
+        if self._pulse is not None:
+            self._pulse.begin()
         return None
 
     def exchange(self, task: Task, request: Packed) -> Message:
@@ -234,6 +242,28 @@ class Child:
                 self._control.send_at_once(Kind.CANCEL, body)
                 self._leash.pull(plan(self._grace, self._kill_after))
 
+    # -- whether it answers: see Pulse -----------------------------------------------------
+
+    def task_under_way(self) -> int | None:
+        """The number of its task, if it has one."""
+        return self._number if self._busy else None
+
+    def has_answered(self) -> bool:
+        """Whether it has answered since this was called last."""
+        return self._control.has_answered()
+
+    def ask(self) -> None:
+        """Ask it."""
+        with self._lock:
+            self._control.send_at_once(Kind.ASK, b"")
+
+    def give_up(self, task: int) -> None:
+        """End it, unless it has ended this task just now, or is being ended already."""
+        with self._lock:
+            if self._busy and self._number == task and self._leash.idle:
+                self.silent = True
+                self._leash.pull((Step(0.0, ABORT), Step(self._kill_after, KILL)))
+
     # -- its end ---------------------------------------------------------------------------
 
     def dismiss(self, failure: bytes = b"") -> None:
@@ -261,6 +291,8 @@ class Child:
         It must have been told to end, or be as good as dead.
         """
         self._with_pool.remove()
+        if self._pulse is not None:
+            self._pulse.end()
         self._hear_out()
         self._leash.let_go()  # before its number is given to another process
         self._process.join(_CODE_PATIENCE)
@@ -270,8 +302,9 @@ class Child:
         forget(self)
         self._take_output()
         try:
+            how = self._how_it_was_ended(exitcode) if self.silent else how_it_died(exitcode)
             return WorkerDied(
-                f"the child process {self.pid} of worker {self.worker} {how_it_died(exitcode)}",
+                f"the child process {self.pid} of worker {self.worker} {how}",
                 worker=self.worker,
                 pid=self.pid,
                 exitcode=exitcode,
@@ -280,6 +313,10 @@ class Child:
             )
         finally:
             self._close()
+
+    def _how_it_was_ended(self, exitcode: int | None) -> str:
+        name = signal_name(exitcode) or "force"
+        return f"had not answered for {self._heartbeat:g} s, and was ended by {name}"
 
     def _last_words(self) -> str:
         printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""

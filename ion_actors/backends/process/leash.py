@@ -14,8 +14,10 @@ from typing import NamedTuple
 
 from ion_actors.clock import Clock, Timer
 
-__all__ = ["KILL", "TERMINATE", "Leash", "Step", "plan"]
+__all__ = ["ABORT", "KILL", "TERMINATE", "Leash", "Step", "plan"]
 
+#: Whoever gets this says where it is, in its last words.
+ABORT = signal.SIGABRT
 TERMINATE = signal.SIGTERM
 #: There is none elsewhere; what ends a process there is not asked which signal it was.
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)

@@ -310,7 +310,11 @@ class Servant:
     def _watch(self) -> None:
         try:
             while True:
-                self._on_cancel(Cancel.unpack(self._control.receive()[2]))
+                kind, _, body = self._control.receive()
+                if kind == Kind.ASK:
+                    self._control.answer()
+                else:
+                    self._on_cancel(Cancel.unpack(body))
         except (EOFError, Garbled):  # the parent is gone; or a task has read what was not its own
             os._exit(ORPHANED)
 

@@ -41,6 +41,10 @@ class ProcessBackend:
             SIGTERM, which raises an exception in it, so that its ``finally`` blocks run. None:
             it is never forced.
         kill_after: seconds from then until the child is killed.
+        heartbeat: seconds. A child that has a task is asked this often whether it still answers.
+            If it has not by the next time, it is sent SIGABRT, which makes it say where it is, and
+            killed after ``kill_after``; its task panics. Native code that keeps Python's lock does
+            not answer, either, so give it time. None: nobody asks.
         capture_output: what a task prints to the standard output and error, also below Python, is
             kept, the last mebibyte of each, and not shown; see :attr:`ion_actors.Future.output`.
 
@@ -57,6 +61,7 @@ class ProcessBackend:
     start_timeout: float | None = 60.0
     grace: float | None = 1.0
     kill_after: float = 1.0
+    heartbeat: float | None = None
     capture_output: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +78,9 @@ class ProcessBackend:
         seconds("grace", self.grace)
         if seconds("kill_after", self.kill_after) is None:
             raise ValueError(f"kill_after must be a number of seconds, not {self.kill_after!r}")
+        self._set("heartbeat", seconds("heartbeat", self.heartbeat))
+        if self.heartbeat == 0:
+            raise ValueError("heartbeat must be more than zero seconds, or None, not 0")
         if boolean("capture_output", self.capture_output) and os.name == "nt":
             raise ValueError("capture_output must be False: output cannot be captured here")
 

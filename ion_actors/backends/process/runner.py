@@ -136,15 +136,18 @@ class ProcessRunner:
     def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
         """Give the task to a child; to another one, if that has died and never read it."""
         try:
-            for _ in range(_TRIES):
+            tries = 0
+            while True:
                 child = self._ready_child(task)
                 try:
                     return child, self._exchange(child, task, request)
                 except Unsent:
                     died = self._bury(child)
+                tries += 1
+                if tries == _TRIES:
+                    raise died
                 self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
                 task.task_context().check()
-            raise died
         finally:
             del task
 
@@ -158,9 +161,9 @@ class ProcessRunner:
             forced = child.was_forced
             died = self._bury(child)
             task._output = child.output
-            if forced:
+            if forced and (context := task.task_context()).cancelled:
                 self._launch_next()
-                task.task_context().check()
+                context.check()
             raise died from None
         finally:
             del task
