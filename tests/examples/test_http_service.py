@@ -71,6 +71,7 @@ def photo(side: int = 300) -> bytes:
 
 
 SLOW = "/thumbnail?style=painted&size=240"  # takes about a second
+SLOWER = "/thumbnail?style=painted&size=400"  # takes some
 
 
 def test_it_makes_thumbnails_and_names_what_is_wrong(serve: Callable[..., Service]) -> None:
@@ -134,9 +135,9 @@ def test_sigterm_answers_every_request_that_was_accepted(
 def test_the_work_of_a_client_that_goes_away_is_cancelled(serve: Callable[..., Service]) -> None:
     service = serve("--workers", 1, "--queue", 5)
     with service.connect() as running, service.connect() as queued:
-        running.request("POST", SLOW, photo())
+        running.request("POST", SLOWER, photo())
         service.until(running=1)
-        queued.request("POST", SLOW, photo())
+        queued.request("POST", SLOWER, photo())
         service.until(queued=1)
         queued.close()
         service.program.expect("499 .*client went away")  # while the other goes on
@@ -150,11 +151,10 @@ def test_the_work_of_a_client_that_goes_away_is_cancelled(serve: Callable[..., S
 
 def test_what_takes_too_long_is_answered_in_time(serve: Callable[..., Service]) -> None:
     service = serve("--workers", 1, "--timeout", 1)
-    longer = "/thumbnail?style=painted&size=512"
     with service.connect() as first:
-        first.request("POST", longer, photo())
-        service.until(running=1)
-        assert service.ask(longer, photo()).status == 504  # in the queue
+        first.request("POST", SLOWER, photo())
+        service.until(submitted=1)
+        assert service.ask(SLOWER, photo()).status == 504  # in the queue
         assert first.getresponse().status in {200, 504}  # machines differ
     service.program.terminate()
     service.program.end()
@@ -165,7 +165,7 @@ def test_ctrl_c_ends_it_like_sigterm_and_a_second_one_at_once(
 ) -> None:
     service = serve("--workers", 1)
     answer = clients.submit(service.ask, SLOW, photo())
-    service.until(running=1)
+    service.until(submitted=1)
     service.program.interrupt()
     assert answer.result().status == 200
     assert "1 requests, 1 answered" in service.program.end(code=130)
