@@ -277,7 +277,6 @@ def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> 
             """
         ),
         *IGNORE,
-        measured=False,
     )
     assert lines == ["exit 0"] * 10, errors
     assert code == 0
