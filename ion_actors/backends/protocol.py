@@ -17,11 +17,15 @@ from ion_actors.context import Context
 from ion_actors.futures import Output
 from ion_actors.observe import Log
 
-__all__ = ["Backend", "NotReady", "Runner", "Task"]
+__all__ = ["Backend", "Hopeless", "NotReady", "Runner", "Task"]
 
 
 class NotReady(Exception):
     """The place where tasks run could not be made ready; the cause says why. Nothing has begun."""
+
+
+class Hopeless(RuntimeError):
+    """The place where tasks run can never be made ready; there is no use in trying again."""
 
 
 class Task(Protocol):
@@ -65,6 +69,7 @@ class Runner(Protocol):
         """Make ready, and call the initializer where the tasks will run.
 
         Raises:
+            Hopeless: it never will be.
             BaseException: it is not ready, for instance because the initializer raised this.
         """
         ...

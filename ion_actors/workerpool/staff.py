@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pykka
 
+from ion_actors.backends.protocol import Hopeless
 from ion_actors.clock import Timer
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.directive import Directive
@@ -127,6 +128,9 @@ class Staff(pykka.ThreadingActor):
     def _on_start_failed(self, message: StartFailed) -> None:
         worker, error = message.worker, message.error
         index = worker.index
+        if isinstance(error, Hopeless):
+            self._break(str(error), None)
+            return
         seated = self._seats.get(index) is worker
         failures = self._failures.get(index, 0) + 1
         if seated:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ion_actors import Context, WorkerDied
-from ion_actors.backends.protocol import NotReady, Task
+from ion_actors.backends.protocol import Hopeless, NotReady, Task
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import make_current
 from ion_actors.observe import Log
@@ -26,6 +26,7 @@ class Fate(enum.Enum):
 
     WELL = "as it should"
     NOT_READY = "there was nothing to run it in"
+    HOPELESS = "there never will be anything to run it in"
     DIES_BEFORE = "dies when it has got the task, before it begins"
     DIES_IN = "dies in the middle"
     DIES_AFTER = "dies when the task is done, before it answers"
@@ -75,7 +76,10 @@ class Runner:
         self._inner = ThreadRunner()
 
     def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        if self._backend.next_fate(self._backend.starts) is not Fate.WELL:
+        fate = self._backend.next_fate(self._backend.starts)
+        if fate is Fate.HOPELESS:
+            raise Hopeless("it is of no use")
+        if fate is not Fate.WELL:
             raise self._death("in its start")
         if initializer is not None:
             initializer(*initargs)

@@ -148,11 +148,12 @@ def main(marks):
     eventually(lambda: not runs(child))
 
 
-def test_a_program_without_a_guard_is_told_so_and_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_program_without_a_guard_is_told_so_once(tmp_path: Path, method: str) -> None:
     source = tmp_path / "program.py"
     source.write_text(
-        "from ion_actors import Pool\n"
-        "with Pool(1, backend='process') as pool:\n"
+        "from ion_actors import Pool, ProcessBackend\n"
+        f"with Pool(4, backend=ProcessBackend(start_method={method!r})) as pool:\n"
         "    print(pool.submit(pow, 2, 3).result())\n"
     )
     found = subprocess.run(
@@ -163,9 +164,38 @@ def test_a_program_without_a_guard_is_told_so_and_ends(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert found.returncode != 0
-    assert "__main__" in found.stderr
-    assert "freeze_support" in found.stderr or "bootstrapping" in found.stderr
+    assert (found.returncode, found.stdout) == (1, "")
+    assert "BrokenPool" in found.stderr
+    assert 'call it under `if __name__ == "__main__":`' in found.stderr
+    assert found.stderr.count("Traceback") == 1
+    assert len(found.stderr.splitlines()) < 20
+
+
+def test_what_is_started_by_others_is_not_ended_for_lack_of_a_guard(tmp_path: Path) -> None:
+    """Their own error is all that they hear."""
+    source = tmp_path / "program.py"
+    source.write_text(
+        "import multiprocessing\n"
+        "from ion_actors import Pool\n"
+        "if __name__ == '__main__':\n"
+        "    child = multiprocessing.get_context('spawn').Process(target=print)\n"
+        "    child.start()\n"
+        "    child.join()\n"
+        "    print(child.exitcode)\n"
+        "else:\n"
+        "    with Pool(1, backend='process') as pool:\n"
+        "        pool.submit(pow, 2, 3).result()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, source],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (0, "1\n")
+    assert "BrokenPool" in found.stderr
 
 
 def test_a_fork_of_the_parent_does_not_keep_the_children(start: Callable[[str], Parent]) -> None:

@@ -91,6 +91,15 @@ def test_a_start_that_fails_is_tried_again() -> None:
         assert pool.metrics().restarts == 2
 
 
+def test_what_is_hopeless_is_not_tried_again() -> None:
+    backend = Scripted(starts=[Fate.HOPELESS])
+    pool = Pool(1, backend=backend)
+    with pytest.raises(BrokenPool, match="it is of no use"):
+        pool.submit(pow, 2, 3).result(PATIENCE)
+    pool.close()
+    assert backend.started == 0
+
+
 def test_too_many_deaths_break_the_pool() -> None:
     backend = Scripted(calls=[Fate.DIES_IN] * 3)
     pool = Pool(1, backend=backend, panic_recovery=PanicRecovery(max_restarts=2))

@@ -25,6 +25,7 @@ From the top down, each importing only from below::
     pickling     all else, as bytes
     channel      messages over a socket
     death        an exit code in words
+    guard        a program that lacks its `if __name__ == "__main__":`
 
 A child has its sockets from its parent alone, and nobody else has them: so either side learns of
 the other's death, however it comes, from the end of the stream.

@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ion_actors.backends.process.guard import starting, temporary_name
+
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
@@ -34,6 +36,8 @@ class _Killable(Protocol):
 _children: weakref.WeakSet[Any] = weakref.WeakSet()
 _owner = os.getpid()
 _preloading = threading.Lock()  # guards the forkserver's list of modules
+_first = threading.Lock()  # guards the first start of a process, and that there was one
+_has_started = False
 
 
 def register(child: _Killable) -> None:
@@ -59,8 +63,8 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _children.clear()  # they are the parent's
-    global _owner  # noqa: PLW0603 - of this process there is only one
-    _owner = os.getpid()
+    global _owner, _first
+    _owner, _first = os.getpid(), threading.Lock()
 
 
 atexit.register(_at_exit)
@@ -75,19 +79,22 @@ def launch(
 
     Args:
         method: the start method.
-        name: of the process.
+        name: of the process. ``main`` is to give it this.
         preload: modules for a forkserver that is yet to be started.
         main: what it is to call, a function of a module.
         args: its arguments. Sockets and ``DupFd`` may be among them.
 
     Raises:
+        Hopeless: it never can be.
         Exception: it cannot be started.
     """
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         _preload((main.__module__, *preload))
-    process: BaseProcess = context.Process(target=main, args=args, name=name, daemon=False)
-    with _without_interrupts():
+    process: BaseProcess = context.Process(
+        target=main, args=args, name=temporary_name(name), daemon=False
+    )
+    with _without_interrupts(), _one_at_first(), starting(method):
         process.start()
     _of_multiprocessing().discard(process)
     return process
@@ -107,6 +114,21 @@ def _preload(names: tuple[str, ...]) -> None:
         if new := [one for one in names if one not in known]:
             # Without effect if it runs already; then each child imports them for itself.
             server.set_forkserver_preload([*known, *new])
+
+
+@contextlib.contextmanager
+def _one_at_first() -> Iterator[None]:
+    """Should the first process not start, no other thread hides why.
+
+    (By having ``multiprocessing`` start another forkserver, which forgets how the first one ended.)
+    """
+    global _has_started  # noqa: PLW0603 - of this process there is only one
+    if _has_started:
+        yield
+        return
+    with _first:
+        yield
+        _has_started = True
 
 
 @contextlib.contextmanager

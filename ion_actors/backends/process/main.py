@@ -331,6 +331,7 @@ def run(setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    multiprocessing.current_process().name = setup.name
     for one in (setup.tasks, setup.control):
         one.set_inheritable(False)
     faulthandler.enable(setup.words)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.backends.process.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.child import Child, Unsent
+from ion_actors.backends.process.guard import UNGUARDED, unguarded
 from ion_actors.backends.process.pickling import Packed
 from ion_actors.backends.process.relay import settings_here
 from ion_actors.backends.process.remote_errors import pack_error
@@ -111,6 +112,8 @@ class ProcessRunner:
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
+            if died.exitcode == UNGUARDED:
+                raise unguarded() from None
             if forced and not self._context.cancelled:
                 died.args = (f"{died.args[0]}: it was not ready in time",)
             raise died from None
