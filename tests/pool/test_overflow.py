@@ -285,6 +285,7 @@ def test_a_drain_waits_for_the_caller_and_reports_it(gate: Gate, clock: VirtualC
     inner.await_entered()
     gate.open()
     assert any("caller" in worker.name for worker in pool.dump().workers)
+    eventually(lambda: pool.metrics().completed == 2)
     draining = run_in_thread(pool.drain, 10.0)
     clock.wait_for_timers()
     clock.advance(10.0)
