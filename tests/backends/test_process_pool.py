@@ -28,6 +28,8 @@ from ion_actors import (
     WorkerDied,
 )
 from ion_actors.backends.process import ProcessBackend
+from ion_actors.backends.process.child import Child
+from ion_actors.backends.process.runner import ProcessRunner
 from ion_actors.testing import VirtualClock
 from tests.pool.helpers import PATIENCE, eventually
 
@@ -496,6 +498,25 @@ def test_a_child_is_replaced_when_it_has_done_its_share() -> None:
         assert pids == [pids[0]] * 3 + [pids[3]] * 3 + [pids[6]]
         assert len(set(pids)) == 3
         assert pool.metrics().restarts == 0
+
+
+def test_a_next_child_that_cannot_be_started_is_tried_again_with_the_next_task(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    launch, left = ProcessRunner._launch, [True, False]
+
+    def once_in_vain(runner: ProcessRunner) -> Child:
+        if left and not left.pop(0):
+            raise OSError("no more processes")
+        return launch(runner)
+
+    monkeypatch.setattr(ProcessRunner, "_launch", once_in_vain)
+    with Pool(1, backend=ProcessBackend(max_tasks_per_child=1)) as pool:
+        pids = {pool.submit(errands.pid).result(PATIENCE) for _ in range(3)}
+        assert len(pids) == 3
+        assert (pool.metrics().panicked, pool.metrics().restarts) == (0, 0)
+    (record,) = [one for one in caplog.records if "cannot start a child" in one.message]
+    assert "no more processes" in str(record.exc_info)
 
 
 def test_a_child_that_holds_too_much_memory_is_replaced() -> None:

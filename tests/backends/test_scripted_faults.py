@@ -21,7 +21,7 @@ from ion_actors import (
 )
 from tests.pool.helpers import PATIENCE
 
-from .scripted import Fate, Scripted
+from .scripted import Fate, Runner, Scripted
 
 DEATHS = (Fate.DIES_BEFORE, Fate.DIES_IN, Fate.DIES_AFTER)
 AT_ONCE = PanicRecovery(backoff=Backoff(initial=0.0))
@@ -123,6 +123,21 @@ def test_what_never_answers_ends_with_its_time() -> None:
     backend = Scripted(calls=[Fate.NEVER_ANSWERS])
     with Pool(1, backend=backend) as pool, pytest.raises(DeadlineExceeded):
         pool.options(timeout=0.05).submit(pow, 2, 3).result(PATIENCE)
+
+
+def test_a_runner_that_does_not_stop_cleanly_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(runner: Runner, failure: BaseException | None = None) -> None:
+        raise OSError("it will not let go")
+
+    monkeypatch.setattr(Runner, "stop", stop)
+    with Pool(2, backend=Scripted()) as pool:
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+    assert pool.is_closed
+    told = [one for one in caplog.records if "did not stop cleanly" in one.message]
+    assert told
+    assert all("it will not let go" in str(one.exc_info) for one in told)
 
 
 def test_a_drain_ends_what_never_answers() -> None:

@@ -42,6 +42,18 @@ def test_map_keeps_the_order(chunksize: int) -> None:
         assert list(pool.map(double, range(200), chunksize=chunksize)) == list(range(0, 400, 2))
 
 
+@pytest.mark.parametrize("verb", ["map", "map_unordered"])
+def test_what_was_submitted_is_taken_back_if_the_input_fails(verb: str) -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise LookupError("no more")
+
+    with Pool(1) as pool, busy(pool):
+        with pytest.raises(LookupError, match="no more"):
+            getattr(pool, verb)(double, items())
+        assert (pool.metrics().queued, pool.metrics().cancelled) == (0, 3)
+
+
 @pytest.mark.parametrize("chunksize", [1, 3])
 def test_the_shortest_iterable_ends_it(chunksize: int) -> None:
     with Pool(2) as pool:

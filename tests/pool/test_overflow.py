@@ -223,6 +223,43 @@ def raise_it(error: BaseException) -> None:
     raise error
 
 
+def test_what_the_caller_runs_is_hooked_and_wrapped_as_anywhere(gate: Gate):
+    metrics, wrapped = RecordingMetrics(), []
+
+    def wrapper(call):
+        wrapped.append(threading.get_ident())
+        return call
+
+    with Pool(
+        1, 1, overflow="caller_runs", metrics=metrics, task_wrapper=wrapper, name="p"
+    ) as pool:
+        full(pool, gate)
+        wrapped.clear()
+        assert pool.submit(pow, 2, 3).result(0) == 8
+        assert pool.submit(int, "x").exception(0) is not None
+        assert isinstance(pool.submit(raise_it, SystemExit(3)).exception(0), TaskPanicked)
+        assert wrapped == [threading.get_ident()] * 3
+        ended = "ion_workerpool_tasks_completed_total"
+        for status in ("success", "error", "panic"):
+            assert metrics.count(ended, pool="p", status=status) == 1
+        assert len(metrics.observed("ion_workerpool_task_run_seconds", pool="p")) == 3
+        gate.open()
+
+
+def test_a_panic_handler_that_fails_does_not_reach_the_caller(
+    gate: Gate, caplog: pytest.LogCaptureFixture
+):
+    def handler(panic):
+        raise LookupError("the handler's own")
+
+    with Pool(1, 1, overflow="caller_runs", panic_recovery=handler) as pool:
+        full(pool, gate)
+        assert isinstance(pool.submit(raise_it, SystemExit(3)).exception(0), TaskPanicked)
+        gate.open()
+    (record,) = [one for one in caplog.records if "panic handler failed" in one.message]
+    assert "the handler's own" in str(record.exc_info)
+
+
 def test_ctrl_c_while_the_caller_runs_a_task_is_the_callers(gate: Gate):
     with Pool(1, 1, overflow="caller_runs") as pool:
         full(pool, gate)
