@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import shutil
+import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from ion_actors import Pool
 from ion_actors.futures import Future
@@ -13,11 +20,17 @@ PATIENCE = 30.0  # seconds after which a wait in a test is a failure
 
 
 class Gate:
-    """A task that says when it has begun, and then waits to be let through."""
+    """A task that says when it has begun, and then waits to be let through.
+
+    Where it is sent to another process, a folder stands between the two.
+    """
 
     def __init__(self) -> None:
-        self.entered = threading.Semaphore(0)
+        self._lock = threading.Lock()  # guards that the folder knows whether it is open
         self._open = threading.Event()
+        self.entered = threading.Semaphore(0)
+        self._folder: Path | None = None
+        self._awaited = 0
 
     def __call__(self) -> str:
         self.entered.release()
@@ -26,10 +39,38 @@ class Gate:
 
     def await_entered(self, times: int = 1) -> None:
         for _ in range(times):
-            assert self.entered.acquire(timeout=PATIENCE), "nobody came to the gate"
+            eventually(self._came_another, "nobody came to the gate")
+
+    def _came_another(self) -> bool:
+        if self.entered.acquire(timeout=0.001):
+            return True
+        if self._folder is None or len(list(self._folder.glob("entered-*"))) <= self._awaited:
+            return False
+        self._awaited += 1
+        return True
 
     def open(self) -> None:
-        self._open.set()
+        with self._lock:
+            self._open.set()
+            if self._folder is not None:
+                (self._folder / "open").touch()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self._lock:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="ion_actors-gate-"))
+                weakref.finalize(self, shutil.rmtree, self._folder)
+            if self._open.is_set():
+                (self._folder / "open").touch()
+            return functools.partial, (_at_gate, self._folder)
+
+
+def _at_gate(folder: Path) -> str:
+    """What a gate does in another process."""
+    os.close(tempfile.mkstemp(prefix="entered-", dir=folder)[0])
+    opened = folder / "open"
+    eventually(lambda: opened.exists() or not folder.exists(), "the gate was never opened")
+    return "through"
 
 
 @contextmanager
@@ -61,14 +102,14 @@ def run_in_thread(call: object, *args: object) -> Future[object]:
     return future
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until it is so: for what other threads do and nobody announces."""
+def eventually(condition: Callable[[], object], else_: str = "it never came true") -> None:
+    """Wait until it is so: for what others do and nobody announces."""
     pause = threading.Event()
     for _ in range(int(PATIENCE * 1000)):
         if condition():
             return
         pause.wait(0.001)
-    raise AssertionError("it never came true")
+    raise AssertionError(else_)
 
 
 def until_waiting(pool: Pool, submitters: int) -> None:
