@@ -214,6 +214,24 @@ def test_the_parents_filters_hold_in_the_child(as_a_child):
     assert len(say(as_a_child, settings, work)) == 1
 
 
+def test_filters_that_are_the_parents_already_are_left_alone(as_a_child):
+    warnings.filterwarnings("error", message="do not.*this", category=OwnWarning)
+    before = list(warnings.filters)
+    say(as_a_child, pickle.loads(pickle.dumps(settings_here())), lambda: None)
+    assert all(one is other for one, other in zip(warnings.filters, before, strict=True))
+
+
+def test_a_filter_that_the_parent_could_not_send_does_not_hold(as_a_child):
+    settings = settings_here()
+
+    class Local(UserWarning):
+        pass
+
+    warnings.simplefilter("ignore", Local)
+    assert len(say(as_a_child, settings, lambda: None)) == 0
+    assert Local not in [category for _, _, category, _, _ in warnings.filters]
+
+
 def test_filters_that_cannot_be_pickled_or_understood_are_left_out(as_a_child):
     class Local(UserWarning):
         pass

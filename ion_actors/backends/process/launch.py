@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LastWords", "forget", "launch", "living", "register"]
 
+# What every child of a forkserver imports before it comes to its main function.
+_NEEDED = ("multiprocessing.popen_forkserver", "pkgutil")
+
 _MOST_WORDS = 8 * 1024  # bytes
 
 
@@ -90,7 +93,7 @@ def launch(
     """
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        _preload((main.__module__, *preload))
+        _preload((*_NEEDED, main.__module__, *preload))
     process: BaseProcess = context.Process(
         target=main, args=args, name=temporary_name(name), daemon=False
     )

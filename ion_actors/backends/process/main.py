@@ -10,6 +10,7 @@ SIGINT is the parent's, and is ignored. SIGTERM in a task whose context has ende
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import faulthandler
 import importlib
@@ -160,7 +161,8 @@ class Servant:
         """Start, and run tasks until the parent says so, or is gone."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
         renew_after_fork(self)
-        threading.Thread(target=self._watch, name="ion_actors-watch", daemon=True).start()
+        # A Thread's start() would wait for it to run; where many start at once, that takes long.
+        _thread.start_new_thread(self._watch, ())
         of_thread.task_context = self._task_context
         try:
             if self._start(self._tasks.receive()):
@@ -308,6 +310,7 @@ class Servant:
     # -- the thread that watches -----------------------------------------------------------
 
     def _watch(self) -> None:
+        threading.current_thread().name = "ion_actors-watch"
         try:
             while True:
                 kind, _, body = self._control.receive()

@@ -147,9 +147,11 @@ def _as_far_as_possible(value: object) -> object:
 
 
 def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> None:
-    warnings.resetwarnings()
-    for one in settings.filters:
-        _take_over_filter(one)
+    # To compile the filters that everybody has is half of the time that a start takes here.
+    if list(map(_filter, warnings.filters)) != list(settings.filters):
+        warnings.resetwarnings()
+        for one in settings.filters:
+            _take_over_filter(one)
     as_before = warnings.showwarning
 
     def showwarning(
