@@ -64,8 +64,9 @@ class Counter(socketserver.StreamRequestHandler):
         """One customer, until it hangs up or the server dies."""
         assert isinstance(self.server, Listening)
         self.server.customers.add(self.connection)
-        for line in self.rfile:
-            self.wfile.write(b"%d\n" % len(line))
+        with contextlib.suppress(ConnectionError):
+            for line in self.rfile:
+                self.wfile.write(b"%d\n" % len(line))
 
 
 class Listening(socketserver.ThreadingTCPServer):

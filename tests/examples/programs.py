@@ -33,7 +33,7 @@ import pytest
 __all__ = ["EXAMPLES", "PATIENCE", "ROOT", "Program", "Start"]
 
 #: Seconds after which a program hangs: for each wait, not for the whole of it.
-PATIENCE = 60.0
+PATIENCE = 100.0
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

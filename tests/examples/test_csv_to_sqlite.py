@@ -37,10 +37,11 @@ def write_rows(path: Path, count: int) -> Path:
 
 
 @needs_flights
+@pytest.mark.timeout(400)  # ten seconds of work, and a machine may be busy
 def test_a_year_of_flights_is_loaded_and_every_bad_row_reported(
     example: Start, database: Path
 ) -> None:
-    said = example("csv_to_sqlite.py").end()
+    said = example("csv_to_sqlite.py").end(patience=300)
     assert "loaded  327,346 of 336,779 rows" in said
     assert "9,433 bad" in said
     assert "bad row line 336779: year is not a whole number" in said
