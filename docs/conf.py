@@ -23,6 +23,8 @@ extensions = [
 exclude_patterns = [
     "explanation/benchmark-table.md",
     "explanation/feature-table.md",
+    "explanation/process-table.md",
+    "explanation/array-table.md",
     "neighbours/hooks-table.md",
     "explanation/performance/*.md",
 ]

@@ -9,12 +9,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_contest_runs_and_is_told() -> None:
+def test_every_contest_runs_and_is_told(tmp_path: Path) -> None:
     # In a program of its own: some of the peers leave threads and semaphores behind.
     found = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.processes", "--quick"],
+        [sys.executable, "-m", "tests.benchmarks.processes", "--quick", "--write",
+         tmp_path / "table.md"],
         cwd=ROOT, capture_output=True, text=True, timeout=110, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     for row in ("no-op tasks", "tasks of 1 ms", "start of 4 workers", "map in chunks of 100"):
         assert row in found.stdout
+        assert f"| {row} |" in (tmp_path / "table.md").read_text()

@@ -15,6 +15,7 @@ import multiprocessing
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +27,8 @@ from tests.benchmarks.command import run_contests
 from tests.benchmarks.measure import Contest, Line, Target
 
 __all__ = ["contests", "main"]
+
+TABLE = Path(__file__).parents[2] / "docs" / "explanation" / "array-table.md"
 
 PICKLED = "pickle through a pipe"
 
@@ -126,8 +129,8 @@ def _title(size: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the contests and print the results."""
-    run_contests("tests.benchmarks.arrays", contests, rounds=5, arguments=arguments)
+    """Run the contests, print the results, and write the table if told to."""
+    run_contests("tests.benchmarks.arrays", contests, rounds=5, arguments=arguments, place=TABLE)
 
 
 if __name__ == "__main__":

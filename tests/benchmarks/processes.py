@@ -16,6 +16,7 @@ import importlib.util
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.benchmarks.command import run_contests
 from tests.benchmarks.measure import Contest, Line, Target
 
 __all__ = ["contests", "main"]
+
+TABLE = Path(__file__).parents[2] / "docs" / "explanation" / "process-table.md"
 
 STANDARD = "ProcessPoolExecutor"
 LOKY = "loky"
@@ -168,8 +171,8 @@ def contests(scale: float = 1.0) -> list[Contest]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the contests and print the results."""
-    run_contests("tests.benchmarks.processes", contests, rounds=5, arguments=arguments)
+    """Run the contests, print the results, and write the table if told to."""
+    run_contests("tests.benchmarks.processes", contests, rounds=5, arguments=arguments, place=TABLE)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tests.benchmarks.measure import Result, Spread, Target
 from tests.benchmarks.rows import ACTORS, LIMIT, THREADS
 
-__all__ = ["conditions", "markdown", "text"]
+__all__ = ["conditions", "markdown", "of_peers", "text"]
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _COLUMNS = (THREADS, ACTORS, LIMIT)
@@ -21,6 +21,10 @@ ratios of all rounds, and their range. With tasks or items per second more is be
 units less is. *The limit* is a bare `queue.SimpleQueue` with threads, without futures; for `map`,
 the built-in `map`. Memory is what `tracemalloc` counts. The pool's `queue_size` is the default,
 10\N{NO-BREAK SPACE}000, save in the rows on memory and on growth, where it has room for all.
+"""
+_SHORT_LEGEND = """\
+Medians of all rounds, and for each peer the pool's number divided by the peer's: the median of the
+ratios, and their range. With tasks or items per second more is better, with all other units less.
 """
 
 
@@ -36,13 +40,7 @@ def text(result: Result) -> str:
 def markdown(results: Iterable[Result], conditions: str) -> str:
     """The table, with what one must know to read it."""
     results = list(results)
-    rows = [
-        ["", "Pool", *_COLUMNS, "target", ""],
-        [":---", *["---:"] * (1 + len(_COLUMNS)), ":---", ":---"],
-        *(_row(result) for result in results),
-    ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    parts = [f"{conditions}\n", f"{table}\n", _LEGEND]
+    parts = [f"{conditions}\n", f"{_grid(results, _COLUMNS)}\n", _LEGEND]
     if notes := [note for result in results for note in _notes(result)]:
         parts.append(
             "The pool of the table next to one that never has to wait for room in its mailbox:\n\n"
@@ -50,6 +48,22 @@ def markdown(results: Iterable[Result], conditions: str) -> str:
             + "\n"
         )
     return "\n".join(parts)
+
+
+def of_peers(results: Iterable[Result], conditions: str) -> str:
+    """A table with a column for each peer that takes part."""
+    results = list(results)
+    peers = tuple(dict.fromkeys(peer for result in results for peer in result.peers))
+    return f"{conditions}.\n\n{_grid(results, peers)}\n\n{_SHORT_LEGEND}"
+
+
+def _grid(results: list[Result], columns: tuple[str, ...]) -> str:
+    rows = [
+        ["", "Pool", *columns, "target", ""],
+        [":---", *["---:"] * (1 + len(columns)), ":---", ":---"],
+        *(_row(result, columns) for result in results),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def conditions(rounds: int) -> str:
@@ -68,12 +82,12 @@ def _load() -> str:
     return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, columns: tuple[str, ...]) -> list[str]:
     line = result.line
     return [
         line.title,
         _amount(Spread.of(result.pool).median, line.unit),
-        *(_cell(result, peer) for peer in _COLUMNS),
+        *(_cell(result, peer) for peer in columns),
         "" if line.target is None else _goal(line.target, line.unit),
         result.verdict(),
     ]
