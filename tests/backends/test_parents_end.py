@@ -161,7 +161,7 @@ def test_a_program_without_a_guard_is_told_so_once(tmp_path: Path, method: str) 
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert (found.returncode, found.stdout) == (1, "")
@@ -191,7 +191,7 @@ def test_what_is_started_by_others_is_not_ended_for_lack_of_a_guard(tmp_path: Pa
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert (found.returncode, found.stdout) == (0, "1\n")

@@ -14,7 +14,7 @@ def test_the_benchmark_of_the_hooks_writes_its_table(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.benchmarks.hooks", "--quick", "--write",
          str(table)],
-        cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = [line for line in table.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]

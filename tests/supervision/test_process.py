@@ -29,7 +29,7 @@ def run(program, *flags, code=0):
     kept = {k: v for k, v in os.environ.items() if measured or not k.startswith("COVERAGE_PROCESS")}
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", *flags, "-c", whole],
-        capture_output=True, text=True, timeout=60, check=False, env=kept,
+        capture_output=True, text=True, timeout=200, check=False, env=kept,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr

@@ -13,7 +13,7 @@ from tests.benchmarks.at_rest import MAKERS
 from tests.benchmarks.features import FEATURES
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60  # seconds
+PATIENCE = 250  # seconds
 
 
 def bench(*arguments: str, module: str = "tests.benchmarks") -> subprocess.CompletedProcess[str]:
