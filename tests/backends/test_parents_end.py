@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -78,6 +79,17 @@ def runs(pid: int) -> bool:
         return False
 
 
+def in_session(leader: int) -> list[str]:
+    """The processes that it has started, and those that they have, which run."""
+    found = []
+    for one in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            state, _, _, session = one.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append(one.parent.name)
+    return found
+
+
 BUSY = """
 def main(marks):
     with Pool(3, backend="process") as pool:
@@ -92,8 +104,11 @@ def main(marks):
 def test_they_end_when_it_is_killed(start: Callable[[str], Parent], method: str) -> None:
     parent = start(BUSY.replace('"process"', f"ProcessBackend(start_method={method!r})"))
     children = [parent.pid(name) for name in ("spin", "native", "stubborn")]
+    assert {str(child) for child in children} < set(in_session(parent.process.pid))
     parent.process.kill()
     eventually(lambda: not any(map(runs, children)))
+    # Nor do those that multiprocessing has, the forkserver and the tracker of resources.
+    eventually(lambda: not in_session(parent.process.pid))
 
 
 def test_ctrl_c_is_for_the_parent_alone(start: Callable[[str], Parent]) -> None:
