@@ -111,6 +111,22 @@ def test_they_end_when_it_is_killed(start: Callable[[str], Parent], method: str)
     eventually(lambda: not in_session(parent.process.pid))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process blocks is in /proc")
+def test_a_child_that_is_being_made_does_not_hear_ctrl_c(start: Callable[[str], Parent]) -> None:
+    parent = start("""
+def main(marks):
+    from multiprocessing import forkserver
+
+    with Pool(1, backend="process") as pool:
+        pool.submit(os.getpid).result()
+        server = forkserver._forkserver._forkserver_pid  # each child begins as its copy
+        status = Path(f"/proc/{server}/status").read_text()
+    [blocked] = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")]
+    print(int(blocked, 16) >> (signal.SIGINT - 1) & 1)
+""")
+    assert parent.end() == (0, "1\n", "")
+
+
 def test_ctrl_c_is_for_the_parent_alone(start: Callable[[str], Parent]) -> None:
     parent = start("""
 def main(marks):
