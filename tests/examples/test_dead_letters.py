@@ -15,7 +15,7 @@ def lines(path: Path) -> list[dict[str, object]]:
 
 
 def test_all_is_done_in_the_end_and_nothing_twice(example: Start, tmp_path: Path) -> None:
-    first = example("dead_letters.py", "--tasks", 40, "--time", 0.2, "--takes", 0.05)
+    first = example("dead_letters.py", "--tasks", 40, "--time", 1, "--takes", 0.25)
     said = first.end(code=3)
     assert "0 calls were left by the last run, 40 are new" in said
     assert "the time is up" in said
