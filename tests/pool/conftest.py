@@ -188,6 +188,6 @@ def each_name_is_a_test(request: pytest.FixtureRequest) -> None:
     """Who is named above exists."""
     for item in request.session.items:
         if isinstance(item, pytest.Function):
-            module = item.module
-            names = IN_THREADS_ONLY.get(module.__name__.rpartition(".")[2], frozenset())
-            assert not [one for one in names if not hasattr(module, one)]
+            package, _, name = item.module.__name__.rpartition(".")
+            names = IN_THREADS_ONLY.get(name, frozenset()) if package == __package__ else ()
+            assert not [one for one in names if not hasattr(item.module, one)]
