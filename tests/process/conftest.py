@@ -49,9 +49,9 @@ def when_main_thread_is_in(name, call):
 class Program:
     """A running program."""
 
-    def __init__(self, source: str, *options: str) -> None:
+    def __init__(self, source: str, *options: str, measured: bool = True) -> None:
         # A child that is forked while other threads run may inherit coverage's own lock, held.
-        measured = "fork" not in source
+        measured = measured and "fork" not in source
         environ = {
             name: value
             for name, value in os.environ.items()
@@ -90,8 +90,8 @@ def start() -> Iterator[Callable[..., Program]]:
     """Starts programs, and ends them with the test."""
     started: list[Program] = []
 
-    def start(source: str, *options: str) -> Program:
-        started.append(Program(source, *options))
+    def start(source: str, *options: str, measured: bool = True) -> Program:
+        started.append(Program(source, *options, measured=measured))
         return started[-1]
 
     yield start
@@ -106,4 +106,4 @@ def start() -> Iterator[Callable[..., Program]]:
 @pytest.fixture
 def run(start: Callable[..., Program]) -> Callable[..., tuple[int, list[str], str]]:
     """Runs a program to its end."""
-    return lambda source, *options: start(source, *options).end()
+    return lambda source, *options, **how: start(source, *options, **how).end()
