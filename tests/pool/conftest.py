@@ -69,6 +69,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_a_drain_finishes_the_lines_of_all_keys",
             "test_a_drain_waits_for_the_caller_and_reports_it",
             "test_a_minute_at_ten_times_the_capacity",
+            "test_a_panic_handler_that_fails_does_not_reach_the_caller",
             "test_a_senseless_priority_is_refused",
             "test_a_senseless_ttl_is_refused",
             "test_a_stream_of_urgent_tasks_does_not_starve_the_others",
@@ -88,6 +89,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_the_queue_full_error_is_a_queue_full_error",
             "test_what_is_dropped_for_overload_says_when_to_try_again",
             "test_what_the_caller_runs_fails_and_panics_as_anywhere",
+            "test_what_the_caller_runs_is_hooked_and_wrapped_as_anywhere",
             "test_what_was_queued_before_the_first_priority_keeps_its_order",
             "test_without_a_queue_the_new_one_is_dropped",
         }
