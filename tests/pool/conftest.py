@@ -32,7 +32,6 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_a_task_that_listens_is_cancelled_and_not_abandoned",
             "test_an_idle_pool_is_drained_without_any_timer",
             "test_at_its_deadline_drain_returns_the_tasks_it_did_not_finish",
-            "test_close_cancels_what_has_not_started_and_says_why",
             "test_ending_the_pool_from_its_own_task_does_not_deadlock",
             "test_no_drain_says_that_it_is_done_too_early",
             "test_stop_all_ends_a_pool_as_close_does",
@@ -53,7 +52,6 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
     ),
     "test_letters": frozenset(
         {
-            "test_the_letter_is_there_before_anybody_can_see_the_end",
             "test_what_makes_no_sense_is_refused",
         }
     ),
@@ -150,7 +148,6 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_a_method_that_the_class_does_not_have_is_refused_at_once",
             "test_a_proxy_shows_what_it_has",
             "test_a_worker_that_is_no_actor_class_is_refused",
-            "test_ask_and_tell_reach_on_receive",
             "test_callers_have_no_state_to_run_a_call_with",
             "test_each_worker_has_its_own",
             "test_escalate_breaks_the_pool_with_the_cause",

@@ -32,7 +32,7 @@ from ion_actors import (
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
 
-from .helpers import PATIENCE, Gate, busy, run_in_thread
+from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 
 def test_a_block_left_normally_drains() -> None:
@@ -179,14 +179,12 @@ def test_a_report_survives_pickling_without_the_functions() -> None:
 
 def test_close_cancels_what_has_not_started_and_says_why() -> None:
     pool = Pool(1, 10, name="shut")
-    begun = threading.Event()
 
     def listens() -> None:
-        begun.set()
         current_context().sleep(PATIENCE)
 
     running = pool.submit(listens)
-    assert begun.wait(PATIENCE)
+    eventually(lambda: pool.metrics().running == 1)
     queued = [pool.submit(pow, 2, 2) for _ in range(5)]
     report = pool.close()
     assert len(report.cancelled) == 6
