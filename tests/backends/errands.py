@@ -108,6 +108,15 @@ def heed(mark: Path) -> None:
     current_context().sleep(FOREVER)
 
 
+def linger(duration: float) -> None:
+    """Be busy for so many seconds more once it has reported, and its context has ended."""
+    report_progress(0.5)
+    current_context().wait()
+    until = time.perf_counter() + duration
+    while time.perf_counter() < until:
+        pass
+
+
 def heed_and_answer(mark: Path) -> str | None:
     here(mark)
     current_context().wait()
