@@ -188,7 +188,7 @@ def kill(child: Child) -> None:
     """As somebody else would, but never another process that has got its number meanwhile."""
     with child._leash._lock:
         if not child._leash._let_go:
-            child._send_signal(signal.SIGKILL)
+            child._handle.send_signal(signal.SIGKILL)
 
 
 def test_whoever_is_killed_from_outside_costs_no_task_that_may_run_twice() -> None:

@@ -12,8 +12,10 @@ From the top down, each importing only from below::
 
     options      ProcessBackend, and its settings
     runner       the parent's side, for one worker
-    child        one child process, as its parent has it; launch: how it comes to be
-    main         what runs in the child
+    child        one child process, as its parent has it
+    equipment    the process, and what it shares with its parent
+    main         what runs in the child; underway: the task that it has
+    launch       how a process comes to be; handle: what the kernel knows of it
     leash        who must end, and when which signal is sent
     pulse        whether it still answers
     wire         what the messages say
@@ -24,6 +26,7 @@ From the top down, each importing only from below::
     arrays       large buffers, beside the messages
     pickling     all else, as bytes
     channel      messages over a socket
+    system       what a child asks of its operating system
     death        an exit code in words
     guard        a program that lacks its `if __name__ == "__main__":`
 

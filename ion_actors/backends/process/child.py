@@ -5,28 +5,21 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import os
-import signal
-import socket
 import threading
-from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
-from ion_actors.backends.process import main
-from ion_actors.backends.process.arrays import Parcels, new_shelf
-from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import (
     NEWS,
     TASK,
     TERMINATED,
-    Channel,
     Garbled,
     Kind,
     Message,
     Unread,
 )
 from ion_actors.backends.process.death import how_it_died, signal_name
-from ion_actors.backends.process.launch import LastWords, forget, launch, register
+from ion_actors.backends.process.equipment import Equipment
+from ion_actors.backends.process.launch import forget, register
 from ion_actors.backends.process.leash import ABORT, KILL, Leash, Step, plan
 from ion_actors.backends.process.pulse import Pulse
 from ion_actors.backends.process.relay import show
@@ -45,8 +38,6 @@ __all__ = ["Child"]
 
 # Seconds that a process may live on after it has closed its stream; it may be writing a core dump.
 _EOF_PATIENCE = 2.0
-# Seconds that an exit code may take from the forkserver once its process has ended.
-_CODE_PATIENCE = 5.0
 # How long a child may take to end when it was told to, if tasks may take any time.
 _DEFAULT_GRACE = 1.0
 # Characters of what it printed that are among its last words.
@@ -89,15 +80,13 @@ class Child:
         # Guards what a context that ends must find unchanged: the task under way, the control
         # channel. Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
-        with contextlib.ExitStack() as stack:  # what is undone if something fails
-            tasks, control = self._launch(backend, stack)
-            self._leash = Leash(context.clock, self._send_signal)
-            self._tasks = Channel(tasks, self.has_ended)
-            self._control = Channel(control)
-            control.setblocking(False)
-            if self._heartbeat is not None:
-                self._pulse = Pulse(context.clock, self._heartbeat, self)
-            stack.pop_all()
+        self._equipment = Equipment(worker, backend)
+        self._handle, self._tasks = self._equipment.handle, self._equipment.tasks
+        self._control, self._capture = self._equipment.control, self._equipment.capture
+        self.parcels = self._equipment.parcels
+        self._leash = Leash(context.clock, self._handle.send_signal)
+        if self._heartbeat is not None:
+            self._pulse = Pulse(context.clock, self._heartbeat, self)
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
         renew_after_fork(self)
@@ -106,37 +95,14 @@ class Child:
         with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
             self._tasks.send(Kind.START, self.parcels.seal(start))
 
-    def _launch(
-        self, backend: ProcessBackend, stack: contextlib.ExitStack
-    ) -> tuple[socket.socket, socket.socket]:
-        with contextlib.ExitStack() as theirs:
-            tasks, tasks_there = _pair(stack, theirs)
-            control, control_there = _pair(stack, theirs)
-            self._words = LastWords()
-            stack.callback(self._words.close)
-            shelves = new_shelf(), new_shelf()
-            # What comes from there may well be seen by forks of this process.
-            self.parcels = Parcels(*shelves, private=True)
-            stack.callback(self.parcels.close)
-            self._capture = Capture() if backend.capture_output else None
-            if self._capture is not None:
-                stack.callback(self._capture.close)
-            setup = main.Setup(
-                self.worker, tasks_there, control_there, self._words, shelves,
-                backend.preload, backend.nice, dict(backend.env),
-                backend.max_tasks_per_child, backend.max_memory_per_child, self._capture,
-            )  # fmt: skip
-            method = backend.start_method or "spawn"
-            self._process = launch(method, self.worker, backend.preload, main.run, setup)
-        self.pid = self._process.pid or 0
-        self._pidfd = _open_pidfd(self.pid)
-        self._sentinel = self._process.sentinel if self._pidfd is None else self._pidfd
-        return tasks, control
-
     def after_fork(self) -> None:
         """In a forked process: close what would hide from the child that its parent is gone."""
-        self._tasks.close()
-        self._control.close()
+        self._equipment.hang_up()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._handle.pid
 
     # -- a task ----------------------------------------------------------------------------
 
@@ -295,10 +261,7 @@ class Child:
             self._pulse.end()
         self._hear_out()
         self._leash.let_go()  # before its number is given to another process
-        self._process.join(_CODE_PATIENCE)
-        exitcode = self._process.exitcode
-        with contextlib.suppress(ValueError):  # it would say that it still runs
-            self._process.close()
+        exitcode = self._handle.bury()
         forget(self)
         self._take_output()
         try:
@@ -312,7 +275,8 @@ class Child:
                 last_words=self._last_words(),
             )
         finally:
-            self._close()
+            with self._lock:
+                self._equipment.close()
 
     def _how_it_was_ended(self, exitcode: int | None) -> str:
         name = signal_name(exitcode) or "force"
@@ -320,7 +284,9 @@ class Child:
 
     def _last_words(self) -> str:
         printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""
-        return "\n".join(words for words in (printed.strip(), self._words.read()) if words)
+        return "\n".join(
+            words for words in (printed.strip(), self._equipment.words.read()) if words
+        )
 
     def _hear_out(self) -> None:
         """Show what it still has to say, and wait for its end."""
@@ -329,49 +295,12 @@ class Child:
         with contextlib.suppress(EOFError, Garbled):
             while True:
                 self._receive()
-        wait([self._sentinel])
+        self._handle.await_end()
 
     def has_ended(self) -> bool:
         """Whether the process has."""
-        return bool(wait([self._sentinel], 0))
-
-    def _close(self) -> None:
-        self._tasks.close()
-        self._words.close()
-        self.parcels.close()
-        if self._capture is not None:
-            self._capture.close()
-        with self._lock:
-            self._control.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-
-    def _send_signal(self, signum: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it was quicker
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, signum)
-            elif self.pid:
-                os.kill(self.pid, signum)
-
-
-def _pair(
-    ours: contextlib.ExitStack, theirs: contextlib.ExitStack
-) -> tuple[socket.socket, socket.socket]:
-    here, there = socket.socketpair()
-    ours.callback(here.close)
-    theirs.callback(there.close)
-    return here, there
+        return self._handle.has_ended()
 
 
 class Unsent(Exception):
     """The child has not read the task, so it cannot have begun."""
-
-
-def _open_pidfd(pid: int) -> int | None:
-    """What refers to this process and to no later one of the same number, where there is that."""
-    if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # a kernel without it; or it has died already, and is not there any more
-        return None

@@ -5,23 +5,20 @@ watches the control channel. It makes a task's context end, and ends the process
 gone; nobody could get a result any more.
 
 SIGINT is the parent's, and is ignored. SIGTERM in a task whose context has ended raises
-:class:`Terminated` in it; at any other time it ends the process, as usual.
+:class:`.Terminated` in it; at any other time it ends the process, as usual.
 """
 
 from __future__ import annotations
 
 import _thread
-import contextlib
 import faulthandler
 import importlib
 import multiprocessing
 import os
-import select
 import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
@@ -42,6 +39,8 @@ from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
+from ion_actors.backends.process.system import die_with_parent, resident_memory
+from ion_actors.backends.process.underway import Running, Terminated
 from ion_actors.backends.process.wire import (
     Cancel,
     open_request,
@@ -51,17 +50,14 @@ from ion_actors.backends.process.wire import (
 )
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
-from ion_actors.context import Context, background, of_thread
-from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, TaskNotPicklable
+from ion_actors.context import Context, of_thread
+from ion_actors.errors import TaskNotPicklable
 from ion_actors.forking import renew_after_fork
 
 __all__ = ["Setup", "run"]
 
 # Seconds that the news of a task's end may take longer than the signal that follows it.
 _OVERTAKEN = 0.5
-
-# Which signal tells of what happens to a descriptor; Python has no name for it before 3.13.
-_F_SETSIG = 10
 
 
 class Setup(NamedTuple):
@@ -78,62 +74,6 @@ class Setup(NamedTuple):
     max_tasks: int | None
     max_memory: int | None
     capture: Capture | None  # of what it prints
-
-
-class Terminated(BaseException):
-    """Raised in a task that did not end when its context had.
-
-    It is no ``Exception``, so that only those who catch everything catch it.
-    """
-
-
-class Running:
-    """The task under way."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.deadline: float | None = None
-        self.may_be_interrupted = False
-        self.terminated = False
-        self._cancel: Cancel | None = None
-        self._context: Context | None = None
-        self._lock = threading.Lock()  # guards the two above
-
-    def context(self) -> Context:
-        """Its context; made now, if nobody has asked for it before."""
-        with self._lock:
-            if self._context is None:
-                self._context = Context(background(), deadline=self.deadline)
-            context, cancel = self._context, self._cancel
-        if cancel is not None:
-            _end(context, cancel)
-        return context
-
-    def cancel(self, cancel: Cancel) -> None:
-        """It is to end. Called by the watching thread."""
-        with self._lock:
-            self._cancel = cancel
-            context = self._context
-        if context is not None:
-            _end(context, cancel)
-
-    @property
-    def asked_to_end(self) -> bool:
-        """Whether it is to end. The handler of a signal asks, so it takes no lock."""
-        return self._cancel is not None
-
-    def error(self) -> ContextEnded:
-        """What its end by force means."""
-        assert self._cancel is not None
-        kind = DeadlineExceeded if self._cancel.expired else Cancelled
-        return kind(self._cancel.reason)
-
-
-def _end(context: Context, cancel: Cancel) -> None:
-    if cancel.expired:
-        context._expire()
-    else:
-        context.cancel(cancel.reason)
 
 
 class Servant:
@@ -291,7 +231,7 @@ class Servant:
         tasks, memory = self._setup.max_tasks, self._setup.max_memory
         if tasks is not None and self._number >= tasks:
             return True
-        return memory is not None and _resident_memory() > memory
+        return memory is not None and resident_memory() > memory
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         running = self._running
@@ -343,35 +283,5 @@ def run(setup: Setup) -> None:
     os.environ.update(setup.env)
     if setup.nice and hasattr(os, "nice"):
         os.nice(setup.nice)
-    _die_with_parent()
+    die_with_parent()
     Servant(setup).serve()
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when the parent is gone, whatever it is at.
-
-    The watching thread cannot, while native code keeps Python's lock. The kernel can signal the end
-    of a stream: here of the one that ``multiprocessing`` keeps open in a parent for just that.
-    """
-    parent = multiprocessing.parent_process()
-    if sys.platform != "linux" or parent is None:
-        return
-    import fcntl  # noqa: PLC0415 - not everywhere
-
-    lifeline: int = parent.sentinel
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # it was gone before
-        os._exit(ORPHANED)
-
-
-def _resident_memory() -> int:
-    """Bytes of memory that this process holds now or, where that is not known, has held at most."""
-    with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    import resource  # noqa: PLC0415 - not everywhere
-
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024

@@ -1,0 +1,67 @@
+"""The task that a child process has under way, and how it comes to its end before its time."""
+
+from __future__ import annotations
+
+import threading
+
+from ion_actors.backends.process.wire import Cancel
+from ion_actors.context import Context, background
+from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+
+__all__ = ["Running", "Terminated"]
+
+
+class Terminated(BaseException):
+    """Raised in a task that did not end when its context had.
+
+    It is no ``Exception``, so that only those who catch everything catch it.
+    """
+
+
+class Running:
+    """The task under way."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.deadline: float | None = None
+        self.may_be_interrupted = False
+        self.terminated = False
+        self._cancel: Cancel | None = None
+        self._context: Context | None = None
+        self._lock = threading.Lock()  # guards the two above
+
+    def context(self) -> Context:
+        """Its context; made now, if nobody has asked for it before."""
+        with self._lock:
+            if self._context is None:
+                self._context = Context(background(), deadline=self.deadline)
+            context, cancel = self._context, self._cancel
+        if cancel is not None:
+            _end(context, cancel)
+        return context
+
+    def cancel(self, cancel: Cancel) -> None:
+        """It is to end. Called by the watching thread."""
+        with self._lock:
+            self._cancel = cancel
+            context = self._context
+        if context is not None:
+            _end(context, cancel)
+
+    @property
+    def asked_to_end(self) -> bool:
+        """Whether it is to end. The handler of a signal asks, so it takes no lock."""
+        return self._cancel is not None
+
+    def error(self) -> ContextEnded:
+        """What its end by force means."""
+        assert self._cancel is not None
+        kind = DeadlineExceeded if self._cancel.expired else Cancelled
+        return kind(self._cancel.reason)
+
+
+def _end(context: Context, cancel: Cancel) -> None:
+    if cancel.expired:
+        context._expire()
+    else:
+        context.cancel(cancel.reason)
