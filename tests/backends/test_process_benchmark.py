@@ -17,6 +17,10 @@ def test_every_contest_runs_and_is_told(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
-    for row in ("no-op tasks", "tasks of 1 ms", "start of 4 workers", "map in chunks of 100"):
+    rows = [
+        "no-op tasks", "tasks that compute for 1 ms", "tasks that wait for 1 ms",
+        "start of 4 workers", "map in chunks of 100",
+    ]  # fmt: skip
+    for row in rows:
         assert row in found.stdout
         assert f"| {row} |" in (tmp_path / "table.md").read_text()

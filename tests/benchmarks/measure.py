@@ -12,7 +12,10 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Contest", "Line", "Result", "Spread", "Target", "run"]
+__all__ = ["LIMIT", "Contest", "Line", "Result", "Spread", "Target", "run"]
+
+#: A peer of this name is no pool, but as fast as one could be: work without any handing over.
+LIMIT = "the limit"
 
 #: One run of one contestant: a number for each line of the contest.
 Measure = Callable[[], tuple[float, ...]]
@@ -34,7 +37,7 @@ class Line:
 
     title: str
     unit: str
-    target: Target | None = None
+    targets: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +79,25 @@ class Result:
 
     def ratio(self, peer: str) -> Spread:
         """The pool's number divided by the peer's, round by round."""
-        pairs = zip(self.pool, self.peers[peer], strict=True)
-        return Spread.of([ours / theirs for ours, theirs in pairs])
+        return _ratio(self.pool, self.peers[peer])
 
-    def verdict(self) -> str:
-        """Whether the target is met; empty if there is none."""
-        target = self.line.target
-        if target is None:
-            return ""
+    def verdict(self, target: Target) -> str:
+        """Whether this target of the line is met."""
         reached = Spread.of(self.pool) if target.peer is None else self.ratio(target.peer)
         if _holds(target, reached.median):
             return "met"
         best = reached.high if target.at_least else reached.low
         if target.even and _holds(target, best):
             return "missed, but within the noise"
+        if target.peer is not None and LIMIT in self.peers:
+            limit = _ratio(self.peers[LIMIT], self.peers[target.peer]).median
+            if not _holds(target, limit):
+                return f"**missed**; {limit:.2f} would be the limit"
         return "**missed**"
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> Spread:
+    return Spread.of([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
 def _holds(target: Target, value: float) -> bool:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from ion_actors import Pool
 from tests.benchmarks import peers, tasks
-from tests.benchmarks.measure import Contest, Line, Target
+from tests.benchmarks.measure import LIMIT, Contest, Line, Target
 
-__all__ = ["ACTORS", "FULL", "LIMIT", "QUICK", "THREADS", "Sizes", "contests"]
+__all__ = ["ACTORS", "FULL", "QUICK", "THREADS", "Sizes", "contests"]
 
 THREADS = "ThreadPoolExecutor"
 ACTORS = "pykka actors"
-LIMIT = "the limit"
 
 _ROUNDS_IF_LONG = 3
 
@@ -78,7 +77,7 @@ def _against_all(
 
 def _burst(size: int, sizes: Sizes) -> Contest:
     title = f"burst of {_spaced(sizes.burst)} no-op tasks, {_workers(size)}"
-    line = Line(title, _per_second, Target(3.0, at_least=True, peer=THREADS))
+    line = Line(title, _per_second, (Target(3.0, at_least=True, peer=THREADS),))
     measure = _bind(tasks.burst, size=size, count=sizes.burst)
     contest = _against_all(f"burst-{size}", line, measure)
     # What waiting for room in a mailbox of the default size costs.
@@ -96,15 +95,15 @@ def _round_trips(size: int, sizes: Sizes) -> Contest:
 
 
 def _producers(size: int, sizes: Sizes) -> Contest:
-    target = Target(4.0, at_least=True, peer=THREADS) if size == 4 else None
-    line = Line(f"8 producers, {_workers(size)}", _per_second, target)
+    targets = (Target(4.0, at_least=True, peer=THREADS),) if size == 4 else ()
+    line = Line(f"8 producers, {_workers(size)}", _per_second, targets)
     measure = _bind(tasks.producers, size=size, count=sizes.burst)
     return _against_all(f"producers-{size}", line, measure)
 
 
 def _memory(sizes: Sizes) -> Contest:
     target = Target(0.7, at_least=False, peer=THREADS)
-    line = Line(f"memory of a queued task ({_spaced(sizes.memory)} are)", "B", target)
+    line = Line(f"memory of a queued task ({_spaced(sizes.memory)} are)", "B", (target,))
     roomy = _bind(peers.pool, queue_size=sizes.memory)
     rivals = {name: _bind(tasks.memory, make, sizes.memory) for name, make in _PEERS.items()}
     ours = _bind(tasks.memory, roomy, sizes.memory)
@@ -134,7 +133,7 @@ def _map(sizes: Sizes) -> Contest:
     line = Line(
         f"map over {_spaced(sizes.items)} items, chunks of {_spaced(1000)}, 4 workers",
         "items/s",
-        Target(1e6, at_least=True),
+        (Target(1e6, at_least=True),),
     )
     rivals = {
         THREADS: _bind(tasks.map_of_threads, 4, sizes.items),
@@ -150,7 +149,7 @@ def _growth(sizes: Sizes) -> Contest:
         Line(
             "the latter divided by the former",
             "\N{MULTIPLICATION SIGN}",
-            Target(1.2, at_least=False),
+            (Target(1.2, at_least=False),),
         ),
     )
     measure = _bind(tasks.growth, few=sizes.few, many=sizes.many)

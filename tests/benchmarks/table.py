@@ -8,8 +8,8 @@ import platform
 import sys
 from collections.abc import Iterable
 
-from tests.benchmarks.measure import Result, Spread, Target
-from tests.benchmarks.rows import ACTORS, LIMIT, THREADS
+from tests.benchmarks.measure import LIMIT, Result, Spread, Target
+from tests.benchmarks.rows import ACTORS, THREADS
 
 __all__ = ["conditions", "markdown", "of_peers", "text"]
 
@@ -32,8 +32,8 @@ def text(result: Result) -> str:
     """A few lines for the terminal."""
     line = result.line
     head = f"{line.title}: {_amount(Spread.of(result.pool).median, line.unit)}"
-    if line.target is not None:
-        head += f"; target {_goal(line.target, line.unit)}: {result.verdict()}"
+    for target in line.targets:
+        head += f"; target {_goal(target, line.unit)}: {result.verdict(target)}"
     return "\n".join([head.replace("**", ""), *(_peer_line(result, one) for one in result.peers)])
 
 
@@ -88,8 +88,8 @@ def _row(result: Result, columns: tuple[str, ...]) -> list[str]:
         line.title,
         _amount(Spread.of(result.pool).median, line.unit),
         *(_cell(result, peer) for peer in columns),
-        "" if line.target is None else _goal(line.target, line.unit),
-        result.verdict(),
+        "<br>".join(_goal(target, line.unit) for target in line.targets),
+        "<br>".join(map(result.verdict, line.targets)),
     ]
 
 
