@@ -88,7 +88,7 @@ def _burst(size: int, sizes: Sizes) -> Contest:
 
 def _round_trips(size: int, sizes: Sizes) -> Contest:
     target = Target(1.0, at_least=True, peer=THREADS, even=True)
-    line = Line(f"round trips, {_workers(size)}", _per_second, target)
+    line = Line(f"round trips, {_workers(size)}", _per_second, (target,))
     measure = _bind(tasks.round_trips, size=size, count=sizes.trips)
     contest = _against_all(f"round-trip-{size}", line, measure)
     return replace(contest, parts=sizes.parts)
