@@ -102,6 +102,14 @@ def stubborn(mark: Path) -> None:
             mark.with_suffix(".asked").touch()
 
 
+def await_go(mark: Path, go: Path) -> str:
+    """Wait until there is such a file."""
+    here(mark)
+    while not go.exists():
+        time.sleep(0.005)
+    return "went"
+
+
 def heed(mark: Path) -> None:
     """Wait for the end of its context."""
     here(mark)
@@ -324,6 +332,16 @@ def progress(mark: Path) -> None:
     report_progress(0.5, "half of it")
     here(mark)
     current_context().wait()
+
+
+def terminate_a_fork() -> int:
+    here, there = os.pipe()
+    if not (found := os.fork()):
+        os.write(there, b".")
+        time.sleep(FOREVER)
+    os.read(here, 1)  # a signal that comes before it is quite there would be lost
+    os.kill(found, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(found, 0)[1])
 
 
 def fork_and_log(mark: Path) -> None:

@@ -146,6 +146,26 @@ def main(marks):
     eventually(lambda: not runs(child))
 
 
+def test_what_a_service_manager_tells_all_processes_is_for_the_parent_to_decide(
+    start: Callable[[str], Parent],
+) -> None:
+    parent = start("""
+def main(marks):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with Pool(2, backend="process") as pool, pool.drain_on_signal(signal.SIGTERM):
+        futures = [pool.submit(errands.await_go, marks / str(n), marks / "go") for n in range(4)]
+        errands.await_go(marks / "begun", marks / "drained")
+        print([future.result() for future in futures], pool.metrics().restarts)
+""")
+    for name in ("0", "1", "begun"):
+        parent.pid(name)
+    os.killpg(parent.process.pid, signal.SIGTERM)
+    (parent.marks / "go").touch()
+    assert [parent.pid(name) > 0 for name in ("2", "3")]  # they begin when the others have ended
+    (parent.marks / "drained").touch()
+    assert parent.end() == (0, "['went', 'went', 'went', 'went'] 0\n", "")
+
+
 def test_a_pool_that_nobody_closed_does_its_work_and_leaves_no_child(
     start: Callable[[str], Parent],
 ) -> None:

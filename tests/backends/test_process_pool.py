@@ -270,7 +270,6 @@ CRASHES = {
     "os._exit": (functools.partial(errands.leave, 3), 3, None),
     "segfault": (errands.segfault, -signal.SIGSEGV, "SIGSEGV"),
     "kill -9": (functools.partial(errands.kill_self, signal.SIGKILL), -signal.SIGKILL, "SIGKILL"),
-    "SIGTERM": (functools.partial(errands.kill_self, signal.SIGTERM), -signal.SIGTERM, "SIGTERM"),
     "abort": (os.abort, -signal.SIGABRT, "SIGABRT"),
 }
 
@@ -399,6 +398,24 @@ def test_sigterm_lets_a_task_clean_up_and_keeps_the_child(mark: Path) -> None:
         assert mark.with_suffix(".finally").exists()
         assert pool.submit(errands.pid).result(PATIENCE) == pid
         assert pool.metrics().cancelled == 1
+
+
+def test_sigterm_that_comes_from_elsewhere_is_not_for_the_task(mark: Path) -> None:
+    with Pool(1, backend="process") as pool:
+        future = pool.submit(errands.heed_and_answer, mark)
+        pid = await_mark(mark)
+        for _ in range(3):
+            os.kill(pid, signal.SIGTERM)  # as a service manager does, which tells all processes
+        assert pool.submit(pow, 2, 3).cancel()
+        future.cancel()
+        assert future.result(PATIENCE) == "the future of task 'heed_and_answer' was cancelled"
+        os.kill(pid, signal.SIGTERM)
+        assert pool.submit(errands.pid).result(PATIENCE) == pid
+
+
+def test_sigterm_to_what_a_task_has_forked_is_for_that() -> None:
+    with Pool(1, backend="process") as pool:
+        assert pool.submit(errands.terminate_a_fork).result(PATIENCE) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("task", [errands.stubborn, errands.stop_answering, errands.spin_natively])

@@ -20,7 +20,6 @@ __all__ = [
     "RESULT",
     "STOP",
     "TASK",
-    "TERMINATED",
     "Channel",
     "Garbled",
     "Kind",
@@ -41,7 +40,7 @@ class Kind(enum.IntEnum):
     START = 1  #: to the child: what to do first
     TASK = 2  #: to the child: a task to run
     STOP = 3  #: to the child: there will be nothing more
-    CANCEL = 4  #: to the child, on the other channel: a task's context has ended
+    CANCEL = 4  #: to the child, on the other channel: a task is to end
     READY = 5  #: from the child: it has started
     RESULT = 6  #: from the child: what the task returned
     ERROR = 7  #: from the child: what the task, or the start, raised
@@ -52,9 +51,8 @@ class Kind(enum.IntEnum):
 # Those that are asked for with every task: CPython 3.11 calls a function for each `Kind.TASK`.
 TASK, STOP, RESULT, NEWS = Kind.TASK, Kind.STOP, Kind.RESULT, Kind.NEWS
 
-# What a reply says besides. Plain numbers, since one of them comes with every reply.
+# What a reply says besides.
 LAST = 1  #: the child ends now: it has done its share
-TERMINATED = 2  #: it had the SIGTERM that was meant for this task
 
 
 class Garbled(Exception):

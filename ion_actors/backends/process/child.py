@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import signal
 import threading
 from typing import TYPE_CHECKING
 
 from ion_actors.backends.process.channel import (
     NEWS,
     TASK,
-    TERMINATED,
     Garbled,
     Kind,
     Message,
@@ -20,7 +20,7 @@ from ion_actors.backends.process.channel import (
 from ion_actors.backends.process.death import how_it_died, signal_name
 from ion_actors.backends.process.equipment import Equipment
 from ion_actors.backends.process.launch import forget, register
-from ion_actors.backends.process.leash import ABORT, KILL, Leash, Step, plan
+from ion_actors.backends.process.leash import ABORT, KILL, TERMINATE, Leash, Step, plan
 from ion_actors.backends.process.pulse import Pulse
 from ion_actors.backends.process.relay import show
 from ion_actors.backends.process.wire import Cancel
@@ -73,7 +73,7 @@ class Child:
         self._pulse: Pulse | None = None
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
-        self._cancelled = 0  # the number of the last one that was to end
+        self._cancel: Cancel | None = None  # of the one under way, if that is to end
         self._follows = False  # wants to know of contexts of the one under way
         self._followed: Registration | None = None  # with the context of the one under way
         self._context = context
@@ -84,7 +84,7 @@ class Child:
         self._handle, self._tasks = self._equipment.handle, self._equipment.tasks
         self._control, self._capture = self._equipment.control, self._equipment.capture
         self.parcels = self._equipment.parcels
-        self._leash = Leash(context.clock, self._handle.send_signal)
+        self._leash = Leash(context.clock, self._send_signal)
         if self._heartbeat is not None:
             self._pulse = Pulse(context.clock, self._heartbeat, self)
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
@@ -155,8 +155,8 @@ class Child:
             raise
         self._leave(task, busy=False)  # from here on nobody pulls the leash for this task
         self._leash.slacken()
-        if message[1] & TERMINATED:
-            self._leash.sent = None  # it has had it
+        if self._leash.sent is TERMINATE:
+            self._leash.sent = None  # it was for this task alone
         if self._capture is not None:
             task._output = self._take_output()
         return message
@@ -172,7 +172,7 @@ class Child:
         """The task is none of its business any more; it may be at it still."""
         task._follower = None
         with self._lock:
-            self._busy, self._follows = busy, False
+            self._busy, self._follows, self._cancel = busy, False, None
             followed, self._followed = self._followed, None
         if followed is not None:
             followed.remove()
@@ -202,11 +202,19 @@ class Child:
         with self._lock:
             if not self._busy or number not in (None, self._number):
                 return
-            if self._cancelled != self._number:
-                self._cancelled = self._number
-                body = Cancel(self._number, expired, context.reason or "").pack()
-                self._control.send_at_once(Kind.CANCEL, body)
+            if self._cancel is None:
+                self._cancel = cancel = Cancel(self._number, expired, context.reason or "")
+                self._control.send_at_once(Kind.CANCEL, cancel.pack())
                 self._leash.pull(plan(self._grace, self._kill_after))
+
+    def _send_signal(self, signum: signal.Signals) -> None:
+        """For the leash, which holds its lock: so this may not take the child's."""
+        cancel = self._cancel
+        if signum is TERMINATE and cancel is not None:
+            # By a message with the number of the task, since signals may come too late.
+            self._control.send_at_once(Kind.CANCEL, cancel._replace(forced=True).pack())
+        else:
+            self._handle.send_signal(signum)
 
     # -- whether it answers: see Pulse -----------------------------------------------------
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -50,13 +50,28 @@ class Handle:
 
     def bury(self) -> int | None:
         """It has ended: let go of it. Returns its exit code, if that can be had."""
-        self._process.join(_CODE_PATIENCE)
-        exitcode = self._process.exitcode
+        exitcode = _exit_code(self._process)
         with contextlib.suppress(ValueError):  # it would say that it still runs
             self._process.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
         return exitcode
+
+
+def _exit_code(process: Any) -> int | None:
+    if process._popen.method != "forkserver":
+        process.join(_CODE_PATIENCE)
+        return process.exitcode  # type: ignore[no-any-return]
+    from multiprocessing.forkserver import read_signed  # noqa: PLC0415 - not everywhere
+
+    try:
+        return (
+            int(read_signed(process.sentinel)) if wait([process.sentinel], _CODE_PATIENCE) else None
+        )
+    except (OSError, EOFError):  # multiprocessing would call it 255
+        return None
+    finally:
+        process.join(0)  # as it sees it, too, there is nothing more to come
 
 
 def _open_pidfd(pid: int) -> int | None:

@@ -12,6 +12,7 @@ import multiprocessing
 import multiprocessing.process
 import os
 import signal
+import sys
 import tempfile
 import threading
 import weakref
@@ -66,8 +67,22 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _children.clear()  # they are the parent's
-    global _owner, _first
-    _owner, _first = os.getpid(), threading.Lock()
+    global _owner, _first, _preloading
+    _owner, _first, _preloading = os.getpid(), threading.Lock(), threading.Lock()
+    _forget_forkserver()
+
+
+def _forget_forkserver() -> None:
+    """The forkserver is the parent's, too: this process cannot wait for it, and needs its own.
+
+    (``multiprocessing`` would try, and fail for ever.)
+    """
+    module: Any = sys.modules.get("multiprocessing.forkserver")
+    if module is None or (server := module._forkserver)._forkserver_pid is None:
+        return
+    os.close(server._forkserver_alive_fd)  # the parent has its own
+    server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
+    server._lock = threading.RLock()  # a thread that stayed in the parent may have held it
 
 
 atexit.register(_at_exit)

@@ -4,8 +4,10 @@ The main thread is the tasks' own: signals and event loops work as in any progra
 watches the control channel. It makes a task's context end, and ends the process when the parent is
 gone; nobody could get a result any more.
 
-SIGINT is the parent's, and is ignored. SIGTERM in a task whose context has ended raises
-:class:`.Terminated` in it; at any other time it ends the process, as usual.
+SIGINT is the parent's, and is ignored. So is SIGTERM that comes from elsewhere: service managers
+send it to all processes of a program, and what becomes of the tasks is for the program to say. The
+watching thread sends it to the main thread when the parent forces a task to end; it raises
+:class:`.Terminated` there, also in the middle of a system call.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ from ion_actors.backends.process.channel import (
     LAST,
     RESULT,
     STOP,
-    TERMINATED,
     Channel,
     Garbled,
     Kind,
@@ -39,7 +40,7 @@ from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
-from ion_actors.backends.process.system import die_with_parent, resident_memory
+from ion_actors.backends.process.system import die_with_parent, resident_memory, signal_main_thread
 from ion_actors.backends.process.underway import Running, Terminated
 from ion_actors.backends.process.wire import (
     Cancel,
@@ -55,9 +56,6 @@ from ion_actors.errors import TaskNotPicklable
 from ion_actors.forking import renew_after_fork
 
 __all__ = ["Setup", "run"]
-
-# Seconds that the news of a task's end may take longer than the signal that follows it.
-_OVERTAKEN = 0.5
 
 
 class Setup(NamedTuple):
@@ -93,7 +91,6 @@ class Servant:
         self._number = 0
         self._running: Running | None = None
         self._cancel: Cancel | None = None  # the last one that came
-        self._cancel_came = threading.Event()
 
     # -- the main thread -------------------------------------------------------------------
 
@@ -111,6 +108,7 @@ class Servant:
                         break
         except EOFError:
             os._exit(ORPHANED)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what keeps it from ending is no task
         self._runner.stop()
 
     def after_fork(self) -> None:
@@ -149,14 +147,14 @@ class Servant:
         if os.getpid() != self._pid:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
         last = self._limited and self._has_done_its_share()
-        flags = (LAST if last else 0) | (TERMINATED if running.terminated else 0)
-        self._reply(kind, body, flags)
+        self._reply(kind, body, LAST if last else 0)
         return not last
 
     def _perform(self, running: Running, body: bytes | bytearray) -> tuple[Kind, bytes]:
         try:
             running.may_be_interrupted = True
             try:
+                running.interrupt()  # the signal may have come before
                 return RESULT, seal_result(self._parcels, self._call(running, body))
             finally:
                 running.may_be_interrupted = False
@@ -234,18 +232,12 @@ class Servant:
         return memory is not None and resident_memory() > memory
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        running = self._running
-        if running is not None and not running.asked_to_end:
-            self._cancel_came.clear()  # it may have been overtaken
-            self._cancel_came.wait(_OVERTAKEN)
-        if running is not None and running.asked_to_end:
-            running.terminated = True
-            if running.may_be_interrupted:
-                running.may_be_interrupted = False
-                raise Terminated
+        if os.getpid() != self._pid:  # a task has forked, and this is the fork: it is for that
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
             return
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
+        if self._running is not None:
+            self._running.interrupt()
 
     # -- the thread that watches -----------------------------------------------------------
 
@@ -264,14 +256,17 @@ class Servant:
     def _on_cancel(self, cancel: Cancel) -> None:
         self._cancel = cancel
         running = self._running
-        if running is not None and running.number == cancel.number:
-            running.cancel(cancel)
-        self._cancel_came.set()
+        if running is None or running.number != cancel.number:
+            return
+        running.cancel(cancel)
+        if cancel.forced:
+            signal_main_thread(signal.SIGTERM)
 
 
 def run(setup: Setup) -> None:
     """The main function of a child process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     multiprocessing.current_process().name = setup.name

@@ -8,11 +8,12 @@ import os
 import select
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from ion_actors.backends.process.death import ORPHANED
 
-__all__ = ["die_with_parent", "resident_memory"]
+__all__ = ["die_with_parent", "resident_memory", "signal_main_thread"]
 
 # Which signal tells of what happens to a descriptor; Python has no name for it before 3.13.
 _F_SETSIG = 10
@@ -35,6 +36,14 @@ def die_with_parent() -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:  # it was gone before
         os._exit(ORPHANED)
+
+
+def signal_main_thread(signum: signal.Signals) -> None:
+    """Send a signal to the main thread, so that its system call is interrupted if it is in one."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
+    else:
+        signal.raise_signal(signum)
 
 
 def resident_memory() -> int:

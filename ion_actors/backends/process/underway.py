@@ -48,10 +48,20 @@ class Running:
         if context is not None:
             _end(context, cancel)
 
-    @property
-    def asked_to_end(self) -> bool:
-        """Whether it is to end. The handler of a signal asks, so it takes no lock."""
-        return self._cancel is not None
+    def interrupt(self) -> None:
+        """End it now, if it had its time to end by itself. Called by the main thread.
+
+        The handler of a signal calls it, so it takes no lock.
+
+        Raises:
+            Terminated: unless it cannot be interrupted at this moment.
+        """
+        if self._cancel is None or not self._cancel.forced:
+            return
+        self.terminated = True
+        if self.may_be_interrupted:
+            self.may_be_interrupted = False
+            raise Terminated
 
     def error(self) -> ContextEnded:
         """What its end by force means."""

@@ -63,11 +63,12 @@ class Cancel(NamedTuple):
     number: int
     expired: bool  # its deadline has passed
     reason: str
+    forced: bool = False  # it has had its time to do so by itself
 
     def pack(self) -> bytes:
         """What a CANCEL message says."""
         short = self.reason.encode(errors="replace")[:_MOST_WORDS].decode(errors="replace")
-        return pickle.dumps((self.number, self.expired, short), 5)
+        return pickle.dumps((self.number, self.expired, short, self.forced), 5)
 
     @classmethod
     def unpack(cls, body: bytes | bytearray) -> Cancel:
