@@ -59,19 +59,23 @@ class Handle:
 
 
 def _exit_code(process: Any) -> int | None:
-    if process._popen.method != "forkserver":
+    started = process._popen
+    if started.method != "forkserver":
         process.join(_CODE_PATIENCE)
         return process.exitcode  # type: ignore[no-any-return]
+    code = None
+    if wait([process.sentinel], _CODE_PATIENCE):
+        with contextlib.suppress(OSError, EOFError):  # multiprocessing would call that 255
+            code = _read_code(process.sentinel)
+    started.returncode = 255 if code is None else code  # it can be read only once
+    return code
+
+
+def _read_code(sentinel: int) -> int:
     from multiprocessing.forkserver import read_signed  # noqa: PLC0415 - not everywhere
 
-    try:
-        return (
-            int(read_signed(process.sentinel)) if wait([process.sentinel], _CODE_PATIENCE) else None
-        )
-    except (OSError, EOFError):  # multiprocessing would call it 255
-        return None
-    finally:
-        process.join(0)  # as it sees it, too, there is nothing more to come
+    found: int = read_signed(sentinel)
+    return found
 
 
 def _open_pidfd(pid: int) -> int | None:

@@ -25,7 +25,7 @@ from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
 from ion_actors.backends.calls import leave_quietly
-from ion_actors.backends.process.arrays import Parcels, Shelf
+from ion_actors.backends.process.arrays import Parcels, Receiver, Shelf
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import (
     LAST,
@@ -38,16 +38,18 @@ from ion_actors.backends.process.channel import (
 )
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
+from ion_actors.backends.process.pickling import Packed, pack_result
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
 from ion_actors.backends.process.system import die_with_parent, resident_memory, signal_main_thread
 from ion_actors.backends.process.underway import Running, Terminated
 from ion_actors.backends.process.wire import (
     Cancel,
-    open_request,
+    Received,
+    open_parcel,
     open_start,
     pack_error,
-    seal_result,
+    unpack_request,
 )
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
@@ -115,6 +117,12 @@ class Servant:
         """In what a task has forked: nothing in there is the parent's business."""
         self._tasks.close()
         self._control.close()
+        self._parcels.close()
+        self._sending, self._sender = threading.RLock(), None
+        if self._running is not None:
+            self._running.after_fork()
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it is for that process
 
     def _start(self, message: Message) -> bool:
         try:
@@ -125,7 +133,7 @@ class Servant:
             if start.initializer is not None:
                 start.initializer(*start.initargs)
         except BaseException as error:
-            self._reply(Kind.ERROR, self._pack_error(error), 0)
+            self._reply(Kind.ERROR, pack_error(error, self._setup.name), 0)
             return False
         self._reply(Kind.READY, b"", 0)
         return True
@@ -142,20 +150,24 @@ class Servant:
         cancel = self._cancel  # after the above: either side sees what the other has written
         if cancel is not None and cancel.number == self._number:
             running.cancel(cancel)
-        kind, body = self._perform(running, body)
+        kind, packed = self._perform(running, body)
         self._running = None
         if os.getpid() != self._pid:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
         last = self._limited and self._has_done_its_share()
+        if running.terminated:
+            last = not self._renew_runner() or last
+        body = self._parcels.seal(packed) if kind == RESULT else packed[0]
         self._reply(kind, body, LAST if last else 0)
         return not last
 
-    def _perform(self, running: Running, body: bytes | bytearray) -> tuple[Kind, bytes]:
+    def _perform(self, running: Running, body: bytes | bytearray) -> tuple[Kind, Packed]:
         try:
-            running.may_be_interrupted = True
+            received = open_parcel(self._parcels, body)
+            running.may_be_interrupted = True  # not before: what was received would be lost
             try:
                 running.interrupt()  # the signal may have come before
-                return RESULT, seal_result(self._parcels, self._call(running, body))
+                return RESULT, pack_result(str, self._call(running, received))
             finally:
                 running.may_be_interrupted = False
         except Terminated:
@@ -165,8 +177,8 @@ class Servant:
                 return Kind.ERROR, self._pack_error(running.error())  # a pickler met with it
             return Kind.ERROR, self._pack_error(error)
 
-    def _call(self, running: Running, body: bytes | bytearray) -> Any:
-        fn, args, kwargs, variables, remaining = open_request(self._parcels, body)
+    def _call(self, running: Running, received: Received) -> Any:
+        fn, args, kwargs, variables, remaining = unpack_request(received)
         if remaining is not None:
             running.deadline = system_clock.monotonic() + remaining
         value = variables.run(fn, *args) if kwargs is None else variables.run(fn, *args, **kwargs)
@@ -190,11 +202,20 @@ class Servant:
             finally:
                 self._sender = None
 
-    def _pack_error(self, error: BaseException) -> bytes:
+    def _pack_error(self, error: BaseException) -> Packed:
         try:
-            return pack_error(error, self._setup.name)
+            return pack_error(error, self._setup.name), ()
         finally:
             del error
+
+    def _renew_runner(self) -> bool:
+        """Terminated may have left an event loop at any place. Returns whether it is closed."""
+        runner, self._runner = self._runner, ThreadRunner()
+        try:
+            runner.stop()
+        except BaseException:
+            return False
+        return True
 
     def _tell(self, news: bytes) -> None:
         """Send news. Any thread may call this.
@@ -232,11 +253,10 @@ class Servant:
         return memory is not None and resident_memory() > memory
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a task has forked, and this is the fork: it is for that
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
-        if self._running is not None:
+        if frame is not None and frame.f_globals.get("__name__") == Receiver.__module__:
+            # Views die wherever they like, and an exception there would go nowhere: a little later.
+            _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
+        elif self._running is not None:
             self._running.interrupt()
 
     # -- the thread that watches -----------------------------------------------------------
@@ -267,8 +287,8 @@ def run(setup: Setup) -> None:
     """The main function of a child process."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):  # the parent may have blocked them
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGABRT})
     multiprocessing.current_process().name = setup.name
     for one in (setup.tasks, setup.control):
         one.set_inheritable(False)

@@ -63,6 +63,10 @@ class Running:
             self.may_be_interrupted = False
             raise Terminated
 
+    def after_fork(self) -> None:
+        """In a fork of this process, which may go on with the task."""
+        self._lock = threading.Lock()
+
     def error(self) -> ContextEnded:
         """What its end by force means."""
         assert self._cancel is not None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextvars
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from ion_actors.backends.process.arrays import Parcels
-from ion_actors.backends.process.pickling import Packed, not_rebuilt, pack_call, pack_result, unpack
+from ion_actors.backends.process.pickling import Packed, not_rebuilt, pack_call, unpack
 from ion_actors.backends.process.relay import Settings
 from ion_actors.backends.process.remote_errors import pack_error, unpack_error
 from ion_actors.backends.process.variables import pack_variables, unpack_variables
@@ -23,16 +23,17 @@ from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
     "Cancel",
+    "Received",
     "Request",
     "Start",
-    "open_request",
+    "open_parcel",
     "open_result",
     "open_start",
     "pack_error",
     "pack_request",
     "pack_start",
     "raise_error",
-    "seal_result",
+    "unpack_request",
 ]
 
 _MOST_WORDS = 1000  # of a reason: a CANCEL must go through in one piece
@@ -55,6 +56,10 @@ Request = tuple[
     contextvars.Context,
     float | None,
 ]
+
+
+# What came, before it is unpickled: a pickle, and its buffers.
+Received = tuple[Any, Sequence[Any]]
 
 
 class Cancel(NamedTuple):
@@ -148,35 +153,37 @@ def open_start(parcels: Parcels, body: bytes | bytearray) -> Start:
     Raises:
         TaskNotPicklable: it cannot be rebuilt here.
     """
-    initializer, initargs, _, settings = _open(parcels, body, "initializer")
+    initializer, initargs, _, settings = _unpack(parcels.open(body), "initializer")
     return Start(initializer, initargs, settings)
 
 
-def open_request(parcels: Parcels, body: bytes | bytearray) -> Request:
+def open_parcel(parcels: Parcels, body: bytes | bytearray) -> Received:
+    """What a TASK message says, still packed.
+
+    Raises:
+        TaskNotPicklable: it cannot be had.
+    """
+    try:
+        return parcels.open(body)
+    except BaseException as error:
+        raise not_rebuilt("", "the call", error) from error
+
+
+def unpack_request(received: Received) -> Request:
     """What was packed.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt here.
     """
-    fn, args, kwargs, extra = _open(parcels, body, "")
+    fn, args, kwargs, extra = _unpack(received, "")
     if extra is None:
         return fn, args, kwargs, contextvars.Context(), None
     variables, remaining = extra
     return fn, args, kwargs, unpack_variables(variables), remaining
 
 
-def _open(parcels: Parcels, body: bytes | bytearray, name: str) -> Any:
+def _unpack(received: Received, name: str) -> Any:
     try:
-        header, buffers = parcels.open(body)
-        return unpack(header, buffers)
+        return unpack(*received)
     except BaseException as error:
         raise not_rebuilt(name, "the call", error) from error
-
-
-def seal_result(parcels: Parcels, value: object) -> bytes:
-    """What a RESULT message says.
-
-    Raises:
-        TaskNotPicklable: the value cannot be pickled.
-    """
-    return parcels.seal(pack_result(str, value))  # the task's name is not known here
