@@ -120,7 +120,8 @@ def test_what_outlives_the_shelf_stays(ends):
 
 
 def test_many_views_do_not_cost_a_descriptor_each(ends, monkeypatch):
-    monkeypatch.setattr(arrays, "_MOST_MAPPED", 3)
+    mapped = len(arrays._mappings)
+    monkeypatch.setattr(arrays, "_most_mapped", lambda: mapped + 3)
     before = len(list(DESCRIPTORS.iterdir()))
     found = [ends.reply(buffer(bytes([65 + i]))) for i in range(10)]
     assert len(list(DESCRIPTORS.iterdir())) <= before + 3
@@ -131,6 +132,35 @@ def test_many_views_do_not_cost_a_descriptor_each(ends, monkeypatch):
     size = ends.sizes()[1]
     ends.reply(buffer())
     assert ends.sizes()[1] == size
+
+
+def test_all_receivers_share_the_descriptors(monkeypatch):
+    mapped = len(arrays._mappings)
+    monkeypatch.setattr(arrays, "_most_mapped", lambda: mapped + 3)
+    before, found = len(list(DESCRIPTORS.iterdir())), []
+    for _ in range(10):  # as with children that end after their first task
+        shelf = Shelf()
+        sender, receiver = Parcels(shelf), Parcels(None, shelf)
+        found += unpack(*receiver.open(sender.seal(pack([buffer()]))))
+        sender.close()
+        receiver.close()
+    assert len(list(DESCRIPTORS.iterdir())) == before + 3
+    assert len(arrays._mappings) == mapped + 3
+    del found
+    assert len(arrays._mappings) == mapped
+    assert len(list(DESCRIPTORS.iterdir())) == before
+
+
+def test_a_quarter_of_the_descriptors_is_for_arrays(monkeypatch):
+    import resource
+
+    limit = resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert arrays._most_mapped() == 256
+    limit = 1024
+    assert arrays._most_mapped() == 256
+    limit = 100
+    assert arrays._most_mapped() == 25
 
 
 def test_without_a_descriptor_it_is_copied(ends, monkeypatch):
@@ -150,10 +180,10 @@ def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
     assert ends.parent._out._used == {}
 
 
-def test_a_shelf_that_is_cut_short_is_an_error_and_not_a_signal():
+def test_a_shelf_that_is_cut_short_is_an_error_and_not_a_signal(monkeypatch):
     shelf = Shelf()
     receiver = Receiver(shelf, private=True)
-    receiver._mapped = dict.fromkeys(range(arrays._MOST_MAPPED))
+    monkeypatch.setattr(arrays, "_most_mapped", lambda: 0)
     with pytest.raises(EOFError):
         receiver.fetch((0, LARGE))
     shelf.close()

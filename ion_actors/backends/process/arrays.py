@@ -46,8 +46,10 @@ Frame = Place | bytes | bytearray
 # system, as far as it lies at the end of the shelf.
 _KEPT = 128 * 1024 * 1024
 
-# How many places a receiver maps at a time; from there on it copies. Each costs a descriptor.
-_MOST_MAPPED = 32
+# Which part of the descriptors that this process may have can be taken by mappings, each of which
+# costs one; from there on what comes is copied. And how many if nobody says how many it may have.
+_PART_MAPPED = 4
+_MOST_MAPPED = 256
 
 # Bytes that one call writes: some systems refuse what an int of 32 bits cannot count.
 _AT_ONCE = 1 << 30
@@ -234,14 +236,16 @@ class Receiver:
 
     def fetch(self, place: Place) -> memoryview | bytearray:
         """What lies there; it may be changed."""
-        if len(self._mapped) >= _MOST_MAPPED:
+        if len(_mappings) >= _most_mapped():
             return self._copy(place)
         offset, size = place
         try:
             found = mmap.mmap(self._shelf.fd, size, offset=offset, **self._flags)
         except OSError:  # no descriptor, or too many mappings
             return self._copy(place)
-        self._mapped[weakref.ref(found, self._unmapped)] = place
+        reference = weakref.ref(found, self._unmapped)
+        self._mapped[reference] = place
+        _mappings.add(reference)  # last: an end is only seen of what is in here
         return memoryview(found)
 
     def _copy(self, place: Place) -> bytearray:
@@ -266,9 +270,19 @@ class Receiver:
 
     # No lock: it is called wherever the last view dies, so perhaps in a thread that holds it.
     def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
+        _mappings.discard(mapping)
         place = self._mapped.pop(mapping, None)
         if place is not None:
             self.freed.append(place)
+
+
+def _most_mapped() -> int:
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return _MOST_MAPPED
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_MAPPED if limit == resource.RLIM_INFINITY else limit // _PART_MAPPED
 
 
 def _mapping_flags(private: bool) -> dict[str, Any]:
@@ -314,6 +328,8 @@ def _joined(places: list[Place]) -> list[Place]:
 
 
 _receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
+#: What is mapped in this process, by all receivers, also those whose child has ended.
+_mappings: set[weakref.ref[mmap.mmap]] = set()
 
 
 def _before_fork() -> None:

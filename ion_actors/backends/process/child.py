@@ -90,8 +90,6 @@ class Child:
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
         renew_after_fork(self)
-        if backend.start_timeout is not None:
-            self._leash.pull((Step(backend.start_timeout, KILL),))
         with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
             self._tasks.send(Kind.START, self.parcels.seal(start))
 
@@ -110,12 +108,18 @@ class Child:
         """Whether it can be given a task: it is idle, and was not told to end."""
         return self.ready and not self._busy and self._leash.sent is None
 
-    def await_ready(self) -> Message | None:
+    def await_ready(self, timeout: float | None) -> Message | None:
         """Wait until it is ready. Returns its last message, if it never will be.
+
+        Args:
+            timeout: seconds until it is killed. They begin now, since until now nobody has heard
+                what it had to say, which may have kept it.
 
         Raises:
             EOFError, Garbled: it has died.
         """
+        if timeout is not None:
+            self._leash.pull((Step(timeout, KILL),))
         message = self._receive()
         if message[0] != Kind.READY:
             return message
@@ -155,8 +159,6 @@ class Child:
             raise
         self._leave(task, busy=False)  # from here on nobody pulls the leash for this task
         self._leash.slacken()
-        if self._leash.sent is TERMINATE:
-            self._leash.sent = None  # it was for this task alone
         if self._capture is not None:
             task._output = self._take_output()
         return message

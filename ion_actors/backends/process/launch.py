@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ion_actors.backends.process.guard import starting, temporary_name
+from ion_actors.backends.process.program import main_in_place
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -67,8 +68,9 @@ def _at_exit() -> None:
 
 def _after_fork() -> None:
     _children.clear()  # they are the parent's
-    global _owner, _first, _preloading
-    _owner, _first, _preloading = os.getpid(), threading.Lock(), threading.Lock()
+    global _owner, _first, _preloading, _has_started
+    _owner, _has_started = os.getpid(), False
+    _first, _preloading = threading.Lock(), threading.Lock()
     _forget_forkserver()
 
 
@@ -112,7 +114,7 @@ def launch(
     process: BaseProcess = context.Process(
         target=main, args=args, name=temporary_name(name), daemon=False
     )
-    with _without_interrupts(), _one_at_first(), starting(method):
+    with _without_interrupts(), _one_at_first(), main_in_place(), starting(method):
         process.start()
     _of_multiprocessing().discard(process)
     return process

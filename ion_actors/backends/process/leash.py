@@ -80,11 +80,16 @@ class Leash:
                 self._send(signum)
 
     def slacken(self) -> None:
-        """Send nothing more, until it is pulled again."""
+        """Send nothing more, until it is pulled again: the task is over.
+
+        If it was told to end it has ended; whatever else was sent was for the process.
+        """
         if self._timer is None and not self._steps:
             return  # only who pulls it from another thread needs the lock; see Child.cancel()
         with self._lock:
             self._plan(())
+            if self.sent is TERMINATE:
+                self.sent = None
 
     def let_go(self) -> None:
         """Send nothing more, ever."""

@@ -95,9 +95,11 @@ class ProcessBackend:
     def make_runner(self, worker: str, context: Context, log: Log) -> ProcessRunner:
         """A runner for the worker of that name; its child is started by its ``start``."""
         from ion_actors.backends.process.guard import leave_if_unguarded  # noqa: PLC0415
+        from ion_actors.backends.process.program import remember_main  # noqa: PLC0415
         from ion_actors.backends.process.runner import ProcessRunner  # noqa: PLC0415 - it is large
 
         leave_if_unguarded()
+        remember_main()
         return ProcessRunner(self, worker, context, log)
 
 

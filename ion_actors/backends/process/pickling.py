@@ -15,13 +15,12 @@ import importlib
 import io
 import pickle
 import reprlib
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 from typing import Any
 
+from ion_actors.backends.process.program import main_can_be_imported
 from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
@@ -121,12 +120,12 @@ def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
     """What to raise if :func:`unpack` did: ``what`` was packed well, but is not wanted here.
 
     Args:
-        task: the task's name, if it is known.
+        task: the task's name, if it is known; else empty.
         what: "the call" or "the result".
         error: what ``unpack`` raised; becomes the cause.
     """
     shown = TaskNotPicklable(
-        f"{what} of task {task!r} cannot be rebuilt from its pickle: {_in_words(error)}",
+        f"{what}{_of(task)} cannot be rebuilt from its pickle: {_in_words(error)}{_lost(error)}",
         task=task,
         what=what,
     )
@@ -211,19 +210,6 @@ def _cloud_pickler() -> type[pickle.Pickler] | None:
     return found
 
 
-@functools.cache
-def main_can_be_imported() -> bool:
-    """Whether a child can make itself a main module like this process's.
-
-    It cannot after ``python -c``, at a prompt or in a notebook: there is no file.
-    """
-    main = sys.modules.get("__main__")
-    if getattr(getattr(main, "__spec__", None), "name", None) is not None:
-        return True
-    path = getattr(main, "__file__", None)
-    return path is not None and Path(path).exists()
-
-
 # -- whose fault it is -------------------------------------------------------------------------
 
 
@@ -253,16 +239,36 @@ def _blame(
 def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskNotPicklable:
     shown = _shorten(value)
     hint = ""
-    if _cloud_pickler() is None and what == "the function":
+    if _cloud_pickler() is None and isinstance(error, AttributeError | pickle.PicklingError):
         hint = "; with cloudpickle installed (the extra 'process') it might be"
     refusal = TaskNotPicklable(
-        f"{what} of task {task!r} cannot be pickled: {shown}: {_in_words(error)}{hint}",
+        f"{what}{_of(task)} cannot be pickled: {shown}: {_in_words(error)}{hint}",
         task=task,
         what=what,
         shown=shown,
     )
     refusal.__cause__ = _without_frames(error)
     return refusal
+
+
+def _of(task: str) -> str:
+    return f" of task {task!r}" if task else ""
+
+
+def _lost(error: BaseException) -> str:
+    """What to do about something that this process, a child, does not find in its main module."""
+    if not isinstance(error, AttributeError) or "_main__'" not in str(error):
+        return ""
+    if "'__mp_main__'" in str(error):
+        return (
+            "; a child imports the main module, and finds there what that defines outside of "
+            'its `if __name__ == "__main__":`'
+        )
+    install = "" if _cloud_pickler() else ", or install cloudpickle (the extra 'process')"
+    return (
+        "; a child cannot import the main module of this program (it is a prompt, -c, standard "
+        f"input or a __main__.py): put what the task needs into a module of its own{install}"
+    )
 
 
 def _without_frames(error: BaseException) -> BaseException:

@@ -108,14 +108,17 @@ class ProcessRunner:
     def _make_ready(self, child: Child) -> Child:
         registration = self._context.add_callback(child.kill)
         try:
-            failure = child.await_ready()
+            failure = child.await_ready(self._backend.start_timeout)
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
             if died.exitcode == UNGUARDED:
                 raise unguarded() from None
             if forced and not self._context.cancelled:
-                died.args = (f"{died.args[0]}: it was not ready in time",)
+                died.args = (
+                    f"the child process {died.pid} of worker {self._worker} was not ready within "
+                    f"{self._backend.start_timeout:g} seconds (start_timeout), and was killed",
+                )
             raise died from None
         finally:
             registration.remove()

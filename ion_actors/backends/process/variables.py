@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ion_actors.backends.process.pickling import main_can_be_imported
+from ion_actors.backends.process.program import main_can_be_imported
 from ion_actors.context import CURRENT, ENTERED
 
 __all__ = ["left_behind", "pack_variables", "unpack_variables"]

@@ -137,7 +137,8 @@ def raise_error(body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
     error = unpack_error(bytes(body))
     if isinstance(error, TaskNotPicklable) and not error.task:
         error.task = name()  # the child does not know it
-        error.args = (str(error.args[0]).replace("task ''", f"task {error.task!r}", 1),)
+        rest = str(error.args[0]).removeprefix(error.what)
+        error.args = (f"{error.what} of task {error.task!r}{rest}",)
     try:
         raise error
     finally:
