@@ -249,19 +249,46 @@ def test_what_is_started_by_others_is_not_ended_for_lack_of_a_guard(tmp_path: Pa
     assert "BrokenPool" in found.stderr
 
 
-def test_a_fork_of_the_parent_does_not_keep_the_children(start: Callable[[str], Parent]) -> None:
-    parent = start("""
-def main(marks):
-    with Pool(1, backend="process") as pool:
-        pool.submit(errands.spin, marks / "spin")
-        while not (marks / "spin").exists():
-            time.sleep(0.01)
+@pytest.mark.parametrize("task", ["spin", "spin_natively"])
+@pytest.mark.parametrize("early", [False, True])
+def test_a_fork_of_the_parent_does_not_keep_the_children(
+    start: Callable[[str], Parent], task: str, early: bool
+) -> None:
+    fork = """
         if not os.fork():
             (marks / "fork").write_text(str(os.getpid()))
             time.sleep(600)
+"""
+    begun = f"""
+        pool.submit(errands.{task}, marks / "busy")
+        errands.await_go(marks / "waits", marks / "busy")
+"""
+    # Early: while the child is being made.
+    parent = start(f"""
+def main(marks):
+    with Pool(1, backend="process") as pool:
+{fork + begun if early else begun + fork}
+        (marks / "done").write_text("0")
         pool.submit(os.getpid).result()
 """)
-    child, fork = parent.pid("spin"), parent.pid("fork")
+    child, grandchild = parent.pid("busy"), parent.pid("fork")
+    parent.pid("done")
     parent.process.kill()
     eventually(lambda: not runs(child))
-    os.kill(fork, signal.SIGKILL)
+    os.kill(grandchild, signal.SIGKILL)
+
+
+def test_a_fork_of_the_parent_can_have_children_of_its_own(start: Callable[[str], Parent]) -> None:
+    parent = start("""
+def main(marks):
+    with Pool(1, backend="process") as pool:
+        pool.submit(os.getpid).result()
+    if not (fork := os.fork()):
+        with Pool(1, backend="process") as pool:
+            assert pool.submit(os.getppid).result() != os.getppid()
+            assert pool.submit(pow, 2, 3).result() == 8
+        os._exit(7)
+    with Pool(1, backend="process") as pool:
+        print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), pool.submit(pow, 2, 3).result())
+""")
+    assert parent.end() == (0, "7 8\n", "")

@@ -31,8 +31,12 @@ class Capture:
 
     def __init__(self) -> None:
         self._fds: tuple[int, ...] = ()
-        for _ in range(2):
-            self._fds = (*self._fds, _nameless_file())
+        try:
+            for _ in range(2):
+                self._fds = (*self._fds, _nameless_file())
+        except OSError:
+            self.close()
+            raise
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _taken_over, tuple(reduction.DupFd(fd) for fd in self._fds)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 import os
-import select
 import socket
 import struct
 from collections.abc import Callable
+from multiprocessing.connection import wait
 
 __all__ = [
     "LAST",
@@ -219,5 +219,5 @@ class Channel:
         if self._over is None or not self._over():
             return
         # It may have said something since, and then died.
-        if not select.select([self._sock], [], [], 0)[0]:
+        if not wait([self._sock], 0):
             raise EOFError("the other process has ended")

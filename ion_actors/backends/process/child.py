@@ -26,7 +26,6 @@ from ion_actors.backends.process.relay import show
 from ion_actors.backends.process.wire import Cancel
 from ion_actors.context import Context, Registration
 from ion_actors.errors import DeadlineExceeded, WorkerDied
-from ion_actors.forking import renew_after_fork
 
 if TYPE_CHECKING:
     from ion_actors.backends.process.options import ProcessBackend
@@ -89,13 +88,8 @@ class Child:
             self._pulse = Pulse(context.clock, self._heartbeat, self)
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
-        renew_after_fork(self)
         with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
             self._tasks.send(Kind.START, self.parcels.seal(start))
-
-    def after_fork(self) -> None:
-        """In a forked process: close what would hide from the child that its parent is gone."""
-        self._equipment.hang_up()
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels, new_shelf
@@ -12,11 +12,19 @@ from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
 from ion_actors.backends.process.handle import Handle
 from ion_actors.backends.process.launch import LastWords, launch
+from ion_actors.forking import renew_after_fork
 
 if TYPE_CHECKING:
     from ion_actors.backends.process.options import ProcessBackend
 
 __all__ = ["Equipment"]
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=_Closable | None)
 
 
 class Equipment:
@@ -39,44 +47,52 @@ class Equipment:
     """
 
     def __init__(self, worker: str, backend: ProcessBackend) -> None:
-        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-            tasks, tasks_there = _pair(ours, theirs)
-            control, control_there = _pair(ours, theirs)
-            self.words = LastWords()
-            ours.callback(self.words.close)
-            shelves = new_shelf(), new_shelf()
-            # What comes from there may well be seen by forks of this process.
-            self.parcels = Parcels(*shelves, private=True)
-            ours.callback(self.parcels.close)
-            self.capture = Capture() if backend.capture_output else None
-            if self.capture is not None:
-                ours.callback(self.capture.close)
-            setup = main.Setup(
-                worker, tasks_there, control_there, self.words, shelves,
-                backend.preload, backend.nice, dict(backend.env),
-                backend.max_tasks_per_child, backend.max_memory_per_child, self.capture,
-            )  # fmt: skip
-            method = backend.start_method or "spawn"
-            self.handle = Handle(launch(method, worker, backend.preload, main.run, setup))
-            self.tasks = Channel(tasks, self.handle.has_ended)
-            self.control = Channel(control)
-            control.setblocking(False)
-            self._ours = ours.pop_all()
+        self._ours, self._theirs = contextlib.ExitStack(), contextlib.ExitStack()
+        renew_after_fork(self)  # before there is anything that a fork could keep open
+        try:
+            self._make(worker, backend)
+        except BaseException:
+            self._ours.close()
+            raise
+        finally:
+            self._theirs.close()
 
-    def hang_up(self) -> None:
-        """Close what tells the child that its parent is there."""
-        self.tasks.close()
-        self.control.close()
+    def _make(self, worker: str, backend: ProcessBackend) -> None:
+        tasks, tasks_there = self._pair()
+        control, control_there = self._pair()
+        _, lifeline = self._pair()
+        self.words = self._kept(LastWords())
+        out, back = self._kept(new_shelf()), self._kept(new_shelf())
+        # What comes from there may well be seen by forks of this process.
+        self.parcels = Parcels(out, back, private=True)
+        self.capture = self._kept(Capture() if backend.capture_output else None)
+        setup = main.Setup(
+            worker, tasks_there, control_there, lifeline, self.words, (out, back),
+            backend.preload, backend.nice, dict(backend.env),
+            backend.max_tasks_per_child, backend.max_memory_per_child, self.capture,
+        )  # fmt: skip
+        method = backend.start_method or "spawn"
+        self.handle = Handle(launch(method, worker, backend.preload, main.run, setup))
+        self.tasks = Channel(tasks, self.handle.has_ended)
+        self.control = Channel(control)
+        control.setblocking(False)
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        here, there = socket.socketpair()
+        self._ours.callback(here.close)
+        self._theirs.callback(there.close)
+        return here, there
+
+    def _kept(self, one: Kept) -> Kept:
+        if one is not None:
+            self._ours.callback(one.close)
+        return one
+
+    def after_fork(self) -> None:
+        """In a forked process: close what would hide from the child that its parent is gone."""
+        self._theirs.close()
+        self._ours.close()
 
     def close(self) -> None:
         """Let go of all but the process."""
         self._ours.close()
-
-
-def _pair(
-    ours: contextlib.ExitStack, theirs: contextlib.ExitStack
-) -> tuple[socket.socket, socket.socket]:
-    here, there = socket.socketpair()
-    ours.callback(here.close)
-    theirs.callback(there.close)
-    return here, there

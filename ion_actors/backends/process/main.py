@@ -66,6 +66,7 @@ class Setup(NamedTuple):
     name: str  # the worker's
     tasks: socket.socket
     control: socket.socket
+    lifeline: socket.socket  # ends when the parent does, and tells nothing else
     words: LastWords
     shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
     preload: tuple[str, ...]
@@ -290,7 +291,7 @@ def run(setup: Setup) -> None:
     if hasattr(signal, "pthread_sigmask"):  # the parent may have blocked them
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGABRT})
     multiprocessing.current_process().name = setup.name
-    for one in (setup.tasks, setup.control):
+    for one in (setup.tasks, setup.control, setup.lifeline):
         one.set_inheritable(False)
     faulthandler.enable(setup.words)
     if setup.capture is not None:
@@ -298,5 +299,5 @@ def run(setup: Setup) -> None:
     os.environ.update(setup.env)
     if setup.nice and hasattr(os, "nice"):
         os.nice(setup.nice)
-    die_with_parent()
+    die_with_parent(setup.lifeline)
     Servant(setup).serve()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import select
 import signal
+import socket
 import sys
 import threading
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from ion_actors.backends.process.death import ORPHANED
@@ -19,22 +19,23 @@ __all__ = ["die_with_parent", "resident_memory", "signal_main_thread"]
 _F_SETSIG = 10
 
 
-def die_with_parent() -> None:
+def die_with_parent(lifeline: socket.socket) -> None:
     """Have the kernel kill this process when the parent is gone, whatever it is at.
 
     The watching thread cannot, while native code keeps Python's lock. The kernel can signal the end
-    of a stream: here of the one that ``multiprocessing`` keeps open in a parent for just that.
+    of a stream.
+
+    Args:
+        lifeline: the other end of it is the parent's alone, and is never written to.
     """
-    parent = multiprocessing.parent_process()
-    if sys.platform != "linux" or parent is None:
+    if sys.platform != "linux":
         return
     import fcntl  # noqa: PLC0415 - not everywhere
 
-    lifeline: int = parent.sentinel
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # it was gone before
+    if wait([lifeline], 0):  # it was gone before
         os._exit(ORPHANED)
 
 
