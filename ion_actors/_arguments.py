@@ -10,6 +10,7 @@ __all__ = [
     "moment",
     "number",
     "optional_callable",
+    "positive_seconds",
     "seconds",
     "whole_number",
 ]
@@ -47,6 +48,16 @@ def seconds(name: str, value: object) -> float | None:
     found = _float(name, value, "a number of seconds or None")
     if not found >= 0:
         raise ValueError(f"{name} must be zero or more seconds, or None, not {value!r}")
+    return None if math.isinf(found) else found
+
+
+def positive_seconds(name: str, value: object) -> float | None:
+    """A number of seconds that is more than zero, or None. Infinity counts as None: no limit."""
+    if value is None:
+        return None
+    found = _float(name, value, "a number of seconds or None")
+    if not found > 0:
+        raise ValueError(f"{name} must be more than zero seconds, or None, not {value!r}")
     return None if math.isinf(found) else found
 
 

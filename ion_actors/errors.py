@@ -33,6 +33,8 @@
     │   └── RateLimitedPastDeadline   + DeadlineExceeded
     └── FutureAlreadySet              + concurrent.futures.InvalidStateError, queue.Full
 
+    RemotePanic                       as RemoteError, for what is no Exception
+
 Each derives from what Python programs already catch for that situation, says what happened to
 which thing, and survives pickling with its attributes.
 """
@@ -73,6 +75,7 @@ __all__ = [
     "RateLimited",
     "RateLimitedPastDeadline",
     "RemoteError",
+    "RemotePanic",
     "StorageUnavailable",
     "SupervisorFailed",
     "SupervisorForked",
@@ -283,6 +286,23 @@ class RemoteError(IonError, RuntimeError):
         super().__init__(f"{type_name}: {message}")
         self.type_name = type_name
         self.message = message
+
+
+class RemotePanic(BaseException):
+    """Stands likewise for what is no ``Exception``, so that it remains a panic.
+
+    Attributes:
+        type_name: the name of its class, with the module.
+        message: what it said.
+    """
+
+    def __init__(self, message: str, *, type_name: str):
+        super().__init__(f"{type_name}: {message}")
+        self.type_name = type_name
+        self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, vars(self))
 
 
 class TaskQuarantined(TaskPanicked):

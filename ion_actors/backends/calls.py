@@ -52,6 +52,9 @@ class Opening:
             _leave_at_exit()
         self.move_in()
 
+    def __repr__(self) -> str:
+        return f"<the start of a {self._residence.name}, with what it is made of>"
+
     def move_in(self) -> None:
         """Make the actor, and run its ``on_start``."""
         assert here.host is not None

@@ -18,7 +18,7 @@ from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import WorkerDeath
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
-from ion_actors.workerpool.verdict import Verdict
+from ion_actors.workerpool.verdict import Verdict, as_repr
 
 __all__ = ["Fate", "fate", "remember", "too_late", "without_retry"]
 
@@ -85,7 +85,7 @@ def _quarantined(task: TaskFuture[Any], error: BaseException) -> TaskQuarantined
     workers = ", ".join(death.worker for death in history)
     shown = TaskQuarantined(
         f"task {name!r} is quarantined: it took down {len(history)} workers, one after the other "
-        f"({workers}), the last one with {error!r}",
+        f"({workers}), the last one with {as_repr(error)}",
         task=name, worker=history[-1].worker, history=history,
     )  # fmt: skip
     shown.__cause__ = error

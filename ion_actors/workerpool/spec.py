@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ion_actors._arguments import boolean, optional_callable, seconds, whole_number
+from ion_actors._arguments import (
+    boolean,
+    optional_callable,
+    positive_seconds,
+    seconds,
+    whole_number,
+)
 from ion_actors.backends.protocol import Backend
 from ion_actors.backends.resident import Residence
 from ion_actors.backends.thread import ThreadBackend
@@ -114,7 +120,7 @@ class PoolSpec:
             recovery=_checked_recovery(panic_recovery),
             task_wrapper=task_wrapper,
             helping=boolean("helping", helping),
-            stuck_after=_positive("stuck_after", stuck_after),
+            stuck_after=positive_seconds("stuck_after", stuck_after),
             on_stuck=on_stuck,
             replace_stuck=whole_number("replace_stuck", replace_stuck, minimum=0),
             overflow=_overflow_for(overflow, worker, backend),
@@ -137,13 +143,6 @@ def available_cpus() -> int:
 def _check_initargs(initargs: object) -> None:
     if isinstance(initargs, str) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    found = seconds(name, value)
-    if found == 0:
-        raise ValueError(f"{name} must be more than zero seconds, or None, not {value!r}")
-    return found
 
 
 def _overflow_for(given: object, worker: object, backend: object) -> Overflow | CoDel:
@@ -169,7 +168,8 @@ def _checked_backend(given: object) -> Backend:
     if isinstance(given, str):
         raise ValueError(f"backend must be 'thread', 'process' or a Backend, not {given!r}")
     if isinstance(given, type) or not isinstance(given, Backend):
-        raise TypeError(f"backend must be 'thread', 'process' or a Backend, not {given!r}")
+        hint = f": did you mean {given.__name__}()?" if isinstance(given, type) else ""
+        raise TypeError(f"backend must be 'thread', 'process' or a Backend, not {given!r}{hint}")
     return given
 
 

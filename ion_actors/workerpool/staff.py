@@ -26,6 +26,7 @@ from ion_actors.workerpool.lifecycle import Life, Phase
 from ion_actors.workerpool.news import Needed, Panicked, Ready, Retry, StartFailed, Stopped
 from ion_actors.workerpool.recovery import RestartWindow
 from ion_actors.workerpool.report import Panic
+from ion_actors.workerpool.verdict import as_repr
 from ion_actors.workerpool.worker import Worker
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Staff(pykka.ThreadingActor):
         worker, error = message.worker, message.error
         index = worker.index
         if isinstance(error, Hopeless):
-            self._break(str(error), None)
+            self._break(str(error), error.__cause__)
             return
         seated = self._seats.get(index) is worker
         failures = self._failures.get(index, 0) + 1
@@ -137,8 +138,9 @@ class Staff(pykka.ThreadingActor):
             self._seats[index] = None
             self._failures[index] = failures
         self._log(
-            logging.CRITICAL, "Exception in initializer: worker %s failed to start (%d in a row)",
-            worker.name, failures, error=error, worker=worker.name,
+            logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
+            worker.name, failures, as_repr(error), worker=worker.name,
+            error=error if failures == 1 else None,  # it is mostly the same again
         )  # fmt: skip
         if seated:
             self._try_again(index, error)
@@ -151,7 +153,8 @@ class Staff(pykka.ThreadingActor):
         delay = self._spec.recovery.backoff.delay(failures)
         if delay is None:
             name = f"{self._spec.name}-{index}"
-            self._break(f"its worker {name} failed to start {failures} times", error)
+            last = "" if error is None else f", the last time with {as_repr(error)}"
+            self._break(f"its worker {name} failed to start {failures} times{last}", error)
             return
         due = self._clock.monotonic() + delay
         tell = functools.partial(self._core.tell, Retry(index))

@@ -13,7 +13,7 @@ from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["Verdict", "directive_for", "judge", "panic_error"]
+__all__ = ["Verdict", "as_repr", "directive_for", "judge", "panic_error"]
 
 
 class Verdict(NamedTuple):
@@ -54,10 +54,18 @@ def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
         return Directive.RESUME if isinstance(error, Exception) else Directive.RESTART
 
 
+def as_repr(error: BaseException) -> str:
+    """Its repr, or what it is if its class fails at that."""
+    try:
+        return repr(error)
+    except BaseException:
+        return f"<{type(error).__name__} without a repr>"
+
+
 def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:
     """What the future of a task raises that took its worker down with this."""
     shown = TaskPanicked(
-        f"task {task!r} panicked with {error!r} and took its worker {worker} down",
+        f"task {task!r} panicked with {as_repr(error)} and took its worker {worker} down",
         task=task,
         worker=worker,
     )

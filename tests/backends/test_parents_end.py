@@ -217,7 +217,7 @@ def test_a_program_without_a_guard_is_told_so_once(tmp_path: Path, method: str) 
     )
     assert (found.returncode, found.stdout) == (1, "")
     assert "BrokenPool" in found.stderr
-    assert 'call it under `if __name__ == "__main__":`' in found.stderr
+    assert 'call that under `if __name__ == "__main__":`' in found.stderr
     assert found.stderr.count("Traceback") == 1
     assert len(found.stderr.splitlines()) < 20
 

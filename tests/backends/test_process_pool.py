@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from ion_actors import (
     Progress,
     TaskNotPicklable,
     TaskPanicked,
+    Worker,
     WorkerDied,
 )
 from ion_actors.backends.process import ProcessBackend
@@ -36,6 +38,12 @@ from tests.pool.helpers import PATIENCE, eventually
 from . import errands
 
 pytestmark = pytest.mark.usefixtures("no_child_is_left")
+
+
+class Named(Worker):
+    def __init__(self, lock: object) -> None:
+        super().__init__()
+
 
 HASTY = ProcessBackend(grace=0.1, kill_after=0.1)
 MILD = ProcessBackend(grace=None)  # nothing is ever forced
@@ -553,12 +561,30 @@ def test_the_environment_and_the_niceness_are_the_childs() -> None:
 
 
 def test_modules_are_imported_before_the_first_task() -> None:
-    backend = ProcessBackend(preload=("no_such_module",))
-    recovery = PanicRecovery(backoff=Backoff(retries=0))
-    pool = Pool(1, backend=backend, panic_recovery=recovery)
-    with pytest.raises(BrokenPool) as broken:
+    backend = ProcessBackend(preload=("tests.backends.errands", "no_such_module"))
+    pool = Pool(1, backend=backend)
+    with pytest.raises(BrokenPool, match="preload='no_such_module' cannot be") as broken:
         pool.submit(pow, 2, 3).result(PATIENCE)
     assert isinstance(broken.value.__cause__, ModuleNotFoundError)
+    assert pool.metrics().restarts == 0  # it is not tried again
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"initializer": threading.Lock().acquire}, "the function of task 'initializer'"),
+        ({"initializer": print, "initargs": (1, threading.Lock())}, "argument 2 of task"),
+        ({"worker": functools.partial(Named, threading.Lock())}, "the start of a Named"),
+    ],
+)
+def test_what_can_never_start_is_not_tried_again(settings: dict[str, Any], what: str) -> None:
+    pool = Pool(1, backend="process", **settings)
+    with pytest.raises(BrokenPool, match="cannot start in processes") as broken:
+        pool.submit(pow, 2, 3).result(PATIENCE)
+    assert what in str(broken.value)
+    assert isinstance(broken.value.__cause__, TaskNotPicklable)
+    assert pool.metrics().restarts == 0
     pool.close()
 
 
@@ -584,7 +610,13 @@ def test_spawned_children_do_as_well() -> None:
         ({"env": ["A"]}, TypeError),
         ({"start_timeout": 0}, ValueError),
         ({"grace": -1}, ValueError),
-        ({"kill_after": None}, ValueError),
+        ({"kill_after": None}, TypeError),
+        ({"kill_after": -1}, ValueError),
+        ({"preload": ("",)}, ValueError),
+        ({"preload": (".json",)}, ValueError),
+        ({"env": {"A=B": "1"}}, ValueError),
+        ({"env": {"": "1"}}, ValueError),
+        ({"env": {"A": "x\0"}}, ValueError),
         ({"heartbeat": 0}, ValueError),
         ({"heartbeat": "1"}, TypeError),
     ],

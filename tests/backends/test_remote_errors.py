@@ -10,7 +10,7 @@ import traceback
 
 import pytest
 
-from ion_actors import QueueFull, RateLimited, RemoteError
+from ion_actors import QueueFull, RateLimited, RemoteError, RemotePanic
 from ion_actors.backends.process import remote_errors
 from ion_actors.backends.process.remote_errors import RemoteTraceback, pack_error, unpack_error
 
@@ -39,10 +39,49 @@ def remote_text(error):
 
 
 class TwoArguments(ValueError):
-    """Pickles, and cannot be rebuilt: the classic."""
+    """Pickles by default, and cannot be rebuilt: the classic."""
 
-    def __init__(self, code, why):
+    def __init__(self, code, why="unknown"):
         super().__init__(f"{code}: {why}")
+        self.code = code
+
+
+class Exhausted(SystemExit):
+    """What its base makes of the arguments is neither there nor in the attributes."""
+
+    def __init__(self, one, two):
+        super().__init__(one + two)
+
+
+class Slotted(Exception):
+    """What it knows is in no ``__dict__``; its constructor can make it anew."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+
+class Incurable(Exception):
+    def __reduce__(self):
+        return TwoArguments, ()
+
+
+class Abort(BaseException):
+    """Not an ``Exception``, and cannot be pickled."""
+
+    def __init__(self):
+        super().__init__("enough")
+        self.lock = threading.Lock()
+
+
+class Hostile(Exception):
+    def __setattr__(self, name, value):
+        raise RuntimeError("not with me")
+
+    def add_note(self, note):
+        raise RuntimeError("nor that")
 
 
 class WithLock(RuntimeError):
@@ -164,21 +203,77 @@ def test_what_was_raised_in_the_midst_of_another_stays_so():
     assert type(found.__context__) is LookupError
 
 
-@pytest.mark.parametrize("bad", [TwoArguments(404, "gone"), WithLock("404: gone")])
-def test_one_that_cannot_be_rebuilt_is_replaced_and_shown(bad):
+@pytest.mark.parametrize("why", ["gone", "not found"])
+def test_a_constructor_that_passes_something_else_on_is_not_called_again(why):
+    found = crossed(raised(TwoArguments(404, why)))
+    assert type(found) is TwoArguments
+    assert (str(found), found.args, found.code) == (f"404: {why}", (f"404: {why}",), 404)
+
+
+def test_what_a_builtin_class_makes_of_its_arguments_is_made_again():
+    found = crossed(raised(Exhausted(3, 4)))
+    assert type(found) is Exhausted
+    assert found.code == 7
+    assert crossed(UnicodeDecodeError("ascii", b"x", 0, 1, "no")).start == 0
+
+
+def test_what_is_in_slots_is_made_again_by_the_constructor():
+    assert crossed(Slotted(5)).code == 5
+
+
+def test_what_is_no_exception_is_replaced_by_what_is_none_either():
+    found = crossed(raised(Abort()))
+    assert type(found) is RemotePanic
+    assert not isinstance(found, Exception)
+    assert (found.type_name, found.message) == (f"{__name__}.Abort", "enough")
+    again = pickle.loads(pickle.dumps(found))
+    assert (again.type_name, again.message, str(again)) == (
+        f"{__name__}.Abort",
+        "enough",
+        str(found),
+    )
+
+
+def test_one_that_resents_its_attributes_crosses_all_the_same():
+    found = crossed(raised(Hostile("x"), KeyError("k")))
+    assert type(found) is Hostile
+    assert repr(found.__cause__) == "KeyError('k')"
+
+
+def test_notes_that_are_no_list_are_left_alone(caplog):
+    class Odd(Exception):
+        __notes__ = 7
+
+    error = Odd("x")
+    with caplog.at_level("DEBUG", "ion_actors"):
+        remote_errors._add_note(error, "a note")
+    assert error.__notes__ == 7
+    assert "a note" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (WithLock("404: gone"), "cannot be pickled: TypeError: cannot pickle '_thread.lock'"),
+        (Incurable("404: gone"), "cannot be rebuilt here: TypeError: "),
+        (Impostor("404: gone"), "comes out of its pickle as an object of str"),
+    ],
+)
+def test_one_that_cannot_be_rebuilt_is_replaced_and_shown(bad, why):
     bad.add_note("by the way")
     found = crossed(raised(bad, KeyError("k")), "w")
     assert type(found) is RemoteError
     assert found.type_name == f"{__name__}.{type(bad).__name__}"
     assert found.message == "404: gone"
-    assert notes(found) == ["by the way"]
+    first, reason = notes(found)
+    assert first == "by the way"
+    assert reason.startswith(f"It stands for a {found.type_name}, which {why}")
     assert repr(found.__cause__) == "KeyError('k')"
     assert "in raised" in remote_text(found)
 
 
-@pytest.mark.parametrize("bad", [Impostor(), Exits()])
-def test_whatever_its_pickle_does_it_is_only_replaced(bad):
-    assert type(crossed(bad)) is RemoteError
+def test_whatever_its_pickle_does_it_is_only_replaced():
+    assert type(crossed(Exits())) is RemoteError
 
 
 def test_one_that_cannot_even_say_what_it_is():

@@ -53,6 +53,25 @@ def test_whatever_is_not_an_exception_is_a_panic(error: BaseException) -> None:
         assert pool.submit(pow, 2, 2).result(PATIENCE) == 4
 
 
+class Mute(BaseException):
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+def mute() -> None:
+    raise Mute
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_panic_that_cannot_be_shown_is_one_all_the_same(retries: int) -> None:
+    with Pool(1) as pool:
+        future = pool.options(retry_on_worker_death=retries).submit(mute)
+        with pytest.raises(TaskPanicked, match="<Mute without a repr>") as panicked:
+            future.result(PATIENCE)
+        assert type(panicked.value.__cause__) is Mute
+        assert pool.metrics().panicked == 1
+
+
 def test_the_stack_of_a_panic_is_kept() -> None:
     with Pool(1) as pool:
         cause = pool.submit(stray).exception(PATIENCE).__cause__  # type: ignore[union-attr]
@@ -218,7 +237,8 @@ def test_an_initializer_that_keeps_failing_breaks_the_pool(
     with pytest.raises(BrokenPool):
         pool.submit(pow, 2, 2)
     pool.drain()
-    assert "Exception in initializer" in caplog.text
+    assert "failed to start (1 in a row)" in caplog.text
+    assert repr(error) in str(shown)
 
 
 def test_the_retries_of_an_initializer_back_off_on_the_clock() -> None:

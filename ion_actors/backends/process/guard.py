@@ -30,7 +30,7 @@ def unguarded() -> Hopeless:
     return Hopeless(
         "the main module of this program, or a module that it imports, makes a pool of processes "
         "while it is imported. Each child imports it, too, and would make children of its own. "
-        "Put what starts the program into a function, and call it under "
+        "Put what starts the program, and the pool with it, into a function, and call that under "
         '`if __name__ == "__main__":`'
     )
 

@@ -38,7 +38,7 @@ from ion_actors.backends.process.channel import (
 )
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
-from ion_actors.backends.process.pickling import Packed, pack_result
+from ion_actors.backends.process.pickling import Packed, in_words, pack_result
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
 from ion_actors.backends.process.system import die_with_parent, resident_memory, signal_main_thread
@@ -51,6 +51,7 @@ from ion_actors.backends.process.wire import (
     pack_error,
     unpack_request,
 )
+from ion_actors.backends.protocol import Hopeless
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
@@ -127,8 +128,7 @@ class Servant:
 
     def _start(self, message: Message) -> bool:
         try:
-            for name in self._setup.preload:
-                importlib.import_module(name)
+            preload(self._setup.preload)
             start = open_start(self._parcels, message[2])
             relay_to(self._tell, start.settings)
             if start.initializer is not None:
@@ -282,6 +282,19 @@ class Servant:
         running.cancel(cancel)
         if cancel.forced:
             signal_main_thread(signal.SIGTERM)
+
+
+def preload(modules: tuple[str, ...]) -> None:
+    """Import them.
+
+    Raises:
+        Hopeless: there is no such module.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise Hopeless(f"preload={name!r} cannot be imported: {in_words(error)}") from error
 
 
 def run(setup: Setup) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ion_actors._arguments import boolean, seconds, whole_number
+from ion_actors._arguments import boolean, number, positive_seconds, seconds, whole_number
 from ion_actors.context import Context
 from ion_actors.observe import Log
 
@@ -73,14 +73,10 @@ class ProcessBackend:
             whole_number("max_memory_per_child", self.max_memory_per_child, minimum=1)
         whole_number("nice", self.nice, minimum=0)
         self._set("env", _checked_env(self.env))
-        if seconds("start_timeout", self.start_timeout) == 0:
-            raise ValueError("start_timeout must be more than zero seconds, or None, not 0")
-        seconds("grace", self.grace)
-        if seconds("kill_after", self.kill_after) is None:
-            raise ValueError(f"kill_after must be a number of seconds, not {self.kill_after!r}")
-        self._set("heartbeat", seconds("heartbeat", self.heartbeat))
-        if self.heartbeat == 0:
-            raise ValueError("heartbeat must be more than zero seconds, or None, not 0")
+        self._set("start_timeout", positive_seconds("start_timeout", self.start_timeout))
+        self._set("grace", seconds("grace", self.grace))
+        number("kill_after", self.kill_after, minimum=0)
+        self._set("heartbeat", positive_seconds("heartbeat", self.heartbeat))
         if boolean("capture_output", self.capture_output) and os.name == "nt":
             raise ValueError("capture_output must be False: output cannot be captured here")
 
@@ -116,12 +112,16 @@ def _checked_method(given: object) -> str:
 
 
 def _checked_modules(given: object) -> tuple[str, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    if isinstance(given, str):
+        raise TypeError(f"preload must be the names of modules, as in ({given!r},), not {given!r}")
+    if not isinstance(given, Iterable):
         raise TypeError(f"preload must be the names of modules, not {given!r}")
     names = tuple(given)
     for one in names:
         if not isinstance(one, str):
             raise TypeError(f"preload must be the names of modules, not {one!r}")
+        if not all(part.isidentifier() for part in one.split(".")):
+            raise ValueError(f"preload must be the full names of modules, not {one!r}")
     return names
 
 
@@ -131,4 +131,6 @@ def _checked_env(given: object) -> Mapping[str, str]:
     for name, value in given.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise TypeError(f"env must map strings to strings, not {name!r} to {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"env: no variable can have the name {name!r} and the value {value!r}")
     return MappingProxyType(dict(given))

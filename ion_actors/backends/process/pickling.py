@@ -26,6 +26,7 @@ from ion_actors.errors import TaskNotPicklable
 __all__ = [
     "LARGE",
     "Packed",
+    "in_words",
     "not_rebuilt",
     "pack",
     "pack_call",
@@ -125,7 +126,7 @@ def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
         error: what ``unpack`` raised; becomes the cause.
     """
     shown = TaskNotPicklable(
-        f"{what}{_of(task)} cannot be rebuilt from its pickle: {_in_words(error)}{_lost(error)}",
+        f"{what}{_of(task)} cannot be rebuilt from its pickle: {in_words(error)}{_lost(error)}",
         task=task,
         what=what,
     )
@@ -242,7 +243,7 @@ def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskN
     if _cloud_pickler() is None and isinstance(error, AttributeError | pickle.PicklingError):
         hint = "; with cloudpickle installed (the extra 'process') it might be"
     refusal = TaskNotPicklable(
-        f"{what}{_of(task)} cannot be pickled: {shown}: {_in_words(error)}{hint}",
+        f"{what}{_of(task)} cannot be pickled: {shown}: {in_words(error)}{hint}",
         task=task,
         what=what,
         shown=shown,
@@ -281,7 +282,8 @@ def _without_frames(error: BaseException) -> BaseException:
     return error.with_traceback(None)
 
 
-def _in_words(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
+    """An exception in one line, whatever its class does."""
     try:
         return f"{type(error).__name__}: {error}"
     except BaseException:

@@ -6,14 +6,20 @@ each of them likewise. Its traceback cannot come; it is shown as text, in a note
 task raised from, or None, as with threads; nothing has to give way.)
 
 Each exception of the chain is pickled alone, so one that cannot be, or that cannot be rebuilt, is
-replaced by a :class:`ion_actors.RemoteError` without harm to the others.
+replaced by a :class:`ion_actors.RemoteError` without harm to the others; or, if it is no
+``Exception``, by a :class:`ion_actors.RemotePanic`.
+
+An exception pickles, by default, as a call of its class with its ``args``, and most classes with a
+constructor of their own pass something else to that of their base. So the constructor is left out,
+as it is for all other objects: what it has made is in ``args`` and in the attributes.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copyreg
 import functools
 import io
+import logging
 import pickle
 import traceback
 from collections.abc import Sequence
@@ -21,15 +27,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from ion_actors.backends.process.pickling import picklers
-from ion_actors.errors import RemoteError
+from ion_actors.backends.process.pickling import in_words, picklers
+from ion_actors.errors import RemoteError, RemotePanic
 
 __all__ = ["RemoteTraceback", "pack_error", "unpack_error"]
+
+logger = logging.getLogger("ion_actors")
 
 # A chain that is longer is cut: its far end is in the text all the same.
 _LONGEST = 64
 
 _OURS = "ion_actors.backends.process."
+
+_HEAP_TYPE = 1 << 9  # of CPython's type flags: it was made by a class statement, and not in C
 
 _INTERNAL_ERROR = "it could not be said what it was"
 
@@ -45,7 +55,9 @@ class _Link:
     """One exception of a chain. What it refers to is known by its place in the chain."""
 
     pickled: bytes | None
+    why_not: str  # in words, if it is not
     type_name: str
+    is_panic: bool  # no Exception
     message: str
     notes: Sequence[str]
     members: Sequence[int] | None
@@ -65,8 +77,10 @@ def pack_error(error: BaseException, process: str = "") -> bytes:
         text = _as_text(error, process)
         return pickle.dumps((_links(error), text), 5)
     except BaseException as fault:  # out of memory, say, or of stack
-        link = _Link(None, _name(type(error)), _INTERNAL_ERROR, (), None, None, None, False)
-        return pickle.dumps(([link], f"{type(fault).__name__} while it was packed"), 5)
+        why = f"{type(fault).__name__} while it was packed"
+        panic, name = not isinstance(error, Exception), _name(type(error))
+        link = _Link(None, why, name, panic, _INTERNAL_ERROR, (), None, None, None, False)
+        return pickle.dumps(([link], why), 5)
 
 
 def unpack_error(packed: bytes) -> BaseException:
@@ -77,8 +91,7 @@ def unpack_error(packed: bytes) -> BaseException:
         found.append(_rebuild(link, found))
     error = found[-1]
     try:
-        with contextlib.suppress(TypeError):  # a class of its own mind about notes
-            error.add_note(RemoteTraceback(text))
+        _add_note(error, RemoteTraceback(text))
         return error
     finally:
         del error, found
@@ -131,9 +144,12 @@ class _Chain:
         members = _members(error)
         inner = None if members is None else [self.add(one, depth) for one in members]
         cause, context = self.add(error.__cause__, depth), self.add(error.__context__, depth)
+        pickled, why_not = _pickled(error, self._places)
         return _Link(
-            pickled=_pickled(error, self._places),
+            pickled=pickled,
+            why_not=why_not,
             type_name=_name(type(error)),
+            is_panic=not isinstance(error, Exception),
             message=_message(error),
             notes=[str(one) for one in getattr(error, "__notes__", ())],
             members=None if inner is None else [one for one in inner if one is not None],
@@ -147,29 +163,60 @@ def _members(error: BaseException) -> Sequence[BaseException] | None:
     return error.exceptions if isinstance(error, BaseExceptionGroup) else None
 
 
-def _pickled(error: BaseException, places: dict[int, int | None]) -> bytes | None:
-    """Its own pickle, in which other exceptions of the chain are only named by their places."""
+def _pickled(error: BaseException, places: dict[int, int | None]) -> tuple[bytes | None, str]:
+    """Its own pickle, in which other exceptions of the chain are only named by their places.
+
+    Without one: why not.
+    """
+    why_not = ""
     for kind in (pickle.Pickler, *picklers()):
         file = io.BytesIO()
         pickler = _naming(kind)(file, 5)
         pickler.places = places
         try:
             pickler.dump(error)
-        except BaseException:
+        except BaseException as fault:
+            why_not = why_not or in_words(fault)
             continue
-        return file.getvalue()
-    return None
+        return file.getvalue(), ""
+    return None, why_not
 
 
 @functools.cache  # an unwanted class is only found by the garbage collector
 def _naming(kind: Any) -> Any:
+    overrides = hasattr(kind, "reducer_override")
+
     class Naming(kind):  # type: ignore[misc]
         places: dict[int, int | None]
 
         def persistent_id(self, obj: object) -> int | None:
             return self.places.get(id(obj)) if isinstance(obj, BaseException) else None
 
+        def reducer_override(self, obj: object) -> Any:
+            if isinstance(obj, BaseException) and _is_plain(type(obj)):
+                return _without_constructor, (type(obj), *obj.args), obj.__dict__ or None
+            return super().reducer_override(obj) if overrides else NotImplemented
+
     return Naming
+
+
+def _is_plain(kind: type[BaseException]) -> bool:
+    """Whether all that there is to it is in its ``args`` and its ``__dict__``."""
+    return (
+        kind.__reduce__ is BaseException.__reduce__
+        and kind.__reduce_ex__ is object.__reduce_ex__
+        and kind not in copyreg.dispatch_table
+        and not issubclass(kind, BaseExceptionGroup)
+        and not any(vars(one).get("__slots__") for one in kind.__mro__)
+    )
+
+
+def _without_constructor(kind: type[BaseException], *args: Any) -> BaseException:
+    """An exception as that of its nearest builtin class would be made."""
+    builtin: Any = next(one for one in kind.__mro__ if not one.__flags__ & _HEAP_TYPE)
+    error: BaseException = builtin.__new__(kind, *args)
+    builtin.__init__(error, *args)
+    return error
 
 
 def _name(kind: type[BaseException]) -> str:
@@ -200,35 +247,49 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _rebuild(link: _Link, found: Sequence[BaseException]) -> BaseException:
-    error = _from_pickle(link, found)
+    error, why_not = _from_pickle(link, found)
     if error is None:  # not `or`: an exception may count as false
-        error = _stand_in(link, found)
-    error.__cause__ = None if link.cause is None else found[link.cause]
-    error.__context__ = None if link.context is None else found[link.context]
-    error.__suppress_context__ = link.suppress
+        error = _stand_in(link, found, why_not)
+    # Past the class's own ideas of how attributes are set.
+    set_ = BaseException.__setattr__
+    set_(error, "__cause__", None if link.cause is None else found[link.cause])
+    set_(error, "__context__", None if link.context is None else found[link.context])
+    set_(error, "__suppress_context__", link.suppress)
     try:
         return error
     finally:
         del error, found
 
 
-def _from_pickle(link: _Link, found: Sequence[BaseException]) -> BaseException | None:
+def _from_pickle(link: _Link, found: Sequence[BaseException]) -> tuple[BaseException | None, str]:
+    """The exception, or why it cannot be had."""
     if link.pickled is None:
-        return None
+        return None, f"cannot be pickled: {link.why_not}"
     try:
         error: object = _Unpickler(link.pickled, found).load()
-    except BaseException:
-        return None
-    return error if isinstance(error, BaseException) else None
+    except BaseException as fault:
+        return None, f"cannot be rebuilt here: {in_words(fault)}"
+    if not isinstance(error, BaseException):
+        return None, f"comes out of its pickle as an object of {type(error).__name__}"
+    return error, ""
 
 
-def _stand_in(link: _Link, found: Sequence[BaseException]) -> BaseException:
+def _stand_in(link: _Link, found: Sequence[BaseException], why_not: str) -> BaseException:
     error: BaseException
     if link.members:
         members = [found[one] for one in link.members]
         error = BaseExceptionGroup(f"{link.type_name}: {link.message}", members)
     else:
-        error = RemoteError(link.message, type_name=link.type_name)
+        kind = RemotePanic if link.is_panic else RemoteError
+        error = kind(link.message, type_name=link.type_name)
     for note in link.notes:
         error.add_note(note)
+    error.add_note(f"It stands for a {link.type_name}, which {why_not}")
     return error
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    try:
+        BaseException.add_note(error, note)  # not the class's own
+    except Exception as fault:  # its __notes__ are no list
+        logger.debug("a remote traceback could not be noted:\n%s", note, exc_info=fault)

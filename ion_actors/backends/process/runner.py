@@ -66,15 +66,21 @@ class ProcessRunner:
 
         Raises:
             ContextEnded: the pool closes.
+            Hopeless: there never will be one.
             WorkerDied: the child died, or was not ready in time.
             BaseException: whatever the initializer raised.
         """
         self._first = pack_start(Start(initializer, initargs, settings_here()))
         try:
             self._ready_child()
+            return
         except NotReady as error:
             self._context.check()
-            raise (error if error.__cause__ is None else error.__cause__) from None
+            failure = error if error.__cause__ is None else error.__cause__
+        try:
+            raise failure  # with its own cause
+        finally:
+            del failure
 
     def _ready_child(self, task: Task | None = None) -> Child:
         """The child, ready for a task.

@@ -16,7 +16,7 @@ from ion_actors.backends.process.pickling import Packed, not_rebuilt, pack_call,
 from ion_actors.backends.process.relay import Settings
 from ion_actors.backends.process.remote_errors import pack_error, unpack_error
 from ion_actors.backends.process.variables import pack_variables, unpack_variables
-from ion_actors.backends.protocol import Task
+from ion_actors.backends.protocol import Hopeless, Task
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
@@ -88,10 +88,13 @@ def pack_start(start: Start) -> Packed:
     """What a START message says.
 
     Raises:
-        TaskNotPicklable: the initializer, or one of its arguments, cannot be pickled.
+        Hopeless: the initializer, or one of its arguments, cannot be pickled.
     """
     initializer: Any = start.initializer
-    return pack_call(lambda: "initializer", initializer, start.initargs, None, start.settings)
+    try:
+        return pack_call(lambda: "initializer", initializer, start.initargs, None, start.settings)
+    except TaskNotPicklable as error:
+        raise Hopeless(f"its workers cannot start in processes: {error}") from error
 
 
 def pack_request(task: Task) -> Packed:
