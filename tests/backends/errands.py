@@ -334,6 +334,65 @@ def progress(mark: Path) -> None:
     current_context().wait()
 
 
+async def end_late_in_the_loop(mark: Path) -> None:
+    """End in a way that lets the signal find the loop between its last two steps."""
+    loop = asyncio.get_running_loop()
+
+    def wait_in_the_loop() -> None:
+        del loop.__dict__["_run_once"]
+        here(mark)
+        until = time.perf_counter() + FOREVER
+        while time.perf_counter() < until:
+            pass
+
+    loop._run_once = wait_in_the_loop  # type: ignore[attr-defined]
+
+
+def zeros(size: int) -> Any:
+    import numpy as np
+
+    return np.zeros(size, dtype=np.uint8)
+
+
+def shelved() -> int:
+    """Bytes of memory that this process shares with its parent."""
+    found = 0
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one of this very look
+            if str(one.readlink()).startswith("/memfd:ion_actors "):
+                found += one.stat().st_blocks
+    return 512 * found
+
+
+def fork_and_return_array(size: int) -> Any:
+    found = os.fork()
+    if found:
+        os.waitpid(found, 0)
+    return zeros(size) + (1 if found else 2)
+
+
+def fork_while_others_log(mark: Path) -> None:
+    stop = threading.Event()
+
+    def talk() -> None:
+        while not stop.is_set():
+            log("y" * 20_000)
+
+    talking = threading.Thread(target=talk)
+    talking.start()
+    try:
+        for _ in range(20):
+            if not (found := os.fork()):
+                sys.stderr = mark.open("a")
+                logging.getLogger("errands").error("from the fork")
+                sys.stderr.flush()
+                os._exit(0)
+            os.waitpid(found, 0)
+    finally:
+        stop.set()
+        talking.join()
+
+
 def terminate_a_fork() -> int:
     here, there = os.pipe()
     if not (found := os.fork()):

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
+import signal
 import weakref
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ion_actors import Cancelled, Output, Pool, TaskPanicked, WorkerDied
+from ion_actors import (
+    Cancelled,
+    Context,
+    DeadlineExceeded,
+    Output,
+    Pool,
+    TaskPanicked,
+    WorkerDied,
+)
 from ion_actors.backends.process import ProcessBackend
+from ion_actors.backends.process.child import Child
+from ion_actors.testing import VirtualClock
 from tests.backends import errands
 from tests.pool.helpers import eventually
 
@@ -21,6 +34,12 @@ pytestmark = pytest.mark.usefixtures("no_child_is_left")
 PATIENCE = 30.0
 
 _request: contextvars.ContextVar[str] = contextvars.ContextVar("_request", default="none")
+
+
+def child_of(pool: Pool) -> Child | None:
+    (worker,) = pool._core.workers
+    child: Child | None = worker.runner._child  # type: ignore[union-attr]
+    return child
 
 
 @pytest.fixture
@@ -101,6 +120,80 @@ def test_a_signal_handler_that_logs_does_not_garble_the_messages(
     with Pool(1, backend="process") as pool:
         assert pool.submit(errands.log_in_a_signal_handler).result(PATIENCE) >= 50
         assert pool.metrics().panicked == 0
+
+
+def test_a_loop_that_was_interrupted_anywhere_is_not_used_again(mark: Path) -> None:
+    with Pool(1, backend=ProcessBackend(grace=0.05, kill_after=60)) as pool:
+        future = pool.submit(errands.end_late_in_the_loop, mark)
+        eventually(mark.exists)
+        future.cancel()
+        with pytest.raises(Cancelled):
+            future.result(PATIENCE)
+        for number in range(3):
+            assert pool.submit(errands.double, number).result(PATIENCE) == 2 * number
+        assert pool.submit(errands.pid).result(PATIENCE) == int(mark.read_text())
+
+
+def test_a_result_that_is_interrupted_on_its_way_loses_no_memory(mark: Path) -> None:
+    np = pytest.importorskip("numpy")
+    size = 64 * 1024 * 1024
+    with Pool(1, backend=ProcessBackend(grace=0.0, kill_after=60)) as pool:
+        pid = pool.submit(errands.pid).result(PATIENCE)
+        pool.submit(errands.zeros, 1).result(PATIENCE)  # an import had better not be interrupted
+        for number in range(12):
+            late = 0.001 + 0.002 * number  # at different places of its way
+            future = pool.options(timeout=late).submit(errands.zeros, size)
+            with contextlib.suppress(DeadlineExceeded):
+                assert len(future.result(PATIENCE)) == size
+            del future
+        assert isinstance(pool.submit(errands.zeros, 10).result(PATIENCE), np.ndarray)
+        assert pool.submit(errands.pid).result(PATIENCE) == pid
+        assert pool.submit(errands.shelved).result(PATIENCE) <= 4 * size
+
+
+def test_what_a_task_forks_does_not_write_into_its_result() -> None:
+    pytest.importorskip("numpy")
+    with Pool(1, backend="process") as pool:
+        for _ in range(5):
+            found = pool.submit(errands.fork_and_return_array, 1_000_000).result(PATIENCE)
+            assert (found == 1).all()
+
+
+def test_what_a_task_forks_can_log_while_others_do(
+    mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("errands"), "disabled", True)  # it is much
+    with Pool(1, backend="process") as pool:
+        pool.submit(errands.fork_while_others_log, mark).result(PATIENCE)
+    assert mark.read_text() == "from the fork\n" * 20
+
+
+def test_a_signal_that_the_parent_blocks_is_not_blocked_in_the_child(mark: Path) -> None:
+    resource_tracker.ensure_running()  # its start would unblock it in the thread that does it
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        backend = ProcessBackend(start_method="spawn", grace=0.05, kill_after=60)
+        with Pool(1, backend=backend) as pool:
+            future = pool.submit(errands.nap, mark)
+            eventually(mark.exists)
+            future.cancel()
+            with pytest.raises(Cancelled):
+                future.result(PATIENCE)
+        assert mark.with_suffix(".finally").exists()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def test_a_child_that_is_started_ahead_may_wait(mark: Path, clock: VirtualClock) -> None:
+    backend = ProcessBackend(max_tasks_per_child=1, start_timeout=10)
+    context = Context(clock=clock)
+    with Pool(1, backend=backend, context=context, drain_timeout=None) as pool:
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+        eventually(lambda: child_of(pool) is not None)
+        ahead = child_of(pool)
+        assert ahead is not None
+        clock.advance(60)
+        assert pool.submit(errands.pid).result(PATIENCE) == ahead.pid
 
 
 class Watched:

@@ -112,6 +112,28 @@ def test_what_cannot_be_pickled_in_a_record_is_shown_by_its_looks(as_a_child, pa
     assert record.n == [1]
 
 
+class Unwelcome:
+    """Pickles, and does not come out of it."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+    def __repr__(self):
+        return "<unwelcome>"
+
+
+def test_what_does_not_come_out_of_its_pickle_harms_no_record(as_a_child, parents_handler):
+    news = say(
+        as_a_child,
+        QUIET,
+        lambda: logging.getLogger("shop").error("x", extra={"odd": Unwelcome(), "n": [1]}),
+    )
+    logging.getLogger("shop").addHandler(parents_handler)
+    show(news[0])
+    (record,) = parents_handler.records
+    assert (record.getMessage(), record.odd, record.n) == ("x", "<unwelcome>", [1])
+
+
 def test_an_exception_in_a_record_comes_as_its_text(as_a_child, parents_handler):
     def work():
         try:
@@ -162,14 +184,16 @@ def test_a_record_whose_arguments_do_not_fit_is_the_childs_problem(as_a_child, m
     assert say(as_a_child, QUIET, lambda: logging.getLogger("shop").error("%d", "x")) == []
 
 
-def test_when_nobody_listens_nothing_happens(as_a_child):
+def test_when_nobody_listens_errors_go_to_the_standard_error(as_a_child, capsys):
     def gone(_):
         raise EOFError
 
     relay_to(gone, QUIET)
-    logging.getLogger("shop").error("x")
+    logging.getLogger("shop").error("out of stock")
+    logging.getLogger("shop").info("and so on")
     warnings.warn("x", OwnWarning, stacklevel=1)
     report_progress(0.5)
+    assert capsys.readouterr().err == "out of stock\n"
 
 
 def test_a_warning_is_shown_by_the_parent(as_a_child):

@@ -677,7 +677,8 @@ def test_pain_15_a_supervisor_that_fails_again_and_again_breaks_the_pool_and_han
 
     monkeypatch.setattr("ion_actors.workerpool.supervisor.Supervisor._wanted", bug)
     gate.set()
-    assert isinstance(deadly.exception(PATIENCE), TaskPanicked)
+    # Abandoned, if the pool's end was quicker than its worker, which was at what a panic entails.
+    assert isinstance(deadly.exception(PATIENCE), TaskPanicked | TaskAbandoned)
     assert isinstance(waiting.exception(PATIENCE), BrokenPool)
     with pytest.raises(BrokenPool):
         pool.submit(str)

@@ -13,7 +13,6 @@ it would not want to hear, its levels and its filters go to the child, as they w
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
 import pickle
@@ -87,13 +86,24 @@ def relay_to(send: Callable[[bytes], object], settings: Settings) -> None:
     """
     _take_over_logging(_Handler(send), settings)
     _take_over_warnings(send, settings)
-    of_thread.report = lambda fraction, message: _tell(send, _News.PROGRESS, fraction, message)
+
+    def report(fraction: float, message: str) -> None:
+        _tell(send, _News.PROGRESS, fraction, message)
+
+    of_thread.report = report
 
 
-def _tell(send: Callable[[bytes], object], kind: _News, *what: object) -> None:
+def _tell(send: Callable[[bytes], object], kind: _News, *what: object) -> bool:
+    """Returns whether anybody listens.
+
+    Nobody does when the parent is gone, and this process soon, too; or in what a task has forked.
+    """
     packed = pickle.dumps((int(kind), what), 5)
-    with contextlib.suppress(EOFError):  # the parent is gone, and this process soon, too
+    try:
         send(packed)
+    except EOFError:
+        return False
+    return True
 
 
 def _take_over_logging(handler: logging.Handler, settings: Settings) -> None:
@@ -118,32 +128,36 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """See :class:`logging.Handler`."""
         try:
-            _tell(self._send, _News.LOG, self._prepare(record))
+            state, extras = self._prepare(record)
+            if not _tell(self._send, _News.LOG, state, extras) and logging.lastResort is not None:
+                logging.lastResort.handle(record)  # as if nothing was set up
         except Exception:
             self.handleError(record)
 
-    def _prepare(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What the record has. Its text is made here: arguments may be anything."""
+    def _prepare(self, record: logging.LogRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the record has, and what its users have added, each packed alone.
+
+        Its text is made here: arguments may be anything.
+        """
         state = dict(record.__dict__)
         if record.exc_info and not record.exc_text:
             state["exc_text"] = self._formatter.formatException(record.exc_info)
         state.update(msg=record.getMessage(), args=None, exc_info=None)
         state.pop("message", None)
-        return {name: _as_far_as_possible(value) for name, value in state.items()}
+        extras = {name: value for name, value in state.items() if type(value) not in _PLAIN}
+        plain = {name: value for name, value in state.items() if name not in extras}
+        return plain, {name: _packed(value) for name, value in extras.items()}
 
 
 _PLAIN = (str, int, float, bool, type(None))
 
 
-def _as_far_as_possible(value: object) -> object:
-    """The value, or, if it cannot be pickled, what it looks like."""
-    if type(value) in _PLAIN:
-        return value
+def _packed(value: object) -> tuple[bytes, str]:
+    """Its pickle, if it has one, and what it looks like, should it not come out of that."""
     try:
-        pickle.dumps(value)
+        return pickle.dumps(value, 5), repr(value)
     except Exception:
-        return repr(value)
-    return value
+        return b"", repr(value)
 
 
 def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> None:
@@ -208,11 +222,19 @@ def show(news: bytes | bytearray) -> None:
         logger.exception("a message of a worker's process could not be shown")
 
 
-def _show_log(state: dict[str, Any]) -> None:
-    record = logging.makeLogRecord(state)
+def _show_log(state: dict[str, Any], extras: dict[str, tuple[bytes, str]]) -> None:
+    unpacked = {name: _unpacked(*extra) for name, extra in extras.items()}
+    record = logging.makeLogRecord({**state, **unpacked})
     found = logging.getLogger(record.name)
     if found.isEnabledFor(record.levelno):
         found.handle(record)
+
+
+def _unpacked(pickled: bytes, looks: str) -> object:
+    try:
+        return pickle.loads(pickled) if pickled else looks
+    except Exception:
+        return looks
 
 
 def _show_warning(
