@@ -364,11 +364,12 @@ def shelved() -> int:
     return 512 * found
 
 
-def fork_and_return_array(size: int) -> Any:
-    found = os.fork()
-    if found:
-        os.waitpid(found, 0)
-    return zeros(size) + (1 if found else 2)
+def fork_and_return_array(size: int, mark: Path, go: Path) -> Any:
+    """The fork returns another one, when it may."""
+    if os.fork():
+        return zeros(size) + 1
+    await_go(mark, go)
+    return zeros(size) + 2
 
 
 def fork_while_others_log(mark: Path) -> None:

@@ -27,7 +27,7 @@ from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.process.child import Child
 from ion_actors.testing import VirtualClock
 from tests.backends import errands
-from tests.pool.helpers import eventually
+from tests.pool.helpers import eventually, is_alive
 
 pytestmark = pytest.mark.usefixtures("no_child_is_left")
 
@@ -151,12 +151,17 @@ def test_a_result_that_is_interrupted_on_its_way_loses_no_memory(mark: Path) -> 
         assert pool.submit(errands.shelved).result(PATIENCE) <= 4 * size
 
 
-def test_what_a_task_forks_does_not_write_into_its_result() -> None:
+def test_what_a_task_forks_does_not_write_into_its_result(mark: Path, tmp_path: Path) -> None:
     pytest.importorskip("numpy")
+    go = tmp_path / "go"
     with Pool(1, backend="process") as pool:
-        for _ in range(5):
-            found = pool.submit(errands.fork_and_return_array, 1_000_000).result(PATIENCE)
-            assert (found == 1).all()
+        future = pool.submit(errands.fork_and_return_array, 1_000_000, mark, go)
+        found = future.result(PATIENCE)
+        eventually(mark.exists)
+        fork = int(mark.read_text())
+        go.touch()
+        eventually(lambda: not is_alive(fork))
+        assert (found == 1).all()
 
 
 def test_what_a_task_forks_can_log_while_others_do(

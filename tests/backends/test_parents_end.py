@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pool.helpers import PATIENCE, eventually
+from tests.pool.helpers import PATIENCE, eventually, is_alive
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,13 +72,6 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Parent]]:
         one.process.communicate()
 
 
-def runs(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def in_session(leader: int) -> list[str]:
     """The processes that it has started, and those that they have, which run."""
     found = []
@@ -106,7 +99,7 @@ def test_they_end_when_it_is_killed(start: Callable[[str], Parent], method: str)
     children = [parent.pid(name) for name in ("spin", "native", "stubborn")]
     assert {str(child) for child in children} < set(in_session(parent.process.pid))
     parent.process.kill()
-    eventually(lambda: not any(map(runs, children)))
+    eventually(lambda: not any(map(is_alive, children)))
     # Nor do those that multiprocessing has, the forkserver and the tracker of resources.
     eventually(lambda: not in_session(parent.process.pid))
 
@@ -143,7 +136,7 @@ def main(marks):
     code, out, err = parent.end()
     assert (code, err) == (3, "")
     assert "was closed" in out
-    eventually(lambda: not runs(child))
+    eventually(lambda: not is_alive(child))
 
 
 def test_what_a_service_manager_tells_all_processes_is_for_the_parent_to_decide(
@@ -179,7 +172,7 @@ def main(marks):
     code, out, err = parent.end()
     assert (code, out, err) == (0, "", "")
     child = parent.pid("done")
-    assert not runs(child)
+    assert not is_alive(child)
 
 
 def test_a_task_that_never_ends_does_not_keep_the_interpreter(
@@ -196,7 +189,7 @@ def main(marks):
 """)
     child = parent.pid("stubborn")
     assert parent.end()[0] == 0
-    eventually(lambda: not runs(child))
+    eventually(lambda: not is_alive(child))
 
 
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
@@ -274,7 +267,7 @@ def main(marks):
     child, grandchild = parent.pid("busy"), parent.pid("fork")
     parent.pid("done")
     parent.process.kill()
-    eventually(lambda: not runs(child))
+    eventually(lambda: not is_alive(child))
     os.kill(grandchild, signal.SIGKILL)
 
 

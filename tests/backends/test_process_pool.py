@@ -33,7 +33,7 @@ from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.process.child import Child
 from ion_actors.backends.process.runner import ProcessRunner
 from ion_actors.testing import VirtualClock
-from tests.pool.helpers import PATIENCE, eventually
+from tests.pool.helpers import PATIENCE, eventually, is_alive
 
 from . import errands
 
@@ -59,15 +59,6 @@ def await_mark(mark: Path) -> int:
     """Wait until the task has begun. Returns the pid of its child."""
     eventually(lambda: mark.exists() and mark.read_text())
     return int(mark.read_text())
-
-
-def is_alive(pid: int) -> bool:
-    """Whether it runs; not if it only waits for somebody to take note of its end."""
-    status = Path(f"/proc/{pid}/status")
-    try:
-        return "State:\tZ" not in status.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 # -- what is as in every pool ------------------------------------------------------------------

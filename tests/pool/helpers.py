@@ -112,6 +112,14 @@ def eventually(condition: Callable[[], object], else_: str = "it never came true
     raise AssertionError(else_)
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; not if it only waits for somebody to take note of its end."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def until_waiting(pool: Pool, submitters: int) -> None:
     """Wait until so many submitters are blocked on the pool's full mailbox."""
     eventually(lambda: len(pool._mailbox._waiters) == submitters)
