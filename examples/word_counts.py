@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fnmatch
 import logging
 import os
 import re
@@ -63,6 +64,15 @@ def count(job: Job) -> Counter[str]:
     return found
 
 
+def corpus(folder: Path, pattern: str) -> list[Path]:
+    """All files of that name in the folder and below."""
+    return sorted(
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in fnmatch.filter(names, pattern)
+    )
+
+
 def jobs(files: Sequence[Path], crash: Path | None) -> Iterator[Job]:
     """All files in chunks. The middle one crashes, if any."""
     rest = iter(files)
@@ -97,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run it."""
     args = parse(argv)
     logging.getLogger("ion_actors").setLevel(logging.ERROR)  # a lost worker is a warning there
-    files = sorted(args.folder.rglob(args.pattern))[: args.files]
+    files = corpus(args.folder, args.pattern)[: args.files]
     if not files:
-        print(f"there is no {args.pattern} in {args.folder}", file=sys.stderr)
+        print(f"no file in {args.folder} is called {args.pattern}", file=sys.stderr)
         return 2
     size = sum(file.stat().st_size for file in files) / 1e6
     print(f"{len(files)} files, {size:.1f} MB, {args.workers} workers")

@@ -46,6 +46,7 @@ class Plan(Generic[T]):
 
     fn: Callable[..., T]
     iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]
+    timeout: float | None
     deadline: float | None
     chunksize: int
     window: int
@@ -71,6 +72,7 @@ class Plan(Generic[T]):
         return cls(
             fn,
             iterables,
+            limit,
             None if limit is None else time.monotonic() + limit,
             whole_number("chunksize", chunksize, minimum=1),
             (
@@ -83,6 +85,10 @@ class Plan(Generic[T]):
     def left(self) -> float | None:
         """Seconds until the deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def too_late(self) -> TimeoutError:
+        """What to raise if a wait for what was left was in vain."""
+        return TimeoutError(f"not all results of the map had come within {self.timeout:g} seconds")
 
 
 class _Chunk(Wrapping, Generic[T]):
@@ -200,7 +206,12 @@ def _in_order(
     error: BaseException | None = None
     try:
         while window:
-            values, error = _outcome(window[0], plan.left())
+            try:
+                values, error = _outcome(window[0], plan.left())
+            except TimeoutError as late:
+                if type(late) is not TimeoutError:  # the end of a context
+                    raise
+                raise plan.too_late() from None
             window.popleft()
             if error is None:
                 for rows in itertools.islice(chunks, 1):  # before yielding: workers stay busy
@@ -233,7 +244,14 @@ def _as_they_come(
     error: BaseException | None = None
     try:
         while arrivals.expected:
-            values, error = _outcome(arrivals.next(plan.left()), None)
+            try:
+                piece = arrivals.next(plan.left())
+            except TimeoutError as late:
+                if type(late) is not TimeoutError:  # the end of a context
+                    raise
+                raise plan.too_late() from None
+            values, error = _outcome(piece, None)
+            del piece  # it holds its task
             if error is None:
                 for rows in itertools.islice(chunks, 1):
                     arrivals.expect(_submit(submitter, plan, rows))
@@ -269,7 +287,7 @@ class _Arrivals:
         try:
             future = self._done.get(timeout=timeout)
         except queue.Empty:
-            raise TimeoutError("the time for the whole map was up") from None
+            raise TimeoutError from None
         try:
             return future, self.expected.pop(future)
         finally:
@@ -300,8 +318,13 @@ async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]
             if len(window) >= plan.window:
                 break
         while window:
-            async with asyncio.timeout(plan.left()):
-                await _done(window[0][0])
+            try:
+                async with asyncio.timeout(plan.left()):
+                    await _done(window[0][0])
+            except TimeoutError as late:
+                if type(late) is not TimeoutError:  # the end of a context
+                    raise
+                raise plan.too_late() from None
             values, error = _outcome(window.popleft(), None)
             if error is None:
                 async for rows in chunks:

@@ -27,6 +27,9 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 
 
+_GUARD = '\nif __name__ == "__main__":\n'
+
+
 class Printed:
     """Runs the code of a page, and compares what it prints with what the page says."""
 
@@ -55,7 +58,8 @@ def run_page(page: Path) -> None:
         CodeBlockParser("text", printed.compare),
     )
     document = Document.parse(str(page), *parsers)
-    document.namespace["__name__"] = page.stem
+    # A page with a whole program is one.
+    document.namespace["__name__"] = "__main__" if _GUARD in page.read_text() else page.stem
     try:
         for example in document.examples():
             example.evaluate()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from .programs import Start
 
 
@@ -24,6 +26,8 @@ def test_a_corpus_of_ones_own(example: Start, tmp_path: Path) -> None:
     assert "crashed" not in said
 
 
-def test_an_empty_corpus(example: Start, tmp_path: Path) -> None:
-    said = example("word_counts.py", "--folder", tmp_path).end(code=2)
-    assert "there is no *.py" in said
+@pytest.mark.parametrize("pattern", ["*.py", "[", "/*", ""])
+def test_an_empty_corpus(example: Start, tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "folder.py").mkdir()
+    said = example("word_counts.py", "--folder", tmp_path, "--pattern", pattern).end(code=2)
+    assert f"no file in {tmp_path} is called {pattern}" in said

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from ion_actors import Cancelled, Pool, TaskPanicked
+from ion_actors import Cancelled, Context, DeadlineExceeded, Pool, TaskPanicked
 
 from .helpers import PATIENCE, Gate, busy, eventually
 
@@ -139,10 +139,16 @@ def test_an_input_that_raises_cancels_what_is_under_way() -> None:
 @pytest.mark.parametrize("verb", ["map", "map_unordered"])
 def test_the_time_for_a_map_can_be_up(verb: str) -> None:
     with Pool(1) as pool, busy(pool):
-        results = getattr(pool, verb)(double, range(3), timeout=0)
-        with pytest.raises(TimeoutError):
+        results = getattr(pool, verb)(double, range(3), timeout=0.01)
+        with pytest.raises(TimeoutError, match=r"of the map had come within 0\.01 seconds"):
             next(results)
         assert pool.metrics().queued == 0  # the rest is cancelled
+
+
+@pytest.mark.parametrize("verb", ["map", "map_unordered"])
+def test_the_end_of_the_context_is_not_taken_for_the_end_of_the_time(verb: str) -> None:
+    with Pool(1) as pool, busy(pool), Context(timeout=0.01), pytest.raises(DeadlineExceeded):
+        next(getattr(pool, verb)(double, range(3), timeout=60))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +233,7 @@ def test_amap_is_lazy_cancels_the_rest_and_raises_in_place() -> None:
         with pytest.raises(ZeroDivisionError):
             async for x in pool.amap(fails_at(5), counting(pulled), buffersize=3):  # type: ignore[arg-type]
                 found.append(x)  # noqa: PERF401  # what came before the error is wanted
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"of the map had come within 0\.01 seconds"):
             async for _ in pool.amap(lambda _: gate(), [1], timeout=0.01):
                 raise AssertionError("nothing comes through the gate")
         return found
