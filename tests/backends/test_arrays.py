@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ion_actors.backends.process import arrays
-from ion_actors.backends.process.arrays import Parcels, Receiver, Sender, Shelf
+from ion_actors.backends.process.arrays import Parcels, Receiver, Sender
 from ion_actors.backends.process.pickling import LARGE, pack, unpack
+from ion_actors.backends.process.shelf import Shelf
 
 DESCRIPTORS = Path("/proc/self/fd")
 PAGE = os.sysconf("SC_PAGE_SIZE")

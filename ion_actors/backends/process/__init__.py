@@ -26,6 +26,8 @@ From the top down, each importing only from below::
     arrays       large buffers, beside the messages
     pickling     all else, as bytes
     channel      messages over a socket
+    shelf        files without a name
+    program      the main module, as a child has it
     system       what a child asks of its operating system
     death        an exit code in words
     guard        a program that lacks its `if __name__ == "__main__":`

@@ -27,17 +27,16 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
-import tempfile
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from multiprocessing import reduction
 from typing import Any
 
 from ion_actors.backends.process.pickling import LARGE, Packed
+from ion_actors.backends.process.shelf import Shelf
 
-__all__ = ["Parcels", "Receiver", "Sender", "Shelf", "new_shelf"]
+__all__ = ["Parcels", "Receiver", "Sender"]
 
 Place = tuple[int, int]  # offset and bytes
 Frame = Place | bytes | bytearray
@@ -59,44 +58,6 @@ _PIECE = 1 << 18
 
 # Begins a message that is not simply a pickle, which begins with 0x80.
 _PARCEL = b"\x01"
-
-
-class Shelf:
-    """A file without a name, to be shared with one child process.
-
-    It can be given to a child as an argument of its ``Process``, and be pickled at no other time.
-    """
-
-    def __init__(self) -> None:
-        self.fd = _open()  # -1 once it is closed
-
-    def close(self) -> None:
-        """Let go of the file. What is mapped of it stays."""
-        fd, self.fd = self.fd, -1
-        if fd != -1:
-            os.close(fd)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _taken_over, (reduction.DupFd(self.fd),)
-
-
-def new_shelf() -> Shelf | None:
-    """A shelf, or None where files cannot be handed to children: all then goes by the pipe."""
-    return Shelf() if hasattr(os, "pwrite") else None
-
-
-def _open() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("ion_actors", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
-
-
-def _taken_over(handle: Any) -> Shelf:
-    shelf: Shelf = Shelf.__new__(Shelf)
-    shelf.fd = handle.detach()
-    os.set_inheritable(shelf.fd, False)
-    return shelf
 
 
 class Parcels:

@@ -11,10 +11,10 @@ import contextlib
 import io
 import os
 import sys
-import tempfile
 from multiprocessing import reduction
 from typing import Any
 
+from ion_actors.backends.process.shelf import nameless_file
 from ion_actors.futures import Output
 
 __all__ = ["Capture"]
@@ -33,7 +33,7 @@ class Capture:
         self._fds: tuple[int, ...] = ()
         try:
             for _ in range(2):
-                self._fds = (*self._fds, _nameless_file())
+                self._fds = (*self._fds, nameless_file("ion_actors-output"))
         except OSError:
             self.close()
             raise
@@ -65,13 +65,6 @@ class Capture:
         fds, self._fds = self._fds, ()
         for fd in fds:
             os.close(fd)
-
-
-def _nameless_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("ion_actors-output", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
 
 
 def _emptied(fd: int) -> str:

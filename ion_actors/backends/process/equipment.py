@@ -7,11 +7,12 @@ import socket
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ion_actors.backends.process import main
-from ion_actors.backends.process.arrays import Parcels, new_shelf
+from ion_actors.backends.process.arrays import Parcels
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
 from ion_actors.backends.process.handle import Handle
 from ion_actors.backends.process.launch import LastWords, launch
+from ion_actors.backends.process.shelf import new_shelf
 from ion_actors.forking import renew_after_fork
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import multiprocessing.process
 import os
 import signal
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ion_actors.backends.process.guard import starting, temporary_name
 from ion_actors.backends.process.program import main_in_place
+from ion_actors.backends.process.shelf import nameless_file
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -174,7 +174,7 @@ class LastWords:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        self._fd = _nameless_file() if fd is None else fd
+        self._fd = nameless_file("ion_actors-last-words") if fd is None else fd
 
     def __reduce__(self) -> tuple[Callable[..., LastWords], tuple[Any, ...]]:
         from multiprocessing import reduction  # noqa: PLC0415 - only while a process is started
@@ -196,13 +196,6 @@ class LastWords:
         fd, self._fd = self._fd, -1
         if fd != -1:
             os.close(fd)
-
-
-def _nameless_file() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("ion_actors-last-words", os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
 
 
 def _in_child(handle: Any) -> LastWords:

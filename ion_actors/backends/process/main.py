@@ -25,7 +25,7 @@ from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
 from ion_actors.backends.calls import leave_quietly
-from ion_actors.backends.process.arrays import Parcels, Receiver, Shelf
+from ion_actors.backends.process.arrays import Parcels, Receiver
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import (
     LAST,
@@ -41,6 +41,7 @@ from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.pickling import Packed, in_words, pack_result
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
+from ion_actors.backends.process.shelf import Shelf
 from ion_actors.backends.process.system import die_with_parent, resident_memory, signal_main_thread
 from ion_actors.backends.process.underway import Running, Terminated
 from ion_actors.backends.process.wire import (

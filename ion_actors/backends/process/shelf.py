@@ -1,0 +1,57 @@
+"""Files without a name: the kernel frees them with the last process that has them open.
+
+A child gets one as an argument of its process. What dies with a child leaves nothing behind, and
+what a dying child has written is still there.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from multiprocessing import reduction
+from typing import Any
+
+__all__ = ["Shelf", "nameless_file", "new_shelf"]
+
+
+def nameless_file(label: str) -> int:
+    """The descriptor of such a file, in memory where that can be.
+
+    Args:
+        label: to be shown in ``/proc``.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(label, os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+class Shelf:
+    """A file without a name, to be shared with one child process.
+
+    It can be given to a child as an argument of its ``Process``, and be pickled at no other time.
+    """
+
+    def __init__(self) -> None:
+        self.fd = nameless_file("ion_actors")  # -1 once it is closed
+
+    def close(self) -> None:
+        """Let go of the file. What is mapped of it stays."""
+        fd, self.fd = self.fd, -1
+        if fd != -1:
+            os.close(fd)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _taken_over, (reduction.DupFd(self.fd),)
+
+
+def new_shelf() -> Shelf | None:
+    """A shelf, or None where files cannot be handed to children: all then goes by the pipe."""
+    return Shelf() if hasattr(os, "pwrite") else None
+
+
+def _taken_over(handle: Any) -> Shelf:
+    shelf: Shelf = Shelf.__new__(Shelf)
+    shelf.fd = handle.detach()
+    os.set_inheritable(shelf.fd, False)
+    return shelf
