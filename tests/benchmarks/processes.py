@@ -201,7 +201,7 @@ def _of_a_millisecond(key: str, title: str, count: int, fn: Callable[[float], An
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the contests, print the results, and write the table if told to."""
-    run_contests("tests.benchmarks.processes", contests, rounds=5, arguments=arguments, place=TABLE)
+    run_contests("tests.benchmarks.processes", contests, rounds=9, arguments=arguments, place=TABLE)
 
 
 if __name__ == "__main__":
