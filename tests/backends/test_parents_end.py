@@ -274,6 +274,7 @@ def main(marks):
 def test_a_fork_of_the_parent_can_have_children_of_its_own(start: Callable[[str], Parent]) -> None:
     parent = start("""
 def main(marks):
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forks of programs with threads
     with Pool(1, backend="process") as pool:
         pool.submit(os.getpid).result()
     if not (fork := os.fork()):
