@@ -372,6 +372,13 @@ def fork_and_return_array(size: int, mark: Path, go: Path) -> Any:
     return zeros(size) + 2
 
 
+def fork_with(_: object) -> int:
+    if not (found := os.fork()):
+        os._exit(0)
+    os.waitpid(found, 0)
+    return os.getpid()
+
+
 def fork_while_others_log(mark: Path) -> None:
     stop = threading.Event()
 

@@ -164,6 +164,15 @@ def test_what_a_task_forks_does_not_write_into_its_result(mark: Path, tmp_path: 
         assert (found == 1).all()
 
 
+def test_a_child_with_too_much_memory_that_forks_have_seen_is_replaced() -> None:
+    np = pytest.importorskip("numpy")
+    array = np.zeros(50_000_000, dtype=np.uint8)
+    with Pool(1, backend="process") as pool:
+        pids = [pool.submit(errands.fork_with, array).result(PATIENCE) for _ in range(7)]
+        assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+        assert pool.metrics().restarts == 0
+
+
 def test_what_a_task_forks_can_log_while_others_do(
     mark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

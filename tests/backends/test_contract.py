@@ -9,11 +9,12 @@ The tests in ``tests/pool`` run in threads and in child processes as well, where
 - Threads only, since helping, callers that run tasks, and workers without a thread do not exist
   where each worker has a child: at rest, helping, interrupted start.
 - Threads only, since what they watch or break is in this process (its stacks, its supervisor, the
-  order of its threads), or because there are hundreds of pools: chaos, health, model, one budget,
+  order of its threads), or because there are hundreds of pools: health, model, one budget,
   supervisor faults, the lives of workers with state. The faults of a backend are in
   ``test_scripted_faults.py``.
-- Their own tests of processes: retry after and on worker death (below, and in
-  ``test_scripted_faults.py``), workers with state (``test_workers_with_state_processes.py``).
+- Their own tests of processes: chaos (``test_process_chaos.py``), retry after and on worker death
+  (below, and in ``test_scripted_faults.py``), workers with state
+  (``test_workers_with_state_processes.py``).
 
 The programs of ``tests/process`` end, fork and are interrupted as programs with threads; those that
 have children are in ``test_parents_end.py``.

@@ -107,6 +107,11 @@ class Parcels:
         header, *buffers = map(self._fetch, frames)
         return header, buffers
 
+    @property
+    def is_worn_out(self) -> bool:
+        """Whether more of what it has received can never be freed than is kept for later."""
+        return self._back is not None and self._back.pinned > _KEPT
+
     def close(self) -> None:
         """Close both shelves on this side."""
         for side in (self._out, self._back):
@@ -193,6 +198,7 @@ class Receiver:
         self._flags = _mapping_flags(private)
         self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
         self.freed: deque[Place] = deque()  # the places that nobody has been told of yet
+        self.pinned = 0  # bytes in places that will never be free
         _receivers.add(self)
 
     def fetch(self, place: Place) -> memoryview | bytearray:
@@ -223,6 +229,7 @@ class Receiver:
 
     def keep_mapped(self) -> None:
         """Never free what is mapped now: there will be views of it in another process, too."""
+        self.pinned += sum(size for _, size in list(self._mapped.values()))
         self._mapped.clear()
 
     def close(self) -> None:

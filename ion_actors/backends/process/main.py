@@ -156,7 +156,7 @@ class Servant:
         self._running = None
         if os.getpid() != self._pid:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
-        last = self._limited and self._has_done_its_share()
+        last = self._parcels.is_worn_out or (self._limited and self._has_done_its_share())
         if running.terminated:
             last = not self._renew_runner() or last
         body = self._parcels.seal(packed) if kind == RESULT else packed[0]
