@@ -118,20 +118,24 @@ class Unwelcome:
     def __reduce__(self):
         return int, ("no number",)
 
+
+class Mute:
+    def __reduce__(self):
+        raise TypeError
+
     def __repr__(self):
-        return "<unwelcome>"
+        raise ValueError
 
 
 def test_what_does_not_come_out_of_its_pickle_harms_no_record(as_a_child, parents_handler):
-    news = say(
-        as_a_child,
-        QUIET,
-        lambda: logging.getLogger("shop").error("x", extra={"odd": Unwelcome(), "n": [1]}),
-    )
+    extra = {"odd": Unwelcome(), "n": [1], "mute": Mute()}
+    news = say(as_a_child, QUIET, lambda: logging.getLogger("shop").error("x", extra=extra))
     logging.getLogger("shop").addHandler(parents_handler)
     show(news[0])
     (record,) = parents_handler.records
-    assert (record.getMessage(), record.odd, record.n) == ("x", "<unwelcome>", [1])
+    assert record.getMessage() == "x"
+    assert (record.odd, record.n) == ("<Unwelcome that cannot be rebuilt>", [1])
+    assert record.mute == "<Mute without a repr>"
 
 
 def test_an_exception_in_a_record_comes_as_its_text(as_a_child, parents_handler):

@@ -217,6 +217,46 @@ def test_what_a_builtin_class_makes_of_its_arguments_is_made_again():
     assert crossed(UnicodeDecodeError("ascii", b"x", 0, 1, "no")).start == 0
 
 
+class Code(SystemExit):
+    def __init__(self, message):
+        super().__init__(message)
+        self.code = 3
+
+
+class Line(SyntaxError):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lineno = 7
+
+
+class Shadowed(Exception):
+    """What it calls its ``args`` are not those."""
+
+    args = None
+
+
+class Guarded(Exception):
+    """Lets nothing be set before its constructor has begun."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.__dict__["allowed"] = True
+        self.code = code
+
+    def __setattr__(self, name, value):
+        assert self.__dict__["allowed"]
+        super().__setattr__(name, value)
+
+
+def test_what_a_constructor_makes_beside_the_attributes_is_made_again():
+    assert crossed(Code("m")).code == 3
+    assert crossed(Line("m")).lineno == 7
+    assert crossed(Guarded(5)).code == 5
+    shadowed = crossed(Shadowed("m"))
+    assert type(shadowed) is Shadowed
+    assert str(shadowed) == "m"
+
+
 def test_what_is_in_slots_is_made_again_by_the_constructor():
     assert crossed(Slotted(5)).code == 5
 

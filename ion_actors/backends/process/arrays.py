@@ -112,6 +112,12 @@ class Parcels:
         """Whether more of what it has received can never be freed than is kept for later."""
         return self._back is not None and self._back.pinned > _KEPT
 
+    def after_fork(self) -> None:
+        """In a fork of this process: nothing goes to the other side from there."""
+        if self._out is not None:
+            self._out.after_fork()
+        self.close()
+
     def close(self) -> None:
         """Close both shelves on this side."""
         for side in (self._out, self._back):
@@ -160,6 +166,10 @@ class Sender:
                     self._free.append((offset, size))
             self._free = _joined(self._free)
             self._trim()
+
+    def after_fork(self) -> None:
+        """A thread that stayed in the other process may have held the lock."""
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close this side's shelf."""

@@ -201,7 +201,8 @@ class Child:
             if self._cancel is None:
                 self._cancel = cancel = Cancel(self._number, expired, context.reason or "")
                 self._control.send_at_once(Kind.CANCEL, cancel.pack())
-                self._leash.pull(plan(self._grace, self._kill_after))
+                if self._leash.idle:  # else its end has been decided on already
+                    self._leash.pull(plan(self._grace, self._kill_after))
 
     def _send_signal(self, signum: signal.Signals) -> None:
         """For the leash, which holds its lock: so this may not take the child's."""
@@ -243,8 +244,8 @@ class Child:
             return
         with contextlib.suppress(EOFError):
             self._tasks.send(Kind.STOP, failure if self._number else b"")  # else it was another's
-        grace = _DEFAULT_GRACE if self._grace is None else self._grace
-        self._leash.pull(plan(grace, self._kill_after))
+        # No SIGTERM first: it is not heard by who runs no task.
+        self._leash.pull((Step(_DEFAULT_GRACE if self._grace is None else self._grace, KILL),))
 
     def kill(self) -> None:
         """End it at once. Any thread may call this."""

@@ -18,8 +18,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ion_actors.backends.process import program
 from ion_actors.backends.process.guard import starting, temporary_name
-from ion_actors.backends.process.program import main_in_place
 from ion_actors.backends.process.shelf import nameless_file
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def _after_fork() -> None:
     global _owner, _first, _preloading, _has_started
     _owner, _has_started = os.getpid(), False
     _first, _preloading = threading.Lock(), threading.Lock()
+    program.after_fork()
     _forget_forkserver()
 
 
@@ -80,7 +81,8 @@ def _forget_forkserver() -> None:
     (``multiprocessing`` would try, and fail for ever.)
     """
     module: Any = sys.modules.get("multiprocessing.forkserver")
-    if module is None or (server := module._forkserver)._forkserver_pid is None:
+    server = getattr(module, "_forkserver", None)  # it may be in the middle of its import
+    if server is None or server._forkserver_pid is None:
         return
     os.close(server._forkserver_alive_fd)  # the parent has its own
     server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
@@ -114,7 +116,7 @@ def launch(
     process: BaseProcess = context.Process(
         target=main, args=args, name=temporary_name(name), daemon=False
     )
-    with _without_interrupts(), _one_at_first(), main_in_place(), starting(method):
+    with _without_interrupts(), _one_at_first(), program.main_in_place(), starting(method):
         process.start()
     _of_multiprocessing().discard(process)
     return process

@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
@@ -42,7 +43,12 @@ from ion_actors.backends.process.pickling import Packed, in_words, pack_result
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
 from ion_actors.backends.process.shelf import Shelf
-from ion_actors.backends.process.system import die_with_parent, resident_memory, signal_main_thread
+from ion_actors.backends.process.system import (
+    die_with_parent,
+    is_importing,
+    resident_memory,
+    signal_main_thread,
+)
 from ion_actors.backends.process.underway import Running, Terminated
 from ion_actors.backends.process.wire import (
     Cancel,
@@ -102,6 +108,7 @@ class Servant:
     def serve(self) -> None:
         """Start, and run tasks until the parent says so, or is gone."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
         renew_after_fork(self)
         # A Thread's start() would wait for it to run; where many start at once, that takes long.
         _thread.start_new_thread(self._watch, ())
@@ -113,14 +120,13 @@ class Servant:
                         break
         except EOFError:
             os._exit(ORPHANED)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what keeps it from ending is no task
         self._runner.stop()
 
     def after_fork(self) -> None:
         """In what a task has forked: nothing in there is the parent's business."""
         self._tasks.close()
         self._control.close()
-        self._parcels.close()
+        self._parcels.after_fork()
         self._sending, self._sender = threading.RLock(), None
         if self._running is not None:
             self._running.after_fork()
@@ -158,7 +164,7 @@ class Servant:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
         last = self._parcels.is_worn_out or (self._limited and self._has_done_its_share())
         if running.terminated:
-            last = not self._renew_runner() or last
+            last = not self._renew_runner() or running.importing or last
         body = self._parcels.seal(packed) if kind == RESULT else packed[0]
         self._reply(kind, body, LAST if last else 0)
         return not last
@@ -259,7 +265,21 @@ class Servant:
             # Views die wherever they like, and an exception there would go nowhere: a little later.
             _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
         elif self._running is not None:
+            self._running.importing = is_importing(frame)
             self._running.interrupt()
+
+    def _on_unraisable(self, before: Callable[[Any], object]) -> Callable[[Any], object]:
+        """For an exception that goes nowhere: in a destructor, say, which runs anywhere."""
+
+        def hook(unraisable: Any) -> None:
+            running = self._running
+            if isinstance(unraisable.exc_value, Terminated) and running is not None:
+                running.may_be_interrupted = True
+                _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))  # a little later
+            else:
+                before(unraisable)
+
+        return hook
 
     # -- the thread that watches -----------------------------------------------------------
 

@@ -12,37 +12,33 @@ pools survives. So the file is remembered, for the children that are started the
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["main_can_be_imported", "main_in_place", "remember_main"]
+__all__ = ["after_fork", "main_can_be_imported", "main_in_place", "remember_main"]
 
-_lock = threading.Lock()  # guards that one thread at a time changes what main says of itself
+_lock = threading.Lock()  # guards all below, and what main says of itself
+_files: weakref.WeakKeyDictionary[ModuleType, str | None] = weakref.WeakKeyDictionary()
+_starts = 0  # processes that are just being started
+_undo: Callable[[], object] | None = None  # what to do when there are none
 
 
 def remember_main() -> None:
     """Look now, while the program runs."""
-    _importable_file()
     main_can_be_imported()
 
 
-@functools.cache
 def main_can_be_imported() -> bool:
     """Whether a child has a main module like this process's."""
-    name = _spec_name(sys.modules.get("__main__"))
+    main = sys.modules.get("__main__")
+    name = _spec_name(main)
     if name is None:
-        return _importable_file() is not None
+        return _importable_file(main) is not None
     return name.rpartition(".")[2] != "__main__"
-
-
-@functools.cache
-def _importable_file() -> str | None:
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return file if file is not None and Path(file).exists() else None
 
 
 def _spec_name(main: ModuleType | None) -> str | None:
@@ -50,21 +46,54 @@ def _spec_name(main: ModuleType | None) -> str | None:
     return name
 
 
+def _importable_file(main: ModuleType | None) -> str | None:
+    """The file of a main module, as it was when somebody asked first."""
+    if main is None:
+        return None
+    with _lock:
+        if main not in _files:
+            file = getattr(main, "__file__", None)
+            _files[main] = file if file is not None and Path(file).exists() else None
+        return _files[main]
+
+
 @contextlib.contextmanager
 def main_in_place() -> Iterator[None]:
     """For the time in which a process is started: main says of itself what a child can import."""
+    global _starts, _undo  # noqa: PLW0603 - there is only one main module
     main = sys.modules.get("__main__")
-    file = _importable_file()
-    if main is None or _spec_name(main) is not None or getattr(main, "__file__", None) == file:
-        yield
-        return
+    file = _importable_file(main)
     with _lock:
-        before = vars(main).pop("__file__", None)
-        if file is not None:
-            main.__file__ = file
-        try:
-            yield
-        finally:
-            vars(main).pop("__file__", None)
-            if before is not None:
-                main.__file__ = before
+        if _starts == 0 and main is not None and _spec_name(main) is None:
+            _undo = _put_in_place(main, file)
+        _starts += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _starts -= 1
+            if _starts == 0 and _undo is not None:
+                _undo()
+                _undo = None
+
+
+def _put_in_place(main: ModuleType, file: str | None) -> Callable[[], object] | None:
+    """Returns how to undo it, if anything was done."""
+    before: str | None = getattr(main, "__file__", None)
+    if before == file:
+        return None
+    _set_file(main, file)
+    return lambda: _set_file(main, before)
+
+
+def _set_file(main: ModuleType, file: str | None) -> None:
+    if file is None:
+        vars(main).pop("__file__", None)
+    else:
+        main.__file__ = file
+
+
+def after_fork() -> None:
+    """In a forked child: a thread that stayed in the parent may have held the lock."""
+    global _lock, _starts
+    _lock, _starts = threading.Lock(), 0

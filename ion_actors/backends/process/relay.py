@@ -153,11 +153,19 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def _packed(value: object) -> tuple[bytes, str]:
-    """Its pickle, if it has one, and what it looks like, should it not come out of that."""
+    """Its pickle, if it has one, and what to show if it has none, or does not come out of it."""
+    kind = type(value).__name__
     try:
-        return pickle.dumps(value, 5), repr(value)
+        return pickle.dumps(value, 5), f"<{kind} that cannot be rebuilt>"
     except Exception:
-        return b"", repr(value)
+        return b"", _looks(value, f"<{kind} without a repr>")
+
+
+def _looks(value: object, otherwise: str) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return otherwise
 
 
 def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> None:

@@ -9,9 +9,10 @@ Each exception of the chain is pickled alone, so one that cannot be, or that can
 replaced by a :class:`ion_actors.RemoteError` without harm to the others; or, if it is no
 ``Exception``, by a :class:`ion_actors.RemotePanic`.
 
-An exception pickles, by default, as a call of its class with its ``args``, and most classes with a
-constructor of their own pass something else to that of their base. So the constructor is left out,
-as it is for all other objects: what it has made is in ``args`` and in the attributes.
+An exception pickles, by default, as a call of its class with its ``args``, and many classes with a
+constructor of their own pass something else to that of their base. Where that call fails, the
+constructor is left out, as it is for all other objects: what it has made is in ``args`` and in the
+attributes.
 """
 
 from __future__ import annotations
@@ -193,25 +194,37 @@ def _naming(kind: Any) -> Any:
             return self.places.get(id(obj)) if isinstance(obj, BaseException) else None
 
         def reducer_override(self, obj: object) -> Any:
-            if isinstance(obj, BaseException) and _is_plain(type(obj)):
-                return _without_constructor, (type(obj), *obj.args), obj.__dict__ or None
+            if isinstance(obj, BaseException) and _pickles_by_default(type(obj)):
+                reduced: Any = obj.__reduce__()  # class, args and, if there are any, attributes
+                return (_made_again, reduced[:2], *reduced[2:])
             return super().reducer_override(obj) if overrides else NotImplemented
 
     return Naming
 
 
-def _is_plain(kind: type[BaseException]) -> bool:
-    """Whether all that there is to it is in its ``args`` and its ``__dict__``."""
+def _pickles_by_default(kind: type[BaseException]) -> bool:
     return (
         kind.__reduce__ is BaseException.__reduce__
         and kind.__reduce_ex__ is object.__reduce_ex__
         and kind not in copyreg.dispatch_table
         and not issubclass(kind, BaseExceptionGroup)
-        and not any(vars(one).get("__slots__") for one in kind.__mro__)
     )
 
 
-def _without_constructor(kind: type[BaseException], *args: Any) -> BaseException:
+def _made_again(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """An exception of that class, which then gets its attributes."""
+    try:
+        error = kind(*args)
+    except BaseException:
+        if any(vars(one).get("__slots__") for one in kind.__mro__):
+            raise  # not all that there was to it is in its args and its attributes
+        error = _without_constructor(kind, args)
+    # A constructor that took them may have passed on something else.
+    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+    return error
+
+
+def _without_constructor(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """An exception as that of its nearest builtin class would be made."""
     builtin: Any = next(one for one in kind.__mro__ if not one.__flags__ & _HEAP_TYPE)
     error: BaseException = builtin.__new__(kind, *args)

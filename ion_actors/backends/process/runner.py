@@ -120,7 +120,7 @@ class ProcessRunner:
             died = self._bury(child)
             if died.exitcode == UNGUARDED:
                 raise unguarded() from None
-            if forced and not self._context.cancelled:
+            if forced and self._backend.start_timeout and not self._context.cancelled:
                 died.args = (
                     f"the child process {died.pid} of worker {self._worker} was not ready within "
                     f"{self._backend.start_timeout:g} seconds (start_timeout), and was killed",

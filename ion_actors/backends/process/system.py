@@ -10,10 +10,11 @@ import sys
 import threading
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import FrameType
 
 from ion_actors.backends.process.death import ORPHANED
 
-__all__ = ["die_with_parent", "resident_memory", "signal_main_thread"]
+__all__ = ["die_with_parent", "is_importing", "resident_memory", "signal_main_thread"]
 
 # Which signal tells of what happens to a descriptor; Python has no name for it before 3.13.
 _F_SETSIG = 10
@@ -45,6 +46,15 @@ def signal_main_thread(signum: signal.Signals) -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signum)
     else:
         signal.raise_signal(signum)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there. One that is interrupted may be of no more use."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def resident_memory() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 
 from ion_actors.backends.process.wire import Cancel
@@ -11,10 +12,11 @@ from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
 __all__ = ["Running", "Terminated"]
 
 
-class Terminated(BaseException):
+class Terminated(SystemExit):
     """Raised in a task that did not end when its context had.
 
-    It is no ``Exception``, so that only those who catch everything catch it.
+    As if the handler of the signal had called ``sys.exit()``: event loops know that they should not
+    go on then.
     """
 
 
@@ -26,6 +28,7 @@ class Running:
         self.deadline: float | None = None
         self.may_be_interrupted = False
         self.terminated = False
+        self.importing = False  # when it was terminated
         self._cancel: Cancel | None = None
         self._context: Context | None = None
         self._lock = threading.Lock()  # guards the two above
@@ -43,10 +46,12 @@ class Running:
     def cancel(self, cancel: Cancel) -> None:
         """It is to end. Called by the watching thread."""
         with self._lock:
-            self._cancel = cancel
+            if self._cancel is None or cancel.forced:
+                self._cancel = cancel
             context = self._context
         if context is not None:
-            _end(context, cancel)
+            # Elsewhere: callbacks that block must not keep the watching thread from its work.
+            _thread.start_new_thread(_end, (context, cancel))
 
     def interrupt(self) -> None:
         """End it now, if it had its time to end by itself. Called by the main thread.
