@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import ctypes
+import importlib
 import logging
 import os
 import signal
@@ -332,6 +333,46 @@ def progress(mark: Path) -> None:
     report_progress(0.5, "half of it")
     here(mark)
     current_context().wait()
+
+
+def nap_with_a_callback_that_blocks(mark: Path) -> None:
+    current_context().add_callback(lambda: time.sleep(FOREVER))
+    nap(mark)
+
+
+class Endless:
+    """Its destructor never returns."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __del__(self) -> None:
+        here(self.mark)
+        while True:
+            pass
+
+
+def nap_after_a_destructor(mark: Path) -> None:
+    """Be in a destructor, where an exception goes nowhere, and then sleep."""
+    try:
+        Endless(mark)
+        time.sleep(FOREVER)
+    finally:
+        mark.with_suffix(".finally").touch()
+
+
+def import_slowly(folder: Path, mark: Path) -> None:
+    """Import a module that takes for ever."""
+    source = f"import time, pathlib\npathlib.Path({str(mark)!r}).touch()\ntime.sleep(600)\n"
+    (folder / "takes_for_ever.py").write_text(source)
+    sys.path.insert(0, str(folder))
+    importlib.import_module("takes_for_ever")
+
+
+def wait_from_the_second_time_on(mark: Path) -> None:
+    if mark.exists():
+        time.sleep(FOREVER)
+    here(mark)
 
 
 async def end_late_in_the_loop(mark: Path) -> None:

@@ -206,3 +206,17 @@ def test_a_task_whose_context_has_ended_is_cancelled_all_the_same(
         task.result(PATIENCE)
     assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
     assert pool.metrics().restarts == 0
+
+
+def test_a_context_that_ends_later_does_not_save_a_child_that_was_given_up(
+    pool: Pool, clock: VirtualClock, mark: Path
+) -> None:
+    task = pool.submit(errands.heed, mark)
+    errands.stop(begun(mark))
+    clock.advance(INTERVAL)
+    clock.advance(INTERVAL)
+    assert child_of(pool).silent
+    task.cancel()
+    clock.advance(INTERVAL)
+    with pytest.raises(Cancelled):
+        task.result(PATIENCE)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from ion_actors.backends.process import program
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,3 +109,41 @@ def test_what_is_only_defined_under_the_guard_is_not_found(tmp_path: Path) -> No
 def test_children_that_are_started_after_the_main_module_has_ended(tmp_path: Path) -> None:
     found = run(tmp_path, write(tmp_path / "late.py", LATE))
     assert (found.stdout, found.stderr) == ("0\n1\n4\n9\n", "")
+
+
+OTHER = """
+import runpy
+from ion_actors import Pool
+
+def square(number):
+    return number * number
+
+if __name__ == "__main__":
+    with Pool(1, backend="process") as pool:
+        print(pool.submit(square, 8).result())
+    runpy.run_path("squares.py", run_name="__main__")
+"""
+
+
+def test_a_program_that_runs_another_one(tmp_path: Path) -> None:
+    write(tmp_path / "squares.py", SQUARES)
+    found = run(tmp_path, write(tmp_path / "other.py", OTHER))
+    assert (found.stdout, found.stderr) == ("64\n49\n", "")
+
+
+def test_main_is_in_place_for_as_long_as_anybody_starts_a_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = __file__
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    program.remember_main()
+    del main.__file__  # it has come to its end
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(program.main_in_place())
+        second.enter_context(program.main_in_place())
+        first.close()
+        assert main.__file__ == __file__
+        second.close()
+        assert not hasattr(main, "__file__")
+    assert program.main_can_be_imported()

@@ -417,6 +417,39 @@ def test_sigterm_to_what_a_task_has_forked_is_for_that() -> None:
         assert pool.submit(errands.terminate_a_fork).result(PATIENCE) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize(
+    "task", [errands.nap_after_a_destructor, errands.nap_with_a_callback_that_blocks]
+)
+def test_sigterm_reaches_a_task_wherever_it_is(mark: Path, task: Callable[..., None]) -> None:
+    with Pool(1, backend=ProcessBackend(grace=0.05, kill_after=60)) as pool:
+        future = pool.submit(task, mark)
+        pid = await_mark(mark)
+        future.cancel()
+        with pytest.raises(Cancelled):
+            future.result(PATIENCE)
+        assert mark.with_suffix(".finally").exists()
+        assert pool.submit(errands.pid).result(PATIENCE) == pid
+
+
+def test_a_child_that_was_interrupted_in_an_import_is_replaced(tmp_path: Path, mark: Path) -> None:
+    with Pool(1, backend=ProcessBackend(grace=0.05, kill_after=60)) as pool:
+        pid = pool.submit(errands.pid).result(PATIENCE)
+        future = pool.submit(errands.import_slowly, tmp_path, mark)
+        eventually(mark.exists)
+        future.cancel()
+        with pytest.raises(Cancelled):
+            future.result(PATIENCE)
+        assert pool.submit(errands.pid).result(PATIENCE) != pid
+        assert (pool.metrics().panicked, pool.metrics().restarts) == (0, 0)
+
+
+def test_a_child_that_is_told_to_end_while_it_starts_ends_after_its_grace(mark: Path) -> None:
+    backend = ProcessBackend(max_tasks_per_child=1, grace=0.1, kill_after=600)
+    initializer = functools.partial(errands.wait_from_the_second_time_on, mark)
+    with Pool(1, backend=backend, initializer=initializer, drain_timeout=None) as pool:
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+
+
 @pytest.mark.parametrize("task", [errands.stubborn, errands.stop_answering, errands.spin_natively])
 def test_what_does_not_end_is_killed(mark: Path, task: Callable[..., None]) -> None:
     with Pool(1, backend=HASTY, panic_recovery=PanicRecovery(max_restarts=0)) as pool:
