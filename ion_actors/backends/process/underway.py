@@ -51,7 +51,10 @@ class Running:
             context = self._context
         if context is not None:
             # Elsewhere: callbacks that block must not keep the watching thread from its work.
-            _thread.start_new_thread(_end, (context, cancel))
+            try:
+                _thread.start_new_thread(_end, (context, cancel))
+            except RuntimeError:  # there can be no more threads
+                _end(context, cancel)
 
     def interrupt(self) -> None:
         """End it now, if it had its time to end by itself. Called by the main thread.
