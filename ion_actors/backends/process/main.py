@@ -265,7 +265,7 @@ class Servant:
             # Views die wherever they like, and an exception there would go nowhere: a little later.
             _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
         elif self._running is not None:
-            self._running.importing = is_importing(frame)
+            self._running.importing |= is_importing(frame)
             self._running.interrupt()
 
     def _on_unraisable(self, before: Callable[[Any], object]) -> Callable[[Any], object]:

@@ -95,5 +95,7 @@ def _set_file(main: ModuleType, file: str | None) -> None:
 
 def after_fork() -> None:
     """In a forked child: a thread that stayed in the parent may have held the lock."""
-    global _lock, _starts
-    _lock, _starts = threading.Lock(), 0
+    global _lock, _starts, _undo
+    if _undo is not None:
+        _undo()
+    _lock, _starts, _undo = threading.Lock(), 0, None
