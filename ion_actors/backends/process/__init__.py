@@ -14,7 +14,8 @@ From the top down, each importing only from below::
     runner       the parent's side, for one worker
     child        one child process, as its parent has it
     equipment    the process, and what it shares with its parent
-    main         what runs in the child; underway: the task that it has
+    main         the child's main function
+    servant      what runs in the child; underway: the task that it has
     launch       how a process comes to be; handle: what the kernel knows of it
     leash        who must end, and when which signal is sent
     pulse        whether it still answers

@@ -12,6 +12,7 @@ from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
 from ion_actors.backends.process.handle import Handle
 from ion_actors.backends.process.launch import LastWords, launch
+from ion_actors.backends.process.servant import Setup
 from ion_actors.backends.process.shelf import new_shelf
 from ion_actors.forking import renew_after_fork
 
@@ -67,7 +68,7 @@ class Equipment:
         # What comes from there may well be seen by forks of this process.
         self.parcels = Parcels(out, back, private=True)
         self.capture = self._kept(Capture() if backend.capture_output else None)
-        setup = main.Setup(
+        setup = Setup(
             worker, tasks_there, control_there, lifeline, self.words, (out, back),
             backend.preload, backend.nice, dict(backend.env),
             backend.max_tasks_per_child, backend.max_memory_per_child, self.capture,

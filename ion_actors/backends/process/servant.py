@@ -1,0 +1,315 @@
+"""What runs in a child process: tasks, one after the other, in its main thread.
+
+The main thread is the tasks' own: signals and event loops work as in any program. A second thread
+watches the control channel. It makes a task's context end, and ends the process when the parent is
+gone; nobody could get a result any more.
+
+SIGINT is the parent's, and is ignored. So is SIGTERM that comes from elsewhere: service managers
+send it to all processes of a program, and what becomes of the tasks is for the program to say. The
+watching thread sends it to the main thread when the parent forces a task to end; it raises
+:class:`.Terminated` there, also in the middle of a system call.
+"""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import CoroutineType, FrameType
+from typing import Any, NamedTuple
+
+from ion_actors.backends.calls import leave_quietly
+from ion_actors.backends.process.arrays import Parcels, Receiver
+from ion_actors.backends.process.capture import Capture
+from ion_actors.backends.process.channel import (
+    LAST,
+    RESULT,
+    STOP,
+    Channel,
+    Garbled,
+    Kind,
+    Message,
+)
+from ion_actors.backends.process.death import ORPHANED
+from ion_actors.backends.process.launch import LastWords
+from ion_actors.backends.process.pickling import Packed, in_words, pack_result
+from ion_actors.backends.process.relay import relay_to
+from ion_actors.backends.process.remote_errors import unpack_error
+from ion_actors.backends.process.shelf import Shelf
+from ion_actors.backends.process.system import (
+    is_importing,
+    resident_memory,
+    signal_main_thread,
+)
+from ion_actors.backends.process.underway import Running, Terminated
+from ion_actors.backends.process.wire import (
+    Cancel,
+    Received,
+    open_parcel,
+    open_start,
+    pack_error,
+    unpack_request,
+)
+from ion_actors.backends.protocol import Hopeless
+from ion_actors.backends.thread import ThreadRunner
+from ion_actors.clock import system_clock
+from ion_actors.context import Context, of_thread
+from ion_actors.errors import TaskNotPicklable
+from ion_actors.forking import renew_after_fork
+
+__all__ = ["Servant", "Setup"]
+
+
+class Setup(NamedTuple):
+    """What a child gets from its parent, besides the messages."""
+
+    name: str  # the worker's
+    tasks: socket.socket
+    control: socket.socket
+    lifeline: socket.socket  # ends when the parent does, and tells nothing else
+    words: LastWords
+    shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
+    preload: tuple[str, ...]
+    nice: int
+    env: dict[str, str]
+    max_tasks: int | None
+    max_memory: int | None
+    capture: Capture | None  # of what it prints
+
+
+class Servant:
+    """Runs what the parent sends."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._tasks = Channel(setup.tasks)
+        self._control = Channel(setup.control)
+        self._parcels = Parcels(setup.shelves[1], setup.shelves[0])
+        self._setup = setup
+        self._limited = setup.max_tasks is not None or setup.max_memory is not None
+        self._pid = os.getpid()
+        # Guards that messages go one after the other. Reentrant: the handler of a signal may log.
+        self._sending = threading.RLock()
+        self._sender: int | None = None  # the thread that is in the midst of a message
+        self._runner = ThreadRunner()
+        self._number = 0
+        self._running: Running | None = None
+        self._cancel: Cancel | None = None  # the last one that came
+
+    # -- the main thread -------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Start, and run tasks until the parent says so, or is gone."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
+        renew_after_fork(self)
+        # A Thread's start() would wait for it to run; where many start at once, that takes long.
+        _thread.start_new_thread(self._watch, ())
+        of_thread.task_context = self._task_context
+        try:
+            if self._start(self._tasks.receive()):
+                while True:  # not `while <condition>`: CPython 3.11 does not specialise that
+                    if not self._serve_one(self._tasks.receive()):
+                        break
+        except EOFError:
+            os._exit(ORPHANED)
+        self._runner.stop()
+
+    def after_fork(self) -> None:
+        """In what a task has forked: nothing in there is the parent's business."""
+        self._tasks.close()
+        self._control.close()
+        self._parcels.after_fork()
+        self._sending, self._sender = threading.RLock(), None
+        if self._running is not None:
+            self._running.after_fork()
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it is for that process
+
+    def _start(self, message: Message) -> bool:
+        try:
+            preload(self._setup.preload)
+            start = open_start(self._parcels, message[2])
+            relay_to(self._tell, start.settings)
+            if start.initializer is not None:
+                start.initializer(*start.initargs)
+        except BaseException as error:
+            self._reply(Kind.ERROR, pack_error(error, self._setup.name), 0)
+            return False
+        self._reply(Kind.READY, b"", 0)
+        return True
+
+    def _serve_one(self, message: Message) -> bool:
+        """Run a task. Returns whether there may be another one."""
+        kind, _, body = message
+        if kind == STOP:
+            if body:
+                leave_quietly(unpack_error(bytes(body)))
+            return False
+        self._number += 1
+        running = self._running = Running(self._number)
+        cancel = self._cancel  # after the above: either side sees what the other has written
+        if cancel is not None and cancel.number == self._number:
+            running.cancel(cancel)
+        kind, packed = self._perform(running, body)
+        self._running = None
+        if os.getpid() != self._pid:
+            os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
+        last = self._parcels.is_worn_out or (self._limited and self._has_done_its_share())
+        if running.terminated:
+            last = not self._renew_runner() or running.importing or last
+        body = self._parcels.seal(packed) if kind == RESULT else packed[0]
+        self._reply(kind, body, LAST if last else 0)
+        return not last
+
+    def _perform(self, running: Running, body: bytes | bytearray) -> tuple[Kind, Packed]:
+        try:
+            received = open_parcel(self._parcels, body)
+            running.may_be_interrupted = True  # not before: what was received would be lost
+            try:
+                running.interrupt()  # the signal may have come before
+                return RESULT, pack_result(str, self._call(running, received))
+            finally:
+                running.may_be_interrupted = False
+        except Terminated:
+            return Kind.ERROR, self._pack_error(running.error())
+        except BaseException as error:
+            if running.terminated and isinstance(error, TaskNotPicklable):
+                return Kind.ERROR, self._pack_error(running.error())  # a pickler met with it
+            return Kind.ERROR, self._pack_error(error)
+
+    def _call(self, running: Running, received: Received) -> Any:
+        fn, args, kwargs, variables, remaining = unpack_request(received)
+        if remaining is not None:
+            running.deadline = system_clock.monotonic() + remaining
+        value = variables.run(fn, *args) if kwargs is None else variables.run(fn, *args, **kwargs)
+        if type(value) is CoroutineType:
+            value = self._runner.finish(value, running.context(), variables)
+        return value
+
+    def _reply(self, kind: Kind, body: bytes, flags: int) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                continue
+        self._send(kind, body, flags)
+
+    def _send(self, kind: Kind, body: bytes, flags: int = 0) -> None:
+        with self._sending:
+            self._sender = threading.get_ident()
+            try:
+                self._tasks.send(kind, body, flags)
+            finally:
+                self._sender = None
+
+    def _pack_error(self, error: BaseException) -> Packed:
+        try:
+            return pack_error(error, self._setup.name), ()
+        finally:
+            del error
+
+    def _renew_runner(self) -> bool:
+        """Terminated may have left an event loop at any place. Returns whether it is closed."""
+        runner, self._runner = self._runner, ThreadRunner()
+        try:
+            runner.stop()
+        except BaseException:
+            return False
+        return True
+
+    def _tell(self, news: bytes) -> None:
+        """Send news. Any thread may call this.
+
+        Raises:
+            EOFError: the parent is gone.
+        """
+        if self._sender == threading.get_ident():
+            return  # the handler of a signal, in the midst of a message
+        running = self._running
+        if (
+            running is None
+            or not running.may_be_interrupted
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            self._send(Kind.NEWS, news)
+            return
+        running.may_be_interrupted = False  # half a message would be the end of this process
+        try:
+            self._send(Kind.NEWS, news)
+        finally:
+            running.may_be_interrupted = True
+        if running.terminated:
+            running.may_be_interrupted = False
+            raise Terminated
+
+    def _task_context(self) -> Context | None:
+        running = self._running
+        return None if running is None else running.context()
+
+    def _has_done_its_share(self) -> bool:
+        tasks, memory = self._setup.max_tasks, self._setup.max_memory
+        if tasks is not None and self._number >= tasks:
+            return True
+        return memory is not None and resident_memory() > memory
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_globals.get("__name__") == Receiver.__module__:
+            # Views die wherever they like, and an exception there would go nowhere: a little later.
+            _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
+        elif self._running is not None:
+            self._running.importing |= is_importing(frame)
+            self._running.interrupt()
+
+    def _on_unraisable(self, before: Callable[[Any], object]) -> Callable[[Any], object]:
+        """For an exception that goes nowhere: in a destructor, say, which runs anywhere."""
+
+        def hook(unraisable: Any) -> None:
+            running = self._running
+            if isinstance(unraisable.exc_value, Terminated) and running is not None:
+                running.may_be_interrupted = True
+                _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))  # a little later
+            else:
+                before(unraisable)
+
+        return hook
+
+    # -- the thread that watches -----------------------------------------------------------
+
+    def _watch(self) -> None:
+        threading.current_thread().name = "ion_actors-watch"
+        try:
+            while True:
+                kind, _, body = self._control.receive()
+                if kind == Kind.ASK:
+                    self._control.answer()
+                else:
+                    self._on_cancel(Cancel.unpack(body))
+        except (EOFError, Garbled):  # the parent is gone; or a task has read what was not its own
+            os._exit(ORPHANED)
+
+    def _on_cancel(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+        running = self._running
+        if running is None or running.number != cancel.number:
+            return
+        running.cancel(cancel)
+        if cancel.forced:
+            signal_main_thread(signal.SIGTERM)
+
+
+def preload(modules: tuple[str, ...]) -> None:
+    """Import them.
+
+    Raises:
+        Hopeless: there is no such module.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise Hopeless(f"preload={name!r} cannot be imported: {in_words(error)}") from error
