@@ -85,7 +85,7 @@ class Leash:
         If it was told to end it has ended; whatever else was sent was for the process.
         """
         if self._timer is None and not self._steps:
-            return  # only who pulls it from another thread needs the lock; see Child.cancel()
+            return  # only who pulls it from another thread needs the lock; see Child._leave()
         with self._lock:
             self._plan(())
             if self.sent is TERMINATE:
