@@ -12,12 +12,13 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import os
 import threading
 import time
 from _thread import get_ident
 from collections.abc import Callable
 from typing import Protocol
+
+from ion_actors.forking import HOOKS_RAN, check, on_fork, run_hooks
 
 __all__ = ["Clock", "SystemClock", "Timer", "acquire", "system_clock"]
 
@@ -46,7 +47,7 @@ def acquire(lock: threading.Lock) -> bool:
     if get_ident() != _main_thread:
         return lock.acquire()
     while not lock.acquire(True, _LOOK_UP):
-        pass
+        check()  # where only the process id tells of a fork, there is time for it here
     return True
 
 
@@ -56,8 +57,7 @@ def _after_fork_in_child() -> None:
 
 
 _main_thread = threading.main_thread().ident  # asked for in each wait, so it is kept
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+on_fork(_after_fork_in_child)
 
 
 class Timer:
@@ -117,9 +117,8 @@ class SystemClock:
     def __init__(self) -> None:
         self.monotonic = time.monotonic
         self._reset()
-        if hasattr(os, "register_at_fork"):
-            # The timer thread stays in the parent, and so do the calls it was to make.
-            os.register_at_fork(after_in_child=self._reset)
+        # The timer thread stays in the parent, and so do the calls it was to make.
+        on_fork(self._reset)
 
     def _reset(self) -> None:
         # Guards all below. Reentrant, since a finalizer or a signal handler may plan a call while
@@ -133,11 +132,15 @@ class SystemClock:
     @property
     def timers(self) -> int:
         """How many calls are still to come."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self._changed:
             return sum(timer.pending for _, _, timer in self._heap)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
         """See :meth:`Clock.call_at`. The call is made by the timer thread."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         timer = Timer(when, call)
         with self._changed:
             if not self._running:
@@ -158,6 +161,7 @@ class SystemClock:
         while (remaining := deadline - time.monotonic()) > 0:
             if signal.acquire(timeout=min(remaining, _LOOK_UP)):
                 return True
+            check()  # see acquire()
         return signal.acquire(False)
 
     def _sweep(self) -> None:

@@ -17,7 +17,7 @@ from ion_actors.circuit.machine import Change, CircuitMetrics, CircuitState, Mac
 from ion_actors.circuit.rules import Outcome, Rules, judge
 from ion_actors.context import background, current_context
 from ion_actors.errors import CircuitOpen
-from ion_actors.forking import renew_after_fork
+from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 from ion_actors.observe import Log, Span
 
 __all__ = ["Core", "Guard", "OnStateChange"]
@@ -115,12 +115,16 @@ class Core:
 
     def trip(self, duration: float | None) -> None:
         """Open it."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             self.machine.trip(self.now(), duration)
         self.tell()
 
     def reset(self) -> None:
         """Close it."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             self.machine.reset(self.now())
         if self.hooks is not None:
@@ -129,11 +133,15 @@ class Core:
 
     def state(self) -> CircuitState:
         """The state of this moment."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             return self.machine.state_at(self.now())
 
     def metrics(self) -> CircuitMetrics:
         """The numbers of this moment."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             return self.machine.metrics(self.name, self.now(), len(self.running))
 
@@ -190,6 +198,8 @@ class Guard:
         self._permit: Permit | None = None
 
     def __enter__(self) -> None:
+        if not HOOKS_RAN[0]:
+            run_hooks()
         if self._permit is not None:
             raise RuntimeError("this guard() is in use; each call needs its own")
         context = current_context()

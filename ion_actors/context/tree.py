@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import enum
 import logging
-import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from ion_actors.clock import Clock, Timer, system_clock
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+from ion_actors.forking import HOOKS_RAN, on_fork, run_hooks
 
 __all__ = ["Node", "Registration"]
 
@@ -35,8 +35,7 @@ def _renew_locks() -> None:
     _LOCKS[:] = [threading.RLock() for _ in _LOCKS]
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks)
+on_fork(_renew_locks)
 
 
 class _End(enum.Enum):
@@ -109,6 +108,8 @@ class Node:
 
     @property
     def _lock(self) -> AbstractContextManager[object]:
+        if not HOOKS_RAN[0]:
+            run_hooks()
         return _LOCKS[id(self) >> 6 & 63]
 
     # -- asking ----------------------------------------------------------------------------

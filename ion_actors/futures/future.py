@@ -23,6 +23,7 @@ from ion_actors.context import (
     of_thread,
 )
 from ion_actors.errors import Cancelled, FutureAlreadySet
+from ion_actors.forking import HOOKS_RAN, check, run_hooks
 from ion_actors.futures.derived import derive
 from ion_actors.futures.progress import Progressing
 from ion_actors.futures.state import DONE, Parked
@@ -100,6 +101,8 @@ class Future(Progressing[T]):
     def _wait(self, timeout: float | None) -> bool:
         if self._state in DONE:
             return True
+        if not HOOKS_RAN[0]:
+            run_hooks()  # then it may be done, with an error
         try:
             if self._get_hook is not None:
                 return self._ask_hook(timeout)
@@ -196,6 +199,7 @@ class Future(Progressing[T]):
     __iter__ = __await__  # pykka: ``yield from future``
 
     def _wait_in_loop(self) -> Generator[Any, None, None]:
+        check()
         try:
             if self._get_hook is not None:
                 _settle_in_thread(self)

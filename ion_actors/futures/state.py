@@ -27,6 +27,7 @@ import pykka
 from typing_extensions import override
 
 from ion_actors.errors import FutureAlreadySet
+from ion_actors.forking import HOOKS_RAN, run_hooks
 
 __all__ = ["DONE", "Callback", "ExcInfo", "Parked", "Stateful"]
 
@@ -101,6 +102,8 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
+        if not HOOKS_RAN[0]:
+            run_hooks()
         if (built := self._built_condition) is None:
             with self._lock:
                 if (built := self._built_condition) is None:
@@ -129,11 +132,15 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     @override
     def running(self) -> bool:
         """Whether its task is being executed."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         return self._state == RUNNING
 
     @override
     def done(self) -> bool:
         """Whether it has its outcome: a result, an exception, or cancelled."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         return self._state in DONE
 
     def __repr__(self) -> str:
@@ -149,6 +156,8 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     @override
     def cancel(self) -> bool:
         """Cancel it unless it has begun. Returns whether it is cancelled."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self._lock:
             if self._state in (RUNNING, FINISHED):
                 return False
@@ -278,6 +287,8 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
 
         It is called by the thread that settles the future, or by this one.
         """
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self._lock:
             callbacks = self._done_callbacks  # before the look: a signal handler may settle it
             if self._state not in DONE:

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from ion_actors.forking import check, renew_after_fork
+
 __all__ = ["Bus", "Subscription"]
 
 logger = logging.getLogger("ion_actors")
@@ -41,11 +43,19 @@ class Bus(Generic[E]):
     """
 
     def __init__(self, thread: str) -> None:
-        self._lock = threading.RLock()  # guards all below
         self._thread_name = thread
         self._subscriptions: dict[Subscription, None] = {}
+        self._reset()
+        renew_after_fork(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()  # guards all below, and the subscriptions
         self._queue: deque[E] = deque()
         self._thread: threading.Thread | None = None  # while there is something to tell
+
+    def after_fork(self) -> None:
+        """In a forked child: nobody tells what happened in the parent, who does so itself."""
+        self._reset()
 
     @property
     def heard(self) -> bool:
@@ -60,6 +70,7 @@ class Bus(Generic[E]):
         """
         if not callable(callback):
             raise TypeError(f"callback must be callable, not {callback!r}")
+        check()
         subscription = Subscription(self, callback)
         with self._lock:
             self._subscriptions[subscription] = None
@@ -67,6 +78,7 @@ class Bus(Generic[E]):
 
     def drop(self, subscription: Subscription) -> None:
         """Tell it no more."""
+        check()
         with self._lock:
             self._subscriptions.pop(subscription, None)
 
@@ -77,6 +89,7 @@ class Bus(Generic[E]):
 
     def note(self, event: E) -> None:
         """Have everybody told by the next :meth:`tell` or :meth:`join`; under any lock."""
+        check()
         # Without the own lock: that is held while a thread starts, in which a finalizer may run
         # that waits for the caller's lock.
         if self._subscriptions:
@@ -84,6 +97,7 @@ class Bus(Generic[E]):
 
     def tell(self) -> None:
         """Have everybody told of what was noted."""
+        check()
         with self._lock:
             if self._queue and self._thread is None:
                 self._thread = self._started_thread()

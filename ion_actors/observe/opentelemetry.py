@@ -14,6 +14,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, Status, StatusCode
 
+from ion_actors.forking import renew_after_fork
 from ion_actors.observe.conventions import SECONDS, error_type, is_in_seconds, was_wanted
 
 __all__ = ["OtelMetrics", "OtelTracer"]
@@ -35,11 +36,16 @@ class OtelMetrics:
 
     def __init__(self, meter: metrics.Meter | None = None) -> None:
         self._meter = metrics.get_meter(_SCOPE) if meter is None else meter
-        self._lock = threading.Lock()  # guards that each instrument is made once
         self._counters: dict[str, metrics.Counter] = {}
         # The API's own name for what create_gauge() returns is private.
         self._gauges: dict[str, Any] = {}
         self._histograms: dict[str, metrics.Histogram] = {}
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: who may have held the lock is not here."""
+        self._lock = threading.Lock()  # guards that each instrument is made once
 
     def inc(self, name: str, **labels: str) -> None:
         """See :meth:`ion_actors.observe.Metrics.inc`."""

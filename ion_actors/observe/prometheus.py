@@ -21,6 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ion_actors.forking import on_fork, renew_after_fork
 from ion_actors.observe.conventions import SECONDS, is_in_seconds
 
 __all__ = ["PoolCollector", "PrometheusMetrics", "register"]
@@ -89,8 +90,13 @@ class PoolCollector(Collector):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the dictionary
         self._pools: dict[str, weakref.ref[_Pool]] = {}
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: who may have held the lock is not here."""
+        self._lock = threading.Lock()  # guards the dictionary
 
     def add(self, pool: _Pool) -> None:
         """Report this pool from now on, labelled with its name.
@@ -163,6 +169,14 @@ _collectors: weakref.WeakKeyDictionary[CollectorRegistry, PoolCollector] = (
 )
 
 
+def _after_fork() -> None:
+    global _sharing  # noqa: PLW0603  # the old one may be held by a thread that is not here
+    _sharing = threading.Lock()
+
+
+on_fork(_after_fork)
+
+
 def register(pool: _Pool, registry: CollectorRegistry = REGISTRY) -> PoolCollector:
     """Report a pool to a registry at each scrape, as long as the program holds on to the pool.
 
@@ -190,8 +204,13 @@ class _Store:
     """The metrics of one registry, which refuses to have any of them twice."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # guards that each metric is made once
         self.metrics: dict[str, tuple[MetricWrapperBase, list[str]]] = {}  # with their labels
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: who may have held the lock is not here."""
+        self.lock = threading.Lock()  # guards that each metric is made once
 
 
 _stores: weakref.WeakKeyDictionary[CollectorRegistry, _Store] = weakref.WeakKeyDictionary()

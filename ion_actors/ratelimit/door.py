@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 
 from ion_actors.context import Turn
-from ion_actors.forking import renew_after_fork
+from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 
 __all__ = ["Door"]
 
@@ -43,6 +43,8 @@ class Door:
 
     def join(self, turn: Turn[None], /) -> bool:
         """See :meth:`ion_actors.context.turns.Line.join`."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self._lock:
             if self._inside:
                 self._line[turn] = None
@@ -79,4 +81,6 @@ class Door:
     @property
     def waiting(self) -> int:
         """How many wait: in line, or inside."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         return len(self._line) + self.held_up

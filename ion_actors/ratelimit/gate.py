@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Turn
 from ion_actors.errors import DeadlineExceeded, RateLimited
-from ion_actors.forking import renew_after_fork
+from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
 from ion_actors.ratelimit.lines import Lines
 from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
@@ -83,11 +83,15 @@ class Gate:
     @property
     def waiting(self) -> int:
         """How many wait."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:  # or one who was just served could still count
             return len(self._lines.waiting)
 
     def take_one(self, find: Find, bucket: Bucket, n: int) -> bool:
         """The same for whom there is only one bucket: quicker while nobody waits."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             if self._lines.fronts or n > bucket.lasting.burst:
                 return self.take(find, n)
@@ -99,6 +103,8 @@ class Gate:
         Raises:
             ValueError: so many can never be there.
         """
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             places = find()
             if n > 1:  # one is always possible
@@ -132,6 +138,8 @@ class Gate:
             RateLimited: its time will be up before the tokens can be there.
             ValueError: they can never be there.
         """
+        if not HOOKS_RAN[0]:
+            run_hooks()
         try:
             with self.lock:
                 self._enter(turn)
@@ -193,6 +201,8 @@ class Gate:
     @contextmanager
     def changing(self) -> Iterator[int]:
         """A block that changes buckets, at the tick that it is given; who waits learns of it."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self.lock:
             self._settle()  # what is due already is due by the old terms
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 
-from ion_actors.forking import renew_after_fork
+from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 from ion_actors.semaphore.line import Fairness, PermitLine, SemaphoreMetrics, Waiter
 
 __all__ = ["Permits"]
@@ -41,6 +41,8 @@ class Permits:
 
     def take(self, permits: int) -> bool:
         """Take them now, if that passes nobody who is next; returns whether."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         taken = False
         try:
             with self._lock:
@@ -53,6 +55,8 @@ class Permits:
 
     def give_back(self, permits: int) -> bool:
         """Give them back, and serve who is next; False, and nothing happens, if fewer are held."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         given = False
         served: list[Waiter] = []
         try:
@@ -73,6 +77,8 @@ class Permits:
 
     def join(self, turn: Waiter) -> bool:
         """Serve the turn now, or let it wait."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         joined = False
         served: list[Waiter] = []
         try:
@@ -139,14 +145,20 @@ class Permits:
     @property
     def available(self) -> int:
         """Permits that nobody holds now."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         return self._line.available
 
     @property
     def waiting(self) -> int:
         """How many wait now."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         return self._line.waiting
 
     def snapshot(self) -> SemaphoreMetrics:
         """The numbers of this moment."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
         with self._lock:
             return self._line.snapshot()

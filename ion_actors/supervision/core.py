@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pykka.messages import _ActorStop
 
 from ion_actors.errors import SupervisorForked
+from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.supervision.events import LifecycleBus
 from ion_actors.supervision.report import ChildInfo, StopReport
@@ -81,6 +82,7 @@ class TreeCore:
 
     def tell(self, message: object) -> bool:
         """Send its actor a message. Never blocks. Returns whether it will be looked at."""
+        check()
         if self.inbox is None:
             return False
         return self.inbox.put(Envelope(message))
@@ -91,6 +93,7 @@ class TreeCore:
         Raises:
             SupervisorForked: it does not.
         """
+        check()
         if self.forked:
             raise SupervisorForked(
                 f"supervisor {self.spec.name!r} belongs to the parent of this process: its "

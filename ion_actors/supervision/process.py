@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import warnings
 import weakref
 
+from ion_actors.forking import check, on_fork
 from ion_actors.supervision.core import TreeCore
 from ion_actors.supervision.words import SupervisorState
 from ion_actors.workerpool import process as pools
@@ -47,6 +47,7 @@ def _unended() -> list[TreeCore]:
 
 
 def _at_exit() -> None:
+    check()  # the supervisors of the parent are not ours to stop
     _exiting.set()
     roots = [core for core in _unended() if not core.nested]
     for core in roots:
@@ -81,5 +82,4 @@ def _after_fork_in_child() -> None:
 
 
 (getattr(threading, "_register_atexit", None) or atexit.register)(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+on_fork(_after_fork_in_child)

@@ -22,6 +22,7 @@ from ion_actors.context import (
     of_thread,
     wait_turn,
 )
+from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.workerpool.caller import Caller
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.helping import WorkersHelp
@@ -65,6 +66,8 @@ class Admission:
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> TaskFuture[Any]:
         # This runs for every task, so it spells out what a constructor would do.
+        if not HOOKS_RAN[0]:
+            run_hooks()
         if not callable(fn):
             raise TypeError(f"a task must be callable, not {fn!r}")
         task: TaskFuture[Any] = _new(TaskFuture)

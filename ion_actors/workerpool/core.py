@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
+from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.workerpool.health import PoolDump, WorkerDump
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
@@ -55,11 +56,13 @@ class Core:
 
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
+        check()
         return self.mailbox.snapshot()
 
     @property
     def phase(self) -> PoolState:
         """Where the pool is in its life, as its users see it: once it refuses tasks, it drains."""
+        check()
         if self.state is PoolState.RUNNING and self.mailbox.refuses:
             return PoolState.DRAINING
         return self.state
@@ -152,6 +155,7 @@ class Core:
 
     def dump(self) -> PoolDump:
         """What the pool is at."""
+        check()
         return PoolDump(
             name=self.spec.name,
             state=self.phase,

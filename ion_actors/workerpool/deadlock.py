@@ -15,7 +15,6 @@ of another has to end the upper one first.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures._base import RUNNING
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.context import Context
 from ion_actors.errors import DeadlockError
+from ion_actors.forking import on_fork
 from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.handoff import Helping
 from ion_actors.workerpool.mailbox import Mailbox
@@ -181,5 +181,4 @@ def _after_fork() -> None:
     _waits.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+on_fork(_after_fork)

@@ -13,6 +13,7 @@ import pykka
 from ion_actors._arguments import seconds
 from ion_actors.context import background
 from ion_actors.errors import PoolClosed
+from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.workerpool import process
 from ion_actors.workerpool.core import Core
@@ -99,6 +100,7 @@ class Ending:
         return self._core.spec.drain_timeout if timeout is None else seconds("timeout", timeout)
 
     def _check_fork(self) -> None:
+        check()
         if self._core.forked:
             raise process.forked(self._core.spec.name)
 

@@ -20,6 +20,7 @@ from pykka._envelope import Envelope  # private, as is the next; the tests watch
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.workerpool.handoff import PARKED, RETIRE
 from ion_actors.workerpool.messages import Broadcast, Close, Drain, Resize
@@ -135,6 +136,7 @@ class ControlLane:
 
     def put(self, envelope: Envelope[Any]) -> bool:
         """Add one; if the lane is closed, answer it with ActorDeadError and return False."""
+        check()
         with self._lock:
             if not self._closed:
                 self._queue.put(envelope)

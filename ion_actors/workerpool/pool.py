@@ -19,6 +19,7 @@ import pykka
 from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
 from ion_actors.errors import BrokenPool
+from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
@@ -117,6 +118,7 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
         worker: type[pykka.Actor] | functools.partial[Any] | None = None,
         backend: Backend | str = "thread",
     ) -> None:
+        check()
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
             panic_recovery, task_wrapper, initializer, initargs, helping,
@@ -162,6 +164,7 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
     @property
     def is_closed(self) -> bool:
         """Whether it has ended: no worker is left and every future has its outcome."""
+        check()
         return self._core.state is PoolState.CLOSED
 
     def metrics(self) -> PoolMetrics:

@@ -11,8 +11,8 @@ every pool is marked, and every future of its unfinished tasks fails with ``Pool
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
-import os
 import threading
 import warnings
 import weakref
@@ -20,6 +20,8 @@ from concurrent.futures._base import FINISHED
 from typing import Any
 
 from ion_actors.errors import PoolForked
+from ion_actors.forking import check, on_fork
+from ion_actors.futures.state import Parked
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.news import Forgotten
@@ -60,7 +62,7 @@ _EXIT_MARGIN = 1.0
 
 
 def register(core: Core) -> None:
-    """See to this pool at exit and in forks, until it has ended."""
+    """Drain this pool at exit, and mark it in forks, until it has ended."""
     _pools.add(core)
 
 
@@ -79,6 +81,7 @@ def forked(name: str) -> PoolForked:
 
 
 def _at_exit() -> None:
+    check()  # the pools of the parent are not ours to drain
     _exiting.set()
     unfinished = _pools.unended()
     for core in unfinished:
@@ -125,14 +128,17 @@ def _disown(core: Core) -> None:
 
 
 def _fail(future: Any, error: PoolForked) -> None:
-    # This is the only thread, and the future's lock may be held by one that is not here.
+    # The future's lock may be held by a thread that is not here.
     future._lock = threading.RLock()
     future._built_condition = None
     future._exception = error
     future._state = FINISHED
     future._fenced = True
+    for waiter in future._built_waiters or ():
+        if type(waiter) is Parked:  # perhaps of this process, where only its id tells of forks
+            with contextlib.suppress(RuntimeError):
+                waiter.release()
 
 
 (getattr(threading, "_register_atexit", None) or atexit.register)(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+on_fork(_after_fork_in_child)

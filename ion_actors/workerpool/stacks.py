@@ -17,6 +17,8 @@ import threading
 import traceback
 from collections.abc import Iterator
 
+from ion_actors.forking import has_ghosts
+
 __all__ = ["stack_of"]
 
 # Asked each time: an extension that needs the GIL switches it on when it is imported.
@@ -32,9 +34,10 @@ def stack_of(thread: threading.Thread | None) -> str:
     """Where a thread is, as in a traceback; empty if it cannot be seen.
 
     It cannot if it has not begun or has ended; without the GIL nor if a hundred others have begun
-    since, or before CPython 3.13.2. There, at most its innermost hundred calls are seen.
+    since, or before CPython 3.13.2. There, at most its innermost hundred calls are seen. Nor can it
+    in a child that was forked past Python, which leaves the parent's threads in its list.
     """
-    if thread is None or thread.ident is None:
+    if thread is None or thread.ident is None or has_ghosts():
         return ""
     if _has_gil():
         frame = sys._current_frames().get(thread.ident)

@@ -85,7 +85,7 @@ class TaskFuture(Future[T]):
         If it is still queued, it leaves the mailbox at once, and this returns True. If it is
         running, it is asked to stop: its context ends, and this returns False.
         """
-        if self.done():
+        if self.done():  # which looks for a fork, too
             return self.cancelled()
         name = self._task_name()
         why = f"the future of task {name!r} was cancelled"

@@ -46,6 +46,61 @@ def when_main_thread_is_in(name, call):
 """
 
 
+# How a program forks: as Python does it, or as foreign code does, which runs no hooks (uWSGI).
+FORKS = {
+    "os.fork": """
+fork = os.fork
+""",
+    "foreign": """
+import ctypes
+_foreign_fork = ctypes.PyDLL(None).fork
+
+_started_in = os.getpid()
+
+def fork():
+    if os.getpid() != _started_in:
+        return _foreign_fork()  # where no frame may be looked at: see ion_actors.forking
+    # Not while another thread wants the GIL: the interpreter itself would not survive that.
+    before, rested = None, 0
+    while rested < 50:
+        frames = {ident: (id(one), one.f_lasti) for ident, one in sys._current_frames().items()}
+        frames.pop(threading.get_ident())
+        rested = rested + 1 if frames == before else 0
+        before = frames
+        time.sleep(0.001)
+    return _foreign_fork()
+""",
+}
+
+# The child says what happens to it, within the patience of the parent: it may not hang.
+_IN_CHILD = """
+def in_child(call):
+    sys.stdout.flush()
+    child = fork()
+    if child == 0:
+        try:
+            call()
+        except BaseException as error:
+            say("child:", type(error).__name__)
+            os._exit(1)
+        os._exit(0)
+    say("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def forking_program(source: str, how: str = "os.fork") -> str:
+    """The source of a program that has ``fork()`` and ``in_child()``."""
+    return FORKS[how] + _IN_CHILD + textwrap.dedent(source)
+
+
+@pytest.fixture(params=[*FORKS])
+def program(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Makes the sources of programs that fork, in either way."""
+    if request.param == "foreign" and not sys.platform.startswith("linux"):
+        pytest.skip("only Linux tells of a fork without hooks wherever it is looked for")
+    return lambda source: forking_program(source, request.param)
+
+
 class Program:
     """A running program."""
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Callable
 
 import pytest
+
+from .conftest import forking_program
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 Run = Callable[..., tuple[int, list[str], str]]
 
-# The child says what happens to it, within the patience of the parent: it may not hang.
-_FORK = """
-def in_child(call):
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            call()
-        except BaseException as error:
-            say("child:", type(error).__name__)
-            os._exit(1)
-        os._exit(0)
-    say("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def program(source: str) -> str:
-    return _FORK + textwrap.dedent(source)
-
+Source = Callable[[str], str]
 
 IGNORE = ("-W", "ignore")
 
@@ -51,7 +34,7 @@ IGNORE = ("-W", "ignore")
         "queued.get()",
     ],
 )
-def test_what_would_hang_in_the_child_is_an_error(call: str, run: Run) -> None:
+def test_what_would_hang_in_the_child_is_an_error(call: str, program: Source, run: Run) -> None:
     code, lines, errors = run(
         program(
             f"""
@@ -71,7 +54,7 @@ def test_what_would_hang_in_the_child_is_an_error(call: str, run: Run) -> None:
     assert code == 0
 
 
-def test_waiting_for_the_parents_futures_ends_in_the_child(run: Run) -> None:
+def test_waiting_for_the_parents_futures_ends_in_the_child(program: Source, run: Run) -> None:
     code, lines, errors = run(
         program(
             """
@@ -99,7 +82,7 @@ def test_waiting_for_the_parents_futures_ends_in_the_child(run: Run) -> None:
 
 
 def test_workers_without_a_thread_are_no_use_to_the_child_and_of_use_to_the_parent(
-    run: Run,
+    program: Source, run: Run
 ) -> None:
     code, lines, errors = run(
         program(
@@ -132,7 +115,7 @@ def test_workers_without_a_thread_are_no_use_to_the_child_and_of_use_to_the_pare
     assert code == 0
 
 
-def test_what_was_done_before_the_fork_is_done_in_the_child(run: Run) -> None:
+def test_what_was_done_before_the_fork_is_done_in_the_child(program: Source, run: Run) -> None:
     code, lines, errors = run(
         program(
             """
@@ -148,7 +131,7 @@ def test_what_was_done_before_the_fork_is_done_in_the_child(run: Run) -> None:
     assert code == 0
 
 
-def test_the_child_can_make_its_own_pool(run: Run) -> None:
+def test_the_child_can_make_its_own_pool(program: Source, run: Run) -> None:
     code, lines, errors = run(
         program(
             """
@@ -169,14 +152,14 @@ def test_the_child_can_make_its_own_pool(run: Run) -> None:
     assert code == 0
 
 
-def test_a_child_that_ends_like_any_program_ends_cleanly(run: Run) -> None:
+def test_a_child_that_ends_like_any_program_ends_cleanly(program: Source, run: Run) -> None:
     code, lines, errors = run(
-        """
+        program("""
         gate = threading.Event()
         pool = Pool(1)
         running = pool.submit(gate.wait, 60)
         sys.stdout.flush()
-        child = os.fork()
+        child = fork()
         if child == 0:
             del pool, running
             sys.exit(7)  # through the exit hooks
@@ -184,7 +167,7 @@ def test_a_child_that_ends_like_any_program_ends_cleanly(run: Run) -> None:
         gate.set()
         pool.close()
         say(code)
-        """,
+        """),
         "-W",
         "error",
         "-W",
@@ -249,7 +232,7 @@ def test_multiprocessing_can_be_started_by_a_task(run: Run) -> None:
 
 def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> None:
     code, lines, errors = run(
-        program(
+        forking_program(
             """
             stop = threading.Event()
             pool = Pool(4, 64)
@@ -283,7 +266,9 @@ def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> 
 
 
 @pytest.mark.parametrize("ask", ["pykka.ActorRegistry.stop_all()", "ref.ask(GetState())"])
-def test_the_supervisor_that_stayed_in_the_parent_is_dead_in_the_child(ask: str, run: Run) -> None:
+def test_the_supervisor_that_stayed_in_the_parent_is_dead_in_the_child(
+    ask: str, program: Source, run: Run
+) -> None:
     code, lines, errors = run(
         program(
             f"""

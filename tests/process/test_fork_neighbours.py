@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from .test_fork import IGNORE, Run, program
+from .conftest import forking_program
+from .test_fork import IGNORE, Run, Source
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -63,15 +64,17 @@ ALL = pytest.mark.parametrize(
 
 
 def neighbour(made: str, source: str) -> str:
-    return "from ion_actors.context import Turn\n" + made + program(source)
+    return "from ion_actors.context import Turn\n" + made + source
 
 
 @ALL
-def test_nobody_of_the_parent_is_in_the_childs_way(made: str, used: str, run: Run) -> None:
+def test_nobody_of_the_parent_is_in_the_childs_way(
+    made: str, used: str, program: Source, run: Run
+) -> None:
     code, lines, errors = run(
         neighbour(
             made,
-            """
+            program("""
             waiter = threading.Thread(target=wait)
             waiter.start()
             while not one.waiting:
@@ -91,7 +94,7 @@ def test_nobody_of_the_parent_is_in_the_childs_way(made: str, used: str, run: Ru
             serve()
             waiter.join()
             say(one.waiting)
-            """,
+            """),
         ),
         *IGNORE,
     )
@@ -101,22 +104,22 @@ def test_nobody_of_the_parent_is_in_the_childs_way(made: str, used: str, run: Ru
 
 @ALL
 def test_a_wait_that_itself_has_come_to_the_child_ends_there(
-    made: str, used: str, run: Run
+    made: str, used: str, program: Source, run: Run
 ) -> None:
     code, lines, errors = run(
         neighbour(
             made,
-            """
-            def fork(*_):
+            program("""
+            def on_signal(*_):
                 global child
-                child = os.fork()
-            signal.signal(signal.SIGUSR1, fork)
+                child = fork()
+                forked.set()
+            forked = threading.Event()
+            signal.signal(signal.SIGUSR1, on_signal)
             when_main_thread_is_in("wait_turn", lambda: os.kill(os.getpid(), signal.SIGUSR1))
             def serve_later():
-                while child is None:
-                    time.sleep(0.001)
+                forked.wait()
                 serve()
-            child = None
             helper = threading.Thread(target=serve_later)
             helper.start()
             try:
@@ -127,7 +130,7 @@ def test_a_wait_that_itself_has_come_to_the_child_ends_there(
             helper.join()
             os.waitpid(child, 0)
             say("parent")
-            """,
+            """),
         ),
         *IGNORE,
     )
@@ -135,7 +138,9 @@ def test_a_wait_that_itself_has_come_to_the_child_ends_there(
     assert code == 0
 
 
-def test_a_coroutine_that_has_come_to_the_child_can_be_dropped_there(run: Run) -> None:
+def test_a_coroutine_that_has_come_to_the_child_can_be_dropped_there(
+    program: Source, run: Run
+) -> None:
     code, lines, errors = run(
         program(
             """
@@ -169,7 +174,7 @@ def test_a_coroutine_that_has_come_to_the_child_can_be_dropped_there(run: Run) -
 
 def test_a_fork_in_the_middle_of_heavy_use_does_not_hang_the_child(run: Run) -> None:
     code, lines, errors = run(
-        program(
+        forking_program(
             """
             from ion_actors.circuit import CircuitBreaker
             from ion_actors.ratelimit import *

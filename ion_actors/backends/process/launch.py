@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ion_actors.backends.process import program
 from ion_actors.backends.process.guard import starting, temporary_name
 from ion_actors.backends.process.shelf import nameless_file
+from ion_actors.forking import on_fork
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -90,8 +91,7 @@ def _forget_forkserver() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+on_fork(_after_fork)
 
 
 def launch(
