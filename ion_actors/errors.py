@@ -507,11 +507,16 @@ class StorageUnavailable(IonError, ConnectionError):
 
     Attributes:
         key: what is limited.
+        kind: how it failed: "unreachable" (or it does not answer in time), "authentication" (a
+            wrong password, or no permission), "read_only", "out_of_memory", "script" (it cannot
+            run the scripts that count), "cluster" (it is in the midst of a change), "refused" (any
+            other error of its own) or "other".
     """
 
-    def __init__(self, message: str, *, key: str):
+    def __init__(self, message: str, *, key: str, kind: str = "other"):
         super().__init__(message)
         self.key = key
+        self.kind = kind
 
 
 class RateLimited(IonError, TimeoutError):

@@ -4,7 +4,7 @@ Start at :class:`TokenBucket`, or at :class:`MultiTierLimiter` for an HTTP API.
 """
 
 from ion_actors.ratelimit.buckets import LeakyBucket, TokenBucket
-from ion_actors.ratelimit.headers import ServerLimits, parse_headers
+from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
 from ion_actors.ratelimit.multitier import MultiTierLimiter, RequestLimiter
 from ion_actors.ratelimit.rate import Limit, Rate, per, per_hour, per_minute, per_second
 from ion_actors.ratelimit.shared import SharedLimiter
@@ -12,6 +12,7 @@ from ion_actors.ratelimit.store import WindowStrategy
 from ion_actors.ratelimit.verbs import Limiter
 
 __all__ = [
+    "HeaderBounds",
     "LeakyBucket",
     "Limit",
     "Limiter",

@@ -13,23 +13,29 @@ Three families of fields are in use, and many servers send more than one:
 The small part of the structured fields (RFC 9651) that these need is read here: strings and
 numbers in a list. A full parser has to refuse a whole field for one flaw in it, and servers in the
 field still send all three drafts; what both accept, both read alike, as the tests say.
+
+A server may be hostile, or broken. So every number has an upper bound (:class:`HeaderBounds`), no
+field is read beyond a length, and reading takes time in proportion to that length.
 """
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from ion_actors._arguments import number
+from ion_actors._arguments import number, whole_number
 
-__all__ = ["ServerLimits", "parse_headers"]
+__all__ = ["HeaderBounds", "ServerLimits", "parse_headers"]
 
 logger = logging.getLogger("ion_actors.ratelimit")
+
+N = TypeVar("N", int, float)
 
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 
@@ -40,10 +46,20 @@ _EPOCH_MILLISECONDS = 1e12
 
 _REDIRECTS = range(300, 400)
 
-# A separator inside a quoted string does not separate.
-_WELL_QUOTED = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^"])*+')
-_MEMBER = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^",])+')
-_PARAMETER = re.compile(r'(?:"(?:\\.|[^"\\])*"|[^";])+')
+# The fields that are read, by their names in lower case.
+_COUNTS = ("ratelimit-{}", "x-ratelimit-{}", "x-rate-limit-{}")
+_READ = frozenset(
+    [form.format(what) for form in _COUNTS for what in ("limit", "remaining", "reset")]
+    + ["retry-after", "date", "ratelimit", "ratelimit-policy", "x-ratelimit-reset-after"]
+    + ["x-ratelimit-global", "x-ratelimit-scope", "x-ratelimit-bucket", "x-ratelimit-resource"]
+)
+_LONGEST_NAME = 64  # characters, with the spaces around it: more than any of these has
+_LONGEST_DATE = 64
+
+# A separator inside a quoted string does not separate. None of these ever goes back.
+_WELL_QUOTED = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^"])*+', re.DOTALL)
+_MEMBER = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^",])++', re.DOTALL)
+_PARAMETER = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^";])++', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +83,45 @@ class ServerLimits:
     bucket: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class HeaderBounds:
+    """The most that is believed of a server's rate-limit headers.
+
+    A larger number counts as the bound. A name or a field that is too long is ignored.
+
+    Args:
+        retry_after: seconds of pause that one response can ask for.
+        reset_after: seconds to the end of a server's window.
+        requests: how many requests a window can have, or have left.
+        name: characters of a bucket's name.
+        field: characters of one field, repeats included.
+
+    Raises:
+        TypeError, ValueError: a bound is no number, not finite, or negative.
+    """
+
+    retry_after: float = 3600.0
+    reset_after: float = 86_400.0
+    requests: int = 1_000_000_000
+    name: int = 256
+    field: int = 8192
+
+    def __post_init__(self) -> None:
+        number("retry_after", self.retry_after, minimum=0)
+        number("reset_after", self.reset_after, minimum=0)
+        for name in ("requests", "name", "field"):
+            whole_number(name, getattr(self, name), minimum=1)
+
+
+_AS_TOLD = HeaderBounds(retry_after=1e15, reset_after=1e15, requests=10**15)
+
+
 def parse_headers(
-    headers: Mapping[str, str], *, status: int | None = None, now: float | None = None
+    headers: Mapping[str, str],
+    *,
+    status: int | None = None,
+    now: float | None = None,
+    bounds: HeaderBounds = _AS_TOLD,
 ) -> ServerLimits:
     """Read what a response says about the server's limit.
 
@@ -79,17 +132,21 @@ def parse_headers(
         now: seconds since 1970, to count dates and moments from. By default the response's own
             ``Date``, so that the two clocks need not agree; without either, such a field is
             ignored.
+        bounds: the most that is believed. By default numbers are as they were told (though none has
+            more than 15 digits before the point), and lengths have the default bounds.
 
     Returns:
-        What was understood. A field that makes no sense is ignored, and logged at level DEBUG.
-        Where several limits are told, the one with the least left counts; where several families
-        of fields are sent, the newest.
+        What was understood, within the bounds. A field that makes no sense is ignored, and logged
+        at level DEBUG. Where several limits are told, the one with the least left counts; where
+        several families of fields are sent, the newest.
 
     Raises:
-        TypeError: ``headers`` has no ``items()``, or ``now`` is not a number.
+        TypeError: ``headers`` has no ``items()``, ``now`` is not a number, or ``bounds`` are none.
         ValueError: ``now`` is negative or not finite.
     """
-    fields = _gathered(headers)
+    if not isinstance(bounds, HeaderBounds):
+        raise TypeError(f"bounds must be HeaderBounds, not {bounds!r}")
+    fields = _gathered(headers, bounds.field)
     since = _date(fields, "date") if now is None else number("now", now, minimum=0)
     told = _structured(fields)
     reset = _reset_after(fields, since) if told.reset_after is None else told.reset_after
@@ -102,7 +159,29 @@ def parse_headers(
         is_global=_is_global(fields),
         bucket=_bucket(fields) or told.bucket,
     )
-    return _refused(limits) if status == 429 else limits
+    return _bounded(_refused(limits) if status == 429 else limits, bounds)
+
+
+def _bounded(told: ServerLimits, bounds: HeaderBounds) -> ServerLimits:
+    bucket = told.bucket
+    if bucket is not None and len(bucket) > bounds.name:
+        _ignored("the bucket's name", bucket)
+        bucket = None
+    return replace(
+        told,
+        limit=_at_most("limit", told.limit, bounds.requests),
+        remaining=_at_most("remaining", told.remaining, bounds.requests),
+        reset_after=_at_most("reset_after", told.reset_after, bounds.reset_after),
+        retry_after=_at_most("retry_after", told.retry_after, bounds.retry_after),
+        bucket=bucket,
+    )
+
+
+def _at_most(what: str, told: N | None, bound: N) -> N | None:
+    if told is None or told <= bound:
+        return told
+    logger.debug("the server's %s of %g counts as %g, its bound", what, told, bound)
+    return bound
 
 
 def _refused(told: ServerLimits) -> ServerLimits:
@@ -113,23 +192,32 @@ def _refused(told: ServerLimits) -> ServerLimits:
     )
 
 
-def _gathered(headers: Mapping[str, str]) -> dict[str, str]:
-    """All fields by their names in lower case; a field sent twice is one list (RFC 9110, 5.3)."""
+def _gathered(headers: Mapping[str, str], longest: int) -> dict[str, str]:
+    """The fields that matter, by their names in lower case.
+
+    A field sent twice is one list (RFC 9110, 5.3).
+    """
     if not hasattr(headers, "items"):
         raise TypeError(f"headers must be a mapping of names to values, not {headers!r}")
-    fields: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     pairs: Iterable[tuple[object, object]] = headers.items()  # others than text are ignored
     for name, value in pairs:
-        if isinstance(name, str) and isinstance(value, str):
-            key, text = name.strip().lower(), value.strip()
-            fields[key] = f"{fields[key]}, {text}" if key in fields else text
-        else:
+        if not (isinstance(name, str) and isinstance(value, str)):
             _ignored(name, value)
+        elif len(name) <= _LONGEST_NAME and (key := name.strip().lower()) in _READ:
+            found.setdefault(key, []).append(value)
+    fields: dict[str, str] = {}
+    for key, values in found.items():
+        if sum(len(value) + 2 for value in values) - 2 > longest:
+            _ignored(key, values[0])
+        else:
+            fields[key] = ", ".join(value.strip() for value in values)
     return fields
 
 
 def _ignored(name: object, value: object) -> None:
-    logger.debug("the header %r makes no sense and is ignored: %.200r", name, value)
+    shown = value[:200] if isinstance(value, str) else value
+    logger.debug("the header %r makes no sense or is too long, and is ignored: %.200r", name, shown)
 
 
 # -- single values -------------------------------------------------------------------------
@@ -156,20 +244,19 @@ def _whole(number: float | None) -> int | None:
 
 
 def _count(fields: dict[str, str], what: str) -> int | None:
-    names = (f"ratelimit-{what}", f"x-ratelimit-{what}", f"x-rate-limit-{what}")
-    return _whole(_first_number(fields, *names))
+    return _whole(_first_number(fields, *[form.format(what) for form in _COUNTS]))
 
 
 def _date(fields: dict[str, str], name: str) -> float | None:
     """A date as seconds since 1970; one without a zone is in UTC."""
     if (text := fields.get(name)) is None:
         return None
-    try:
-        found = email.utils.parsedate_to_datetime(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        _ignored(name, text)
-        return None
+    if len(text) <= _LONGEST_DATE and text.isascii():
+        with contextlib.suppress(Exception):  # its parser fails in more ways than it documents
+            found = email.utils.parsedate_to_datetime(text)
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    _ignored(name, text)
+    return None
 
 
 def _retry_after(fields: dict[str, str], since: float | None) -> float | None:

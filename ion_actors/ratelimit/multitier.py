@@ -6,13 +6,13 @@ import logging
 from collections.abc import Mapping
 
 from ion_actors._arguments import moment as checked_moment
-from ion_actors._arguments import number, seconds
+from ion_actors._arguments import number, seconds, whole_number
 from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import ticks
 from ion_actors.ratelimit.gate import Gate
-from ion_actors.ratelimit.headers import ServerLimits, parse_headers
+from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
 from ion_actors.ratelimit.hooks import Hooks
 from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate, per_second
@@ -34,8 +34,10 @@ class RequestLimiter(Limiter):
         log: Log,
         tiers: Tiers,
         keys: tuple[Key, ...],
+        bounds: HeaderBounds,
     ) -> None:
         super().__init__(gate, hooks)
+        self._bounds = bounds
         self._log = log
         self._tiers = tiers
         self._keys = keys
@@ -62,17 +64,20 @@ class RequestLimiter(Limiter):
         taken to hold for the windows to come. Routes for which the server names the same bucket
         share one here, too.
 
+        No number counts for more than the limiter's ``header_bounds`` allow: whatever a response
+        says, it cannot pause anything for longer than that.
+
         Args:
             headers: the response's fields, as any HTTP client has them.
             status: the response's status. A 429 means that nothing remains.
 
         Returns:
-            What was understood.
+            What was understood, within the bounds.
 
         Raises:
             TypeError: ``headers`` is no mapping.
         """
-        told = parse_headers(headers, status=status)
+        told = parse_headers(headers, status=status, bounds=self._bounds)
         with self._gate.changing() as now:
             keys = () if told.is_global else self._keys
             if told.bucket is not None and keys and keys[0][0] == "route":
@@ -145,6 +150,10 @@ class MultiTierLimiter(RequestLimiter):
             routes that fit: a part in braces stands for any one part.
         bucket_ttl: seconds after which a route's or a resource's bucket that is not used, and has
             filled again, is forgotten: more than 0.
+        max_buckets: how many buckets of routes and resources there can be: 1 or more. For another
+            one, that which was not used for the longest is forgotten, even if it is not full;
+            only those with somebody in line stay.
+        header_bounds: the most that is believed of what a server says of its limit.
         name, clock, jitter, logger, metrics, tracer: as for :class:`TokenBucket`. The gauge
             ``ion_ratelimit_tokens_available`` is that of the limit for everything.
 
@@ -160,6 +169,8 @@ class MultiTierLimiter(RequestLimiter):
         *,
         routes: Mapping[str, Limit] | None = None,
         bucket_ttl: float = 3600.0,
+        max_buckets: int = 4096,
+        header_bounds: HeaderBounds = HeaderBounds(),  # noqa: B008
         name: str = "multi_tier",
         clock: Clock | None = None,
         jitter: float = 0.0,
@@ -179,6 +190,9 @@ class MultiTierLimiter(RequestLimiter):
         number("jitter", jitter, minimum=0, maximum=1)
         if number("bucket_ttl", bucket_ttl, minimum=0) == 0:
             raise ValueError(f"bucket_ttl must be more than 0 seconds, not {bucket_ttl!r}")
+        whole_number("max_buckets", max_buckets, minimum=1)
+        if not isinstance(header_bounds, HeaderBounds):
+            raise TypeError(f"header_bounds must be HeaderBounds, not {header_bounds!r}")
         clock = current_context().clock if clock is None else clock
         bucket = ServerBucket(global_limit, ticks(clock.monotonic()))
         everything = Place(bucket, "everything", is_global=True)
@@ -187,8 +201,9 @@ class MultiTierLimiter(RequestLimiter):
             Gate(name, clock, jitter, everything),
             None if probe is None else Hooks(probe, "ion_ratelimit_tokens_available"),
             Log(logger, "ion_actors.ratelimit", limiter=name),
-            Tiers(everything, defaults, own, ticks(bucket_ttl)),
+            Tiers(everything, defaults, own, ticks(bucket_ttl), max_buckets),
             (),
+            header_bounds,
         )
 
     def for_(self, *, route: str | None = None, resource: object | None = None) -> RequestLimiter:
@@ -212,7 +227,9 @@ class MultiTierLimiter(RequestLimiter):
             keys.append(("route", self._routes.key(route)))
         if resource is not None:
             keys.append(("resource", resource_key(resource)))
-        return RequestLimiter(self._gate, self._hooks, self._log, self._tiers, tuple(keys))
+        return RequestLimiter(
+            self._gate, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
+        )
 
     @property
     def buckets(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Hashable, Mapping
 
@@ -10,6 +11,8 @@ __all__ = ["Routes", "normal_route", "resource_key"]
 _HEX = "[0-9a-fA-F]"
 _ID = re.compile(rf"(?<=/)(?:\d+|{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})(?=/|$)", re.ASCII)
 _SLASHES = re.compile("/{2,}")
+_PART = re.compile(r"\{[^{}/]*\}")
+_LONGEST = 256  # characters of a name that are kept: users make up names of any length
 
 
 def normal_route(route: str) -> str:
@@ -31,6 +34,7 @@ def resource_key(resource: object) -> Hashable:
     """
     try:
         key = frozenset(resource.items()) if isinstance(resource, Mapping) else resource
+        key = _short(key) if type(key) is str else key
         hash(key)
     except TypeError:
         raise TypeError(
@@ -55,11 +59,30 @@ class Routes:
         name = normal_route(route)
         if name in self._names:
             return name
-        return next((one for pattern, one in self._patterns if pattern.fullmatch(name)), name)
+        fits = (one for pattern, one in self._patterns if pattern.fullmatch(name))
+        return next(fits, None) or _short(name)
+
+
+def _short(name: str) -> str:
+    """The name, or what is as good as unique to it and takes less room."""
+    if len(name) <= _LONGEST:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass"), usedforsecurity=False)
+    return f"{name[:_LONGEST]}... ({digest.hexdigest()})"
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    parts = re.split(r"(\{[^{}/]*\})", name)
-    return re.compile(
-        "".join("[^/]+" if part.startswith("{") else re.escape(part) for part in parts)
-    )
+    return re.compile("/".join(_segment(one) for one in name.split("/")))
+
+
+def _segment(segment: str) -> str:
+    """What stands between two slashes of a template.
+
+    Each piece of text counts where it is first found, and the last one at the end: if there is any
+    way to fit, this is one. So nothing is tried again, whatever path somebody asks for.
+    """
+    first, *rest = [re.escape(piece) for piece in _PART.split(segment)]
+    if not rest:
+        return first
+    middle = "".join(f"(?>[^/]+?{piece})" for piece in rest[:-1])
+    return f"(?>{first}{middle}[^/]+{rest[-1]}(?=/|\\Z))"

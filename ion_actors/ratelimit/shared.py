@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from ion_actors._arguments import seconds, whole_number
+from ion_actors._arguments import number, seconds, whole_number
 from ion_actors.context import await_turn, current_context, wait_turn
 from ion_actors.errors import RateLimited, StorageUnavailable
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.door import Door
+from ion_actors.ratelimit.outage import Outage
 from ion_actors.ratelimit.polling import Attempt, until_worth_asking
 from ion_actors.ratelimit.rate import Rate
+from ion_actors.ratelimit.secrets import Secrets
 from ion_actors.ratelimit.store import Store, WindowStrategy, open_storage
 from ion_actors.wrapping import Wrapper
 
@@ -44,8 +46,11 @@ class SharedLimiter:
         key: what is limited; the same in all processes.
         strategy: how the storage counts. By default it is exact, remembers each token, and goes by
             the clocks of the processes, which must agree.
-        fail_open: what to do while the storage does not answer: False raises
-            ``StorageUnavailable``, True lets everything through, and logs a warning at the first.
+        fail_open: what to do while the storage does not answer, or refuses to (a wrong password, a
+            server that is read-only or out of memory): False raises ``StorageUnavailable``, True
+            lets everything through, counts that, and says so: at first, and again after
+            ``remind_after`` for as long as it lasts.
+        remind_after: seconds between two such messages, at least; more than 0.
         name: for errors, logs and metrics; by default ``shared-limiter-1``, ….
         logger: by default the logger ``ion_actors.ratelimit``.
         metrics: gets counters, gauges and a histogram: see below.
@@ -54,6 +59,7 @@ class SharedLimiter:
     Raises:
         ImportError: `limits` or the client of the storage is not installed: they are in the extra
             ``ion_actors[redis]``.
+        StorageUnavailable: the storage is a cluster, which is asked at once, and does not answer.
         TypeError, ValueError: an argument makes no sense; the message names it.
 
     With Redis, making one connects to nothing; a storage that is not there is found out at the
@@ -62,7 +68,9 @@ class SharedLimiter:
     the loop's default executor, so the loop goes on.
 
     Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``:
-    allowed, denied, cancelled, error), ``ion_ratelimit_wait_duration_seconds`` (a
+    allowed, denied, cancelled, error), ``ion_ratelimit_fail_open_total`` (calls that were let
+    through since the storage failed; and label ``kind``: see :class:`StorageUnavailable`),
+    ``ion_ratelimit_wait_duration_seconds`` (a
     histogram of the waits that were served, without those that found their tokens there) and,
     whenever a wait is refused, ``ion_ratelimit_tokens_available`` (gauge).
     """
@@ -75,6 +83,7 @@ class SharedLimiter:
         key: str,
         strategy: WindowStrategy = WindowStrategy.MOVING_WINDOW,
         fail_open: bool = False,
+        remind_after: float = 60.0,
         name: str | None = None,
         logger: logging.Logger | None = None,
         metrics: Metrics | None = None,
@@ -86,18 +95,27 @@ class SharedLimiter:
             raise TypeError(f"key must be a string, not {key!r}")
         if not key:
             raise ValueError("key must not be empty: all who share it share the limit")
+        try:
+            key.encode()
+        except UnicodeEncodeError:  # not chained: its text has the key as it is
+            raise ValueError(f"key must be text that UTF-8 can encode, not {key!r}") from None
         if not isinstance(strategy, WindowStrategy):
             raise TypeError(f"strategy must be a WindowStrategy, not {strategy!r}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {name!r}")
+        if number("remind_after", remind_after, minimum=0) == 0:
+            raise ValueError(f"remind_after must be more than 0 seconds, not {remind_after!r}")
         self._rate = rate
         self._name = name or f"shared-limiter-{next(_numbers)}"
         self._fail_open = fail_open
         self._log = Log(logger, "ion_actors.ratelimit", limiter=self._name)
         self._probe = Probe.checked(metrics, tracer, limiter=self._name)
-        self._store = Store(rate, open_storage(storage), key, strategy)
+        secrets = Secrets(storage if isinstance(storage, str) else "")
+        self._store = Store(rate, open_storage(storage), key, strategy, secrets)
         self._door = Door()
-        self._failing = False  # a race of two threads here only logs twice
+        self._outage = Outage(
+            self._name, current_context().clock, remind_after, self._log, self._probe
+        )
 
     # -- without waiting -------------------------------------------------------------------
 
@@ -264,10 +282,11 @@ class SharedLimiter:
             return None
         try:
             attempt.level = level = self._store.level()
-        except StorageUnavailable:
-            if self._fail_open:
-                return 0.0  # the next try finds out that it fails
-            raise
+        except StorageUnavailable as error:
+            if not self._fail_open:
+                raise
+            self._outage.failed(error)
+            return None
         if self._probe is not None:
             self._probe.gauge("ion_ratelimit_tokens_available", level.remaining)
         if attempt.hopeless:
@@ -280,13 +299,9 @@ class SharedLimiter:
         except StorageUnavailable as error:
             if not self._fail_open:
                 raise
-            if not self._failing:
-                self._failing = True
-                self._log(logging.WARNING, "%s lets everything through: %s", self._name, error)
+            self._outage.failed(error)
             return True
-        if self._failing:
-            self._failing = False
-            self._log(logging.INFO, "%s limits again", self._name)
+        self._outage.over()
         return taken
 
     def _count(self, result: str) -> None:

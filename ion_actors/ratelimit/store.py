@@ -7,21 +7,27 @@ store is made: it belongs to an extra.
 from __future__ import annotations
 
 import enum
+import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from ion_actors._printable import printable
 from ion_actors.errors import StorageUnavailable
+from ion_actors.ratelimit.ailments import kind_of
 from ion_actors.ratelimit.polling import Level
 from ion_actors.ratelimit.rate import Rate
+from ion_actors.ratelimit.secrets import Secrets
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
     from limits.storage import Storage
 
 __all__ = ["Store", "WindowStrategy", "open_storage"]
+
+T = TypeVar("T")
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
 
 # So many seconds without an answer are a failure. (Older clients of Redis wait for ever.)
 _TIMEOUT = 5.0
@@ -41,6 +47,9 @@ class WindowStrategy(enum.Enum):
     another process asks, too, may count."""
 
 
+_NONE = Secrets("")
+
+
 class Store:
     """The limit of one key. Every method asks the storage, and is safe from any thread.
 
@@ -49,23 +58,32 @@ class Store:
         storage: where the count is kept.
         key: what is limited.
         strategy: how it is counted.
+        secrets: what no error may show.
 
     Raises:
         ImportError: `limits` is not installed.
         ValueError: the rate is not one of whole numbers, or the storage lacks this strategy.
     """
 
-    def __init__(self, rate: Rate, storage: Storage, key: str, strategy: WindowStrategy) -> None:
+    def __init__(
+        self,
+        rate: Rate,
+        storage: Storage,
+        key: str,
+        strategy: WindowStrategy,
+        secrets: Secrets = _NONE,
+    ) -> None:
         limits = _import_limits()
         self._item: RateLimitItem = limits.RateLimitItemPerSecond(
             _whole("tokens", rate.tokens, rate), _whole("seconds", rate.seconds, rate), "ion_actors"
         )
         self._key = key
+        self._secrets = secrets
         self._errors = _errors_of(storage)
         try:
             self._counter = limits.strategies.STRATEGIES[strategy.value](storage)
         except NotImplementedError as error:
-            raise ValueError(f"{storage!r} cannot count by {strategy}") from error
+            raise ValueError(f"a {type(storage).__name__} cannot count by {strategy}") from error
         self._counts_refusals = strategy is WindowStrategy.FIXED_WINDOW
 
     def take(self, n: int) -> bool:
@@ -74,10 +92,13 @@ class Store:
         Raises:
             StorageUnavailable: the storage did not answer.
         """
-        with self._answering():
+
+        def take() -> bool:
             if self._counts_refusals and not self._counter.test(self._item, self._key, cost=n):
                 return False
             return bool(self._counter.hit(self._item, self._key, cost=n))
+
+        return self._ask(take)
 
     def level(self) -> Level:
         """How many tokens there are.
@@ -85,8 +106,7 @@ class Store:
         Raises:
             StorageUnavailable: the storage did not answer.
         """
-        with self._answering():
-            stats = self._counter.get_window_stats(self._item, self._key)
+        stats = self._ask(lambda: self._counter.get_window_stats(self._item, self._key))
         return Level(max(0, stats.remaining), max(0.0, stats.reset_time - time.time()))
 
     def clear(self) -> None:
@@ -95,26 +115,44 @@ class Store:
         Raises:
             StorageUnavailable: the storage did not answer.
         """
-        with self._answering():
-            self._counter.clear(self._item, self._key)
+        self._ask(lambda: self._counter.clear(self._item, self._key))
 
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _ask(self, question: Callable[[], T]) -> T:
         try:
-            yield
+            return question()
         except self._errors as error:
-            raise StorageUnavailable(
-                f"the storage of the limit {self._key!r} failed: {error}", key=self._key
-            ) from error
+            failure = _unavailable(
+                f"the storage of the limit {self._key!r} failed", error, self._secrets, self._key
+            )
+        # Outside of the handler, or the error would be chained whatever it shows.
+        try:
+            raise failure
+        finally:
+            del failure
+
+
+def _unavailable(what: str, error: Exception, secrets: Secrets, key: str) -> StorageUnavailable:
+    failure = StorageUnavailable(
+        f"{what}: {printable(secrets.without(str(error)))}", key=key, kind=kind_of(error)
+    )
+    if not secrets.are_told_by(error):
+        failure.__cause__ = error
+    try:
+        return failure
+    finally:
+        del failure, error
 
 
 def open_storage(storage: Storage | str) -> Storage:
     """The storage at this address, or the storage itself.
 
+    No error shows the address, since there may be a password in it.
+
     Raises:
         ImportError: `limits`, or the client that this storage needs, is not installed.
         TypeError: it is no storage, or one for asyncio.
         ValueError: there is no such kind of storage, or the address makes no sense.
+        StorageUnavailable: it is one that is asked at once, and does not answer.
     """
     limits = _import_limits()
     found = _at_address(limits, storage) if isinstance(storage, str) else storage
@@ -122,24 +160,30 @@ def open_storage(storage: Storage | str) -> Storage:
         return cast("Storage", found)
     raise TypeError(
         "storage must be an address like 'redis://localhost:6379' or a storage of the library "
-        f"limits, and not one for asyncio; {found!r} is not"
+        f"limits, and not one for asyncio; a {type(found).__qualname__} is not"
     )
 
 
 def _at_address(limits: Any, address: str) -> object:
-    scheme = urlsplit(address).scheme
+    found = _SCHEME.match(address)
+    scheme = "" if found is None else found[1]
     options: dict[str, float | str | bool] = {}
     if scheme.startswith("redis"):
         _import_redis()
     if scheme.startswith(("redis", "valkey")):
         options = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    failure: Exception
     try:
         return limits.storage.storage_from_string(address, **options)
-    except limits.errors.ConfigurationError:  # it shows the address, and so perhaps a password
-        raise ValueError(
-            f"storage must be an address that the library limits can use, as redis://host:6379; "
-            f"it cannot use {scheme}://, or what that needs is not installed"
-        ) from None
+    except (limits.errors.ConfigurationError, ValueError, LookupError, TypeError, AttributeError):
+        failure = ValueError(
+            "storage must be an address that the library limits can use, as redis://host:6379; "
+            f"it cannot use {scheme}://, or this address makes no sense there, or what it needs "
+            "is not installed (it is not shown, since there may be a password in it)"
+        )
+    except Exception as error:
+        failure = _unavailable(f"the {scheme}:// storage failed", error, Secrets(address), "")
+    raise failure  # outside of the handler: not chained to what shows the address
 
 
 def _import_redis() -> None:
@@ -167,8 +211,11 @@ def _errors_of(storage: Storage) -> tuple[type[Exception], ...]:
     from limits.errors import ConcurrentUpdateError, StorageError  # noqa: PLC0415
 
     own = storage.base_exceptions
+    client = getattr(getattr(storage, "dependency", None), "exceptions", None)
+    cluster = getattr(client, "RedisClusterException", None)  # it is none of the others
     return (
         *(own if isinstance(own, tuple) else (own,)),
+        *(() if cluster is None else (cluster,)),
         StorageError,
         ConcurrentUpdateError,
         OSError,

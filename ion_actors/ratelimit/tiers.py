@@ -1,11 +1,19 @@
-"""The buckets of a multi-tier limiter: made when they are asked for, evicted when they are not."""
+"""The buckets of a multi-tier limiter: made when they are asked for, evicted when they are not.
+
+Names of routes and resources are often made of what users send, and names of buckets are the
+server's. So there is a bound for the number of buckets. When it is reached, the bucket that was not
+asked for the longest makes room, even if it is not full: whoever can make up any number of names
+has a new bucket for each anyway, and the limit for everything still holds.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ion_actors._printable import printable, shown
 from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit
 from ion_actors.ratelimit.server import ServerBucket
@@ -15,6 +23,8 @@ __all__ = ["Key", "Tiers"]
 Key = tuple[str, Hashable]  # of a route, a resource, or a bucket that the server has named
 
 _SWEEP = 2  # buckets looked at per request, so that the old ones go faster than new ones come
+_LOOKS = 8  # buckets looked at to make room for a new one
+_LONGEST = 300  # characters of a label
 
 
 @dataclass(slots=True)
@@ -30,14 +40,21 @@ class Tiers:
     """The places of a multi-tier limiter. Everything here is under the gate's lock."""
 
     def __init__(
-        self, everything: Place, defaults: dict[str, Limit], routes: Mapping[str, Limit], ttl: int
+        self,
+        everything: Place,
+        defaults: dict[str, Limit],
+        routes: Mapping[str, Limit],
+        ttl: int,
+        most: int,
     ) -> None:
         self.everything = everything
         self._defaults = defaults
         self._ttl = ttl
+        self._most = most  # buckets, and routes whose bucket the server has named
         self._own: dict[Key, Limit] = {("route", name): one for name, one in routes.items()}
         self._slots: OrderedDict[Key, _Slot] = OrderedDict()  # the one asked for last is last
-        self._named: dict[str, str] = {}  # route: the server's name for its bucket
+        # route: the server's name for its bucket; the one that was asked for last is last
+        self._named: OrderedDict[str, str] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -58,9 +75,12 @@ class Tiers:
 
     def _slot(self, key: Key, now: int) -> _Slot:
         if key[0] == "route" and key[1] in self._named:
-            key = "bucket", self._named[str(key[1])]
+            route = str(key[1])
+            self._named.move_to_end(route)
+            key = "bucket", self._named[route]
         slot = self._slots.get(key)
         if slot is None:
+            self._make_room()
             slot = self._slots[key] = _Slot(self._made(key, now), now)
         self._slots.move_to_end(key)
         slot.used = now
@@ -69,7 +89,7 @@ class Tiers:
     def _made(self, key: Key, now: int) -> Place:
         kind, name = key
         bucket = ServerBucket(self._own.get(key, self._defaults[kind]), now)
-        return Place(bucket, f"{kind} {name if isinstance(name, str) else repr(name)}")
+        return Place(bucket, _label(kind, name))
 
     def _evict(self, now: int) -> None:
         for _ in range(min(_SWEEP, len(self._slots))):
@@ -80,9 +100,26 @@ class Tiers:
                 slot.used = now  # a new one would let through what this one does not
                 self._slots.move_to_end(key)
                 continue
-            del self._slots[key]
-            for route in slot.routes:
-                del self._named[route]
+            self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        for route in self._slots.pop(key).routes:
+            del self._named[route]
+
+    def _make_room(self) -> None:
+        """Forget a bucket if there are as many as there may be; rather one that is as new."""
+        if len(self._slots) < self._most:
+            return
+        oldest = list(itertools.islice(self._slots.items(), _LOOKS))
+        idle = []
+        for key, slot in oldest:
+            if slot.place.line:  # who waits for it keeps it; they are as many as there are threads
+                self._slots.move_to_end(key)
+            else:
+                idle.append((key, slot))
+        if idle:
+            full = (key for key, slot in idle if slot.place.bucket.as_new(slot.used))
+            self._forget(next(full, idle[0][0]))
 
     def set_own(self, key: Key, limit: Limit, now: int) -> None:
         """A limit of its own for a route or a resource."""
@@ -90,18 +127,41 @@ class Tiers:
         self._slot(key, now).place.bucket.set_lasting(limit, now)
 
     def name_bucket(self, key: Key, name: str, now: int) -> None:
-        """The server's name for the bucket of this route: all routes with this name share it."""
+        """The server's name for the bucket of this route: all routes with this name share it.
+
+        A bucket of this route alone goes on under the new name: a server that makes up a name for
+        each response does not make a bucket for each.
+        """
         route = str(key[1])
         if self._named.get(route) == name:
             return
         mine = self._slot(key, now)
         before = mine.place.bucket.tokens(now)
-        if self._slots.pop(key, None) is None:  # it goes by another name until now
-            mine.routes.discard(route)
-            mine = _Slot(self._made(key, now), now)
-        self._named[route] = name
+        mine = self._released(key, mine, now)
         shared = self._slots.setdefault(("bucket", name), mine)
+        shared.place.label = _label("bucket", name)
         shared.routes.add(route)
+        self._named[route] = name
+        if len(self._named) > self._most:
+            forgotten, named = self._named.popitem(last=False)
+            self._slots["bucket", named].routes.discard(forgotten)
         # It cannot have more than the route had, or the route would win from the change.
         if shared.place.bucket.tokens(now) > before:
             shared.place.bucket.drain_to(int(before), now)
+
+    def _released(self, key: Key, slot: _Slot, now: int) -> _Slot:
+        """The slot without its old name; or a new one, if other routes share it by that name."""
+        route = str(key[1])
+        named = self._named.pop(route, None)
+        if named is None:
+            del self._slots[key]
+            return slot
+        slot.routes.discard(route)
+        if slot.routes:
+            return _Slot(self._made(key, now), now)
+        del self._slots["bucket", named]
+        return slot
+
+
+def _label(kind: str, name: Hashable) -> str:
+    return f"{kind} {printable(name) if isinstance(name, str) else shown(name)[:_LONGEST]}"
