@@ -9,18 +9,23 @@ The real clock fires its timers from one daemon thread, which lives only while t
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
-from _thread import get_ident
+from _thread import get_ident, start_new_thread
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Protocol
 
 from ion_actors.forking import HOOKS_RAN, check, on_fork, run_hooks
+from ion_actors.interruption import is_interruption
 
-__all__ = ["Clock", "SystemClock", "Timer", "acquire", "system_clock"]
+__all__ = ["Clock", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
 
 logger = logging.getLogger("ion_actors")
 
@@ -31,6 +36,9 @@ _LINGER = 0.1
 # So many seconds at most until the thread finds out that the timer it waits for was cancelled. To
 # wake it at each cancellation would cost every task with a time limit, which mostly is in time.
 _PATROL = 1.0
+
+# A timer that is late by so many seconds was forgotten: its thread is dead, or hangs in a call.
+_DEAD = 5.0
 
 # A cancelled timer stays in the heap until its turn, or until the heap has doubled.
 _MIN_SWEEP = 64
@@ -49,6 +57,36 @@ def acquire(lock: threading.Lock) -> bool:
     while not lock.acquire(True, _LOOK_UP):
         check()  # where only the process id tells of a fork, there is time for it here
     return True
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread, so that Ctrl-C meanwhile cannot hinder it.
+
+    ``Thread.start`` waits, in Python code, for the new thread to begin. What is raised there in the
+    main thread by a signal handler may leave a lock locked that the new thread needs to begin.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
+    if get_ident() != _main_thread:
+        thread.start()
+        return
+    started = threading.Lock()
+    started.acquire()
+    errors: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            thread.start()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            started.release()
+
+    start_new_thread(start, ())
+    acquire(started)
+    if errors:
+        raise errors[0]
 
 
 def _after_fork_in_child() -> None:
@@ -85,13 +123,19 @@ class Timer:
         return self._call is not None
 
     def fire(self) -> None:
-        """Make the call now; an error in it is logged. For clocks only."""
+        """Make the call now; an error in it is logged. For clocks only.
+
+        Raises:
+            BaseException: Ctrl-C or the like interrupted the call, in the main thread.
+        """
         call, self._call = self._call, None
         if call is None:
             return
         try:
             call()
-        except BaseException:
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             logger.exception("a timer's call failed: %r", call)
 
 
@@ -111,11 +155,26 @@ class Clock(Protocol):
         ...
 
 
+def _kernels_monotonic() -> Callable[[], float]:
+    """``time.monotonic``, also if a tool that freezes time has replaced it already."""
+    if isinstance(time.monotonic, BuiltinFunctionType):
+        return time.monotonic
+    return functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC)
+
+
 class SystemClock:
-    """The real one: ``time.monotonic`` and a timer thread that exists only when needed."""
+    """The real one: ``time.monotonic`` and a timer thread that exists only when needed.
+
+    Ctrl-C may come at any point of a method, in the main thread, and other exceptions may be thrown
+    into any thread. So the lock and what wakes the thread are C objects (``threading.Condition`` is
+    written in Python, and stays locked if it is interrupted at the wrong moment), and a second
+    timer thread does no harm: whenever it is not sure that there is one, another is started.
+    """
 
     def __init__(self) -> None:
-        self.monotonic = time.monotonic
+        # An attribute, and taken once: tools that freeze or move the time replace the function in
+        # every module that has it.
+        self.monotonic = _kernels_monotonic()
         self._reset()
         # The timer thread stays in the parent, and so do the calls it was to make.
         on_fork(self._reset)
@@ -123,11 +182,15 @@ class SystemClock:
     def _reset(self) -> None:
         # Guards all below. Reentrant, since a finalizer or a signal handler may plan a call while
         # this thread is planning one.
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.RLock()
+        self._wake = threading.Lock()  # released to wake the timer thread; it alone acquires it
+        self._wake.acquire()
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+        self._pushes = 0
         self._sweep_at = _MIN_SWEEP
         self._running = False
+        self._started_at = -math.inf
 
     @property
     def timers(self) -> int:
@@ -142,56 +205,120 @@ class SystemClock:
         if not HOOKS_RAN[0]:
             run_hooks()
         timer = Timer(when, call)
-        with self._changed:
-            if not self._running:
-                threading.Thread(target=self._run, name="ion_actors-timer", daemon=True).start()
-                self._running = True  # only once it is: starting a thread can fail
-            if len(self._heap) >= self._sweep_at:
-                self._sweep()
-            earliest = not self._heap or when < self._heap[0][0]
-            heapq.heappush(self._heap, (when, next(self._order), timer))
-            if earliest:
-                self._changed.notify()
+        try:
+            with self._changed:
+                self._see_to_thread()
+                if len(self._heap) >= self._sweep_at:
+                    self._sweep()
+                earliest = not self._heap or when < self._heap[0][0]
+                self._push((when, next(self._order), timer))
+                if earliest:
+                    self._rouse()
+        except BaseException:  # Ctrl-C: nobody will be able to cancel it
+            timer.cancel()
+            raise
         return timer
 
     def park(self, signal: threading.Lock, deadline: float | None) -> bool:
         """See :meth:`Clock.park`."""
         if deadline is None:
             return acquire(signal)
-        while (remaining := deadline - time.monotonic()) > 0:
+        while (remaining := deadline - self.monotonic()) > 0:
             if signal.acquire(timeout=min(remaining, _LOOK_UP)):
                 return True
             check()  # see acquire()
         return signal.acquire(False)
 
+    def _push(self, entry: tuple[float, int, Timer]) -> None:
+        self._pushes += 1
+        heapq.heappush(self._heap, entry)
+
     def _sweep(self) -> None:
-        self._heap[:] = [entry for entry in self._heap if entry[2].pending]
-        heapq.heapify(self._heap)
+        pushes = self._pushes
+        living = [entry for entry in self._heap if entry[2].pending]
+        heapq.heapify(living)
+        # A finalizer or a signal handler may have planned a call since. Nothing can come in between
+        # the comparison and the assignment.
+        if pushes == self._pushes:
+            self._heap = living
         self._sweep_at = max(_MIN_SWEEP, 2 * len(self._heap))
 
-    def _run(self) -> None:
-        while (timer := self._next_due()) is not None:
-            timer.fire()
-            del timer  # what it refers to must not live until the next one is due
+    # -- the timer thread ------------------------------------------------------------------
 
-    def _next_due(self) -> Timer | None:
-        """Wait for the next timer that is due; None when there has been none for a while."""
+    def _see_to_thread(self) -> None:
+        if not self._running:
+            self._start()
+        elif self._is_late():
+            with contextlib.suppress(RuntimeError):  # it may only be slow
+                self._start()
+
+    def _is_late(self) -> bool:
+        """Whether the timer thread seems to be dead: ended by an exception from outside."""
+        if not self._heap:
+            return False
+        before = self.monotonic() - _DEAD
+        return self._heap[0][0] < before and self._started_at < before
+
+    def _start(self) -> None:
+        self._started_at = self.monotonic()
+        start_thread(threading.Thread(target=self._run, name="ion_actors-timer", daemon=True))
+        self._running = True  # only once it is: starting a thread can fail
+
+    def _rouse(self) -> None:
+        try:
+            self._wake.release()
+        except RuntimeError:
+            return  # it has been woken and has not looked yet
+
+    def _run(self) -> None:
+        while True:
+            try:
+                if not self._make_next_call():
+                    return
+            except BaseException:  # thrown into this thread by somebody
+                logger.exception("the clock's thread was interrupted, and goes on")
+
+    def _make_next_call(self) -> bool:
+        """Wait for the next timer that is due, and fire it; False if there is none any more."""
+        due = None
+        try:
+            while (due := self._take_due()) is None:
+                with self._changed:
+                    self._running = True  # who has started this thread may have been interrupted
+                    when = self._heap[0][0] if self._heap else None
+                if when is not None:
+                    delay = min(when - self.monotonic(), _PATROL)
+                    self._wake.acquire(True, max(0.0, delay))
+                elif not self._wake.acquire(True, _LINGER) and self._end():
+                    return False
+            due.fire()
+        except BaseException:
+            if due is not None:
+                due.fire()  # unless it has begun
+            raise
+        return True
+
+    def _take_due(self) -> Timer | None:
+        """Take out the next timer that is due, and cancelled ones on the way."""
         with self._changed:
-            while True:
-                if not self._heap:
-                    if self._changed.wait(_LINGER) or self._heap:
-                        continue
-                    self._running = False
-                    return None
+            while self._heap:
                 # Taken out before it is judged: by then, a finalizer may have planned an earlier.
                 entry = heapq.heappop(self._heap)
                 if not entry[2].pending:
                     continue
-                if entry[0] <= time.monotonic():
+                if entry[0] <= self.monotonic():
                     return entry[2]
-                heapq.heappush(self._heap, entry)
-                del entry
-                self._changed.wait(min(self._heap[0][0] - time.monotonic(), _PATROL))
+                self._push(entry)
+                return None
+        return None
+
+    def _end(self) -> bool:
+        """There was nothing to do for a while. Whether that is still so."""
+        with self._changed:
+            if self._heap:
+                return False
+            self._running = False
+            return True
 
 
 #: The clock that everything uses unless it is told otherwise.

@@ -1,8 +1,9 @@
-"""Ctrl-C at every point at which CPython lets it in."""
+"""Ctrl-C, and every other exception that a signal handler may raise, at every point of a call."""
 
 from __future__ import annotations
 
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,33 +14,65 @@ import ion_actors
 from ion_actors import IonError
 from ion_actors.testing import VirtualClock
 
-__all__ = ["LIBRARY", "Helped", "Interrupted", "every_point", "interrupt"]
+__all__ = [
+    "CLOCKS",
+    "KINDS",
+    "LIBRARY",
+    "Helped",
+    "Interrupted",
+    "SoftLimit",
+    "TimedOut",
+    "every_point",
+    "interrupt",
+]
 
 LIBRARY = Path(ion_actors.__file__).parent
+STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 #: Where nothing is interrupted: with a virtual clock, timers fire in the thread under test.
 CLOCKS = (str(LIBRARY / "testing"), str(LIBRARY / "clock.py"))
+# Not ours to mend: a log handler is locked in Python code, and an event loop is its thread's own.
+# And what is raised in the callback of a weak reference is lost.
+_FOREIGN = ("logging/", "traceback.py", "linecache.py", "tokenize.py", "asyncio/", "weakref")
 
 
 class Interrupted(KeyboardInterrupt):
     """As by Ctrl-C, but ours."""
 
 
+class SoftLimit(Exception):
+    """As raised by a handler of SIGALRM or SIGUSR1 for a time limit."""
+
+
+class TimedOut(TimeoutError):
+    """The same, by a program that raises what the library raises, too."""
+
+
+#: What signal handlers raise.
+KINDS: tuple[type[BaseException], ...] = (Interrupted, SoftLimit, TimedOut)
+
+
 class Interrupter:
-    """Raises at the n-th point at which an asynchronous exception may come, inside the library.
+    """Raises at the n-th point at which an asynchronous exception may come.
 
     CPython looks for signals when a Python function begins and after a call of a C function (and at
-    jumps backwards, which no profiler sees). Between those points nothing can come in.
+    jumps backwards, which no profiler sees). Between those points nothing can come in. The points
+    are those of the library, and of the Python code of the standard library that it calls.
     """
 
-    def __init__(self, point: int) -> None:
+    def __init__(
+        self,
+        point: int,
+        kind: type[BaseException] = Interrupted,
+        spared: tuple[str, ...] = CLOCKS,
+    ) -> None:
         self.left = point
         self.where = ""
+        self._kind = kind
+        self._spared = spared
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> None:
         code = frame.f_code
-        if event not in ("call", "c_return") or not code.co_filename.startswith(str(LIBRARY)):
-            return
-        if code.co_filename.startswith(CLOCKS):
+        if event not in ("call", "c_return") or not self._is_reached(frame):
             return
         if event == "call" and code.co_name == "<genexpr>":
             return  # it may be about to be closed, and what is raised there is lost
@@ -47,23 +80,44 @@ class Interrupter:
         if self.left < 0:
             sys.setprofile(None)
             self.where = f"{event} in {code.co_qualname}:{frame.f_lineno}"
-            raise Interrupted
+            handle_signal(self._kind)
+
+    def _is_reached(self, frame: FrameType) -> bool:
+        """Whether it is the library's own frame, or the standard library's below one of those."""
+        found: FrameType | None = frame
+        while found is not None and found.f_code.co_filename.startswith(STANDARD_LIBRARY):
+            if any(name in found.f_code.co_filename for name in _FOREIGN):
+                return False
+            found = found.f_back
+        if found is None or not found.f_code.co_filename.startswith(str(LIBRARY)):
+            return False
+        return not found.f_code.co_filename.startswith(self._spared or ("\0",))
 
 
-def interrupt(point: int, call: Callable[[], Any]) -> tuple[str, Any]:
+def handle_signal(kind: type[BaseException]) -> None:
+    """Stands for a signal handler; :func:`interrupt` installs one with the same code."""
+    raise kind
+
+
+def interrupt(
+    point: int,
+    call: Callable[[], Any],
+    kind: type[BaseException] = Interrupted,
+    spared: tuple[str, ...] = CLOCKS,
+) -> tuple[str, Any]:
     """Make the call and interrupt it there.
 
     Returns:
         Where it was, and what the call returned or raised; nowhere, if it has not so many points.
     """
-    interrupter = Interrupter(point)
+    interrupter = Interrupter(point, kind, spared)
     try:
         sys.setprofile(interrupter)
         try:
             outcome = call()
         finally:
             sys.setprofile(None)
-    except (Interrupted, IonError) as error:
+    except (kind, IonError) as error:
         return interrupter.where, error
     return interrupter.where, outcome
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
 from collections.abc import Callable
 
 from ion_actors._arguments import seconds
-from ion_actors.clock import Timer
+from ion_actors.clock import Timer, acquire, system_clock
 
 __all__ = ["VirtualClock"]
 
@@ -36,9 +37,11 @@ class VirtualClock:
     """
 
     def __init__(self, start: float = 0.0) -> None:
-        # Guards the time and the heap; notified when the number of timers changes. Reentrant, since
-        # a finalizer may cancel a timer at any point.
-        self._changed = threading.Condition(threading.RLock())
+        # Guards the time and the heap. Reentrant: a finalizer may plan a call at any point.
+        self._changed = threading.RLock()
+        # Locks that are released when the number of timers changes. (Not a Condition: Ctrl-C may
+        # leave that locked.)
+        self._sleepers: list[threading.Lock] = []
         self._moving = threading.RLock()  # only one thread moves the time, or a call that it makes
         self._now = float(start)
         self._heap: list[tuple[float, int, Timer]] = []
@@ -57,7 +60,7 @@ class VirtualClock:
             due = when <= self._now
             if not due:
                 heapq.heappush(self._heap, (when, next(self._order), timer))
-                self._changed.notify_all()
+        self._note_change()
         if due:
             timer.fire()
         return timer
@@ -65,13 +68,14 @@ class VirtualClock:
     def park(self, signal: threading.Lock, deadline: float | None) -> bool:
         """Block until ``signal`` can be acquired (True), or this clock reaches the deadline."""
         if deadline is None:
-            return signal.acquire()
+            return acquire(signal)
         if signal.acquire(blocking=False):
             return True
-        expired = threading.Event()
+        expired = False
 
         def expire() -> None:
-            expired.set()
+            nonlocal expired
+            expired = True
             try:
                 signal.release()  # a thread cannot wait for two things: so this is the other one
             except RuntimeError:
@@ -79,14 +83,15 @@ class VirtualClock:
 
         timer = self.call_at(deadline, expire)
         try:
-            signal.acquire()
+            acquire(signal)
         finally:
             timer.cancel()
-        return not expired.is_set()
+        return not expired
 
     def _note_change(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        for sleeper in list(self._sleepers):
+            with contextlib.suppress(RuntimeError):  # it was woken before, and has not looked yet
+                sleeper.release()
 
     # -- what the test asks ----------------------------------------------------------------
 
@@ -106,23 +111,30 @@ class VirtualClock:
         Raises:
             AssertionError: there were fewer for all that time.
         """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self.timers >= count, patience):
-                raise AssertionError(
-                    f"waited {patience} s for {count} timers, there are {self.timers}"
-                )
+        woken = threading.Lock()
+        self._sleepers.append(woken)
+        try:
+            until = system_clock.monotonic() + patience
+            while self.timers < count:
+                if not system_clock.park(woken, until):
+                    raise AssertionError(
+                        f"waited {patience} s for {count} timers, there are {self.timers}"
+                    )
+        finally:
+            self._sleepers.remove(woken)
 
     def advance(self, duration: float) -> None:
         """Move the time on by so many seconds, and fire what becomes due on the way.
 
         What a fired call plans fires as well, if it becomes due on the way.
+
+        Raises:
+            BaseException: Ctrl-C or the like came during a call; all others were made.
         """
         if (step := seconds("duration", duration)) is None:
             raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
         with self._moving:
-            end = self._now + step
-            while (timer := self._next_due(end)) is not None:
-                timer.fire()
+            self._fire_until(self._now + step)
 
     def advance_to_next(self) -> float:
         """Move the time on to the earliest timer, and fire it and all others of that moment.
@@ -139,9 +151,19 @@ class VirtualClock:
             if not moments:
                 raise AssertionError("there is no timer to advance to")
             before = self._now
-            while (timer := self._next_due(min(moments))) is not None:
-                timer.fire()
+            self._fire_until(min(moments))
             return self._now - before
+
+    def _fire_until(self, end: float) -> None:
+        interruption: BaseException | None = None
+        while (timer := self._next_due(end)) is not None:
+            try:
+                timer.fire()
+            except BaseException as error:
+                interruption = error if interruption is None else interruption
+                timer.fire()  # unless it has begun
+        if interruption is not None:
+            raise interruption
 
     def _next_due(self, end: float) -> Timer | None:
         """Take out the next timer due by ``end``, and let it be that time; if none is, ``end``."""
