@@ -194,6 +194,10 @@ class Ending:
         second signal does not wait. What takes the signal over later (a web server, or an event
         loop's ``add_signal_handler``) has it first; servers that raise it again at their end, as
         uvicorn does, drain the pool then.
+
+        The kernel does not end the first process of a container (PID 1) by default. That ends by
+        ``SystemExit(128 + signum)`` in the main thread, so that exit hooks run; if the main thread
+        cannot be reached within five seconds (it is in foreign code), without them.
         """
         return DrainOnSignal(self, signum, self._patience(timeout))
 

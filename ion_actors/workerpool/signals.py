@@ -1,4 +1,15 @@
-"""A signal that drains a pool first, and then does what it would have done."""
+"""A signal that drains a pool first, and then does what it would have done.
+
+::
+
+    signal ──▶ main thread: the handler gives way ──▶ a thread drains the pool
+                                                            │ over, or out of time
+               main thread: what had the signal before ◀────┘ the signal, once more
+
+The kernel takes no default action on the first process of a container (PID 1). There, a handler
+stands in for the default: it ends the process by ``SystemExit``, with the status that shells give
+to a process that was ended by that signal.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.errors import DrainTimeout
+from ion_actors.workerpool import process
 
 if TYPE_CHECKING:
     from ion_actors.workerpool.ending import Ending
@@ -17,6 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["DrainOnSignal"]
 
 logger = logging.getLogger("ion_actors")
+
+# So many seconds the main thread of a PID 1 has to notice that it is to end; one that is in foreign
+# code may never do so. Elsewhere the kernel would end it at once.
+_NOTICE = 5.0
+
+# A signal that comes just before the main thread blocks in a lock does not wake it.
+_NUDGE = 0.5
+
+_HARMLESS = frozenset(  # by default they do not end a process
+    getattr(signal, name, None)
+    for name in ("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+)
 
 
 class DrainOnSignal:
@@ -30,8 +54,12 @@ class DrainOnSignal:
         self._signum = signal.Signals(signum)
         self._timeout = timeout
         self._removed = False
+        self._begun = False
         self._pid = os.getpid()
-        self._before: Any = signal.signal(signum, self._handle)
+        self._stand_in = _Default(self._signum)
+        # The signal may come before signal() has returned.
+        self._before: Any = signal.getsignal(signum)
+        signal.signal(signum, self._handle)
 
     def remove(self) -> None:
         """Give the signal back to whoever had it before. To be called in the main thread."""
@@ -57,8 +85,14 @@ class DrainOnSignal:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         # In the main thread, between any two steps of it: so nothing may wait here. From now on
         # the signal is what it was before: a second one does not wait for the drain.
+        again, self._begun = self._begun, True
         self.remove()
+        if self._stand_in.is_needed():
+            signal.signal(signum, self._stand_in.handle)
+        if again:
+            return  # it came twice before the line above
         if os.getpid() != self._pid:  # a forked child, perhaps one that is only being made
+            self._stand_in.drained = True
             signal.raise_signal(signum)
             return
         threading.Thread(
@@ -74,8 +108,55 @@ class DrainOnSignal:
             logger.warning("%s: %s", self._signum.name, error)
         except BaseException:
             logger.exception("%s: the drain failed", self._signum.name)
-        if self._whose_it_was() is not signal.SIG_IGN:
+        handler = signal.getsignal(self._signum)
+        if handler == self._stand_in.handle:
+            self._stand_in.end_process()
+        elif self._whose_it_was() is not signal.SIG_IGN:
             _raise_in_main_thread(self._signum)
+
+
+class _Default:
+    """Stands in for the default action of a signal where the kernel takes none.
+
+    Attributes:
+        drained: the signal that comes now is the one that was put off. Before, it is a second one.
+    """
+
+    def __init__(self, signum: signal.Signals) -> None:
+        self._signum = signum
+        self.drained = False
+        self._noticed = False
+        self._on_notice = threading.Lock()  # acquired until then; an Event could block a handler
+        self._on_notice.acquire()
+        self._nudged = False  # a second signal may be our own
+
+    def is_needed(self) -> bool:
+        """Whether the signal is left to the kernel now, which would ignore it. Main thread only."""
+        ends = self._signum not in _HARMLESS
+        return ends and os.getpid() == 1 and signal.getsignal(self._signum) is signal.SIG_DFL
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """The handler. In the main thread."""
+        if self._noticed and self._nudged:
+            self._nudged = False
+        elif self._noticed or not self.drained:
+            os._exit(128 + signum)  # who sends it a second time does not want to wait
+        else:
+            self._noticed = True
+            self._on_notice.release()
+            if not process.is_exiting():
+                raise SystemExit(128 + signum)
+
+    def end_process(self) -> None:
+        """Have the main thread end the process, or do so if that cannot be reached."""
+        self.drained = True
+        for _ in range(int(_NOTICE / _NUDGE)):
+            _raise_in_main_thread(self._signum)
+            if self._on_notice.acquire(timeout=_NUDGE):
+                return
+            self._nudged = True
+        logger.warning("%s: the main thread does not end, so the process does", self._signum.name)
+        os._exit(128 + self._signum)
 
 
 def _raise_in_main_thread(signum: int) -> None:

@@ -197,3 +197,57 @@ def test_a_forked_child_has_nothing_to_drain(start: Start) -> None:
     code, lines, errors = program.end()
     assert (code, lines) == (0, ["True"]), errors
     assert "drain failed" not in errors
+
+
+def test_a_signal_that_comes_while_the_handler_is_being_installed_drains(start: Start) -> None:
+    program = start(
+        """
+        def install(signum, handler):
+            signal.signal = real
+            before = real(signum, handler)
+            os.kill(os.getpid(), signum)
+            return before
+
+        pool = Pool(1)
+        pool.submit(say, "accepted")
+        real, signal.signal = signal.signal, install
+        pool.drain_on_signal()
+        while True:
+            time.sleep(0.01)
+        """
+    )
+    code, lines, errors = program.end()
+    assert lines == ["accepted"]
+    assert errors == ""
+    assert code == -signal.SIGTERM
+
+
+def test_a_signal_that_comes_twice_at_once_drains_once(start: Start) -> None:
+    program = start(
+        """
+        def remove():
+            del handler.remove
+            os.kill(os.getpid(), signal.SIGTERM)  # before the first one has given way
+            handler.remove()
+
+        import logging
+
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        ends = []
+        signal.signal(signal.SIGTERM, lambda *_: ends.append(pool.is_closed))
+        pool = Pool(1)
+        handler = pool.drain_on_signal()
+        handler.remove = remove
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not ends:
+            time.sleep(0.001)
+        for one in threading.enumerate():
+            if one.name == "ion_actors-SIGTERM":
+                one.join()
+        say(ends)
+        """
+    )
+    code, lines, errors = program.end()
+    assert lines == ["[True]"], errors
+    assert errors.count("SIGTERM: draining") == 1
+    assert code == 0
