@@ -105,9 +105,10 @@ class PoolSpec:
         optional_callable("on_stuck", on_stuck)
         _check_initargs(initargs)
         probe = Probe.checked(metrics, tracer, pool=name)
+        size = available_cpus() if size is None else whole_number("size", size, minimum=1)
         return cls(
             name=name,
-            size=available_cpus() if size is None else whole_number("size", size, minimum=1),
+            size=size,
             queue_size=(
                 DEFAULT_QUEUE_SIZE
                 if queue_size is None
@@ -127,7 +128,7 @@ class PoolSpec:
             initializer=initializer,
             initargs=tuple(initargs),
             residence=None if worker is None else Residence.checked(worker),
-            backend=_checked_backend(backend),
+            backend=_shared_among(size, _checked_backend(backend)),
         )
 
 
@@ -171,6 +172,12 @@ def _checked_backend(given: object) -> Backend:
         hint = f": did you mean {given.__name__}()?" if isinstance(given, type) else ""
         raise TypeError(f"backend must be 'thread', 'process' or a Backend, not {given!r}{hint}")
     return given
+
+
+def _shared_among(workers: int, backend: Backend) -> Backend:
+    """The backend, which may have to know how many of its workers share the CPUs."""
+    among: Callable[[int, int], Backend] | None = getattr(backend, "among", None)
+    return backend if among is None else among(workers, available_cpus())
 
 
 def _checked_recovery(given: object) -> PanicRecovery:

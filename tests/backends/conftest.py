@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import pytest
 
+from ion_actors.backends.process import forkserver, interpreter
 from ion_actors.backends.process.launch import living
 from tests.pool.helpers import eventually
 
@@ -15,24 +15,23 @@ from tests.pool.helpers import eventually
 @pytest.fixture(scope="session", autouse=True)
 def quick_start() -> None:
     """Each child imports the main module, which is pytest; let the forkserver have done so."""
-    server = forkserver._forkserver  # type: ignore[attr-defined]
-    server.set_forkserver_preload([*server._preload_modules, "pytest", "_pytest.config"])
+    forkserver.ALWAYS += ["pytest", "_pytest.config"]
 
 
 @pytest.fixture
 def no_child_is_left(nothing_is_left_behind: None) -> Iterator[None]:
+    interpreter.resource_tracker_fd()
     before = _descriptors()
     yield
     assert living() == []
+    forkserver.close_all()
     if before is not None:
         eventually(lambda: len(_descriptors() or ()) <= len(before))
 
 
 def _descriptors() -> list[str] | None:
-    """The open descriptors of this process, when those that serve all children are there."""
+    """The open descriptors of this process."""
     folder = Path("/proc/self/fd")
     if not folder.exists():
         return None
-    resource_tracker.ensure_running()
-    forkserver.ensure_running()
     return [one.name for one in folder.iterdir()]

@@ -168,9 +168,11 @@ def stop(pid: int) -> None:
         time.sleep(0.001)
 
 
-def signal_handlers() -> tuple[Any, bool]:
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    return on_interrupt, threading.current_thread() is threading.main_thread()
+def hear_ctrl_c() -> tuple[bool, bool]:
+    """Whether nothing comes of it, and whether this is the thread that would hear it."""
+    os.kill(os.getpid(), signal.SIGINT)
+    unheard = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    return unheard, threading.current_thread() is threading.main_thread()
 
 
 def leave_a_thread() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 
@@ -131,19 +130,11 @@ def test_a_program_that_runs_another_one(tmp_path: Path) -> None:
     assert (found.stdout, found.stderr) == ("64\n49\n", "")
 
 
-def test_main_is_in_place_for_as_long_as_anybody_starts_a_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_file_of_main_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     main = ModuleType("__main__")
     main.__file__ = __file__
     monkeypatch.setitem(sys.modules, "__main__", main)
     program.remember_main()
     del main.__file__  # it has come to its end
-    with ExitStack() as first, ExitStack() as second:
-        first.enter_context(program.main_in_place())
-        second.enter_context(program.main_in_place())
-        first.close()
-        assert main.__file__ == __file__
-        second.close()
-        assert not hasattr(main, "__file__")
+    assert program.preparation("name")["init_main_from_path"] == __file__
     assert program.main_can_be_imported()

@@ -105,19 +105,20 @@ def test_they_end_when_it_is_killed(start: Callable[[str], Parent], method: str)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process blocks is in /proc")
-def test_a_child_that_is_being_made_does_not_hear_ctrl_c(start: Callable[[str], Parent]) -> None:
-    parent = start("""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1"])
+def test_a_child_that_is_being_made_does_not_hear_it(
+    start: Callable[[str], Parent], name: str
+) -> None:
+    parent = start(f"""
 def main(marks):
-    from multiprocessing import forkserver
-
     with Pool(1, backend="process") as pool:
-        pool.submit(os.getpid).result()
-        server = forkserver._forkserver._forkserver_pid  # each child begins as its copy
-        status = Path(f"/proc/{server}/status").read_text()
-    [blocked] = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")]
-    print(int(blocked, 16) >> (signal.SIGINT - 1) & 1)
+        server = pool.submit(os.getppid).result()  # each child begins as its copy
+        status = Path(f"/proc/{{server}}/status").read_text()
+    words = dict(line.split(":") for line in status.splitlines())
+    bit = signal.{name} - 1
+    print(*(int(words[one], 16) >> bit & 1 for one in ("SigBlk", "SigIgn", "SigCgt")))
 """)
-    assert parent.end() == (0, "1\n", "")
+    assert parent.end() == (0, "0 0 1\n", "")
 
 
 def test_ctrl_c_is_for_the_parent_alone(start: Callable[[str], Parent]) -> None:

@@ -17,6 +17,9 @@ From the top down, each importing only from below::
     main         the child's main function
     servant      what runs in the child; underway: the task that it has
     launch       how a process comes to be; handle: what the kernel knows of it
+    forkserver   the process that is forked for each child; interpreter: how it is started
+    birth        what a child does first, and last; surroundings: environment, limits, directory
+    dispositions signals that are sent to all processes of a program
     leash        who must end, and when which signal is sent
     pulse        whether it still answers
     wire         what the messages say

@@ -210,8 +210,8 @@ class Child:
         if signum is TERMINATE and cancel is not None:
             # By a message with the number of the task, since signals may come too late.
             self._control.send_at_once(Kind.CANCEL, cancel._replace(forced=True).pack())
-        else:
-            self._handle.send_signal(signum)
+        elif not self._handle.send_signal(signum) and signum is KILL:
+            self._equipment.cut()  # not allowed any more; so by what it lives by
 
     # -- whether it answers: see Pulse -----------------------------------------------------
 

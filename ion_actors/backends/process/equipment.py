@@ -10,8 +10,7 @@ from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
-from ion_actors.backends.process.handle import Handle
-from ion_actors.backends.process.launch import LastWords, launch
+from ion_actors.backends.process.launch import Conditions, LastWords, launch
 from ion_actors.backends.process.servant import Setup
 from ion_actors.backends.process.shelf import new_shelf
 from ion_actors.forking import renew_after_fork
@@ -62,7 +61,8 @@ class Equipment:
     def _make(self, worker: str, backend: ProcessBackend) -> None:
         tasks, tasks_there = self._pair()
         control, control_there = self._pair()
-        _, lifeline = self._pair()
+        lifeline_here, lifeline = self._pair()
+        self._lifelines = (lifeline_here, control)
         self.words = self._kept(LastWords())
         out, back = self._kept(new_shelf()), self._kept(new_shelf())
         # What comes from there may well be seen by forks of this process.
@@ -70,11 +70,14 @@ class Equipment:
         self.capture = self._kept(Capture() if backend.capture_output else None)
         setup = Setup(
             worker, tasks_there, control_there, lifeline, self.words, (out, back),
-            backend.preload, backend.nice, dict(backend.env),
-            backend.max_tasks_per_child, backend.max_memory_per_child, self.capture,
+            backend.preload, backend.max_tasks_per_child, backend.max_memory_per_child,
+            self.capture,
         )  # fmt: skip
-        method = backend.start_method or "spawn"
-        self.handle = Handle(launch(method, worker, backend.preload, main.run, setup))
+        conditions = Conditions(
+            backend.start_method or "spawn", backend.preload, backend.env, backend.nice,
+            backend.threads_per_child, backend.start_timeout,
+        )  # fmt: skip
+        self.handle = launch(conditions, worker, main.run, setup)
         self.tasks = Channel(tasks, self.handle.has_ended)
         self.control = Channel(control)
         control.setblocking(False)
@@ -94,6 +97,15 @@ class Equipment:
         """In a forked process: close what would hide from the child that its parent is gone."""
         self._theirs.close()
         self._ours.close()
+
+    def cut(self) -> None:
+        """End the streams that the process lives by: the kernel kills it, or it ends itself.
+
+        To close them would not do: a fork of this process may have them open, too.
+        """
+        for one in self._lifelines:
+            with contextlib.suppress(OSError):  # it has ended already
+                one.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of all but the process."""

@@ -10,19 +10,24 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import sys
-import time
 from collections.abc import Iterator
 
 from ion_actors.backends.protocol import Hopeless
 
-__all__ = ["UNGUARDED", "leave_if_unguarded", "starting", "temporary_name", "unguarded"]
+__all__ = [
+    "UNGUARDED",
+    "check_bootstrapped",
+    "leave_if_unguarded",
+    "serving",
+    "temporary_name",
+    "unguarded",
+]
 
 #: With this exits a child, or a forkserver, that is about to have children before it has started.
 UNGUARDED = 114
 
 _PREFIX = "ion_actors child "
-_PATIENCE = 1.0  # seconds that a forkserver may take to exit once it has closed its streams
+_serving = False  # this process is a forkserver, and imports what its children will need
 
 
 def unguarded() -> Hopeless:
@@ -41,47 +46,29 @@ def temporary_name(name: str) -> str:
 
 
 def leave_if_unguarded() -> None:
-    """End this process if it is a child of ours that has not begun yet."""
+    """End this process if it is a child of ours that has not begun yet, or a forkserver."""
     process = multiprocessing.current_process()
-    if getattr(process, "_inheriting", False) and (
-        process.name.startswith(_PREFIX) or _is_forkserver_of_ours()
-    ):
+    beginning = getattr(process, "_inheriting", False) and process.name.startswith(_PREFIX)
+    if beginning or _serving:
         os._exit(UNGUARDED)
 
 
-def _is_forkserver_of_ours() -> bool:
-    """Whether this process was started to be a forkserver, and is to preload the child's code."""
-    command = " ".join(sys.orig_argv)
-    return "multiprocessing.forkserver" in command and "ion_actors.backends" in command
+def check_bootstrapped() -> None:
+    """Complain if this process is a child of somebody else that has not begun yet.
+
+    Raises:
+        Hopeless: it is.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise unguarded()
 
 
 @contextlib.contextmanager
-def starting(method: str) -> Iterator[None]:
-    """For the time in which a process is started.
-
-    Raises:
-        Hopeless: the forkserver has exited for that reason.
-    """
+def serving() -> Iterator[None]:
+    """In a forkserver, for the time of its imports."""
+    global _serving  # noqa: PLW0603 - of a process there is only one
+    _serving = True
     try:
         yield
-    except (OSError, EOFError):
-        if method == "forkserver" and _forkserver_has_left():
-            raise unguarded() from None
-        raise
-
-
-def _forkserver_has_left() -> bool:
-    from multiprocessing import forkserver  # noqa: PLC0415 - not everywhere
-
-    pid: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    if pid is None:
-        return False
-    until = time.monotonic() + _PATIENCE
-    with contextlib.suppress(ChildProcessError):  # another thread has seen it off
-        while time.monotonic() < until:
-            # Only looked at: its end is multiprocessing's to take note of.
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if found is not None:
-                return found.si_status == UNGUARDED
-            time.sleep(0.005)
-    return False
+    finally:
+        _serving = False

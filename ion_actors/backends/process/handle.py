@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
+from ion_actors.backends.process.forkserver import read_number
 
 __all__ = ["Handle"]
 
-# Seconds that an exit code may take from the forkserver once its process has ended.
+# Seconds that an exit code may take once the process has ended.
 _CODE_PATIENCE = 5.0
 
 
@@ -23,14 +22,17 @@ class Handle:
     Where there are pidfds it never means a later process of the same number.
 
     Args:
-        process: has been started, and is this one's from now on.
+        pid: its number.
+        sentinel: a descriptor that can be read when it has ended. Owned from now on, as is:
+        stream: what it was told by; open for as long as its parent lives.
+        forked: by a forkserver, which tells its exit code by the sentinel.
     """
 
-    def __init__(self, process: BaseProcess) -> None:
-        self._process = process
-        self.pid = process.pid or 0
-        self._pidfd = _open_pidfd(self.pid)
-        self._sentinel = process.sentinel if self._pidfd is None else self._pidfd
+    def __init__(self, pid: int, sentinel: int, stream: int, *, forked: bool) -> None:
+        self.pid = pid
+        self._own_sentinel, self._stream, self._forked = sentinel, stream, forked
+        self._pidfd = _open_pidfd(pid)
+        self._sentinel = sentinel if self._pidfd is None else self._pidfd
 
     def has_ended(self) -> bool:
         """Whether it has."""
@@ -40,42 +42,54 @@ class Handle:
         """Wait until it has ended."""
         wait([self._sentinel])
 
-    def send_signal(self, signum: signal.Signals) -> None:
-        """Send it a signal, if it has not ended. Not to be called after :meth:`bury`."""
-        with contextlib.suppress(ProcessLookupError):  # it was quicker
+    def send_signal(self, signum: signal.Signals) -> bool:
+        """Send it a signal, if it has not ended. Not to be called after :meth:`bury`.
+
+        Returns:
+            Whether this process may do so. It may not, for instance, when it has dropped its
+            privileges since.
+        """
+        try:
             if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd, signum)
             elif self.pid:
                 os.kill(self.pid, signum)
+        except ProcessLookupError:  # it was quicker
+            return True
+        except PermissionError:
+            return False
+        return True
 
     def bury(self) -> int | None:
         """It has ended: let go of it. Returns its exit code, if that can be had."""
-        exitcode = _exit_code(self._process)
-        with contextlib.suppress(ValueError):  # it would say that it still runs
-            self._process.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-        return exitcode
+        try:
+            return self._told_code() if self._forked else self._reaped_code()
+        finally:
+            self._close()
 
+    def _close(self) -> None:
+        """Close what it has open."""
+        for fd in (self._own_sentinel, self._stream, self._pidfd):
+            if fd is not None:
+                os.close(fd)
 
-def _exit_code(process: Any) -> int | None:
-    started = process._popen
-    if started.method != "forkserver":
-        process.join(_CODE_PATIENCE)
-        return process.exitcode  # type: ignore[no-any-return]
-    code = None
-    if wait([process.sentinel], _CODE_PATIENCE):
-        with contextlib.suppress(OSError, EOFError):  # multiprocessing would call that 255
-            code = _read_code(process.sentinel)
-    started.returncode = 255 if code is None else code  # it can be read only once
-    return code
+    def _told_code(self) -> int | None:
+        if not wait([self._own_sentinel], _CODE_PATIENCE):
+            return None
+        try:
+            return read_number(self._own_sentinel)
+        except (OSError, EOFError):  # the forkserver has ended as well
+            return None
 
-
-def _read_code(sentinel: int) -> int:
-    from multiprocessing.forkserver import read_signed  # noqa: PLC0415 - not everywhere
-
-    found: int = read_signed(sentinel)
-    return found
+    def _reaped_code(self) -> int | None:
+        until = time.monotonic() + _CODE_PATIENCE
+        with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+            while time.monotonic() < until:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    return os.waitstatus_to_exitcode(status)
+                time.sleep(0.005)
+        return None
 
 
 def _open_pidfd(pid: int) -> int | None:

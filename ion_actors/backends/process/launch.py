@@ -1,37 +1,38 @@
-"""How a child process comes to be, by ``multiprocessing``.
+"""How a child process comes to be.
 
-The children are kept out of ``multiprocessing.active_children()``: its bookkeeping reads their exit
-codes in any thread that asks, and each can be read only once. Here their owners do.
+``multiprocessing`` provides what a child makes of itself, and the pickling of what is handed over.
+The starting is our own: see :mod:`.forkserver` for why.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import multiprocessing
-import multiprocessing.process
+import io
+import multiprocessing.context
 import os
-import signal
-import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from multiprocessing import reduction, spawn
+from typing import Any, NamedTuple, Protocol
 
-from ion_actors.backends.process import program
-from ion_actors.backends.process.guard import starting, temporary_name
+from ion_actors.backends.process import birth, forkserver, interpreter, program
+from ion_actors.backends.process.guard import check_bootstrapped, temporary_name
+from ion_actors.backends.process.handle import Handle
 from ion_actors.backends.process.shelf import nameless_file
+from ion_actors.backends.process.surroundings import (
+    Descriptor,
+    Surroundings,
+    environment,
+    surroundings_here,
+)
 from ion_actors.forking import on_fork
 
-if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
+__all__ = ["Conditions", "LastWords", "forget", "launch", "living", "register"]
 
-__all__ = ["LastWords", "forget", "launch", "living", "register"]
-
-# What every child of a forkserver imports before it comes to its main function.
-_NEEDED = ("multiprocessing.popen_forkserver", "pkgutil")
-
-_MOST_WORDS = 8 * 1024  # bytes
+# Characters of what a dying child has said: all in all, of the cause, of each thread.
+_MOST_WORDS, _FIRST_WORDS, _CULPRIT = 8 * 1024, 1024, 3 * 1024
+_MOST_READ = 1024 * 1024  # bytes; a hundred threads of a hundred frames each are fewer
 
 
 class _Killable(Protocol):
@@ -41,9 +42,6 @@ class _Killable(Protocol):
 # Those that may still run, of this process and of those that it was forked from.
 _children: weakref.WeakSet[Any] = weakref.WeakSet()
 _owner = os.getpid()
-_preloading = threading.Lock()  # guards the forkserver's list of modules
-_first = threading.Lock()  # guards the first start of a process, and that there was one
-_has_started = False
 
 
 def register(child: _Killable) -> None:
@@ -65,44 +63,38 @@ def _at_exit() -> None:
     if os.getpid() == _owner:
         for child in living():
             child.kill()
+        forkserver.close_all()
 
 
 def _after_fork() -> None:
     _children.clear()  # they are the parent's
-    global _owner, _first, _preloading, _has_started
-    _owner, _has_started = os.getpid(), False
-    _first, _preloading = threading.Lock(), threading.Lock()
+    global _owner  # noqa: PLW0603 - of this process there is only one
+    _owner = os.getpid()
     program.after_fork()
-    _forget_forkserver()
-
-
-def _forget_forkserver() -> None:
-    """The forkserver is the parent's, too: this process cannot wait for it, and needs its own.
-
-    (``multiprocessing`` would try, and fail for ever.)
-    """
-    module: Any = sys.modules.get("multiprocessing.forkserver")
-    server = getattr(module, "_forkserver", None)  # it may be in the middle of its import
-    if server is None or server._forkserver_pid is None:
-        return
-    os.close(server._forkserver_alive_fd)  # the parent has its own
-    server._forkserver_pid = server._forkserver_alive_fd = server._forkserver_address = None
-    server._lock = threading.RLock()  # a thread that stayed in the parent may have held it
+    forkserver.after_fork()
 
 
 atexit.register(_at_exit)
 on_fork(_after_fork)
 
 
-def launch(
-    method: str, name: str, preload: tuple[str, ...], main: Callable[..., None], *args: object
-) -> BaseProcess:
+class Conditions(NamedTuple):
+    """Under which a child starts: see :class:`.ProcessBackend`."""
+
+    method: str
+    preload: tuple[str, ...] = ()
+    env: Mapping[str, str] = {}
+    nice: int = 0
+    native_threads: int | None = None
+    timeout: float | None = None
+
+
+def launch(conditions: Conditions, name: str, main: Callable[..., None], *args: object) -> Handle:
     """Start a child process.
 
     Args:
-        method: the start method.
+        conditions: how.
         name: of the process. ``main`` is to give it this.
-        preload: modules for a forkserver that is yet to be started.
         main: what it is to call, a function of a module.
         args: its arguments. Sockets and ``DupFd`` may be among them.
 
@@ -110,63 +102,132 @@ def launch(
         Hopeless: it never can be.
         Exception: it cannot be started.
     """
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        _preload((*_NEEDED, main.__module__, *preload))
-    process: BaseProcess = context.Process(
-        target=main, args=args, name=temporary_name(name), daemon=False
+    check_bootstrapped()
+    process: Any = birth.ChildProcess(target=main, args=args, name=temporary_name(name))
+    process.daemon = False  # whatever this process is: ours end by their lifelines
+    process._start_method = conditions.method
+    env = environment(conditions.env, conditions.native_threads)
+    surroundings = surroundings_here(env, conditions.nice)
+    with ExitStack() as opened:
+        if conditions.method == "forkserver":
+            return _forked(conditions, surroundings, process, opened)
+        return _spawned(surroundings, process, opened)
+
+
+class _Spawner:
+    """Collects what is handed over while arguments are pickled; ``multiprocessing`` asks for it."""
+
+    def __init__(self, kind: type[birth.Inherited | birth.SameNumber]) -> None:
+        self.DupFd = kind
+        self.fds = [interpreter.resource_tracker_fd()]
+
+    def duplicate_for_child(self, fd: int) -> int:
+        """Hand this descriptor over. Returns what ``DupFd`` is to be called with."""
+        self.fds.append(fd)
+        return len(self.fds) - 1 if self.DupFd is birth.Inherited else fd
+
+
+def _packed(spawner: _Spawner, *things: object) -> bytes:
+    found = io.BytesIO()
+    multiprocessing.context.set_spawning_popen(spawner)  # type: ignore[arg-type]
+    try:
+        for one in things:
+            reduction.dump(one, found)
+    finally:
+        multiprocessing.context.set_spawning_popen(None)
+    return found.getvalue()
+
+
+def _forked(
+    conditions: Conditions, surroundings: Surroundings, process: Any, opened: ExitStack
+) -> Handle:
+    spawner = _Spawner(birth.Inherited)
+    here = surroundings._replace(
+        directory=_directory(opened),
+        streams=tuple((fd, Descriptor(fd)) for fd in (1, 2) if _is_open(fd)),
     )
-    with _without_interrupts(), _one_at_first(), program.main_in_place(), starting(method):
-        process.start()
-    _of_multiprocessing().discard(process)
-    return process
+    data = _packed(spawner, here, program.preparation(process.name), process)
+    theirs, ours = os.pipe()
+    opened.callback(os.close, theirs)
+    with _closed_if_it_fails(ours):
+        pid, status = forkserver.fork(
+            conditions.preload, surroundings.env, (theirs, *spawner.fds), conditions.timeout
+        )
+        with _closed_if_it_fails(status):
+            _tell(ours, data)
+            return Handle(pid, status, ours, forked=True)
 
 
-def _of_multiprocessing() -> set[BaseProcess]:
-    found: set[BaseProcess] = multiprocessing.process._children  # type: ignore[attr-defined]
-    return found
+def _directory(opened: ExitStack) -> Descriptor | None:
+    """The current one. It may have been removed, or moved, or may not be read."""
+    for flags in (os.O_RDONLY, getattr(os, "O_PATH", os.O_RDONLY)):
+        try:
+            fd = os.open(".", flags | os.O_DIRECTORY)
+        except OSError:
+            continue
+        opened.callback(os.close, fd)
+        return Descriptor(fd)
+    return None
 
 
-def _preload(names: tuple[str, ...]) -> None:
-    from multiprocessing import forkserver  # noqa: PLC0415 - not everywhere
-
-    server: Any = forkserver._forkserver
-    with _preloading:
-        known: list[str] = list(server._preload_modules)
-        if new := [one for one in names if one not in known]:
-            # Without effect if it runs already; then each child imports them for itself.
-            server.set_forkserver_preload([*known, *new])
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
-@contextlib.contextmanager
-def _one_at_first() -> Iterator[None]:
-    """Should the first process not start, no other thread hides why.
+def _spawned(surroundings: Surroundings, process: Any, opened: ExitStack) -> Handle:
+    spawner = _Spawner(birth.SameNumber)
+    theirs, ours = map(interpreter.above_streams, os.pipe())
+    opened.callback(os.close, theirs)
+    with _closed_if_it_fails(ours):
+        sentinel, held = map(interpreter.above_streams, os.pipe())
+        opened.callback(os.close, held)
+        with _closed_if_it_fails(sentinel):
+            start = _start_frozen if interpreter.is_frozen() else _start_interpreter
+            pid, data = start(surroundings, process, spawner, theirs, held)
+            _tell(ours, data)
+            return Handle(pid, sentinel, ours, forked=False)
 
-    (By having ``multiprocessing`` start another forkserver, which forgets how the first one ended.)
-    """
-    global _has_started  # noqa: PLW0603 - of this process there is only one
-    if _has_started:
-        yield
-        return
-    with _first:
-        yield
-        _has_started = True
+
+def _start_interpreter(
+    surroundings: Surroundings, process: Any, spawner: _Spawner, stream: int, held: int
+) -> tuple[int, bytes]:
+    """Returns its number, and what it is to be told."""
+    data = _packed(spawner, surroundings, program.preparation(process.name), process)
+    fds = (*spawner.fds, held)
+    pid = interpreter.start_helper(birth.__name__, stream, (fds,), fds, surroundings.env)
+    return pid, interpreter.path_here() + data
 
 
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Ctrl-C is for the parent alone; a child inherits this until it can ignore it by itself."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker  # noqa: PLC0415 - not everywhere
+def _start_frozen(
+    surroundings: Surroundings, process: Any, spawner: _Spawner, stream: int, held: int
+) -> tuple[int, bytes]:
+    """The same for an executable that contains the program, which calls ``freeze_support()``."""
+    process.surroundings = surroundings
+    data = _packed(spawner, program.preparation(process.name), process)
+    command = spawn.get_command_line(tracker_fd=spawner.fds[0], pipe_handle=stream)
+    return interpreter.start(command, (stream, *spawner.fds, held), surroundings.env), data
 
-    resource_tracker.ensure_running()  # it unblocks SIGINT when it is started; so before
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+def _tell(stream: int, data: bytes) -> None:
+    """Write this for a child. If it is dead, who waits for it will find out."""
+    try:
+        with open(stream, "wb", closefd=False) as file:
+            file.write(data)
+    except BrokenPipeError:
+        pass
+
+
+@contextmanager
+def _closed_if_it_fails(fd: int) -> Iterator[None]:
     try:
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 class LastWords:
@@ -179,8 +240,6 @@ class LastWords:
         self._fd = nameless_file("ion_actors-last-words") if fd is None else fd
 
     def __reduce__(self) -> tuple[Callable[..., LastWords], tuple[Any, ...]]:
-        from multiprocessing import reduction  # noqa: PLC0415 - only while a process is started
-
         return _in_child, (reduction.DupFd(self._fd),)
 
     def fileno(self) -> int:
@@ -188,16 +247,36 @@ class LastWords:
         return self._fd
 
     def read(self) -> str:
-        """What it says."""
-        size = os.fstat(self._fd).st_size
-        os.lseek(self._fd, max(0, size - _MOST_WORDS), os.SEEK_SET)
-        return os.read(self._fd, _MOST_WORDS).decode(errors="replace").strip()
+        """What it says: all of it, or what matters of it.
+
+        The first line names the cause. The thread that has caused it may be any of many.
+        """
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        with open(self._fd, "rb", closefd=False) as file:
+            found = file.read(_MOST_READ).decode(errors="replace").strip()
+        return found if len(found) <= _MOST_WORDS else _abridged(found)
 
     def close(self) -> None:
         """Let go of it. Doing so twice does no harm."""
         fd, self._fd = self._fd, -1
         if fd != -1:
             os.close(fd)
+
+
+def _abridged(words: str) -> str:
+    """The first lines, those of the thread that has crashed, and what room there is for others."""
+    first, _, rest = words.partition("\n\n")
+    threads = rest.split("\n\n")
+    threads.sort(key=lambda one: not one.startswith("Current thread"))  # the others as they were
+    kept = [_cut(first, _FIRST_WORDS), *(_cut(one, _CULPRIT) for one in threads)]
+    return _cut("\n\n".join(kept), _MOST_WORDS)
+
+
+def _cut(words: str, most: int) -> str:
+    if len(words) <= most:
+        return words
+    lines = words[:most].rpartition("\n")[0] or words[:most]
+    return lines + "\n  [...]"
 
 
 def _in_child(handle: Any) -> LastWords:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ion_actors._arguments import boolean, number, positive_seconds, seconds, whole_number
 from ion_actors.context import Context
@@ -25,16 +26,20 @@ class ProcessBackend:
     Args:
         start_method: ``"forkserver"``, the default where there is one, or ``"spawn"``. Never a bare
             fork, which copies the locks of threads that it does not copy.
-        preload: modules to be imported before the first task. With a forkserver that has not been
-            started yet, they are imported there, once for all children.
+        preload: modules to be imported before the first task. With a forkserver, they are imported
+            there, once for all children. What a module opens when it is imported, these share.
         max_tasks_per_child: how many tasks a child may run before a fresh one takes its place; None
             for any number.
         max_memory_per_child: bytes of resident memory; a child that holds more after a task is
             replaced by a fresh one. None for any amount.
         nice: is added to the niceness of the children.
-        env: environment variables of the children, besides or instead of the parent's. They are
-            set before a child imports ``preload`` and unpickles anything, but after the forkserver,
-            if there is one, did its preloading.
+        env: environment variables of the children, besides or instead of those that the parent has
+            when a child starts. They are set before anything is imported that is not the library's.
+        native_threads: how many threads libraries for numerical work (OpenMP, OpenBLAS, MKL, BLIS,
+            Accelerate, numba, numexpr) may have in each child: a number; ``"share"``, the default,
+            for this process's CPUs divided by the size of the pool, and at least one; or None, to
+            leave it to them. It sets ``OMP_NUM_THREADS`` and its like. What ``env`` or this
+            process's environment says about one of them is left as it is.
         start_timeout: seconds that a child may take until its initializer has returned; None for
             any time.
         grace: seconds that a task gets to end itself when its context has ended. Then it is sent
@@ -58,6 +63,7 @@ class ProcessBackend:
     max_memory_per_child: int | None = None
     nice: int = 0
     env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    native_threads: int | Literal["share"] | None = "share"
     start_timeout: float | None = 60.0
     grace: float | None = 1.0
     kill_after: float = 1.0
@@ -73,6 +79,8 @@ class ProcessBackend:
             whole_number("max_memory_per_child", self.max_memory_per_child, minimum=1)
         whole_number("nice", self.nice, minimum=0)
         self._set("env", _checked_env(self.env))
+        if self.native_threads not in ("share", None):
+            whole_number("native_threads", self.native_threads, minimum=1)
         self._set("start_timeout", positive_seconds("start_timeout", self.start_timeout))
         self._set("grace", seconds("grace", self.grace))
         number("kill_after", self.kill_after, minimum=0)
@@ -84,6 +92,17 @@ class ProcessBackend:
     def must_start(self) -> bool:
         """It does: there is no child yet."""
         return True
+
+    @property
+    def threads_per_child(self) -> int | None:
+        """How many native threads a child may have; None for any number."""
+        return None if self.native_threads == "share" else self.native_threads
+
+    def among(self, workers: int, cpus: int) -> ProcessBackend:
+        """The backend for a pool that has this many workers, and these CPUs to share."""
+        if self.native_threads != "share":
+            return self
+        return replace(self, native_threads=max(1, cpus // workers))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # it is frozen for everybody else
@@ -104,6 +123,8 @@ def _checked_method(given: object) -> str:
 
     there = multiprocessing.get_all_start_methods()
     usable = [one for one in ("forkserver", "spawn") if one in there]
+    if getattr(sys, "frozen", False):
+        usable = ["spawn"]  # an executable of its own cannot be a forkserver
     if given is None:
         return usable[0]
     if given not in usable:

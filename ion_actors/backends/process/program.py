@@ -1,30 +1,41 @@
-"""The main module of the program, and whether a child process can make itself one like it.
+"""The main module of the program, and how a child process makes itself one like it.
 
-``multiprocessing`` has each child import the file of its parent's main module, or the module of
-that name. There is nothing to import after ``python -c``, at a prompt, in a notebook or when the
-program comes from standard input, and what is called ``__main__`` (``python -m package``, ``python
-folder``) it leaves alone. What is defined there can go to a child by value only.
+A child imports the file of its parent's main module, or the module of that name, as
+``multiprocessing`` does. There is nothing to import after ``python -c``, at a prompt, in a notebook
+or when the program comes from standard input, and what is called ``__main__`` (``python -m
+package``, ``python folder``) is left alone. What is defined there can go to a child by value only.
 
 A main module forgets its file when it has come to its end, which an interpreter that waits for its
-pools survives. So the file is remembered, for the children that are started then.
+pools survives. So the file is remembered, for the children that are started then. A debugger may
+have left a main module without most of what others have.
 """
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
+import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from multiprocessing import process, spawn, util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-__all__ = ["after_fork", "main_can_be_imported", "main_in_place", "remember_main"]
+from ion_actors.backends.protocol import Hopeless
 
-_lock = threading.Lock()  # guards all below, and what main says of itself
+__all__ = [
+    "after_fork",
+    "check_main",
+    "main_can_be_imported",
+    "preparation",
+    "remember_main",
+    "take_on",
+]
+
+_lock = threading.Lock()  # guards the files
 _files: weakref.WeakKeyDictionary[ModuleType, str | None] = weakref.WeakKeyDictionary()
-_starts = 0  # processes that are just being started
-_undo: Callable[[], object] | None = None  # what to do when there are none
+_failure: BaseException | None = None  # of the import of the main module, in a child
 
 
 def remember_main() -> None:
@@ -53,49 +64,73 @@ def _importable_file(main: ModuleType | None) -> str | None:
     with _lock:
         if main not in _files:
             file = getattr(main, "__file__", None)
-            _files[main] = file if file is not None and Path(file).exists() else None
+            _files[main] = str(file) if file is not None and Path(file).exists() else None
         return _files[main]
 
 
-@contextlib.contextmanager
-def main_in_place() -> Iterator[None]:
-    """For the time in which a process is started: main says of itself what a child can import."""
-    global _starts, _undo  # noqa: PLW0603 - there is only one main module
+def preparation(name: str) -> dict[str, Any]:
+    """What :func:`take_on` needs, in the format of ``multiprocessing.spawn.prepare``.
+
+    That one's own function for it fails where there is no current directory, and for main modules
+    without a ``__spec__``.
+
+    Args:
+        name: that the process is to have until it has imported its main module.
+    """
+    data: dict[str, Any] = {
+        "name": name,
+        "authkey": bytes(process.current_process().authkey),
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]
+        "sys_path": list(sys.path),
+        "sys_argv": list(getattr(sys, "argv", [""])),
+        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]
+    }
+    if util._logger is not None:  # type: ignore[attr-defined]
+        data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    if (method := multiprocessing.get_start_method(allow_none=True)) is not None:
+        data["start_method"] = method
+    return {**data, **_what_main_is()}
+
+
+def _what_main_is() -> dict[str, str]:
     main = sys.modules.get("__main__")
-    file = _importable_file(main)
-    with _lock:
-        if _starts == 0 and main is not None and _spec_name(main) is None:
-            _undo = _put_in_place(main, file)
-        _starts += 1
+    if (name := _spec_name(main)) is not None:
+        return {"init_main_from_name": name}
+    if (file := _importable_file(main)) is None:
+        return {}
+    folder = process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
+    return {"init_main_from_path": os.path.normpath(Path(folder, file))}
+
+
+def take_on(data: dict[str, Any]) -> None:
+    """In a child: be like the parent, and import its main module."""
+    global _failure  # noqa: PLW0603 - of a process there is only one
     try:
-        yield
-    finally:
-        with _lock:
-            _starts -= 1
-            if _starts == 0 and _undo is not None:
-                _undo()
-                _undo = None
+        spawn.prepare(data)
+    except BaseException as error:
+        _failure = error  # the parent is told when there is a way to
 
 
-def _put_in_place(main: ModuleType, file: str | None) -> Callable[[], object] | None:
-    """Returns how to undo it, if anything was done."""
-    before: str | None = getattr(main, "__file__", None)
-    if before == file:
-        return None
-    _set_file(main, file)
-    return lambda: _set_file(main, before)
+def check_main() -> None:
+    """In a child: complain if the main module could not be imported.
 
-
-def _set_file(main: ModuleType, file: str | None) -> None:
-    if file is None:
-        vars(main).pop("__file__", None)
-    else:
-        main.__file__ = file
+    Raises:
+        Hopeless: because of what it contains.
+        OSError, MemoryError: there was something missing, perhaps only for now.
+    """
+    error = _failure
+    if error is None:
+        return
+    if isinstance(error, (OSError, MemoryError)):
+        raise error
+    raise Hopeless(
+        f"the main module of this program cannot be imported by a child process: it raised "
+        f"{type(error).__name__}. What is not for children belongs under "
+        '`if __name__ == "__main__":`'
+    ) from error
 
 
 def after_fork() -> None:
     """In a forked child: a thread that stayed in the parent may have held the lock."""
-    global _lock, _starts, _undo
-    if _undo is not None:
-        _undo()
-    _lock, _starts, _undo = threading.Lock(), 0, None
+    global _lock  # noqa: PLW0603 - there is only one main module
+    _lock = threading.Lock()

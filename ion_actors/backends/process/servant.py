@@ -4,8 +4,8 @@ The main thread is the tasks' own: signals and event loops work as in any progra
 watches the control channel. It makes a task's context end, and ends the process when the parent is
 gone; nobody could get a result any more.
 
-SIGINT is the parent's, and is ignored. So is SIGTERM that comes from elsewhere: service managers
-send it to all processes of a program, and what becomes of the tasks is for the program to say. The
+Signals that are sent to all processes of a program are the parent's, and do nothing here: see
+:mod:`.dispositions`. So does SIGTERM that comes from elsewhere. The
 watching thread sends it to the main thread when the parent forces a task to end; it raises
 :class:`.Terminated` there, also in the middle of a system call.
 """
@@ -38,6 +38,7 @@ from ion_actors.backends.process.channel import (
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.launch import LastWords
 from ion_actors.backends.process.pickling import Packed, in_words, pack_result
+from ion_actors.backends.process.program import check_main
 from ion_actors.backends.process.relay import relay_to
 from ion_actors.backends.process.remote_errors import unpack_error
 from ion_actors.backends.process.shelf import Shelf
@@ -75,8 +76,6 @@ class Setup(NamedTuple):
     words: LastWords
     shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
     preload: tuple[str, ...]
-    nice: int
-    env: dict[str, str]
     max_tasks: int | None
     max_memory: int | None
     capture: Capture | None  # of what it prints
@@ -132,6 +131,7 @@ class Servant:
 
     def _start(self, message: Message) -> bool:
         try:
+            check_main()
             preload(self._setup.preload)
             start = open_start(self._parcels, message[2])
             relay_to(self._tell, start.settings)

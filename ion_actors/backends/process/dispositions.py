@@ -1,0 +1,84 @@
+"""Signals that are sent to all processes of a program, and what a helper of ours does with them.
+
+A terminal, a service manager or ``kill -- -group`` tells all processes at once. What becomes of the
+tasks is for the parent to decide. So a child, and a forkserver, must not die of them. It handles
+them by doing nothing, and does not ignore them: a program that a task starts would inherit an
+ignored or a blocked signal, and could not be interrupted. A handler ends with ``exec``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Collection, Iterator
+from types import FrameType
+
+__all__ = ["ignored_here", "leave_to_parent", "restore_in_forks", "take_over_ignored", "withheld"]
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+#: Those that may be sent to all processes of a program.
+TO_ALL = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+# Python ignores some by itself, and nobody can ignore the others.
+_NOT_TAKEN_OVER = {
+    getattr(signal, name, None)
+    for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ", "SIGKILL", "SIGSTOP", "SIGTERM", "SIGABRT")
+}
+_TAKEN_OVER = tuple(sorted(signal.valid_signals() - _NOT_TAKEN_OVER))
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    """The parent has got it, too."""
+
+
+def leave_to_parent(ignored: Collection[int] = ()) -> None:
+    """Do nothing when one of these signals comes, from now on. Called by the main thread.
+
+    Args:
+        ignored: signals that the parent ignores; so do this process and the programs it starts.
+    """
+    for signum in TO_ALL:
+        if signum in ignored and signum != signal.SIGTERM:
+            signal.signal(signum, signal.SIG_IGN)
+        else:
+            signal.signal(signum, _leave)
+            signal.siginterrupt(signum, False)  # system calls go on
+
+
+def restore_in_forks() -> None:
+    """Have the usual dispositions in what this process forks: there it is not a child of ours."""
+    os.register_at_fork(after_in_child=_restore)
+
+
+def _restore() -> None:
+    for signum in TO_ALL:
+        if signal.getsignal(signum) is _leave:
+            interrupt = signum == signal.SIGINT
+            signal.signal(signum, signal.default_int_handler if interrupt else signal.SIG_DFL)
+
+
+def ignored_here() -> frozenset[int]:
+    """The signals that this process ignores, and that its children are to ignore, too."""
+    return frozenset(s for s in _TAKEN_OVER if signal.getsignal(s) is signal.SIG_IGN)
+
+
+def take_over_ignored(ignored: Collection[int]) -> None:
+    """Ignore these signals, as the parent does, and no others. Called by the main thread."""
+    for signum in _TAKEN_OVER:
+        if (signal.getsignal(signum) is signal.SIG_IGN) != (signum in ignored):
+            signal.signal(signum, signal.SIG_IGN if signum in ignored else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def withheld() -> Iterator[None]:
+    """For the time in which this thread starts a helper: that one has these signals blocked.
+
+    They come when it has its handlers, and unblocks them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
