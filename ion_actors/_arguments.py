@@ -22,7 +22,7 @@ def whole_number(name: str, value: object, *, minimum: int | None = None) -> int
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if minimum is not None and value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, not {value!r}")
-    return value
+    return int.__int__(value)  # no subclass: its methods would run wherever it is used
 
 
 def boolean(name: str, value: object) -> bool:

@@ -13,7 +13,6 @@ import contextlib
 import functools
 import heapq
 import itertools
-import logging
 import math
 import threading
 import time
@@ -22,12 +21,14 @@ from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Protocol
 
+from ion_actors.delivery import keep_free
 from ion_actors.forking import HOOKS_RAN, check, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
+from ion_actors.logs import Logger
 
 __all__ = ["Clock", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors")
 
 # A burst of short timers (tasks with a time limit, one after the other) should not pay for a
 # new thread each; after this many idle seconds the thread goes.
@@ -271,6 +272,7 @@ class SystemClock:
             return  # it has been woken and has not looked yet
 
     def _run(self) -> None:
+        keep_free()
         while True:
             try:
                 if not self._make_next_call():

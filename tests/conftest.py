@@ -6,10 +6,13 @@ import gc
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import hypothesis
 import pytest
+from _pytest.logging import LogCaptureHandler
 
+from ion_actors import logs
 from ion_actors.testing import VirtualClock, assert_no_leaks
 
 # A hang is ended by pytest-timeout, which shows all stacks: see pyproject.toml. Deadlines of
@@ -30,11 +33,24 @@ def nothing_is_left_behind() -> Iterator[None]:
         yield
 
 
+class _Delivered(pytest.LogCaptureFixture):
+    """Shows what was logged so far, also what another thread has still to handle."""
+
+    @property
+    def handler(self) -> LogCaptureHandler:
+        assert logs.flush(30)
+        return super().handler
+
+
 @pytest.fixture
-def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def caplog(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Of this test only: what others have left may be logged when the collector comes to it."""
     gc.collect()
-    return caplog
+    logs.flush()
+    caplog.clear()
+    found = _Delivered(request.node, _ispytest=True)
+    yield found
+    found._finalize()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ nothing here recurses along them.
 from __future__ import annotations
 
 import enum
-import logging
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,10 +18,11 @@ from contextlib import AbstractContextManager
 from ion_actors.clock import Clock, Timer, system_clock
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
 from ion_actors.forking import HOOKS_RAN, on_fork, run_hooks
+from ion_actors.logs import Logger
 
 __all__ = ["Node", "Registration"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors")
 
 # A lock guards one context's end, callbacks and links. There is one context per task, so they share
 # a fixed set of locks, chosen by identity; no thread takes two of them on purpose. But a finalizer

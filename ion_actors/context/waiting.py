@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.clock import Clock
 from ion_actors.context.tree import Node
+from ion_actors.logs import Logger
 
 if TYPE_CHECKING:
     import concurrent.futures
 
 __all__ = ["Interrupt", "Signal", "call_in_loop", "forget_done_callback"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 
 class Signal:

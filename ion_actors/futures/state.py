@@ -7,7 +7,7 @@ microsecond and half a kilobyte, is built when somebody waits.
 from __future__ import annotations
 
 import concurrent.futures
-import logging
+import functools
 import sys
 import threading
 import weakref
@@ -26,12 +26,15 @@ from typing import Any, TypeVar, cast
 import pykka
 from typing_extensions import override
 
+from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.errors import FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, run_hooks
+from ion_actors.logs import Logger, is_inside
 
 __all__ = ["DONE", "Callback", "ExcInfo", "Parked", "Stateful"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors")
+_later = Logger("ion_actors", later=True)  # in finalizers, which run anywhere
 
 T = TypeVar("T")
 
@@ -55,7 +58,8 @@ class _Unread:
 
     def __del__(self) -> None:
         if self.error is not None and not sys.is_finalizing():
-            logger.error("the exception of %s was never read", self.name, exc_info=self.error)
+            out = _later if is_inside() else logger
+            out.error("the exception of %s was never read", self.name, exc_info=self.error)
 
 
 class Parked:
@@ -297,6 +301,12 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         self._run_callbacks([fn])
 
     def _run_callbacks(self, callbacks: list[Callback] | None) -> None:
+        if callbacks and is_kept_free():  # a supervisor's thread, or the clock's
+            run_elsewhere(functools.partial(self._run_all, callbacks))
+        else:
+            self._run_all(callbacks)
+
+    def _run_all(self, callbacks: list[Callback] | None) -> None:
         for callback in callbacks or ():
             try:
                 callback(self)

@@ -12,11 +12,12 @@ own, to be imported from there, so that nobody imports what they do not use:
 """
 
 from ion_actors.observe.bus import Bus, Subscription
-from ion_actors.observe.probe import Log, Probe
+from ion_actors.observe.probe import HOOKS, Log, Probe
 from ion_actors.observe.protocols import Metrics, Span, Tracer
 from ion_actors.observe.tee import TeeMetrics, TeeTracer
 
 __all__ = [
+    "HOOKS",
     "Bus",
     "Log",
     "Metrics",

@@ -6,17 +6,17 @@ never on the one that something happened to, and in the order of the events.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ion_actors.forking import check, renew_after_fork
+from ion_actors.logs import Logger
 
 __all__ = ["Bus", "Subscription"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 E = TypeVar("E")
 

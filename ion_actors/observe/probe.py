@@ -7,13 +7,23 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+from ion_actors.delivery import Delivery
+from ion_actors.logs import Logger
 from ion_actors.observe.protocols import Metrics, Span, Tracer
 
-__all__ = ["Log", "Probe", "guarded"]
+__all__ = ["HOOKS", "Log", "Probe", "guarded"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors")
 
 P = ParamSpec("P")
+
+
+def _tell_lost(count: int) -> None:
+    logger.warning("%d calls of hooks were lost: the hooks are too slow", count)
+
+
+#: Calls the hooks of users for threads that must not block.
+HOOKS = Delivery("ion_actors-hooks", _tell_lost)
 
 
 def guarded(call: Callable[P, None]) -> Callable[P, None]:
@@ -25,9 +35,7 @@ def guarded(call: Callable[P, None]) -> Callable[P, None]:
             call(*args, **kwargs)
         except BaseException:
             # args[0] is the probe; what it was to tell is the best hint at what fails.
-            logging.getLogger("ion_actors").exception(
-                "a hook failed in %s%r", call.__name__, args[1:]
-            )
+            logger.exception("a hook failed in %s%r", call.__name__, args[1:])
 
     return safe
 
@@ -100,25 +108,31 @@ class Probe:
 
 
 class Log:
-    """A logger, checked and made safe to call; every record carries ``fields`` as ``extra``."""
+    """A logger, checked and made safe to call; every record carries ``fields`` as ``extra``.
 
-    def __init__(self, logger: object, default: str, **fields: object) -> None:
+    Args:
+        logger: the user's, or what is used like one; None for the one of the name ``default``.
+        default: see there.
+        later: never handle a record on the thread that makes it: see :mod:`ion_actors.logs`.
+        fields: what every record carries.
+
+    Raises:
+        TypeError: it is no logger.
+    """
+
+    def __init__(
+        self, logger: object, default: str, *, later: bool = False, **fields: object
+    ) -> None:
         given = logging.getLogger(default) if logger is None else logger
         if not callable(getattr(given, "log", None)):
             raise TypeError(f"logger must be a logging.Logger, not {given!r}")
-        self.logger: logging.Logger = given  # type: ignore[assignment]  # or what is used like one
+        self._logger = Logger(given, later=later)
         self._fields = fields
 
     def __call__(self, level: int, message: str, *args: object, **extra: object) -> None:
         """Log a message; ``error=`` adds an exception's traceback."""
         error = extra.pop("error", None)
         try:
-            self.logger.log(
-                level,
-                message,
-                *args,
-                exc_info=error,  # type: ignore[arg-type]
-                extra={**self._fields, **extra},
-            )
+            self._logger.log(level, message, *args, exc_info=error, extra={**self._fields, **extra})
         except BaseException:
             logger.exception("the logger of %r failed", self._fields)

@@ -9,7 +9,6 @@ actor it is the end, and of nobody else.
 
 from __future__ import annotations
 
-import logging
 import threading
 import types
 from typing import Any
@@ -17,13 +16,14 @@ from typing import Any
 import pykka
 from typing_extensions import override
 
+from ion_actors.logs import Logger
 from ion_actors.supervision.living import OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN
 
 __all__ = ["LivingActor", "start_actor"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 
 class _Watch:

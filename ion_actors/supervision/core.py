@@ -15,6 +15,7 @@ from pykka.messages import _ActorStop
 from ion_actors.errors import SupervisorForked
 from ion_actors.forking import check
 from ion_actors.futures import Future
+from ion_actors.logs import flush
 from ion_actors.supervision.events import LifecycleBus
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.spec import TreeSpec
@@ -113,6 +114,7 @@ class TreeCore:
         for thread in list(self.threads):
             if thread is not threading.current_thread():
                 thread.join(_JOIN_PATIENCE)
+        flush()  # what they have logged
 
     def never_begun(self) -> bool:
         """Make sure that it is never started. Returns False if it was."""

@@ -33,10 +33,10 @@ def gave_up(
     return error
 
 
-def not_started(name: str, child: str, cause: BaseException) -> ChildStartFailed:
+def not_started(name: str, child: str, cause: BaseException, shown: str) -> ChildStartFailed:
     """A child did not start when the supervisor did."""
     error = ChildStartFailed(
-        f"supervisor {name!r} could not start its child {child!r}: {cause!r}",
+        f"supervisor {name!r} could not start its child {child!r}: {shown}",
         supervisor=name,
         child=child,
     )

@@ -10,12 +10,11 @@ In a forked child the threads do not exist. There, every supervisor is marked, a
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
-import warnings
 import weakref
 
 from ion_actors.forking import check, on_fork
+from ion_actors.logs import Logger, warn_later
 from ion_actors.supervision.core import TreeCore
 from ion_actors.supervision.words import SupervisorState
 from ion_actors.workerpool import process as pools
@@ -23,7 +22,7 @@ from ion_actors.workerpool.messages import Drain
 
 __all__ = ["is_exiting", "register"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 _cores: weakref.WeakSet[TreeCore] = weakref.WeakSet()
 _lock = threading.Lock()  # guards the set
@@ -59,15 +58,12 @@ def _at_exit() -> None:
 
 
 def _warn(core: TreeCore) -> None:
-    try:
-        warnings.warn(
-            f"supervisor {core.spec.name!r} was not stopped before the interpreter exits; "
-            "use it as a with block, or call drain() or close()",
-            ResourceWarning,
-            stacklevel=2,
-        )
-    except ResourceWarning:
-        logger.warning("a supervisor was not stopped before the interpreter exits", exc_info=True)
+    warn_later(
+        f"supervisor {core.spec.name!r} was not stopped before the interpreter exits; "
+        "use it as a with block, or call drain() or close()",
+        ResourceWarning,
+        logger=logger,
+    )
 
 
 def _after_fork_in_child() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ion_actors.context import make_current
+from ion_actors.naming import as_repr
 from ion_actors.supervision.living import Living, StopMode
 from ion_actors.supervision.opening import open_child
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
@@ -72,6 +73,10 @@ class StartFailed:
 
     seat: Seat
     error: BaseException
+    shown: str = ""  # its repr, which is made on the thread where it was raised
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shown", as_repr(self.error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from pykka.messages import _ActorStop
 from typing_extensions import override
 
 from ion_actors.clock import Timer
+from ion_actors.delivery import keep_free
+from ion_actors.logs import Logger
 from ion_actors.supervision.core import TreeCore, TreeInbox
 from ion_actors.supervision.events import Lifecycle
 from ion_actors.supervision.failures import broken, gave_up, not_started
@@ -54,6 +56,8 @@ from ion_actors.workerpool.inbox import Request
 from ion_actors.workerpool.messages import Drain
 
 __all__ = ["TreeActor"]
+
+logger = Logger("ion_actors", later=True)
 
 
 class TreeActor(pykka.ThreadingActor):
@@ -98,6 +102,7 @@ class TreeActor(pykka.ThreadingActor):
     @override
     def on_start(self) -> None:
         """Take a name."""
+        keep_free()
         thread = threading.current_thread()
         thread.name = f"{self._core.spec.name}-supervisor"
         self._core.threads.insert(0, thread)
@@ -124,7 +129,7 @@ class TreeActor(pykka.ThreadingActor):
                 self._live(self._machine.stop(self._now()))
                 return
         except BaseException:
-            logging.getLogger("ion_actors").exception("a supervisor could not stop its children")
+            logger.exception("a supervisor could not stop its children")
         if not self._core.ended.done():
             self._finish()
 
@@ -246,7 +251,7 @@ class TreeActor(pykka.ThreadingActor):
         self._log(logging.ERROR, "child %s could not be started", child, error=error, child=child)
         self._register.note(Lifecycle.START_FAILED, seat, error)
         if self._machine.state is SupervisorState.STARTING and self._core.failure is None:
-            self._core.failure = not_started(self._core.spec.name, child, error)
+            self._core.failure = not_started(self._core.spec.name, child, error, message.shown)
         self._live(self._machine.start_failed(child, self._now()))
 
     def _on_ended(self, message: Ended) -> None:

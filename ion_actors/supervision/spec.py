@@ -175,7 +175,7 @@ class TreeSpec:
             children=_checked_children(children, rules.auto_shutdown),
             rules=rules,
             context=Context(background() if context is None else context, clock=clock),
-            log=Log(logger, "ion_actors.supervision", supervisor=name),
+            log=Log(logger, "ion_actors.supervision", later=True, supervisor=name),
             probe=Probe.checked(metrics, None, supervisor=name),
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +14,7 @@ from typing_extensions import override
 from ion_actors._arguments import seconds
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import Cancelled, ChildUnavailable
+from ion_actors.logs import warn_in_finalizer
 from ion_actors.observe import Metrics, Probe, Subscription
 from ion_actors.supervision import process
 from ion_actors.supervision.core import Face, TreeCore
@@ -362,12 +362,11 @@ class Supervisor(Face):
         asked = core.state is SupervisorState.STOPPING
         core.tell(Drain(None))
         if not asked:
-            warnings.warn(
+            warn_in_finalizer(
                 f"supervisor {core.spec.name!r} was never stopped; use it as a with block, or call "
                 "drain() or close()",
                 ResourceWarning,
                 source=self,
-                stacklevel=1,
             )
 
 

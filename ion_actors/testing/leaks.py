@@ -15,8 +15,8 @@ from ion_actors.clock import system_clock
 
 __all__ = ["assert_no_leaks"]
 
-# It lives a little longer than the last timer, to be there for the next: not a leak.
-_TIMER_THREAD = "ion_actors-timer"
+# They live a little longer than there is something to do, to be there for the next: not a leak.
+_LINGERING = frozenset(("ion_actors-timer", "ion_actors-log", "ion_actors-hooks"))
 
 
 @contextmanager
@@ -51,7 +51,19 @@ def _actors() -> list[pykka.ActorRef[Any]]:
 
 
 def _threads() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name != _TIMER_THREAD]
+    return [one for one in threading.enumerate() if one.name not in _LINGERING]
+
+
+def _has_ended(one: Any, until: float) -> bool:
+    """Wait for a thread or a process."""
+    while True:
+        try:
+            one.join(max(0.0, until - time.monotonic()))
+            return not one.is_alive()
+        except RuntimeError:  # it is about to start, and cannot be joined yet
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.001)
 
 
 def _join(found: set[Any], until: float) -> list[str]:
@@ -64,8 +76,7 @@ def _join(found: set[Any], until: float) -> list[str]:
         elif one is threading.current_thread():
             alive = False
         else:
-            one.join(remaining)
-            alive = one.is_alive()
+            alive = not _has_ended(one, until)
         if alive:
             left.append(repr(one))
     return left

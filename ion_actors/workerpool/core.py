@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
 from ion_actors.futures import Future
+from ion_actors.logs import flush
+from ion_actors.observe import HOOKS
 from ion_actors.workerpool.health import PoolDump, WorkerDump
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
 from ion_actors.workerpool.mailbox import Mailbox
@@ -125,6 +127,8 @@ class Core:
         for thread in self.threads:
             if thread is not threading.current_thread():
                 thread.join(patience)
+        HOOKS.flush()  # what they have told
+        flush()  # what they have logged
 
     def running(self) -> list[tuple[TaskFuture[Any], UnfinishedTask]]:
         """The tasks that run now, and what a report would say of each."""

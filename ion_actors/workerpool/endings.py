@@ -11,6 +11,7 @@ it, so that whoever has seen a task's end finds its letter; hooks and subscriber
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import PENDING, RUNNING
@@ -19,7 +20,9 @@ from typing import Any
 from typing_extensions import override
 
 from ion_actors.context import Context
+from ion_actors.delivery import is_kept_free
 from ion_actors.errors import IonError
+from ion_actors.observe import HOOKS
 from ion_actors.workerpool.handoff import Dropped, Waiter
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.letters import DeadLetters
@@ -102,9 +105,20 @@ class Endings(Line):
 
     def _dropped(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
         """Tell of a task that ended without its worker; not under the lock."""
+        if self._on_dropped is not None or self._letters is not None:
+            self._all_dropped([(task, error, reason)])
+
+    def _all_dropped(
+        self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None]]
+    ) -> None:
         if self._on_dropped is not None:
-            self._on_dropped(task._take_ending(), error, reason)
-        if self._letters is not None and reason is not None:
+            news = [(task._take_ending(), error, reason) for task, error, reason in ended]
+            tell = functools.partial(_tell_of, self._on_dropped, news)
+            if is_kept_free():
+                HOOKS.post(tell)
+            else:
+                tell()
+        if self._letters is not None and any(reason is not None for _, _, reason in ended):
             self._letters._tell()
 
     def _lose(
@@ -153,9 +167,8 @@ class Endings(Line):
                     else:  # a stranger has settled it
                         self._ledger.withdrawn += 1
                 over = not self._queue
-            for task, error, reason, callbacks in ended:
-                dropped.append((task, task._release(), callbacks))
-                self._dropped(task, error, reason)
+            dropped += [(task, task._release(), callbacks) for task, _, _, callbacks in ended]
+            self._all_dropped([one[:3] for one in ended])
             if over:
                 return dropped
 
@@ -225,3 +238,10 @@ class Endings(Line):
             call = (task._fn, task._args, task._kwargs)
             self._letters._note(task._name, call, DropReason.REFUSED, error, ())
         self._letters._tell()
+
+
+def _tell_of(
+    on_dropped: OnDropped, news: Iterable[tuple[Ending, BaseException, DropReason | None]]
+) -> None:
+    for one in news:
+        on_dropped(*one)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import logging
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from typing_extensions import override
 
 from ion_actors.forking import check
 from ion_actors.futures import Future
+from ion_actors.logs import Logger
 from ion_actors.workerpool.handoff import PARKED, RETIRE
 from ion_actors.workerpool.messages import Broadcast, Close, Drain, Resize
 from ion_actors.workerpool.task import TaskFuture
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ion_actors.workerpool.mailbox import Mailbox
     from ion_actors.workerpool.worker import Worker
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 __all__ = [
     "RUN",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ion_actors.naming import as_repr
 from ion_actors.workerpool.directive import Directive
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class StartFailed:
 
     worker: Worker
     error: BaseException
+    shown: str = ""  # its repr, which is made on the thread where it was raised
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shown", as_repr(self.error))
 
 
 @dataclass(frozen=True, slots=True)

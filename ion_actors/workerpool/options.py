@@ -35,9 +35,11 @@ class TaskOptions:
         seconds("timeout", self.timeout)
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a string or None, not {self.name!r}")
+        if self.name is not None:  # no subclass: it is shown on threads that must not block
+            object.__setattr__(self, "name", str.__str__(self.name))
         seconds("ttl", self.ttl)
         if self.priority is not None:
-            whole_number("priority", self.priority)
+            object.__setattr__(self, "priority", whole_number("priority", self.priority))
         if self.retry_on_worker_death is not None:
             whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
         try:

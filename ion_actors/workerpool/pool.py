@@ -10,7 +10,6 @@ import concurrent.futures
 import copy
 import functools
 import logging
-import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -21,6 +20,7 @@ from ion_actors.context import Context, background
 from ion_actors.errors import BrokenPool
 from ion_actors.forking import check
 from ion_actors.futures import Future
+from ion_actors.logs import warn_in_finalizer
 from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import process
 from ion_actors.workerpool.codel import CoDel
@@ -271,12 +271,11 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             return  # its constructor was interrupted before there was a supervisor
         # First the message, which cannot fail: a warning can be an error.
         core.tell(Forgotten())
-        warnings.warn(
+        warn_in_finalizer(
             f"pool {core.spec.name!r} was never closed; use it as a with block, or call drain() "
             "or close()",
             ResourceWarning,
             source=self,
-            stacklevel=1,
         )
 
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import logging
 import threading
-import warnings
+import time
 import weakref
 from concurrent.futures._base import FINISHED
 from typing import Any
@@ -22,13 +21,15 @@ from typing import Any
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
 from ion_actors.futures.state import Parked
+from ion_actors.logs import Logger, flush, warn_later
+from ion_actors.observe import HOOKS
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.news import Forgotten
 
 __all__ = ["forked", "is_exiting", "register"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 
 class _Pools:
@@ -90,25 +91,32 @@ def _at_exit() -> None:
         core.tell(Forgotten())
     for core in unfinished:
         _await_end(core)
-    for core in _pools.all():  # also of those that ended a moment ago
-        core.mailbox.tell_letters(core.spec.drain_timeout)
+    _await_told(_pools.all())  # also of those that ended a moment ago
+    HOOKS.flush()
+    flush()
 
 
 def _warn(core: Core) -> None:
-    try:
-        warnings.warn(
-            f"pool {core.spec.name!r} was not closed before the interpreter exits; "
-            "use it as a with block, or call drain() or close()",
-            ResourceWarning,
-            stacklevel=2,
-        )
-    except ResourceWarning:
-        logger.warning("a pool was not closed before the interpreter exits", exc_info=True)
+    warn_later(
+        f"pool {core.spec.name!r} was not closed before the interpreter exits; "
+        "use it as a with block, or call drain() or close()",
+        ResourceWarning,
+        logger=logger,
+    )
 
 
 def _await_end(core: Core) -> None:
     limit = core.spec.drain_timeout
     core.ended.wait(None if limit is None else limit + _EXIT_MARGIN)
+
+
+def _await_told(cores: list[Core]) -> None:
+    """Wait for those who are told of dead letters: all together as long as one pool may take."""
+    began = time.monotonic()
+    for core in cores:
+        limit = core.spec.drain_timeout
+        left = None if limit is None else max(0.0, limit - (time.monotonic() - began))
+        core.mailbox.tell_letters(left)
 
 
 def _after_fork_in_child() -> None:

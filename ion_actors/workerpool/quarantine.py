@@ -12,13 +12,14 @@ import logging
 from typing import Any
 
 from ion_actors.errors import TaskDropped, TaskQuarantined
+from ion_actors.naming import as_repr
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.report import WorkerDeath
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
-from ion_actors.workerpool.verdict import Verdict, as_repr
+from ion_actors.workerpool.verdict import Verdict
 
 __all__ = ["Fate", "fate", "remember", "too_late", "without_retry"]
 

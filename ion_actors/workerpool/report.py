@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, NamedTuple
 
+from ion_actors.naming import name_of, unwrapped
 from ion_actors.workerpool.directive import Directive
 
 __all__ = [
@@ -37,16 +38,14 @@ class Wrapping:
 
 
 def describe(fn: Any, name: str | None = None) -> str:
-    """The name of a task: the one it was given, else its function's."""
+    """The name of a task: the one it was given, else its function's. Runs no code of the user's."""
     if name is not None:
         return name
-    while isinstance(fn, functools.partial | Wrapping):  # no guess: a Mock has every attribute
-        fn = fn.func
-    try:
-        found = fn.__qualname__
-    except Exception:  # an object may answer to any attribute, or to none, as it likes
-        found = None
-    return found if found and isinstance(found, str) else type(fn).__qualname__
+    while type(fn) is not FunctionType:
+        if (inner := fn.func if issubclass(type(fn), Wrapping) else unwrapped(fn)) is None:
+            return name_of(fn)
+        fn = inner
+    return fn.__qualname__
 
 
 class UnfinishedTask(NamedTuple):

@@ -13,7 +13,6 @@ to a process that was ended by that signal.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.errors import DrainTimeout
+from ion_actors.logs import Logger, flush
 from ion_actors.workerpool import process
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DrainOnSignal"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 # So many seconds the main thread of a PID 1 has to notice that it is to end; one that is in foreign
 # code may never do so. Elsewhere the kernel would end it at once.
@@ -108,6 +108,7 @@ class DrainOnSignal:
             logger.warning("%s: %s", self._signum.name, error)
         except BaseException:
             logger.exception("%s: the drain failed", self._signum.name)
+        flush()  # the signal may end the process
         handler = signal.getsignal(self._signum)
         if handler == self._stand_in.handle:
             self._stand_in.end_process()

@@ -97,7 +97,7 @@ class PoolSpec:
         """
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {name!r}")
-        name = name or f"pool-{next(_numbers)}"
+        name = str.__str__(name) if name else f"pool-{next(_numbers)}"
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"context must be a Context or None, not {context!r}")
         optional_callable("task_wrapper", task_wrapper)
@@ -116,7 +116,7 @@ class PoolSpec:
             ),
             context=Context(background() if context is None else context),
             drain_timeout=seconds("drain_timeout", drain_timeout),
-            log=Log(logger, "ion_actors.pool", pool=name),
+            log=Log(logger, "ion_actors.pool", later=True, pool=name),
             hooks=None if probe is None else Hooks(probe),
             recovery=_checked_recovery(panic_recovery),
             task_wrapper=task_wrapper,

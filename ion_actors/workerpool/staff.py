@@ -26,7 +26,6 @@ from ion_actors.workerpool.lifecycle import Life, Phase
 from ion_actors.workerpool.news import Needed, Panicked, Ready, Retry, StartFailed, Stopped
 from ion_actors.workerpool.recovery import RestartWindow
 from ion_actors.workerpool.report import Panic
-from ion_actors.workerpool.verdict import as_repr
 from ion_actors.workerpool.worker import Worker
 
 if TYPE_CHECKING:
@@ -139,13 +138,13 @@ class Staff(pykka.ThreadingActor):
             self._failures[index] = failures
         self._log(
             logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
-            worker.name, failures, as_repr(error), worker=worker.name,
+            worker.name, failures, message.shown, worker=worker.name,
             error=error if failures == 1 else None,  # it is mostly the same again
         )  # fmt: skip
         if seated:
-            self._try_again(index, error)
+            self._try_again(index, error, message.shown)
 
-    def _try_again(self, index: int, error: BaseException | None) -> None:
+    def _try_again(self, index: int, error: BaseException | None, shown: str = "") -> None:
         """A worker could not start: plan another try, if the policy permits."""
         if self._life.phase in (Phase.CANCELLING, Phase.CLOSED):
             return
@@ -153,7 +152,7 @@ class Staff(pykka.ThreadingActor):
         delay = self._spec.recovery.backoff.delay(failures)
         if delay is None:
             name = f"{self._spec.name}-{index}"
-            last = "" if error is None else f", the last time with {as_repr(error)}"
+            last = "" if error is None else f", the last time with {shown}"
             self._break(f"its worker {name} failed to start {failures} times{last}", error)
             return
         due = self._clock.monotonic() + delay

@@ -33,6 +33,8 @@ from typing import Any
 
 from typing_extensions import override
 
+from ion_actors.delivery import keep_free
+from ion_actors.logs import Logger
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.inbox import Request
 from ion_actors.workerpool.messages import Broadcast
@@ -41,7 +43,7 @@ from ion_actors.workerpool.tending import Tending
 
 __all__ = ["Surviving", "insist"]
 
-logger = logging.getLogger("ion_actors")
+logger = Logger("ion_actors", later=True)
 
 # How often a supervisor may fail, as Erlang/OTP has it for those that it restarts.
 _MANY = 3
@@ -70,6 +72,7 @@ class Surviving(Tending):
 
     @override
     def _actor_loop(self) -> None:
+        keep_free()
         while True:
             try:
                 super()._actor_loop()

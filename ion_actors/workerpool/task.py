@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextvars
 import copy
-import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Context, Registration
+from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import Cancelled, IonError, TaskExpired
 from ion_actors.futures import Future
 from ion_actors.workerpool.hooks import Ending
@@ -273,7 +273,7 @@ def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> 
         for task, callbacks in ended:
             task._run_callbacks(callbacks)
 
-    threading.Thread(target=run, name="ion_actors-callbacks", daemon=True).start()
+    run_elsewhere(run)
 
 
 _RELEASED_VARS = contextvars.Context()

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.clock import Timer
+from ion_actors.delivery import run_elsewhere
 from ion_actors.futures import Future
 from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.calling import no_worker_class
@@ -152,7 +152,7 @@ class Tending(Staff):
                 self._log(logging.ERROR, "on_stuck failed", error=error)
 
         # Not on the supervisor's thread, which must never block.
-        threading.Thread(target=tell, name="ion_actors-callbacks", daemon=True).start()
+        run_elsewhere(tell)
 
 
 def _write_to(worker: Worker, message: Broadcast) -> Future[Any]:

@@ -7,13 +7,14 @@ import logging
 from typing import Any, NamedTuple
 
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
+from ion_actors.naming import as_repr
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["Verdict", "as_repr", "directive_for", "judge", "panic_error"]
+__all__ = ["Verdict", "directive_for", "judge", "panic_error"]
 
 
 class Verdict(NamedTuple):
@@ -52,14 +53,6 @@ def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
     except BaseException as fault:
         spec.log(logging.ERROR, "decide or is_panic failed on %r", error, error=fault)
         return Directive.RESUME if isinstance(error, Exception) else Directive.RESTART
-
-
-def as_repr(error: BaseException) -> str:
-    """Its repr, or what it is if its class fails at that."""
-    try:
-        return repr(error)
-    except BaseException:
-        return f"<{type(error).__name__} without a repr>"
 
 
 def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:

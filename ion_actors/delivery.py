@@ -1,0 +1,194 @@
+"""Calls that are made later, by a thread that may block: users' code must not run everywhere.
+
+Some threads must not block: a pool's supervisor, a tree's, the clock's. Nor may a thread that holds
+a lock, or that runs a finalizer, which comes at any point of any thread. What such a thread has to
+tell a log handler or a metric, it hands to a :class:`Delivery` and goes on.
+
+::
+
+    post(call) ──▶ entries (at most `limit`) ──▶ one daemon thread ──▶ call()
+
+The thread begins with the first call and ends when there has been none for a while. Posting takes
+no lock, so it may be done anywhere. A call that finds no room is counted and dropped, and the loss
+is told as soon as a call has been made. Where no thread can be started, the calls wait for the next
+:meth:`~Delivery.post` or :meth:`~Delivery.flush`. A forked child begins with nothing: what its
+parent has posted, its parent delivers.
+"""
+
+from __future__ import annotations
+
+import _thread
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ion_actors.forking import on_fork
+
+__all__ = ["PATIENCE", "Delivery", "is_kept_free", "keep_free", "run_elsewhere"]
+
+#: Seconds that whoever ends something waits, at most, until what was posted has been delivered.
+PATIENCE = 0.5
+
+_LIMIT = 10_000  # calls that may wait
+_LINGER = 0.1  # seconds that the thread waits for another call before it ends
+_START = 1.0  # seconds after which a thread that has not begun is started again
+
+
+class _OfThread(threading.local):
+    kept_free = False
+
+
+_of_thread = _OfThread()
+
+
+def keep_free() -> None:
+    """Mark the calling thread as one that must not block: no user's code is to run there."""
+    _of_thread.kept_free = True
+
+
+def is_kept_free() -> bool:
+    """Whether the calling thread must not block."""
+    return _of_thread.kept_free
+
+
+def run_elsewhere(call: Callable[[], object]) -> None:
+    """Make a call of users' code on a thread of its own: it may block for any time.
+
+    Where no thread can be started it is made here: whoever waits for it must be told.
+    """
+    try:
+        threading.Thread(target=call, name="ion_actors-callbacks", daemon=True).start()
+    except RuntimeError:
+        call()
+
+
+class Delivery:
+    """See the module.
+
+    Args:
+        name: the thread's.
+        tell_lost: called on that thread with the number of calls that were lost since the last
+            time.
+        limit: how many calls may wait.
+    """
+
+    def __init__(self, name: str, tell_lost: Callable[[int], object], limit: int = _LIMIT) -> None:
+        self._name = name
+        self._tell_lost = tell_lost
+        self._limit = limit
+        self._now = time.monotonic  # kept: tools that freeze time replace what modules refer to
+        self._begin_anew()
+        on_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():  # else something has been posted in this child already
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        # In a forked child the thread is not there, and the locks may be held.
+        self._pid = os.getpid()
+        self._entries: deque[Callable[[], object]] = deque()  # the first one until it was made
+        self._owner = _thread.allocate_lock()  # held by the thread, as long as it delivers
+        self._wake = _thread.allocate_lock()  # released to wake it
+        self._wake.acquire()
+        self._ident = 0  # the thread's
+        self._began: float | None = None  # when it began with the first entry
+        self._starting = self._now()  # until when a thread may be about to begin
+        self._losses = itertools.count(1)
+        self._lost = self._told = 0
+
+    def post(self, call: Callable[[], object]) -> bool:
+        """Have the thread make this call, after all that were posted before.
+
+        Never blocks, and runs no other code: it may be called under any lock, and in finalizers.
+
+        Returns:
+            Whether there was room for it.
+        """
+        self._after_fork()  # it may have been forked by something that skips Python's hooks
+        if len(self._entries) >= self._limit:
+            self._lost = next(self._losses)
+            return False
+        self._entries.append(call)
+        self._rouse()
+        return True
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait until what was posted so far has been delivered.
+
+        Args:
+            patience: seconds to wait at most. If a call takes that long already, this does not
+                wait.
+
+        Returns:
+            Whether it was. False at once on the delivering thread, which cannot wait for itself.
+        """
+        if self._pid != os.getpid() or not self._entries:
+            return True
+        began = self._began
+        stuck = began is not None and self._now() - began >= patience
+        if stuck or self._ident == _thread.get_ident():
+            return False
+        delivered = _thread.allocate_lock()
+        delivered.acquire()
+        self._entries.append(delivered.release)
+        self._rouse()
+        return delivered.acquire(timeout=patience)
+
+    def _rouse(self) -> None:
+        if not self._owner.locked():
+            self._start()
+            return
+        try:
+            self._wake.release()
+        except RuntimeError:
+            return  # it has been woken and has not looked yet
+
+    def _start(self) -> None:
+        now = self._now()
+        if now < self._starting:
+            return
+        self._starting = now + _START
+        try:
+            # Not threading.Thread: its start() takes locks, which a finalizer may find taken.
+            _thread.start_new_thread(self._begin, ())
+        except RuntimeError:  # no thread can be started: the next post or flush tries again
+            self._starting = now
+
+    def _begin(self) -> None:
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except BaseException:  # the same
+            self._starting = self._now()
+
+    def _work(self) -> None:
+        if not self._owner.acquire(False):
+            return  # two were started
+        keep_free()  # what its calls have to tell comes after them
+        self._ident = _thread.get_ident()
+        try:
+            self._starting = self._now()
+            while self._entries or self._wake.acquire(timeout=_LINGER):
+                self._deliver()
+        finally:
+            self._ident = 0
+            self._owner.release()
+        if self._entries:  # posted when this thread was about to end
+            self._start()
+
+    def _deliver(self) -> None:
+        while self._entries:
+            self._began = self._now()
+            try:
+                self._entries[0]()
+            except BaseException:
+                self._lost = next(self._losses)
+            finally:
+                self._entries.popleft()
+                self._began = None
+            if (lost := self._lost) != self._told:
+                more, self._told = lost - self._told, lost
+                self._tell_lost(more)
