@@ -157,6 +157,7 @@ class _Default:
                 return
             self._nudged = True
         logger.warning("%s: the main thread does not end, so the process does", self._signum.name)
+        flush()
         os._exit(128 + self._signum)
 
 
