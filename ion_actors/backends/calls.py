@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -23,6 +22,7 @@ from pykka._introspection import get_attr_directly  # private; the tests watch o
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors.awaitables import is_coroutine
 from ion_actors.backends.resident import Residence, Resident, here, refuse
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ class Opening:
 
     def __call__(self) -> None:
         """Call the initializer, make the actor, and run its ``on_start``."""
-        if self._initializer is not None:
-            self._initializer(*self._initargs)
         if here.host is None:
             here.host = here.alone = Alone(self)
             _leave_at_exit()
+        if self._initializer is not None:
+            here.host.finish(self._initializer(*self._initargs))
         self.move_in()
 
     def __repr__(self) -> str:
@@ -107,12 +107,7 @@ class Alone:
 
     def finish(self, value: Any) -> Any:
         """See :class:`Host`. The loop is its runner's, and not at hand."""
-        if type(value) is CoroutineType:
-            value.close()
-            raise TypeError(
-                "in a child process, on_start, on_stop and on_failure are plain methods"
-            )
-        return value
+        return _plain(value, "the initializer, on_start, on_stop and on_failure")
 
     def attend(self) -> None:
         """Answer what has come by now."""
@@ -130,6 +125,7 @@ class Alone:
         else:
             try:
                 value = here.resident.actor._handle_receive(envelope.message)
+                value = _plain(value, "those that answer messages to their own ref")
             except BaseException as error:
                 logger.exception("a worker failed on message %r", envelope.message)
                 if reply is not None:
@@ -137,6 +133,13 @@ class Alone:
                 return
         if reply is not None:
             reply.set(value)
+
+
+def _plain(value: Any, what: str) -> Any:
+    if is_coroutine(value):
+        value.close()
+        raise TypeError(f"in a child process, {what} must be plain methods: no loop runs there")
+    return value
 
 
 def leave_quietly(error: BaseException | None = None) -> None:

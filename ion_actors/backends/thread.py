@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import types
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ion_actors.awaitables import is_coroutine
 from ion_actors.backends.protocol import Task
-from ion_actors.context import Context, call_in_loop, make_current
+from ion_actors.context import Context, background, call_in_loop, make_current
 from ion_actors.observe import Log
 
 __all__ = ["ThreadBackend", "ThreadRunner"]
@@ -45,9 +45,9 @@ class ThreadRunner:
         self._runner: asyncio.Runner | None = None
 
     def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-        """Call the initializer."""
+        """Call the initializer, and run it to its end if it is a coroutine."""
         if initializer is not None:
-            initializer(*initargs)
+            self.finish(initializer(*initargs), background(), contextvars.copy_context())
 
     def call(self, task: Task) -> NoReturn:
         """The worker makes the call itself: nothing is quicker."""
@@ -59,7 +59,7 @@ class ThreadRunner:
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
         """What a call gave, or, if that is a coroutine, what the coroutine gives."""
-        if type(value) is not types.CoroutineType:
+        if not is_coroutine(value):
             return value
         # The coroutine may go to other threads (asyncio.to_thread), where its context must go, too.
         variables.run(make_current, context)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from ion_actors._arguments import optional_callable, seconds
+from ion_actors.awaitables import is_coroutine
 from ion_actors.circuit.core import Core, Guard, OnStateChange
 from ion_actors.circuit.hooks import Hooks
 from ion_actors.circuit.machine import CircuitMetrics, CircuitState
@@ -146,12 +147,15 @@ class CircuitBreaker:
             Cancelled, DeadlineExceeded: the current context has ended; ``fn`` was not called.
             TypeError: ``fn`` returned a coroutine; use :meth:`aexecute` for those.
         """
-        with Guard(self._core):
+        guard = Guard(self._core)
+        with guard:
             result = fn(*args, **kwargs)
-        if isinstance(result, types.CoroutineType):
-            result.close()
-            raise TypeError(f"{fn!r} is a coroutine function; use aexecute() or wrap")
-        return result
+            if not is_coroutine(result):
+                return result
+            guard.keep()
+        result.close()
+        guard.__exit__(GeneratorExit, GeneratorExit(), None)  # neither a success nor a failure
+        raise TypeError(f"{fn!r} returned a coroutine; use aexecute() or wrap")
 
     async def aexecute(
         self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs

@@ -191,11 +191,14 @@ class Guard:
     used again, but not while it is in use.
     """
 
-    __slots__ = ("_began", "_permit", "_span", "core")
+    _permit: Permit | None
+    _kept: Permit | None  # of a call that goes on after its block
+
+    __slots__ = ("_began", "_kept", "_permit", "_span", "core")
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self._permit: Permit | None = None
+        self._permit = self._kept = None
 
     def __enter__(self) -> None:
         if not HOOKS_RAN[0]:
@@ -220,13 +223,23 @@ class Guard:
     ) -> None:
         permit, self._permit = self._permit, None
         if permit is None:
-            raise RuntimeError("this guard() was not entered, or was left before")
+            self._leave_later()
+            return
         if self.core.hooks is not None:
             self._leave_watched(self.core, self.core.hooks, permit, exc)
         elif exc is None:
             self.core.returned(self, permit)
         else:
             self.core.raised(self, permit, exc)
+
+    def keep(self) -> None:
+        """The call goes on after this block: the next time it is left, nothing happens."""
+        self._kept, self._permit = self._permit, None
+
+    def _leave_later(self) -> None:
+        if self._kept is None:
+            raise RuntimeError("this guard() was not entered, or was left before")
+        self._permit, self._kept = self._kept, None
 
     def _leave_watched(
         self, core: Core, hooks: Hooks, permit: Permit, exc: BaseException | None

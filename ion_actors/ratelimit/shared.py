@@ -208,7 +208,9 @@ class SharedLimiter:
     @property
     def wrap(self) -> Wrapper:
         """A decorator that waits for a token before each call; also a pool's ``task_wrapper``."""
-        return Wrapper(self._scope, self._ascope)
+        return Wrapper(
+            self._scope, self._ascope, entry_only=True, would_wait=lambda: self._door.waiting > 0
+        )
 
     @contextmanager
     def _scope(self) -> Iterator[None]:

@@ -175,7 +175,12 @@ class Limiter(ABC):
         function is held up without blocking the event loop. What :meth:`wait` raises, the call
         raises.
         """
-        return Wrapper(self._scope, self._ascope)
+        return Wrapper(
+            self._scope,
+            self._ascope,
+            entry_only=True,
+            would_wait=lambda: self.waiting > 0 or self.tokens < 1,
+        )
 
     @contextmanager
     def _scope(self) -> Iterator[None]:

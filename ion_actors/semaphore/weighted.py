@@ -208,7 +208,12 @@ class WeightedSemaphore:
             timeout: as for :meth:`acquire`; the call raises ``AcquireTimeout`` and is not made.
         """
         hold = self.hold(n, timeout)
-        return Wrapper(lambda: hold, lambda: hold)
+        permits = self._permits
+        return Wrapper(
+            lambda: hold,
+            lambda: hold,
+            would_wait=lambda: permits.waiting > 0 or permits.available < n,
+        )
 
     # -- facts -----------------------------------------------------------------------------
 

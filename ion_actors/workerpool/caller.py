@@ -8,7 +8,6 @@ panics.
 from __future__ import annotations
 
 import contextvars
-import functools
 import logging
 import threading
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.task import TaskFuture
 from ion_actors.workerpool.telling import tell_begin, tell_end
 from ion_actors.workerpool.verdict import judge, panic_error
+from ion_actors.workerpool.wrapped import call_wrapped
 
 __all__ = ["Caller"]
 
@@ -102,12 +102,12 @@ class Caller:
         task._begin()
         if spec.hooks is not None:
             tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)
-        call: Callable[[], Any] = functools.partial(task._fn, *task._args, **(task._kwargs or {}))
-        if spec.task_wrapper is not None:
-            call = task._vars.run(spec.task_wrapper, call)
         with backend.on_top():  # it may be called by a coroutine
             try:
-                value = task._vars.run(call)
+                if spec.task_wrapper is None:
+                    value = task._vars.run(task._fn, *task._args, **(task._kwargs or {}))
+                else:
+                    value = call_wrapped(spec.task_wrapper, backend, task)
                 return backend.finish(value, task.task_context(), task._vars)
             finally:
                 backend.stop()

@@ -7,17 +7,15 @@ came before an error.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import itertools
-import queue
-import time
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
 )
@@ -25,7 +23,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from ion_actors._arguments import seconds, whole_number
-from ion_actors.context import background, of_thread
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.clock import Clock
+from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.futures import Future
 from ion_actors.workerpool.report import Wrapping
 
@@ -50,6 +50,7 @@ class Plan(Generic[T]):
     deadline: float | None
     chunksize: int
     window: int
+    clock: Clock
 
     @classmethod
     def checked(
@@ -60,8 +61,9 @@ class Plan(Generic[T]):
         chunksize: int,
         buffersize: int | None,
         size: int,
+        clock: Clock,
     ) -> Plan[T]:
-        """The plan for these arguments on a pool of ``size`` workers.
+        """The plan for these arguments on a pool of ``size`` workers that goes by this clock.
 
         Raises:
             TypeError, ValueError: one of them makes no sense.
@@ -73,18 +75,24 @@ class Plan(Generic[T]):
             fn,
             iterables,
             limit,
-            None if limit is None else time.monotonic() + limit,
+            None if limit is None else clock.monotonic() + limit,
             whole_number("chunksize", chunksize, minimum=1),
             (
                 max(64, 4 * size)
                 if buffersize is None
                 else whole_number("buffersize", buffersize, minimum=1)
             ),
+            clock,
         )
 
     def left(self) -> float | None:
         """Seconds until the deadline."""
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        return None if self.deadline is None else max(0.0, self.deadline - self.clock.monotonic())
+
+    def context(self) -> Context:
+        """The current context, to wait by this map's clock."""
+        current = current_context()
+        return current if current.clock is self.clock else Context(current, clock=self.clock)
 
     def too_late(self) -> TimeoutError:
         """What to raise if a wait for what was left was in vain."""
@@ -101,10 +109,9 @@ class _Chunk(Wrapping, Generic[T]):
         self.items = items
         self.results: list[T] = []
 
-    def __call__(self) -> None:
-        items, self.items = self.items, []
-        # extend() takes the results one by one: those before an error stay.
-        self.results.extend(itertools.starmap(self.func, items))
+    def __call__(self) -> Coroutine[Any, Any, None] | None:
+        self.results.clear()  # of a try before, which took its worker down
+        return _call_each(self.func, self.items, self.results)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _RemoteChunk, (self.func, self.items)
@@ -117,14 +124,53 @@ class _RemoteChunk(Generic[T]):
         self._func = func
         self._items = items
 
-    def __call__(self) -> list[T]:
+    def __call__(self) -> list[T] | Coroutine[Any, Any, list[T]]:
         results: list[T] = []
         try:
-            results.extend(itertools.starmap(self._func, self._items))
+            rest = _call_each(self._func, self._items, results)
         except Exception as error:
-            error._ion_results = results  # type: ignore[attr-defined]  # it is what goes back
+            _attach(results, error)
+            raise
+        return results if rest is None else self._await(rest, results)
+
+    async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T]:
+        try:
+            await rest
+        except Exception as error:
+            _attach(results, error)
             raise
         return results
+
+
+def _call_each(
+    func: Callable[..., T], items: list[tuple[Any, ...]], results: list[T]
+) -> Coroutine[Any, Any, None] | None:
+    """Call for one item after the other. The results come one by one: those before an error stay.
+
+    Returns:
+        A coroutine that goes on, as soon as a call returns one.
+    """
+    rest = iter(items)
+    for item in rest:
+        value: Any = func(*item)
+        if type(value) not in PLAIN_TYPES and is_coroutine(value):
+            return _await_each(value, func, rest, results)
+        results.append(value)
+    return None
+
+
+async def _await_each(
+    value: Any, func: Callable[..., T], rest: Iterator[tuple[Any, ...]], results: list[T]
+) -> None:
+    results.append(await value)
+    for item in rest:
+        value = func(*item)
+        results.append(await value if is_coroutine(value) else value)
+
+
+def _attach(results: list[Any], error: BaseException) -> None:
+    """Send the results back with the error that came after them."""
+    vars(error)["_ion_results"] = results  # the class may not let its attributes be set
 
 
 #: A task of the window, and the list its results are in; None for a single call.
@@ -162,17 +208,19 @@ def _of_chunk(future: Future[Any], here: list[Any], error: BaseException | None)
     return there
 
 
-def _outcome(piece: _Piece, timeout: float | None) -> tuple[list[Any], BaseException | None]:
+def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
     """The values of a piece, the last one first, and the error that came after them, if any.
 
+    Waits for it. An error of the task's own is never raised here.
+
     Raises:
-        TimeoutError: it was not done in time. (An error of the task's own is never raised here.)
+        Cancelled, DeadlineExceeded: the current context ended first.
     """
     future, results = piece
     error: BaseException | None = None
     try:
         try:
-            error = future.exception(timeout)
+            error = future.exception()
         except concurrent.futures.CancelledError as cancelled:
             error = cancelled
         if results is None:
@@ -206,12 +254,9 @@ def _in_order(
     error: BaseException | None = None
     try:
         while window:
-            try:
-                values, error = _outcome(window[0], plan.left())
-            except TimeoutError as late:
-                if type(late) is not TimeoutError:  # the end of a context
-                    raise
-                raise plan.too_late() from None
+            if plan.deadline is not None and not plan.context().wait(window[0][0], plan.left()):
+                raise plan.too_late()
+            values, error = _outcome(window[0])
             window.popleft()
             if error is None:
                 for rows in itertools.islice(chunks, 1):  # before yielding: workers stay busy
@@ -244,13 +289,9 @@ def _as_they_come(
     error: BaseException | None = None
     try:
         while arrivals.expected:
-            try:
-                piece = arrivals.next(plan.left())
-            except TimeoutError as late:
-                if type(late) is not TimeoutError:  # the end of a context
-                    raise
-                raise plan.too_late() from None
-            values, error = _outcome(piece, None)
+            if (piece := arrivals.next(plan)) is None:
+                raise plan.too_late()
+            values, error = _outcome(piece)
             del piece  # it holds its task
             if error is None:
                 for rows in itertools.islice(chunks, 1):
@@ -269,29 +310,49 @@ class _Arrivals:
 
     def __init__(self) -> None:
         self.expected: dict[Future[Any], list[Any] | None] = {}
-        self._done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+        self._done: deque[Future[Any]] = deque()
+        self._signal: Signal | None = None  # of the one who waits, while nothing is done
 
     def expect(self, piece: _Piece) -> None:
         """Await one more."""
         future, results = piece
         self.expected[future] = results
-        future.add_done_callback(self._done.put)
+        future.add_done_callback(self._arrived)
 
-    def next(self, timeout: float | None) -> _Piece:
-        """Wait for the next one to be done.
+    def _arrived(self, future: Future[Any]) -> None:
+        self._done.append(future)  # first: who waits looks for it after giving its signal
+        if (signal := self._signal) is not None:
+            signal.set()
+
+    def next(self, plan: Plan[Any]) -> _Piece | None:
+        """Wait for the next one to be done; None if none was, in time.
 
         Raises:
-            TimeoutError: none was, in time.
+            Cancelled, DeadlineExceeded: the current context ended first.
         """
         self._help()
-        try:
-            future = self._done.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError from None
+        if not self._done:
+            self._wait(plan)
+        if not self._done:
+            return None
+        future = self._done.popleft()
         try:
             return future, self.expected.pop(future)
         finally:
             del self, future  # as in _outcome()
+
+    def _wait(self, plan: Plan[Any]) -> None:
+        context = plan.context()
+        self._signal = signal = Signal()
+        registration = context.add_callback(signal.set)
+        try:
+            if not self._done:
+                signal.wait(plan.clock, plan.deadline)
+        finally:
+            registration.remove()
+            self._signal = None
+        if not self._done:
+            context.check()
 
     def _help(self) -> None:
         """Inside a task of the same pool: run what is queued, as long as nothing is done."""
@@ -300,7 +361,7 @@ class _Arrivals:
         future = None
         try:
             for future in list(self.expected):
-                if not self._done.empty():
+                if self._done:
                     return
                 helper.help(future)
         finally:
@@ -318,14 +379,10 @@ async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]
             if len(window) >= plan.window:
                 break
         while window:
-            try:
-                async with asyncio.timeout(plan.left()):
-                    await _done(window[0][0])
-            except TimeoutError as late:
-                if type(late) is not TimeoutError:  # the end of a context
-                    raise
-                raise plan.too_late() from None
-            values, error = _outcome(window.popleft(), None)
+            # To cancel this wait leaves the task alone; the rest is cancelled below.
+            if not await plan.context().await_(window[0][0], plan.left()):
+                raise plan.too_late()
+            values, error = _outcome(window.popleft())
             if error is None:
                 async for rows in chunks:
                     window.append(await _asubmit(submitter, plan, rows))
@@ -338,11 +395,6 @@ async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]
         error = None
         _cancel(window)
         await chunks.aclose()
-
-
-async def _done(future: Future[Any]) -> None:
-    """Wait until it is done, whatever its outcome; cancelling this leaves it alone."""
-    await background().await_(future)
 
 
 async def _achunks(plan: Plan[Any]) -> AsyncGenerator[_Rows, None]:

@@ -190,7 +190,8 @@ class Submitter(Admission, Calls):
         Args:
             fn: what to call, with one argument from each iterable.
             iterables: the arguments; the shortest one ends it.
-            timeout: seconds from this call until the last result must have come.
+            timeout: seconds of the pool's clock from this call until the last result must have
+                come.
             chunksize: how many calls make one task.
             buffersize: how many tasks may be under way; by default 4 for each worker, at least 64.
 
@@ -198,7 +199,7 @@ class Submitter(Admission, Calls):
             TimeoutError: (from the iterator) the time was up.
             TypeError, ValueError: an argument makes no sense.
         """
-        plan = mapping.Plan.checked(fn, iterables, timeout, chunksize, buffersize, self._size())
+        plan = self._plan(fn, iterables, timeout, chunksize, buffersize)
         return mapping.in_order(self, plan)
 
     def map_unordered(
@@ -210,7 +211,7 @@ class Submitter(Admission, Calls):
         buffersize: int | None = None,
     ) -> Iterator[T]:
         """:meth:`map`, with the results as they come."""
-        plan = mapping.Plan.checked(fn, iterables, timeout, chunksize, buffersize, self._size())
+        plan = self._plan(fn, iterables, timeout, chunksize, buffersize)
         return mapping.as_they_come(self, plan)
 
     def amap(
@@ -222,8 +223,17 @@ class Submitter(Admission, Calls):
         buffersize: int | None = None,
     ) -> AsyncIterator[T]:
         """:meth:`map` for ``async for``; the iterables may be asynchronous, too."""
-        plan = mapping.Plan.checked(fn, iterables, timeout, chunksize, buffersize, self._size())
+        plan = self._plan(fn, iterables, timeout, chunksize, buffersize)
         return mapping.in_order_async(self, plan)
 
-    def _size(self) -> int:
-        return self._mailbox.size
+    def _plan(
+        self,
+        fn: Callable[..., T],
+        iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
+        timeout: float | None,
+        chunksize: int,
+        buffersize: int | None,
+    ) -> mapping.Plan[T]:
+        return mapping.Plan.checked(
+            fn, iterables, timeout, chunksize, buffersize, self._mailbox.size, self._clock
+        )

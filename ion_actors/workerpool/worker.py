@@ -22,12 +22,12 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from types import CoroutineType
 from typing import Any, cast
 
 import pykka
 from typing_extensions import override
 
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.protocol import Runner
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
@@ -40,8 +40,9 @@ from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.news import Needed, Ready, StartFailed, Stopped
 from ion_actors.workerpool.settling import Settling
-from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
+from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.wrapped import call_wrapped
 
 __all__ = ["Worker", "current_worker"]
 
@@ -90,10 +91,9 @@ class Worker(Settling):
 
     def _how_to_call(self, spec: PoolSpec) -> Callable[[TaskFuture[Any]], Any] | None:
         """How to run a task, unless by plainly calling its function."""
-        call = None if self._runner.inline else self._runner.call
-        if spec.task_wrapper is None:
-            return call
-        return functools.partial(_call_wrapped, spec.task_wrapper, call)
+        if spec.task_wrapper is not None:
+            return functools.partial(call_wrapped, spec.task_wrapper, self._runner)
+        return None if self._runner.inline else self._runner.call
 
     @staticmethod
     @override
@@ -267,7 +267,7 @@ class Worker(Settling):
                 value = task._vars.run(task._fn, *task._args)
             else:  # to unpack nothing takes longer than the call
                 value = task._vars.run(task._fn)
-            if type(value) is CoroutineType:
+            if type(value) not in PLAIN_TYPES and is_coroutine(value):
                 value = self._runner.finish(value, task.task_context(), task._vars)
         except BaseException as error:
             self._failed(task, error)
@@ -280,20 +280,3 @@ class Worker(Settling):
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
             task = value = None  # type: ignore[assignment]
-
-
-def _call_wrapped(
-    wrapper: TaskWrapper,
-    call: Callable[[TaskFuture[Any]], Any] | None,
-    task: TaskFuture[Any],
-) -> Any:
-    """Call a task in its wrapper, which is called here, wherever the task itself runs."""
-    if call is not None:
-        inner = functools.partial(call, task)
-    else:
-        inner = functools.partial(task._fn, *task._args, **(task._kwargs or {}))
-    return task._vars.run(_wrap, wrapper, inner)
-
-
-def _wrap(wrapper: TaskWrapper, call: Callable[[], Any]) -> Any:
-    return wrapper(call)()

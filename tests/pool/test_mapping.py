@@ -6,13 +6,18 @@ import asyncio
 import functools
 import gc
 import itertools
+import tempfile
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ion_actors import Cancelled, Context, DeadlineExceeded, Pool, TaskPanicked
+from ion_actors.testing import VirtualClock
+from tests.coroutines import ByHand
 
 from .helpers import PATIENCE, Gate, busy, eventually
 
@@ -243,3 +248,162 @@ def test_amap_is_lazy_cancels_the_rest_and_raises_in_place() -> None:
         assert asyncio.run(main(pool)) == [0, 1, 2, 3, 4]
         assert len(pulled) <= 9
         gate.open()
+
+
+# -- coroutines ------------------------------------------------------------------------------
+
+
+async def double_later(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+def double_now_or_later(x: int) -> Any:
+    if x % 3 == 0:
+        return 2 * x
+    return ByHand(double_later(x)) if x % 3 == 1 else double_later(x)
+
+
+def fails_later_at(bad: int, *, hidden: bool = False, error: Any = ZeroDivisionError) -> Any:
+    async def call(x: int) -> int:
+        await asyncio.sleep(0)
+        if x == bad:
+            raise error(x)
+        return x
+
+    return (lambda x: x if x % 2 else call(x)) if hidden else call
+
+
+async def collected(results: AsyncIterator[Any], into: list[Any]) -> None:
+    into.extend([one async for one in results])
+
+
+def take(pool: Pool, verb: str, *args: Any, **options: Any) -> list[Any]:
+    """All results of a map; in the order of the input, as soon as there are any."""
+    results = getattr(pool, verb)(*args, **options)
+    into: list[Any] = []
+    if verb == "amap":
+        asyncio.run(collected(results, into))
+    else:
+        into.extend(results)
+    return sorted(into)
+
+
+VERBS = ["map", "map_unordered", "amap"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("chunksize", [1, 2, 100])
+@pytest.mark.parametrize("call", [double_later, double_now_or_later])
+def test_the_coroutines_of_a_chunk_are_run(verb: str, chunksize: int, call: Any) -> None:
+    with Pool(2) as pool:
+        assert take(pool, verb, call, range(10), chunksize=chunksize) == list(range(0, 20, 2))
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_error_of_a_coroutine_does_not_swallow_what_came_before_it(hidden: bool) -> None:
+    with Pool(1) as pool:
+        results = pool.map(fails_later_at(4, hidden=hidden), range(9), chunksize=3)
+        assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+        assert pool.metrics().failed == 1
+
+
+def test_a_chunk_of_coroutines_is_one_task_in_its_wrapper() -> None:
+    seen: list[Any] = []
+
+    def wrapper(task: Any) -> Any:
+        def wrapped() -> Any:
+            seen.append("in")
+            try:
+                return task()
+            finally:
+                seen.append("out")
+
+        return wrapped
+
+    with Pool(1, task_wrapper=wrapper) as pool:
+        assert list(pool.map(double_later, range(4), chunksize=2)) == [0, 2, 4, 6]
+    assert seen == ["in", "out"] * 2
+
+
+def test_a_chunk_of_coroutines_ends_with_its_limit() -> None:
+    async def hangs_at_two(x: int) -> int:
+        if x == 2:
+            await asyncio.Event().wait()
+        return x
+
+    with Pool(1) as pool:
+        results = pool.options(timeout=0.2).map(hangs_at_two, range(6), chunksize=3)
+        with pytest.raises(DeadlineExceeded):
+            list(results)
+
+
+def test_a_chunk_is_run_as_a_whole_when_it_is_tried_again() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        marker = Path(folder) / "tried"
+
+        def call(x: int) -> int:
+            if x == 4 and not marker.exists():
+                marker.touch()
+                raise SystemExit
+            return x
+
+        with Pool(1) as pool:
+            again = pool.options(retry_on_worker_death=1)
+            assert list(again.map(call, range(6), chunksize=3)) == [0, 1, 2, 3, 4, 5]
+
+
+# -- contexts and time -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_a_map_ends_with_the_current_context(verb: str, chunksize: int) -> None:
+    with Pool(1) as pool, busy(pool):
+        with pytest.raises(DeadlineExceeded), Context(timeout=0.05):
+            take(pool, verb, double, range(4), chunksize=chunksize)
+        with pytest.raises(Cancelled, match="enough"), Context() as context:
+            threading.Timer(0.05, context.cancel, ["enough"]).start()
+            take(pool, verb, double, range(4), chunksize=chunksize)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_limit_of_a_map_goes_by_the_clock_of_its_pool(verb: str, clock: VirtualClock) -> None:
+    with Pool(1, context=Context(clock=clock)) as pool, busy(pool):
+        results = getattr(pool, verb)(double, [1], timeout=3600.0)
+        mover = threading.Thread(target=move_on, args=(clock, 3600.0))
+        mover.start()
+        with pytest.raises(TimeoutError, match="within 3600 seconds") as late:
+            asyncio.run(collected(results, [])) if verb == "amap" else next(results)
+        assert type(late.value) is TimeoutError
+        mover.join()
+
+
+def move_on(clock: VirtualClock, duration: float) -> None:
+    clock.wait_for_timers(1)
+    clock.advance(duration)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_real_time_does_not_end_a_map_of_a_virtual_clock(verb: str, clock: VirtualClock) -> None:
+    with Pool(1, context=Context(clock=clock)) as pool:
+        with busy(pool) as gate:
+            results = getattr(pool, verb)(double, [1], timeout=0.01)
+            threading.Timer(0.1, gate.open).start()
+            into: list[int] = []
+            if verb == "amap":
+                asyncio.run(collected(results, into))
+            else:
+                into = list(results)
+        assert into == [2]
+
+
+@pytest.mark.parametrize("verb", ["map", "map_unordered"])
+def test_a_limit_that_is_over_gives_what_is_done(verb: str, clock: VirtualClock) -> None:
+    with Pool(1, context=Context(clock=clock)) as pool:
+        results = getattr(pool, verb)(double, [1, 2], timeout=1.0)
+        eventually(lambda: pool.metrics().completed == 2)
+        clock.advance(2.0)
+        assert list(results) == [2, 4]

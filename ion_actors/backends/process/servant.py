@@ -20,9 +20,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from types import CoroutineType, FrameType
+from types import FrameType
 from typing import Any, NamedTuple
 
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.calls import leave_quietly
 from ion_actors.backends.process.arrays import Parcels, Receiver
 from ion_actors.backends.process.capture import Capture
@@ -135,8 +136,7 @@ class Servant:
             preload(self._setup.preload)
             start = open_start(self._parcels, message[2])
             relay_to(self._tell, start.settings)
-            if start.initializer is not None:
-                start.initializer(*start.initargs)
+            self._runner.start(start.initializer, start.initargs)
         except BaseException as error:
             self._reply(Kind.ERROR, pack_error(error, self._setup.name), 0)
             return False
@@ -187,7 +187,7 @@ class Servant:
         if remaining is not None:
             running.deadline = system_clock.monotonic() + remaining
         value = variables.run(fn, *args) if kwargs is None else variables.run(fn, *args, **kwargs)
-        if type(value) is CoroutineType:
+        if type(value) not in PLAIN_TYPES and is_coroutine(value):
             value = self._runner.finish(value, running.context(), variables)
         return value
 

@@ -1,0 +1,81 @@
+"""What an object that a call returned is: a result, or something that has yet to run.
+
+This is the one place that decides it. It goes by the protocols of ``collections.abc`` and by what
+the interpreter itself accepts in ``await``, and never by what the called function looks like. So
+these are coroutines: those of ``async def``, those that Cython compiles, generators of
+``types.coroutine``, and instances of any class with the methods of ``collections.abc.Coroutine``.
+
+A future is a *result*, and so is any other object that has ``__await__`` alone: it stands for work
+that runs elsewhere, or it is a handle (many clients of databases have ``__await__``), and whoever
+gets it may await it. A coroutine does nothing until somebody runs it.
+
+Only the type of an object is asked. An object that answers to every attribute (a mock), or that
+has a ``__class__`` of its own, is what its type says.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, TypeGuard
+
+__all__ = ["PLAIN_TYPES", "Kind", "is_awaitable", "is_coroutine", "kind_of"]
+
+
+class Kind(enum.Enum):
+    """What a call returned."""
+
+    RESULT = "result"  #: a value like any other
+    COROUTINE = "coroutine"  #: to be awaited once
+    GENERATOR = "generator"  #: to be iterated
+    ASYNC_GENERATOR = "asynchronous generator"  #: to be iterated by ``async for``
+
+
+#: Types of mere results. To look here first spares most calls the question.
+PLAIN_TYPES: frozenset[type] = frozenset(
+    {
+        type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple,
+        dict, set, frozenset, range, slice, object, type,
+    }
+)  # fmt: skip
+
+
+def kind_of(value: object) -> Kind:
+    """What this is, which a call returned."""
+    found = type(value)
+    if found in PLAIN_TYPES:
+        return Kind.RESULT
+    if is_coroutine(value):
+        return Kind.COROUTINE
+    if found is GeneratorType or _has_protocol(found, Generator):
+        return Kind.GENERATOR
+    if found is AsyncGeneratorType or _has_protocol(found, AsyncGenerator):
+        return Kind.ASYNC_GENERATOR
+    return Kind.RESULT
+
+
+def is_coroutine(value: object) -> TypeGuard[Coroutine[Any, Any, Any]]:
+    """Whether this is a coroutine: it has yet to run, and can be awaited once."""
+    found = type(value)
+    if found is CoroutineType:
+        return True
+    if found in PLAIN_TYPES:
+        return False
+    if found is GeneratorType:
+        return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)  # type: ignore[attr-defined]
+    return _has_protocol(found, Coroutine)
+
+
+def is_awaitable(value: object) -> TypeGuard[Awaitable[Any]]:
+    """Whether ``await`` takes this: a coroutine, a future, or any object with ``__await__``."""
+    return is_coroutine(value) or _has_protocol(type(value), Awaitable)
+
+
+def _has_protocol(found: type, protocol: type) -> bool:
+    # The answer is kept by the abstract class, by weak references.
+    try:
+        return issubclass(found, protocol)
+    except Exception:  # a metaclass may fail at anything, and then its instances are results
+        return False
