@@ -17,6 +17,7 @@ import pykka
 from typing_extensions import override
 
 from ion_actors.logs import Logger
+from ion_actors.supervision.core import EXIT_PATIENCE
 from ion_actors.supervision.living import OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN
@@ -186,6 +187,10 @@ class LivingActor:
     def is_own_thread(self) -> bool:
         """See :class:`Living`."""
         return threading.current_thread() is self._watch.thread
+
+    def exit_patience(self) -> float | None:
+        """See :class:`Living`."""
+        return EXIT_PATIENCE
 
     def threads(self) -> list[threading.Thread]:
         """See :class:`Living`."""

@@ -7,6 +7,7 @@ stopped by those who are left.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ion_actors.futures import Future
 from ion_actors.logs import flush
 from ion_actors.supervision.events import LifecycleBus
 from ion_actors.supervision.report import ChildInfo, StopReport
-from ion_actors.supervision.spec import TreeSpec
+from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec, TreeSpec
 from ion_actors.supervision.words import SupervisorState
 from ion_actors.workerpool.inbox import ControlLane, Envelope, Request, refuse
 from ion_actors.workerpool.messages import Close, Drain
@@ -26,10 +27,16 @@ from ion_actors.workerpool.messages import Close, Drain
 if TYPE_CHECKING:
     from ion_actors.supervision.living import Living
 
-__all__ = ["Face", "TreeCore", "TreeInbox"]
+__all__ = ["EXIT_PATIENCE", "Face", "TreeCore", "TreeInbox", "time_to_stop"]
 
 # Seconds to wait for a thread that has said goodbye to be gone.
 _JOIN_PATIENCE = 1.0
+
+#: Seconds that an actor has to stop at the interpreter's exit if it may otherwise take any time: as
+#: many as a pool has by default.
+EXIT_PATIENCE = 30.0
+
+_MARGIN = 1.0  # for a child that does not stop by its own deadline
 
 _ENDINGS = (Drain, Close, _ActorStop)
 
@@ -72,7 +79,8 @@ class TreeCore:
     inbox: TreeInbox | None = None  # until it is started
     state: SupervisorState = SupervisorState.NEW
     infos: tuple[ChildInfo, ...] = ()
-    living: tuple[Living, ...] = ()
+    living: Mapping[str, Living] = field(default_factory=dict)  # by the ids of the children
+    exiting: bool = False  # the interpreter is: no child has any time that it likes
     failure: BaseException | None = None
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
     nested: bool = False  # a parent sees to its end
@@ -106,7 +114,20 @@ class TreeCore:
         """Whether waiting for the end here would be waiting for oneself."""
         if threading.current_thread() in self.threads[:1]:
             return True
-        return any(one.is_own_thread() for one in self.living)
+        return any(one.is_own_thread() for one in self.living.values())
+
+    def patience(self) -> float | None:
+        """Seconds that it may take to stop at the interpreter's exit; None for any time.
+
+        Its children stop one after the other.
+        """
+        total = 0.0
+        for spec in self.spec.children:
+            limit = time_to_stop(spec, self.living.get(spec.id), exiting=True)
+            if limit is None:
+                return None
+            total += limit + _MARGIN
+        return total
 
     def join(self) -> None:
         """Wait for the threads that are about to end, so that the caller finds none left."""
@@ -125,6 +146,16 @@ class TreeCore:
         self.begun.set(False)
         self.ended.set(StopReport((), None, 0.0))
         return True
+
+
+def time_to_stop(spec: ChildSpec, living: Living | None, *, exiting: bool) -> float | None:
+    """Seconds that a child has to stop; None for any number."""
+    limit = spec.shutdown
+    if limit == "default":
+        limit = WORKER_SHUTDOWN if living is None else living.shutdown
+    if limit is None and exiting:
+        limit = EXIT_PATIENCE if living is None else living.exit_patience()
+    return limit
 
 
 class Face:

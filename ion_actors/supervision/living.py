@@ -48,6 +48,13 @@ class Living(Protocol):
         """Whether the caller runs in it, so that waiting for its end is waiting for oneself."""
         ...
 
+    def exit_patience(self) -> float | None:
+        """Seconds to stop in at the interpreter's exit, if it has any number otherwise.
+
+        None: it has any number then, too.
+        """
+        ...
+
     def threads(self) -> list[threading.Thread]:
         """Those that are about to end, once it has."""
         ...

@@ -45,6 +45,10 @@ class LivingTree:
         """See :class:`Living`."""
         return self._core.owns_thread()
 
+    def exit_patience(self) -> float | None:
+        """See :class:`Living`."""
+        return self._core.patience()
+
     def threads(self) -> list[threading.Thread]:
         """See :class:`Living`."""
         return list(self._core.threads)

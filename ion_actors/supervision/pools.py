@@ -75,6 +75,10 @@ class LivingPool:
         """See :class:`Living`."""
         return self.handle._is_own_thread()
 
+    def exit_patience(self) -> float | None:
+        """See :class:`Living`."""
+        return self._core.spec.drain_timeout
+
     def threads(self) -> list[threading.Thread]:
         """See :class:`Living`."""
         return list(self._core.threads)

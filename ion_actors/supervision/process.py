@@ -1,18 +1,18 @@
 """Supervisors and the life of their process: interpreter exit and ``os.fork``.
 
 At exit, trees are drained before the pools are: a supervisor would only replace what is drained
-behind its back. Hooks run in the reverse order of their registration, and this module imports that
-of the pools, so its own hook comes first.
+behind its back.
 
 In a forked child the threads do not exist. There, every supervisor is marked, and says so.
 """
 
 from __future__ import annotations
 
-import atexit
 import threading
+import time
 import weakref
 
+from ion_actors.context import background
 from ion_actors.forking import check, on_fork
 from ion_actors.logs import Logger, warn_later
 from ion_actors.supervision.core import TreeCore
@@ -28,9 +28,12 @@ _cores: weakref.WeakSet[TreeCore] = weakref.WeakSet()
 _lock = threading.Lock()  # guards the set
 _exiting = threading.Event()
 
+_MARGIN = 1.0  # seconds
+
 
 def register(core: TreeCore) -> None:
-    """See to this supervisor at exit and in forks, until it has ended."""
+    """Stop this supervisor at exit, and mark it in forks, until it has ended."""
+    pools.exit_first()
     with _lock:
         _cores.add(core)
 
@@ -48,13 +51,23 @@ def _unended() -> list[TreeCore]:
 def _at_exit() -> None:
     check()  # the supervisors of the parent are not ours to stop
     _exiting.set()
-    roots = [core for core in _unended() if not core.nested]
+    unended = _unended()
+    for core in unended:
+        core.exiting = True
+    roots = [core for core in unended if not core.nested]
     for core in roots:
         if core.state is not SupervisorState.STOPPING:
             _warn(core)
         core.tell(Drain(None))
-    for core in roots:  # each child has its deadline, and so has the whole
-        core.ended.exception()
+    began = time.monotonic()
+    for core in roots:
+        _await_end(core, time.monotonic() - began)
+
+
+def _await_end(core: TreeCore, waited: float) -> None:
+    # Each child has its deadline, and so has the whole; this is for an actor that does not answer.
+    limit = core.patience()
+    background().wait(core.ended, None if limit is None else max(0.0, limit + _MARGIN - waited))
 
 
 def _warn(core: TreeCore) -> None:
@@ -72,10 +85,10 @@ def _after_fork_in_child() -> None:
     for core in _unended():
         core.forked = True
         core.state = SupervisorState.STOPPED
-        core.infos, core.living = (), ()
+        core.infos, core.living = (), {}
         if core.inbox is not None:
             core.inbox.control.shut()
 
 
-(getattr(threading, "_register_atexit", None) or atexit.register)(_at_exit)
+pools.run_before_drains(_at_exit)
 on_fork(_after_fork_in_child)

@@ -86,9 +86,9 @@ class Register:
     def show(self, machine: Machine) -> None:
         """Let others see how it is, without asking."""
         self._core.infos = tuple(self._info(kid) for kid in machine.kids)
-        self._core.living = tuple(
-            seat.living for seat in self.seats.values() if seat.living is not None
-        )
+        self._core.living = {
+            name: seat.living for name, seat in self.seats.items() if seat.living is not None
+        }
         if machine.state is not SupervisorState.STOPPED:  # that comes last
             self._core.state = machine.state
 

@@ -33,13 +33,6 @@ class Seat:
     stop_began: float | None = None  # when it was asked to stop
     timer: Timer | None = field(default=None)  # for the end of its time to stop
 
-    @property
-    def shutdown(self) -> float | None:
-        """Seconds that it has to stop."""
-        if self.spec.shutdown != "default":
-            return self.spec.shutdown
-        return WORKER_SHUTDOWN if self.living is None else self.living.shutdown
-
     def cancel_timer(self) -> None:
         """Its time to stop does not matter any more."""
         if self.timer is not None:

@@ -24,7 +24,7 @@ from typing_extensions import override
 from ion_actors.clock import Timer
 from ion_actors.delivery import keep_free
 from ion_actors.logs import Logger
-from ion_actors.supervision.core import TreeCore, TreeInbox
+from ion_actors.supervision.core import TreeCore, TreeInbox, time_to_stop
 from ion_actors.supervision.events import Lifecycle
 from ion_actors.supervision.failures import broken, gave_up, not_started
 from ion_actors.supervision.living import StopMode
@@ -187,7 +187,7 @@ class TreeActor(pykka.ThreadingActor):
         """Ask a child to stop, in the time that it has left."""
         assert seat.stop_began is not None
         now = self._now()
-        shutdown = seat.shutdown
+        shutdown = time_to_stop(seat.spec, seat.living, exiting=self._core.exiting)
         deadlines = [self._deadline] if self._deadline is not None else []
         if shutdown is not None:
             deadlines.append(seat.stop_began + shutdown)

@@ -76,7 +76,8 @@ def child(
             TEMPORARY (never), or the same as a string.
         shutdown: seconds that it has to stop before it is abandoned; None for any number. By
             default 5 for a pool or an actor, any number for a supervisor, whose children have
-            deadlines of their own.
+            deadlines of their own. At the interpreter's exit, None stands for 30 seconds, for a
+            pool for its ``drain_timeout``.
         significant: its end can be the end of its supervisor: see ``auto_shutdown`` there. Not for
             permanent children.
 

@@ -15,6 +15,7 @@ import contextlib
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures._base import FINISHED
 from typing import Any
 
@@ -27,7 +28,7 @@ from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.metrics import PoolState
 from ion_actors.workerpool.news import Forgotten
 
-__all__ = ["forked", "is_exiting", "register"]
+__all__ = ["exit_first", "forked", "is_exiting", "register", "run_before_drains"]
 
 logger = Logger("ion_actors", later=True)
 
@@ -57,6 +58,11 @@ class _Pools:
 
 _pools = _Pools()
 _exiting = threading.Event()
+_at_exit_ran = False
+_before_drains: list[Callable[[], object]] = []
+_register_at_exit: Callable[..., object] = (
+    getattr(threading, "_register_atexit", None) or atexit.register
+)
 
 # The drain decides when it is over; this is for a supervisor that does not answer.
 _EXIT_MARGIN = 1.0
@@ -64,7 +70,28 @@ _EXIT_MARGIN = 1.0
 
 def register(core: Core) -> None:
     """Drain this pool at exit, and mark it in forks, until it has ended."""
+    exit_first()
     _pools.add(core)
+
+
+def run_before_drains(hook: Callable[[], object]) -> None:
+    """Have ``hook()`` called at the interpreter's exit before the pools are drained."""
+    _before_drains.append(hook)
+
+
+def exit_first() -> None:
+    """Have the drain come before what others have registered for the exit until now.
+
+    Their hooks shut down what tasks may need: executors, and with them ``asyncio.to_thread`` and
+    the resolution of names. ``threading`` makes the calls in the reverse order of registration.
+    """
+    # Registered when it is imported, which cannot be done once the exit has begun.
+    import concurrent.futures.thread  # noqa: F401, PLC0415  # not as soon as this is imported
+
+    calls = getattr(threading, "_threading_atexits", None)
+    if calls and getattr(calls[-1], "func", None) is not _at_exit:
+        with contextlib.suppress(RuntimeError):  # the exit has begun
+            _register_at_exit(_at_exit)
 
 
 def is_exiting() -> bool:
@@ -82,15 +109,22 @@ def forked(name: str) -> PoolForked:
 
 
 def _at_exit() -> None:
+    global _at_exit_ran  # noqa: PLW0603  # it may be registered more than once
+    if _at_exit_ran:
+        return
+    _at_exit_ran = True
     check()  # the pools of the parent are not ours to drain
+    for hook in _before_drains:
+        hook()
     _exiting.set()
+    began = time.monotonic()
     unfinished = _pools.unended()
     for core in unfinished:
         if core.phase is PoolState.RUNNING:
             _warn(core)
         core.tell(Forgotten())
     for core in unfinished:
-        _await_end(core)
+        _await_end(core, time.monotonic() - began)
     _await_told(_pools.all())  # also of those that ended a moment ago
     HOOKS.flush()
     flush()
@@ -105,9 +139,9 @@ def _warn(core: Core) -> None:
     )
 
 
-def _await_end(core: Core) -> None:
+def _await_end(core: Core, waited: float) -> None:
     limit = core.spec.drain_timeout
-    core.ended.wait(None if limit is None else limit + _EXIT_MARGIN)
+    core.ended.wait(None if limit is None else max(0.0, limit + _EXIT_MARGIN - waited))
 
 
 def _await_told(cores: list[Core]) -> None:
@@ -148,5 +182,5 @@ def _fail(future: Any, error: PoolForked) -> None:
                 waiter.release()
 
 
-(getattr(threading, "_register_atexit", None) or atexit.register)(_at_exit)
+_register_at_exit(_at_exit)
 on_fork(_after_fork_in_child)
