@@ -327,7 +327,8 @@ class WorkerDied(IonError, ChildProcessError):
         exitcode: with which it exited; below zero, the number of the signal that killed it; None
             if that is not known.
         signal: that signal by name, as ``"SIGSEGV"``; None if it was none.
-        last_words: what it still had to say, as ``faulthandler`` puts it; may be empty.
+        last_words: what it still had to say, as ``faulthandler`` puts it; may be empty. Each line
+            is indented, so that none looks like one of a log.
     """
 
     def __init__(

@@ -10,6 +10,9 @@ else that ``logging`` lets users replace: loggers, filters, formatters, the reco
 - ``later=True`` says the same of a place that may be reached under a lock, at exit, or where
   something that others wait for comes to its end. All that pools and supervisors log is of that
   kind;
+- what somebody else has made, as the name of a task or the message of an exception, is shown in one
+  line, and cannot be taken for another record. What has several lines by intention is given as
+  ``Lines`` of :mod:`ion_actors._printable`;
 - a finalizer may run at any point of any thread. If that is in the middle of this library, or of
   what it is built upon, it is such a place, too (:func:`is_inside`).
 
@@ -32,6 +35,7 @@ from _thread import get_ident
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
+from ion_actors._printable import for_log, printable
 from ion_actors.delivery import PATIENCE, Delivery, is_kept_free
 
 __all__ = ["LOGS", "Logger", "flush", "is_inside", "warn_in_finalizer", "warn_later"]
@@ -90,6 +94,9 @@ class Logger:
             return
         if exc_info is True:
             exc_info = sys.exc_info()[1]
+        args = tuple(map(for_log, args))
+        if extra is not None:
+            extra = {name: _plain(value) for name, value in extra.items()}
         if self._later or is_kept_free():
             post_record(self._target, level, message, args, exc_info, extra)
             return
@@ -121,6 +128,10 @@ class Logger:
     def exception(self, message: str, *args: object) -> None:
         """:meth:`log` at the level of errors, with the exception that is being handled."""
         self.log(logging.ERROR, message, *args, exc_info=True)
+
+
+def _plain(value: object) -> object:
+    return printable(value) if issubclass(type(value), str) else value  # type: ignore[arg-type]
 
 
 _DELICATE = frozenset(("logging", "queue", "threading", "weakref"))  # they hold locks

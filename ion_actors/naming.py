@@ -11,6 +11,8 @@ import functools
 import types
 from typing import Any
 
+from ion_actors._printable import shown
+
 __all__ = ["as_repr", "name_of", "unwrapped"]
 
 # What C code keeps, and reads without calling anything else.
@@ -47,11 +49,8 @@ def unwrapped(fn: Any) -> Any:
 
 
 def as_repr(error: BaseException) -> str:
-    """Its repr, or what it is if its class fails at that. Runs the user's code."""
-    try:
-        return repr(error)
-    except BaseException:
-        return f"<{type(error).__name__} without a repr>"
+    """Its repr in one line, or what it is if its class fails at that. Runs the user's code."""
+    return shown(error)
 
 
 def _kept(thing: object, kind: type, name: str) -> Any:

@@ -22,6 +22,7 @@ from pykka._introspection import get_attr_directly  # private; the tests watch o
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors._printable import OneLine
 from ion_actors.awaitables import is_coroutine
 from ion_actors.backends.resident import Residence, Resident, here, refuse
 
@@ -127,7 +128,7 @@ class Alone:
                 value = here.resident.actor._handle_receive(envelope.message)
                 value = _plain(value, "those that answer messages to their own ref")
             except BaseException as error:
-                logger.exception("a worker failed on message %r", envelope.message)
+                logger.exception("a worker failed on message %r", OneLine(envelope.message))
                 if reply is not None:
                     reply.set_exception((type(error), error, error.__traceback__))
                 return

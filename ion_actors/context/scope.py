@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from ion_actors._arguments import moment, seconds
+from ion_actors._printable import words
 from ion_actors.clock import Clock
 from ion_actors.context.tree import Node, Registration
 from ion_actors.context.waiting import Interrupt, Signal, call_in_loop, forget_done_callback
@@ -210,7 +211,7 @@ class Context(Node):
 
     def __repr__(self) -> str:
         if self.cancelled:
-            return f"<{type(self).__name__} at {id(self):#x} ended: {self._reason}>"
+            return f"<{type(self).__name__} at {id(self):#x} ended: {words(self._reason)}>"
         remaining = self.remaining()
         left = "" if remaining is None else f" {remaining:.3f} s left"
         return f"<{type(self).__name__} at {id(self):#x} alive{left}>"

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from ion_actors._printable import printable
 from ion_actors.forking import check, renew_after_fork
 from ion_actors.logs import Logger
 
@@ -117,7 +118,7 @@ class Bus(Generic[E]):
         return not thread.is_alive()
 
     def _started_thread(self) -> threading.Thread | None:
-        thread = threading.Thread(target=self._tell, name=self._thread_name, daemon=True)
+        thread = threading.Thread(target=self._tell, name=printable(self._thread_name), daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter exits, or there are too many: the next event tries

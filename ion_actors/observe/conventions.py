@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ion_actors._printable import printable
 from ion_actors.errors import Cancelled, TaskAbandoned
 
 __all__ = ["SECONDS", "error_type", "is_in_seconds", "was_wanted"]
@@ -25,7 +26,7 @@ def error_type(error: BaseException) -> str:
     kind = type(error)
     if kind.__module__ == "builtins":
         return kind.__qualname__
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return printable(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def was_wanted(error: BaseException) -> bool:

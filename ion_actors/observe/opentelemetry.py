@@ -7,6 +7,7 @@ choice; without one, nothing is.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, Status, StatusCode
 
+from ion_actors._printable import printable, words
 from ion_actors.forking import renew_after_fork
 from ion_actors.observe.conventions import SECONDS, error_type, is_in_seconds, was_wanted
 
@@ -126,7 +128,7 @@ class OtelTracer:
         span = self._tracer.start_span(
             shown,
             before if self._parent or not links else otel_context.Context(),
-            attributes={f"ion_actors.{key}": value for key, value in attributes.items()},
+            attributes={f"ion_actors.{key}": _sendable(one) for key, one in attributes.items()},
             links=links,
         )
         otel_context.attach(trace.set_span_in_context(span, before))
@@ -159,7 +161,25 @@ def _links(context: otel_context.Context) -> tuple[Link, ...]:
 
 
 def _record(span: trace.Span, error: BaseException) -> None:
-    span.record_exception(error)
+    span.record_exception(error, _sendable_facts(error))
     if not was_wanted(error):
         span.set_attribute("error.type", error_type(error))
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {words(error)}"))
+
+
+def _sendable(value: Any) -> Any:
+    """What UTF-8 cannot encode would fail the export of a whole batch of spans."""
+    return printable(value) if isinstance(value, str) else value
+
+
+def _sendable_facts(error: BaseException) -> dict[str, str] | None:
+    """The exception's text with escapes, if its own cannot be sent."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return {
+            "exception.message": words(error),
+            "exception.stacktrace": text.encode("utf-8", "backslashreplace").decode(),
+        }
+    return None

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
+from ion_actors._printable import printable
 from ion_actors.delivery import Delivery
 from ion_actors.logs import Logger
 from ion_actors.observe.protocols import Metrics, Span, Tracer
@@ -50,7 +51,7 @@ class Probe:
     def __init__(self, metrics: Metrics | None, tracer: Tracer | None, **labels: str) -> None:
         self._metrics = metrics
         self._tracer = tracer
-        self._labels = labels
+        self._labels = {name: printable(value) for name, value in labels.items()}
 
     @classmethod
     def checked(cls, metrics: object, tracer: object, **labels: str) -> Probe | None:

@@ -21,6 +21,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ion_actors._printable import printable
 from ion_actors.forking import on_fork, renew_after_fork
 from ion_actors.observe.conventions import SECONDS, is_in_seconds
 
@@ -274,7 +275,9 @@ class PrometheusMetrics:
             raise TypeError(f"{name} is a {type(metric).__name__}, and not a {kind.__name__}")
         if unknown := labels.keys() - set(names):
             raise ValueError(f"{name} has the labels {names}, and not {sorted(unknown)}")
-        return metric.labels(*(labels.get(one, "") for one in names)) if names else metric
+        # What UTF-8 cannot encode would fail each scrape.
+        values = [printable(str(labels.get(one, ""))) for one in names]
+        return metric.labels(*values) if names else metric
 
     def _metric(
         self, kind: type[M], name: str, labels: dict[str, str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ion_actors._printable import printable
 from ion_actors.context import Context
 from ion_actors.errors import RateLimited, RateLimitedPastDeadline
 from ion_actors.ratelimit.rate import Rate
@@ -92,7 +93,7 @@ class Attempt:
         level = self.level
         kind = RateLimitedPastDeadline if self._ends_with_context() else RateLimited
         return kind(
-            f"{self._limiter} does not have {self.n} of {self._limit} tokens in time",
+            f"{printable(self._limiter)} does not have {self.n} of {self._limit} tokens in time",
             limiter=self._limiter,
             retry_after=0.0 if level is None else level.reset_after,
             remaining=None if level is None else level.remaining,

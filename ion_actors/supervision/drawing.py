@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ion_actors._printable import printable, shown
 from ion_actors.supervision.core import Face
 from ion_actors.supervision.report import ChildInfo, ChildKind
 from ion_actors.supervision.words import Restart
@@ -23,13 +24,13 @@ def draw(face: Face) -> str:
             └── mail  actor  restarting  temporary, restarts: 2, last: OSError('gone')
     """
     core = face._core
-    head = f"{core.spec.name}  supervisor  {core.state.value}  {_rules(face)}"
+    head = f"{printable(core.spec.name)}  supervisor  {core.state.value}  {_rules(face)}"
     return "\n".join([head, *_below(face)])
 
 
 def _below(face: Face) -> Iterable[str]:
     infos = face._core.infos
-    rows = [(info.id, _kind(info), info.state.value, _facts(info)) for info in infos]
+    rows = [(printable(info.id), _kind(info), info.state.value, _facts(info)) for info in infos]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for index, (info, row) in enumerate(zip(infos, rows, strict=True)):
         last = index == len(rows) - 1
@@ -53,7 +54,7 @@ def _facts(info: ChildInfo) -> str:
     if info.restarts:
         facts.append(f"restarts: {info.restarts}")
     if info.error is not None:
-        facts.append(f"last: {info.error!r}")
+        facts.append(f"last: {shown(info.error)}")
     return ", ".join(facts)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
+from ion_actors._printable import printable, shown
 from ion_actors.observe.bus import Bus
 
 __all__ = ["Lifecycle", "LifecycleBus", "LifecycleEvent"]
@@ -47,8 +48,8 @@ class LifecycleEvent:
 
     def __str__(self) -> str:
         because = f" because of {self.because}" if self.because else ""
-        error = f": {self.error!r}" if self.error is not None else ""
-        return f"{'/'.join(self.path)} {self.kind.value}{because}{error}"
+        error = f": {shown(self.error)}" if self.error is not None else ""
+        return printable(f"{'/'.join(self.path)} {self.kind.value}{because}{error}")
 
 
 class LifecycleBus(Bus[LifecycleEvent]):

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ion_actors._printable import printable
 from ion_actors.context import make_current
 from ion_actors.naming import as_repr
 from ion_actors.supervision.living import Living, StopMode
@@ -98,7 +99,7 @@ class TryAgain:
 def start_in_thread(core: TreeCore, seat: Seat) -> None:
     """Start the child in a thread of its own, since its start may take any time."""
     run = core.spec.variables.copy().run
-    name = f"{core.spec.name}-starts-{seat.spec.id}"
+    name = printable(f"{core.spec.name}-starts-{seat.spec.id}")
     thread = threading.Thread(target=run, args=(_start, core, seat), name=name, daemon=True)
     try:
         thread.start()

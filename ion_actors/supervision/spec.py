@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ion_actors._arguments import boolean, seconds
+from ion_actors._printable import printable
 from ion_actors.context import Context, background, current_context
 from ion_actors.observe import Log, Metrics, Probe
 from ion_actors.supervision.words import AutoShutdown, Kid, Restart, Rules, Strategy
@@ -159,7 +160,7 @@ class TreeSpec:
         """
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {name!r}")
-        name = name or f"supervisor-{next(_numbers)}"
+        name = printable(name) if name else f"supervisor-{next(_numbers)}"
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"context must be a Context or None, not {context!r}")
         if backoff is not None and not isinstance(backoff, Backoff):

@@ -12,6 +12,7 @@ from typing import Any, Self
 from typing_extensions import override
 
 from ion_actors._arguments import seconds
+from ion_actors._printable import printable
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import Cancelled, ChildUnavailable
 from ion_actors.logs import warn_in_finalizer
@@ -371,5 +372,5 @@ class Supervisor(Face):
 
 
 def _count(probe: Probe, name: str, event: LifecycleEvent) -> None:
-    child = "/".join(event.path[1:]) or name
+    child = printable("/".join(event.path[1:])) or name
     probe.inc("ion_supervision_events_total", child=child, event=event.kind.value)

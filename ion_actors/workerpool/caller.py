@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from ion_actors._printable import printable
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.errors import TaskPanicked
@@ -39,7 +40,7 @@ class Caller:
 
     def __init__(self, core: Core) -> None:
         self.thread: threading.Thread | None = threading.current_thread()
-        self.name = f"{core.spec.name}-caller-{self.thread.name}"
+        self.name = f"{core.spec.name}-caller-{printable(self.thread.name)}"
         self.tally = Tally()
         self.slot: TaskFuture[Any] | None = None
         self.current: TaskFuture[Any] | None = None

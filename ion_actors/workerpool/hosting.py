@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pykka
 from pykka.messages import _ActorStop
 
+from ion_actors._printable import printable
 from ion_actors.backends.calls import Leaving, Opening, Receive
 from ion_actors.backends.protocol import NotReady
 from ion_actors.backends.resident import Residence, here
@@ -192,5 +193,8 @@ class Hosting:
         worker.inbox.control.empty()
         if (letter := self._letter) is not None:
             age = self._spec.context.clock.monotonic() - self._began
-            why = f"worker {worker.name} was still at {name} after {age:.3f} s when it had to end"
+            why = (
+                f"worker {worker.name} was still at {printable(name)} after {age:.3f} s "
+                "when it had to end"
+            )
             letter.end(TaskAbandoned(why, task=name, age=age, stack=stack_of(worker.thread)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from ion_actors._printable import printable
 from ion_actors.naming import name_of, unwrapped
 from ion_actors.workerpool.directive import Directive
 
@@ -87,7 +88,7 @@ class DrainReport:
         return self.cancelled + self.running
 
     def __str__(self) -> str:
-        stuck = ", ".join(f"{task.name} ({task.worker})" for task in self.running)
+        stuck = ", ".join(printable(f"{task.name} ({task.worker})") for task in self.running)
         return (
             f"{self.completed} completed, {self.failed} failed, {self.panicked} panicked, "
             f"{len(self.cancelled)} cancelled, {len(self.running)} still running"

@@ -17,6 +17,7 @@ from ion_actors._arguments import (
     seconds,
     whole_number,
 )
+from ion_actors._printable import printable
 from ion_actors.backends.protocol import Backend
 from ion_actors.backends.resident import Residence
 from ion_actors.backends.thread import ThreadBackend
@@ -97,7 +98,8 @@ class PoolSpec:
         """
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, not {name!r}")
-        name = str.__str__(name) if name else f"pool-{next(_numbers)}"
+        # The names of workers and threads are made of it, and the labels of metrics.
+        name = printable(name) if name else f"pool-{next(_numbers)}"
         if context is not None and not isinstance(context, Context):
             raise TypeError(f"context must be a Context or None, not {context!r}")
         optional_callable("task_wrapper", task_wrapper)

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 
+from ion_actors._printable import printable
 from ion_actors.forking import has_ghosts
 
 __all__ = ["stack_of"]
@@ -41,7 +42,11 @@ def stack_of(thread: threading.Thread | None) -> str:
         return ""
     if _has_gil():
         frame = sys._current_frames().get(thread.ident)
-        return "" if frame is None else "".join(traceback.format_stack(frame))
+        if frame is None:
+            return ""
+        stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+        stack.reverse()
+        return _formatted(stack)
     return _stack_while_all_stand_still(thread.ident) if _can_stop_all else ""
 
 
@@ -54,7 +59,15 @@ def _stack_while_all_stand_still(ident: int) -> str:
     except OSError:  # no descriptor is left, or no room: a report without stacks is still one
         return ""
     calls = [*_calls(dump, ident)]
-    return "".join(traceback.StackSummary.from_list(calls[::-1]).format())
+    return _formatted(traceback.StackSummary.from_list(calls[::-1]))
+
+
+def _formatted(stack: traceback.StackSummary) -> str:
+    # Code that was compiled from a template may have any name; and the look-up of lines fails for
+    # one that cannot be encoded.
+    for call in stack:
+        call.filename, call.name = printable(call.filename), printable(call.name)
+    return "".join(stack.format())
 
 
 def _calls(dump: str, ident: int) -> Iterator[tuple[str, int, str, None]]:

@@ -28,6 +28,7 @@ from typing import Any, cast
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors._printable import Lines
 from ion_actors.clock import Timer
 from ion_actors.errors import (
     BrokenPool,
@@ -271,7 +272,7 @@ class Supervisor(Surviving):
             self._abandoned.setdefault(task, unfinished)
             self._log(
                 logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
-                unfinished.worker, unfinished.stack, task=unfinished.name,
+                unfinished.worker, Lines(unfinished.stack), task=unfinished.name,
             )  # fmt: skip
             # None if it has ended for its submitter already: it overran its own time limit.
             callbacks = self._core.mailbox.fence(

@@ -15,6 +15,7 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ion_actors._printable import Lines
 from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
 from ion_actors.futures import Future
@@ -122,7 +123,7 @@ class Tending(Staff):
         )
         self._log(
             logging.WARNING, "task %r has been running for %.3f s on worker %s:\n%s",
-            stuck.task, age, stuck.worker, stuck.stack,
+            stuck.task, age, stuck.worker, Lines(stuck.stack),
             task=stuck.task, worker=stuck.worker, age=age,
         )  # fmt: skip
         self._tell_of(stuck)

@@ -9,6 +9,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from ion_actors._printable import indented
 from ion_actors.backends.process.channel import (
     NEWS,
     TASK,
@@ -289,9 +290,8 @@ class Child:
 
     def _last_words(self) -> str:
         printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""
-        return "\n".join(
-            words for words in (printed.strip(), self._equipment.words.read()) if words
-        )
+        words = "\n".join(one for one in (printed.strip(), self._equipment.words.read()) if one)
+        return indented(words)
 
     def _hear_out(self) -> None:
         """Show what it still has to say, and wait for its end."""

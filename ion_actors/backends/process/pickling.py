@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from ion_actors._printable import printable
 from ion_actors.backends.process.program import main_can_be_imported
 from ion_actors.errors import TaskNotPicklable
 
@@ -285,7 +286,7 @@ def _without_frames(error: BaseException) -> BaseException:
 def in_words(error: BaseException) -> str:
     """An exception in one line, whatever its class does."""
     try:
-        return f"{type(error).__name__}: {error}"
+        return printable(f"{type(error).__name__}: {error}")
     except BaseException:
         return type(error).__name__
 
@@ -296,6 +297,6 @@ _reprs.maxother = _reprs.maxstring = 80
 
 def _shorten(value: object) -> str:
     try:
-        return _reprs.repr(value)
+        return printable(_reprs.repr(value))
     except BaseException:  # it is a user's __repr__
         return f"<{type(value).__name__} at {id(value):#x}>"

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from ion_actors._printable import printable
 from ion_actors.backends.process.pickling import in_words, picklers
 from ion_actors.errors import RemoteError, RemotePanic
 
@@ -234,7 +235,7 @@ def _without_constructor(kind: type[BaseException], args: tuple[Any, ...]) -> Ba
 
 def _name(kind: type[BaseException]) -> str:
     module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
-    return f"{module}.{kind.__qualname__}".removeprefix("builtins.")
+    return printable(f"{module}.{kind.__qualname__}".removeprefix("builtins."))
 
 
 def _message(error: BaseException) -> str:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ion_actors._printable import Lines
 from ion_actors.backends.process.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.child import Child, Unsent
 from ion_actors.backends.process.guard import UNGUARDED, unguarded
@@ -158,7 +159,7 @@ class ProcessRunner:
                 tries += 1
                 if tries == _TRIES:
                     raise died
-                self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, died)
+                self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, Lines(died))
                 task.task_context().check()
         finally:
             del task

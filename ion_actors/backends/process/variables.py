@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ion_actors._printable import OneLine
 from ion_actors.backends.process.program import main_can_be_imported
 from ion_actors.context import CURRENT, ENTERED
 
@@ -58,7 +59,9 @@ def unpack_variables(packed: bytes | None) -> contextvars.Context:
             variable = _known.find(address)
             context.run(variable.set, pickle.loads(pickled))
         except (Exception, SystemExit) as error:
-            logger.debug("the context variable %s.%s stays behind", *address, exc_info=error)
+            logger.debug(
+                "the context variable %s.%s stays behind", *map(OneLine, address), exc_info=error
+            )
     if trace:
         context.run(_extract, trace)
     return context
@@ -104,7 +107,7 @@ def _pickled(variable: Variable, value: object) -> bytes:
         return pickle.dumps(value, 5)
     except BaseException as error:
         _known.refuse(variable, type(value))
-        logger.debug("the context variable %s stays behind", variable.name, exc_info=error)
+        logger.debug("the context variable %s stays behind", OneLine(variable.name), exc_info=error)
         return b""
 
 
