@@ -19,12 +19,12 @@ __all__ = ["is_interruption"]
 def is_interruption(error: BaseException) -> bool:
     """Whether the error that a callback raised is to reach whoever runs the callbacks.
 
-    It is in the main thread, if it is no ``Exception`` (Ctrl-C, an exit), or if a signal handler
-    has raised it. Other threads get no signals; many of them are the library's own.
+    It is in the main thread, if it is a ``KeyboardInterrupt``, or if a signal handler has raised
+    it. Other threads get no signals; many of them are the library's own.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    return not isinstance(error, Exception) or _is_of_signal_handler(error)
+    return isinstance(error, KeyboardInterrupt) or _is_of_signal_handler(error)
 
 
 def _is_of_signal_handler(error: BaseException) -> bool:

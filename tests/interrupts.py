@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import sysconfig
 import threading
@@ -111,6 +112,7 @@ def interrupt(
         Where it was, and what the call returned or raised; nowhere, if it has not so many points.
     """
     interrupter = Interrupter(point, kind, spared)
+    before = _install_handler()
     try:
         sys.setprofile(interrupter)
         try:
@@ -119,7 +121,17 @@ def interrupt(
             sys.setprofile(None)
     except (kind, IonError) as error:
         return interrupter.where, error
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGUSR2, before)
     return interrupter.where, outcome
+
+
+def _install_handler() -> Any:
+    """Make :func:`handle_signal` known as a signal handler. Returns what was there before."""
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR2"):
+        return signal.signal(signal.SIGUSR2, handle_signal)  # type: ignore[arg-type]
+    return None
 
 
 def every_point(make: Callable[[int], str]) -> list[str]:

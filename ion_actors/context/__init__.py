@@ -6,9 +6,8 @@ because a parent ended; what runs under it learns of that by asking (:attr:`Cont
 The semantics are those of Go's ``context`` package, the feel is that of trio's cancel scopes.
 """
 
+from ion_actors.context.current import CURRENT
 from ion_actors.context.scope import (
-    CURRENT,
-    ENTERED,
     Context,
     Helper,
     background,
@@ -16,19 +15,19 @@ from ion_actors.context.scope import (
     make_current,
     of_thread,
 )
-from ion_actors.context.tree import Registration
+from ion_actors.context.tree import Registration, Waker
 from ion_actors.context.turns import Line, Turn, await_turn, wait_turn
 from ion_actors.context.waiting import Signal, call_in_loop
 
 __all__ = [
     "CURRENT",
-    "ENTERED",
     "Context",
     "Helper",
     "Line",
     "Registration",
     "Signal",
     "Turn",
+    "Waker",
     "await_turn",
     "background",
     "call_in_loop",

@@ -1,21 +1,18 @@
-"""The context as its users have it: something to wait under, and to be in.
-
-The current context is ambient: a ``contextvars.ContextVar`` holds it, so it flows with all other
-context variables into tasks, coroutines and ``asyncio.to_thread``.
-"""
+"""The context as its users have it: something to wait under, and to be in."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from ion_actors._arguments import moment, seconds
 from ion_actors._printable import words
 from ion_actors.clock import Clock
-from ion_actors.context.tree import Node, Registration
+from ion_actors.context.current import CURRENT, Block, current
+from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.context.waiting import Interrupt, Signal, call_in_loop, forget_done_callback
 
 if TYPE_CHECKING:
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = [
-    "CURRENT",
-    "ENTERED",
     "Context",
     "Helper",
     "background",
@@ -105,7 +100,7 @@ class Context(Node):
         if future is not None:
             _help(future)
             future.add_done_callback(signal.set)
-        registration = self.add_callback(signal.set)
+        registration = self.add_callback(Waker(signal.set))
         try:
             until = None if limit is None else self._clock.monotonic() + limit
             signal.wait(self._clock, until)
@@ -140,7 +135,7 @@ class Context(Node):
         if future is not None:
             _help(future)
             future.add_done_callback(wake)
-        registration = self.add_callback(wake)
+        registration = self.add_callback(Waker(wake))
         timer = None
         if limit is not None:
             timer = self._clock.call_at(self._clock.monotonic() + limit, wake)
@@ -167,9 +162,13 @@ class Context(Node):
     # -- being the current one -------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        ENTERED.set((CURRENT.get(), None, ENTERED.get()))
-        CURRENT.set(self)
-        return self
+        block = Block(self, sys._getframe(1))
+        try:
+            block.enter()
+            return self
+        except BaseException:  # Ctrl-C: the block will not begin, and so not be left
+            block.abandon()
+            raise
 
     def __exit__(
         self,
@@ -177,12 +176,22 @@ class Context(Node):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._leave(exc)
+        block = None
+        try:
+            block = Block.find(self, sys._getframe(1))
+            self._leave(block, exc)
+        except BaseException:  # Ctrl-C
+            self._leave(block or Block.find(self, sys._getframe(1)), exc)
+            raise
 
     async def __aenter__(self) -> Self:
-        ENTERED.set((CURRENT.get(), Interrupt(self), ENTERED.get()))
-        CURRENT.set(self)
-        return self
+        block = Block(self, sys._getframe(1), Interrupt())
+        try:
+            block.enter()
+            return self
+        except BaseException:  # see __enter__
+            block.abandon()
+            raise
 
     async def __aexit__(
         self,
@@ -190,21 +199,21 @@ class Context(Node):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        interrupt = self._leave(exc)
-        if interrupt is not None and interrupt.settle(exc):
+        block = None
+        try:
+            block = Block.find(self, sys._getframe(1))
+            self._leave(block, exc)
+        except BaseException:
+            self._leave(block or Block.find(self, sys._getframe(1)), exc)
+            raise
+        if block is not None and block.interrupt is not None and block.interrupt.settle(exc):
             raise self._error() from exc
 
-    def _leave(self, exc: BaseException | None) -> Interrupt | None:
-        entered = ENTERED.get()
-        assert entered is not None, "a context was left that had not been entered"
-        previous, interrupt, outer = entered
-        CURRENT.set(previous)
-        ENTERED.set(outer)
-        if interrupt is not None:
-            interrupt.disarm()
+    def _leave(self, block: Block | None, exc: BaseException | None) -> None:
+        if block is not None:
+            block.leave()
         if exc is not None:
             self._left_by(exc)
-        return interrupt
 
     def _left_by(self, exc: BaseException) -> None:
         self.cancel(f"its block was left by {type(exc).__name__}")
@@ -237,15 +246,6 @@ class _Background(Context):
 
 
 _BACKGROUND = _Background()
-CURRENT: contextvars.ContextVar[Context | None] = contextvars.ContextVar(
-    "ion_actors_context", default=None
-)
-# What to go back to when a block is left, innermost first. A variable and not an attribute: one
-# context may be entered by several threads and coroutines at once.
-_Entered = tuple["Context | None", "Interrupt | None", Any]
-ENTERED: contextvars.ContextVar[_Entered | None] = contextvars.ContextVar(
-    "ion_actors_entered", default=None
-)
 
 
 def background() -> Context:
@@ -290,7 +290,7 @@ def _help(future: concurrent.futures.Future[Any]) -> None:
 
 def current_context() -> Context:
     """The context of the running task, or of the innermost ``with`` block; else the background."""
-    return CURRENT.get() or _of_task() or _BACKGROUND
+    return cast("Context | None", current()) or _of_task() or _BACKGROUND
 
 
 def _of_task() -> Context | None:

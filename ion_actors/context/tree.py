@@ -11,16 +11,23 @@ nothing here recurses along them.
 from __future__ import annotations
 
 import enum
+import functools
+import itertools
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
+
+from typing_extensions import override
 
 from ion_actors.clock import Clock, Timer, system_clock
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
 from ion_actors.forking import HOOKS_RAN, on_fork, run_hooks
+from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 
-__all__ = ["Node", "Registration"]
+__all__ = ["Node", "Registration", "Waker"]
 
 logger = Logger("ion_actors")
 
@@ -45,6 +52,12 @@ class _End(enum.Enum):
     DEADLINE = "deadline"
 
 
+class Waker(functools.partial[object]):
+    """A callback of this library's own, which is called again if it is interrupted."""
+
+    __slots__ = ()
+
+
 class Registration:
     """A callback's place on a context; :meth:`remove` gives it up."""
 
@@ -58,12 +71,21 @@ class Registration:
         """Take the callback back, unless it has begun. Calling twice does no harm."""
         _unlink([self])
 
+    def _tell(self, end: _End, reason: str, untold: list[_Untold]) -> None:
+        """The context has ended. A second call does nothing."""
+        self._run()
+
     def _run(self) -> None:
         callback, self._callback = self._callback, None  # once, and drop what it refers to
+        if callback is None:
+            return
         try:
-            if callback is not None:
-                callback()
-        except BaseException:
+            callback()
+        except BaseException as error:
+            if is_interruption(error):
+                if isinstance(callback, Waker):
+                    callback()
+                raise
             logger.exception("a callback of a context failed: %r", callback)
 
 
@@ -77,6 +99,10 @@ class _Link(Registration):
         self.child = child
         self.removed = False  # perhaps before it was placed; changes under the parent's lock
 
+    @override
+    def _tell(self, end: _End, reason: str, untold: list[_Untold]) -> None:
+        self.child._settle(end, reason, untold)
+
 
 class Node:
     """A context's place in the tree; what is public here is documented on ``Context``."""
@@ -84,13 +110,14 @@ class Node:
     # Class-level defaults: a context is made for every task, so making one must be cheap.
     _parents: tuple[Node, ...] = ()
     _deadline: float | None = None
+    _own_deadline: float | None = None  # without those of its parents
     _clock: Clock = system_clock
     _end: _End | None = None
     _reason: str | None = None
     _callbacks: dict[Registration, None] | None = None
     _links: list[Registration | Timer] | None = None  # places on the parents and the clock
-    _linked = False  # or being linked
     _passes_through = False  # it can no longer be cancelled itself
+    blocks: list[Any] | None = None  # those of it that are open: see ion_actors.context.current
 
     _endless = False  # the root
 
@@ -103,6 +130,7 @@ class Node:
         ]
         if deadline is not None:
             deadlines.append(deadline)
+            self._own_deadline = deadline
         self._deadline = min(deadlines, default=None)
         self._parents = _living(parents)
 
@@ -187,30 +215,31 @@ class Node:
         self._finish(_End.DEADLINE, "the deadline has passed")
 
     def _finish(self, end: _End, reason: str) -> bool:
-        """End it and all below it. Returns False if it had ended before."""
-        callbacks = self._settle(end, reason)
-        if callbacks is None:
-            return False
-        todo = callbacks[::-1]
-        while todo:
-            one = todo.pop()
-            if isinstance(one, _Link):
-                todo.extend(reversed(one.child._settle(end, reason) or ()))
-            else:
-                one._run()
-        return True
+        """End it and all below it. Returns False if it had ended before.
 
-    def _settle(self, end: _End, reason: str) -> list[Registration] | None:
-        """Let it have ended. Returns who is to be told; None if it had ended before."""
+        Raises:
+            BaseException: Ctrl-C or the like came meanwhile; all were told.
+        """
+        untold: list[_Untold] = []
+        try:
+            ended = self._settle(end, reason, untold)
+            _tell(untold, end, reason)
+        except BaseException:
+            _tell(untold, end, reason)
+            raise
+        return ended
+
+    def _settle(self, end: _End, reason: str, untold: list[_Untold]) -> bool:
+        """Let it have ended, and note who is to be told. Returns False if it had ended before."""
         with self._lock:
             if self._end is not None:
-                return None
+                return False
             self._reason = reason  # before the end: who sees the end may read the reason
             self._end = end
-            callbacks, self._callbacks = self._callbacks, None
-            links, self._links = self._links, None
-        _unlink(links)
-        return list(callbacks or ())
+            callbacks, links = self._callbacks, self._links
+            self._callbacks = self._links = None
+            untold.append([callbacks, links])  # nothing can come in between these lines
+        return True
 
     # -- callbacks -------------------------------------------------------------------------
 
@@ -218,10 +247,15 @@ class Node:
         """Have ``callback()`` called once, when the context ends; now, if it has ended.
 
         It runs in the thread that ends the context (for a deadline, the clock's), so it must be
-        short and must not block. An error in it is logged. The returned registration takes it back.
+        short and must not block. An error in it is logged; Ctrl-C in it is raised by what ended the
+        context, when all others were called. The returned registration takes it back.
         """
         registration = Registration(self, callback)
-        _place([registration])
+        try:
+            _place(deque((registration,)))
+        except BaseException:  # Ctrl-C: nobody will be able to take it back
+            registration.remove()
+            raise
         return registration
 
     def _keep(self, registration: Registration) -> _Kept:
@@ -238,40 +272,39 @@ class Node:
             if self._end is not None:
                 self._callbacks = None
                 return _Kept.HAS_ENDED
-            linked, self._linked = self._linked, True
-            return _Kept.DONE if linked else _Kept.FIRST
+            # Another thread may be about to link it. That it is done twice does no harm.
+            return _Kept.UNLINKED if self._links is None else _Kept.DONE
 
-    def _drop(self, registration: Registration) -> list[Registration | Timer] | None:
-        """Keep it no more. Returns the links that nobody needs any longer."""
+    def _drop(self, registration: Registration, unneeded: list[Registration | Timer]) -> None:
+        """Keep it no more. Adds the links that nobody needs any longer."""
         with self._lock:
             if isinstance(registration, _Link):
                 registration.removed = True
             if self._callbacks is None or registration not in self._callbacks:
-                return None
+                return
             del self._callbacks[registration]
             if self._callbacks or self._links is None:
-                return None  # without links, either there are none or _link() is about to look
-            links, self._links, self._linked = self._links, None, False
-            return links
+                return  # without links, either there are none or _link() is about to look
+            links, self._links = self._links, None
+            unneeded.extend(links)
 
-    def _link(self) -> list[_Link]:
+    def _link(self, todo: deque[Registration]) -> None:
         """Go by the parents and the clock, for as long as there are callbacks.
 
-        Returns:
-            Its new links, to be placed; any old ones are given up.
+        Adds its new links, to be placed; any old ones are given up.
         """
         self._parents = _living(self._parents)
         places = [_Link(one, self) for one in self._parents if not one._endless]
         links: list[Registration | Timer] = [*places]
-        if self._deadline is not None:
-            links.append(self._clock.call_at(self._deadline, self._expire))
-        with self._lock:
-            if wanted := bool(self._callbacks) and self._end is None:
-                links, self._links = self._links or [], links
-            else:
-                self._linked = False
-        _unlink(links)
-        return places if wanted else []
+        try:
+            if self._deadline is not None:
+                links.append(self._clock.call_at(self._deadline, self._expire))
+            todo.extend(places)
+            with self._lock:
+                if self._callbacks and self._end is None:
+                    links, self._links = self._links or [], links
+        finally:
+            _unlink(links)  # the old ones; or the new ones, if nobody wants them
 
     def pass_through(self) -> None:
         """For this library's own use: nobody will cancel it any more, except through its parents.
@@ -284,43 +317,101 @@ class Node:
             with self._lock:
                 links = [one for one in self._callbacks or () if isinstance(one, _Link)]
             for link in links:
-                _place([*link.child._link()])
+                link.child._relink()
+
+    def _relink(self) -> None:
+        todo: deque[Registration] = deque()
+        self._link(todo)
+        _place(todo)
+
+    def step_over(self, parent: Node) -> None:
+        """Go by that parent's parents, and no more by itself, if it is a parent of this one."""
+        if parent not in self._parents:
+            return
+        parents = [one._parents if one is parent else (one,) for one in self._parents]
+        self._inherit(tuple(itertools.chain(*parents)), self._own_deadline)
+        if self._callbacks:
+            self._relink()
 
 
 class _Kept(enum.Enum):
     """What became of a registration that was to be placed on a context."""
 
     DONE = "kept, or not needed any more"
-    FIRST = "kept, and the context has to be linked with its parents now"
+    UNLINKED = "kept, and the context has to be linked with its parents now"
     HAS_ENDED = "the context has ended, so it is to be told now"
     PASSES_THROUGH = "the context's parents are the place for it"
 
 
-def _place(registrations: list[Registration]) -> None:
+# The callbacks and the links of a context that has ended: what is not told or given up yet.
+_Untold = list[Any]
+
+
+def _tell(untold: list[_Untold], end: _End, reason: str) -> None:
+    """Tell everybody, depth first. What is done is taken out, so it can be called again."""
+    interruption: BaseException | None = None
+    while untold:
+        callbacks, links = untold[-1]
+        if links:
+            _unlink(links)
+            untold[-1][1] = None
+        if not callbacks:
+            untold.pop()
+            continue
+        one = next(iter(callbacks))
+        try:
+            one._tell(end, reason, untold)
+        except BaseException as error:
+            interruption = error if interruption is None else interruption
+            one._tell(end, reason, untold)  # unless it was told
+        callbacks.pop(one, None)
+    if interruption is not None:
+        raise interruption
+
+
+def _place(todo: deque[Registration]) -> None:
     """Put them on their contexts, and the links of those contexts on their parents, and so on."""
-    while registrations:
-        one = registrations.pop()
+    try:
+        _place_each(todo)
+    except BaseException:  # Ctrl-C: others may need the links
+        _place_each(todo)
+        raise
+
+
+def _place_each(todo: deque[Registration]) -> None:
+    while todo:
+        one = todo[0]
         context = one._context
         kept = context._keep(one)
-        if kept is _Kept.FIRST:
-            registrations.extend(context._link())
+        if kept is _Kept.UNLINKED:
+            context._link(todo)
         elif kept is _Kept.HAS_ENDED and not isinstance(one, _Link):
             one._run()
         elif kept is _Kept.HAS_ENDED and isinstance(one, _Link) and context._end is not None:
             one.child._finish(context._end, context._reason or "the parent context has ended")
         elif kept is _Kept.PASSES_THROUGH and isinstance(one, _Link):
-            registrations.extend(one.child._link())
+            one.child._link(todo)
+        todo.popleft()
 
 
 def _unlink(links: list[Registration | Timer] | None) -> None:
     """Give these places up, and those that were only needed for them, and so on."""
     todo = list(links or ())
+    try:
+        _unlink_each(todo)
+    except BaseException:
+        _unlink_each(todo)
+        raise
+
+
+def _unlink_each(todo: list[Registration | Timer]) -> None:
     while todo:
-        one = todo.pop()
+        one = todo[0]
         if isinstance(one, Timer):
             one.cancel()
         else:
-            todo.extend(one._context._drop(one) or ())
+            one._context._drop(one, todo)
+        del todo[0]
 
 
 def _living(contexts: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ion_actors.clock import Clock, Timer
 from ion_actors.context.scope import Context
+from ion_actors.context.tree import Waker
 from ion_actors.context.waiting import Signal, call_in_loop
 
 __all__ = ["Line", "Turn", "await_turn", "wait_turn"]
@@ -89,7 +90,7 @@ def wait_turn(
     if line.join(turn):
         return
     try:
-        registration = context.add_callback(lambda: line.give_up(turn, context._error()))
+        registration = context.add_callback(Waker(lambda: line.give_up(turn, context._error())))
         try:
             if not signal.wait(clock, deadline):
                 line.give_up(turn, late())
@@ -122,7 +123,7 @@ async def await_turn(
     if line.join(turn):
         return
     try:
-        registration = context.add_callback(lambda: line.give_up(turn, context._error()))
+        registration = context.add_callback(Waker(lambda: line.give_up(turn, context._error())))
         try:
             if deadline is not None:
                 timer = clock.call_at(deadline, lambda: line.give_up(turn, late()))

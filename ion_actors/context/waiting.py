@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.clock import Clock
-from ion_actors.context.tree import Node
+from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.logs import Logger
 
 if TYPE_CHECKING:
@@ -44,17 +44,22 @@ class Signal:
 
 
 class Interrupt:
-    """Cancels the asyncio task in an ``async with`` block when the context ends."""
+    """Cancels the current asyncio task when a context ends, in an ``async with`` block of it."""
 
     __slots__ = ("_before", "_fired", "_loop", "_ours", "_registration", "_task")
 
-    def __init__(self, context: Node) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         # As asyncio.timeout() does: a cancellation by somebody else must not pass for ours.
         self._before = 0 if self._task is None else self._task.cancelling()
         self._fired = self._ours = False
-        self._registration = context.add_callback(lambda: call_in_loop(self._loop, self._fire))
+        self._registration: Registration | None = None
+
+    def arm(self, context: Node) -> None:
+        """The block is about to begin."""
+        wake = Waker(lambda: call_in_loop(self._loop, self._fire))
+        self._registration = context.add_callback(wake)
 
     def _fire(self) -> None:
         if self._task is not None:
@@ -62,8 +67,9 @@ class Interrupt:
             self._task.cancel()
 
     def disarm(self) -> None:
-        """The block is left."""
-        self._registration.remove()
+        """The block is left. Calling twice does no harm."""
+        if self._registration is not None:
+            self._registration.remove()
         task, self._task = self._task, None  # a late _fire() finds nothing to cancel
         if self._fired and task is not None:
             self._ours = task.uncancel() <= self._before

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from interrupts import KINDS, LIBRARY, every_point, handle_signal, interrupt
 
+from ion_actors import Context
 from ion_actors.clock import SystemClock, start_thread
 from ion_actors.interruption import is_interruption
 from ion_actors.testing import VirtualClock
@@ -141,7 +142,7 @@ def test_an_interruption_is_told_from_an_error_of_the_callback(kind: type[BaseEx
         raise AssertionError("it raises")
 
     assert is_interruption(raised(lambda: handle_signal(kind)))
-    assert is_interruption(raised(lambda: sys.exit(1)))
+    assert not is_interruption(raised(lambda: sys.exit(1)))
     assert not is_interruption(raised(lambda: int("x")))
 
 
@@ -166,6 +167,31 @@ def test_an_interruption_of_a_fired_call_comes_out_after_all_others(
         move(clock)
     assert made == [1, 2]
     assert clock.timers == 0
+
+
+@kinds
+@pytest.mark.usefixtures("handler")
+def test_an_interruption_of_a_callback_of_a_context_comes_out_after_all_others(
+    clock: VirtualClock, kind: type[BaseException]
+) -> None:
+    told: list[str] = []
+    for end in (Context.cancel, lambda context: clock.advance(4), None):
+        context = Context(timeout=3, clock=clock)
+        child = Context(context)
+        context.add_callback(lambda: told.append("before"))
+        context.add_callback(lambda: handle_signal(kind))
+        child.add_callback(lambda: told.append("child"))
+        context.add_callback(lambda: told.append("after"))
+        with pytest.raises(kind):
+            if end is None:
+                with context:
+                    raise ZeroDivisionError
+            end(context)
+        assert context.cancelled
+        assert told == ["before", "child", "after"]
+        told.clear()
+        with pytest.raises(kind):
+            context.add_callback(lambda: handle_signal(kind))
 
 
 # -- the real thing ----------------------------------------------------------------------------

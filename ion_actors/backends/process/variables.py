@@ -21,7 +21,7 @@ from typing import Any
 
 from ion_actors._printable import OneLine
 from ion_actors.backends.process.program import main_can_be_imported
-from ion_actors.context import CURRENT, ENTERED
+from ion_actors.context import CURRENT
 
 __all__ = ["left_behind", "pack_variables", "unpack_variables"]
 
@@ -31,7 +31,7 @@ Variable = contextvars.ContextVar[Any]
 Address = tuple[str, str]  # module, name
 
 # The child has a context of its own for the task: see the messages of cancellation.
-_OURS: frozenset[Variable] = frozenset((CURRENT, ENTERED))
+_OURS: frozenset[Variable] = frozenset((CURRENT,))
 
 _OF_OPENTELEMETRY = "current_context"
 

@@ -1,0 +1,182 @@
+"""Which context is current, and the blocks that make it so.
+
+A context variable tells, so it flows with all others into tasks, coroutines and
+``asyncio.to_thread``. Its value is a context, or an :class:`Entry` for each ``with`` block around::
+
+    with a:                     a ◀── b          the variable holds the innermost
+        with b:
+
+The two halves of a block may run in different copies of the variables: a web framework runs those
+of a synchronous dependency in two threads, and a generator is closed by whoever drops it. So a
+block is found again by the frame that its ``with`` statement is in, and takes out its own entry:
+
+- where it was entered, the entry is taken out of the variable. Copies of it that were made inside
+  the block, for tasks that were started there, stay as they are.
+- elsewhere, the entry is marked as left, so that it is current nowhere any more.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from _thread import get_ident
+from types import FrameType
+from typing import Any
+
+from ion_actors.context.tree import Node
+from ion_actors.context.waiting import Interrupt
+
+__all__ = ["CURRENT", "Block", "Entry", "current"]
+
+
+class Entry:
+    """One block in a value of the variable.
+
+    Attributes:
+        context: what the block made current.
+        outer: the value that the variable had before, or what is left of it.
+        inner: the entries of which this is the outer one, in any copy of the variable.
+        left: the block was left elsewhere.
+        thread: where it was entered.
+    """
+
+    __slots__ = ("context", "inner", "left", "outer", "thread")
+
+    def __init__(self, context: Node, outer: Entry | Node | None) -> None:
+        self.context = context
+        self.outer = outer
+        self.inner: list[Entry] | None = None
+        self.left = False
+        self.thread = get_ident()
+
+    def all_inner(self) -> list[Entry]:
+        """The entries inside this one, and those inside them, and so on."""
+        found = list(self.inner or ())
+        for one in found:
+            found.extend(one.inner or ())
+        return found
+
+
+CURRENT: contextvars.ContextVar[Entry | Node | None] = contextvars.ContextVar(
+    "ion_actors_context", default=None
+)
+
+
+def current() -> Node | None:
+    """The context of the innermost block, or what was set without one; else None."""
+    value = CURRENT.get()
+    if type(value) is not Entry:
+        return value  # type: ignore[return-value]  # mypy does not see that it is no Entry
+    if not value.left:
+        return value.context
+    rest: Entry | Node | None = value
+    while type(rest) is Entry and rest.left:
+        rest = rest.outer
+    CURRENT.set(rest)  # what was left elsewhere is to be freed
+    return current()
+
+
+class Block:
+    """A ``with`` or ``async with`` block of a context; the context keeps it while it is open.
+
+    Every method may be called again if it was interrupted.
+
+    Args:
+        context: to be current inside.
+        frame: that of the ``with`` statement.
+        interrupt: what interrupts the body, in an ``async with`` block.
+    """
+
+    __slots__ = ("_before", "_entry", "_frame", "_token", "context", "interrupt")
+
+    def __init__(self, context: Node, frame: FrameType, interrupt: Interrupt | None = None) -> None:
+        self.context = context
+        self.interrupt = interrupt
+        # Only its identity, which is its own while the block is open: frames hold variables.
+        self._frame = id(frame)
+        self._before = before = CURRENT.get()
+        self._entry = Entry(context, before)
+        self._token: contextvars.Token[Any] | None = None
+
+    @staticmethod
+    def find(context: Node, frame: FrameType) -> Block | None:
+        """The open block of the context that is being left in this frame; None if none can be."""
+        blocks: list[Block] = list(context.blocks or ())
+        for one in reversed(blocks):
+            if one._frame == id(frame):
+                return one
+        # It was entered by hand, or by an ExitStack.
+        value = CURRENT.get()
+        while type(value) is Entry:
+            for one in blocks:
+                if one._entry is value:
+                    return one
+            value = value.outer
+        return blocks[0] if len(blocks) == 1 else None
+
+    def enter(self) -> None:
+        """Make the context current."""
+        if self.context.blocks is None:
+            self.context.blocks = []
+        self.context.blocks.append(self)
+        if self.interrupt is not None:
+            self.interrupt.arm(self.context)
+        if type(before := self._before) is Entry:
+            if before.inner is None:
+                before.inner = []
+            before.inner.append(self._entry)
+        self._token = CURRENT.set(self._entry)
+
+    def abandon(self) -> None:
+        """Entering was interrupted."""
+        self._forget()
+        if CURRENT.get() is self._entry:
+            CURRENT.set(self._before)
+
+    def leave(self) -> None:
+        """Let what was current before be so again."""
+        entry, rest = self._entry, self._rest()
+        try:
+            if self._token is not None:
+                CURRENT.reset(self._token)
+        except ValueError:  # it was entered elsewhere
+            entry.left = True
+            CURRENT.set(rest)
+            self._let_go([one for one in entry.all_inner() if one.thread == entry.thread])
+        except RuntimeError:  # this is the second try
+            CURRENT.set(rest)
+        else:
+            CURRENT.set(rest)
+            # Copies of the variable that were made inside have no use for what is further out; in a
+            # chain of tasks that start their successors in such a block, it would grow for ever.
+            entry.outer = None
+        self._forget()
+
+    def _rest(self) -> Entry | Node | None:
+        """The value of the variable, without this block."""
+        entry, value = self._entry, CURRENT.get()
+        if value is entry:
+            return entry.outer
+        above, passed = value, []
+        while type(above) is Entry:
+            passed.append(above)
+            if above.outer is entry:
+                self._let_go(passed)
+                above.outer = entry.outer
+                break
+            above = above.outer
+        return value
+
+    def _let_go(self, others: list[Entry]) -> None:
+        # They were entered later and are not left before, so they are not inside this block: this
+        # is a generator that whoever drives it closes. Its end is not theirs.
+        for one in others:
+            one.context.step_over(self.context)
+
+    def _forget(self) -> None:
+        if self.interrupt is not None:
+            self.interrupt.disarm()
+        blocks = self.context.blocks
+        if blocks is not None and self in blocks:
+            blocks.remove(self)
+        if type(before := self._before) is Entry and before.inner and self._entry in before.inner:
+            before.inner.remove(self._entry)
