@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import ctypes
 import importlib
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from multiprocessing import util
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -536,3 +540,124 @@ def log_in_a_signal_handler() -> int:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return len(caught)
+
+
+def surroundings() -> dict[str, Any]:
+    """What this process has from its parent."""
+    mask = os.umask(0)
+    os.umask(mask)
+    try:
+        folder: str | None = str(Path.cwd())
+    except FileNotFoundError:
+        folder = None
+    return {
+        "env": dict(os.environ),
+        "zone": time.tzname[0],
+        "umask": mask,
+        "cpus": os.sched_getaffinity(0),
+        "core": resource.getrlimit(resource.RLIMIT_CORE),
+        "folder": folder,
+        "blocked": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    }
+
+
+def dispositions_of_a_program() -> dict[str, set[int]]:
+    """The signals that a program blocks and ignores from its first moment on."""
+    found = subprocess.run(
+        ["cat", "/proc/self/status"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    lines = dict(line.split(":") for line in found.stdout.splitlines())
+    return {
+        name: {bit + 1 for bit in range(64) if int(lines[name], 16) >> bit & 1}
+        for name in ("SigBlk", "SigIgn")
+    }
+
+
+def interrupt_a_program() -> int:
+    """The return code of a program that gets Ctrl-C."""
+    with subprocess.Popen(["sleep", str(FOREVER)]) as program:
+        program.send_signal(signal.SIGINT)
+        return program.wait()
+
+
+def handlers_of_a_fork() -> list[str]:
+    """Of some signals, in a process that this one forks."""
+    reading, writing = os.pipe()
+    if not os.fork():
+        signums = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
+        found = [signal.getsignal(signum) for signum in signums]
+        os.write(writing, " ".join(getattr(one, "__name__", "SIG_DFL") for one in found).encode())
+        os._exit(0)
+    os.wait()
+    return os.read(reading, 1000).decode().split()
+
+
+def read_a_pipe_in_c(mark: Path) -> int:
+    """Block in a system call that nobody repeats, until a signal has come. Returns its result."""
+    reading, writing = os.pipe()
+    native = ctypes.CDLL(None, use_errno=True)
+    woken, waking = os.pipe()
+    for fd in (woken, waking):
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(waking)
+    threading.Thread(target=_write_after_a_signal, args=(writing, woken, mark)).start()
+    try:
+        return int(native.read(reading, ctypes.create_string_buffer(1), 1))
+    finally:
+        signal.set_wakeup_fd(-1)
+
+
+def _write_after_a_signal(fd: int, woken: int, mark: Path) -> None:
+    main = Path(f"/proc/self/task/{os.getpid()}/syscall")
+    while not main.read_text().startswith(("0 ", "63 ")):  # it is in read(), of x86-64 or arm64
+        time.sleep(0.001)
+    mark.write_text(str(os.getpid()))
+    wait([woken])
+    os.write(fd, b"x")
+
+
+def path() -> list[Any]:
+    """Where this process searches for modules."""
+    return sys.path
+
+
+def register_for_the_end(mark: Path) -> None:
+    """Note what is called at the end of this process."""
+    atexit.register(_note, mark, "atexit ")
+    util.Finalize(None, _note, args=(mark, "finalizer "), exitpriority=10)
+
+
+def _note(mark: Path, words: str) -> None:
+    with mark.open("a") as file:
+        file.write(words)
+
+
+def temporary_folder() -> Path:
+    """One that goes away at the end of this process."""
+    global _held  # noqa: PLW0603 - nobody else may let go of it
+    _held = tempfile.TemporaryDirectory()
+    return Path(_held.name)
+
+
+_held: object = None
+
+
+def never_end(mark: Path) -> None:
+    """Register for the end of this process what hangs, what says so, and what raises."""
+    atexit.register(time.sleep, FOREVER)
+    atexit.register(mark.write_text, "called")
+    atexit.register(int, "no number")  # this is called first
+
+
+def crash_among_threads(number: int) -> None:
+    """Like :func:`segfault`, with many others."""
+    for _ in range(number):
+        threading.Thread(target=_deeply, args=(30,), daemon=True).start()
+    ctypes.string_at(0)
+
+
+def _deeply(depth: int) -> None:
+    if depth:
+        _deeply(depth - 1)
+    else:
+        time.sleep(FOREVER)

@@ -24,6 +24,7 @@ From the top down, each importing only from below::
     pulse        whether it still answers
     wire         what the messages say
     relay        log records, warnings and progress of the child
+    last_words   what it says when it dies
     capture      what it prints, if that is wanted
     variables    context variables and traces
     remote_errors  exceptions of the child

@@ -10,9 +10,11 @@ from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
-from ion_actors.backends.process.launch import Conditions, LastWords, launch
+from ion_actors.backends.process.last_words import LastWords
+from ion_actors.backends.process.launch import Conditions, launch
 from ion_actors.backends.process.servant import Setup
-from ion_actors.backends.process.shelf import new_shelf
+from ion_actors.backends.process.shelf import NoPlace, new_shelf
+from ion_actors.backends.protocol import Hopeless
 from ion_actors.forking import renew_after_fork
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Equipment:
         out, back = self._kept(new_shelf()), self._kept(new_shelf())
         # What comes from there may well be seen by forks of this process.
         self.parcels = Parcels(out, back, private=True)
-        self.capture = self._kept(Capture() if backend.capture_output else None)
+        self.capture = self._kept(_capture() if backend.capture_output else None)
         setup = Setup(
             worker, tasks_there, control_there, lifeline, self.words, (out, back),
             backend.preload, backend.max_tasks_per_child, backend.max_memory_per_child,
@@ -110,3 +112,10 @@ class Equipment:
     def close(self) -> None:
         """Let go of all but the process."""
         self._ours.close()
+
+
+def _capture() -> Capture:
+    try:
+        return Capture()
+    except NoPlace as error:
+        raise Hopeless(f"capture_output is not possible: {error}") from error

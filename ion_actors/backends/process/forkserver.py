@@ -157,10 +157,10 @@ def fork(
             if not server.has_forked:
                 server.kill()
             raise
-        except (ConnectionError, EOFError) as error:
+        except (ConnectionError, EOFError):
             _forget(key, server)
             if not server.has_forked:
-                raise _why(server.await_exit(_PATIENCE)) from error
+                raise _why(server.await_exit(_PATIENCE)) from None
             # It has served before, and was killed since: another one takes its place.
 
 

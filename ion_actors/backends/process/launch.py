@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Protocol
 from ion_actors.backends.process import birth, forkserver, interpreter, program
 from ion_actors.backends.process.guard import check_bootstrapped, temporary_name
 from ion_actors.backends.process.handle import Handle
-from ion_actors.backends.process.shelf import nameless_file
 from ion_actors.backends.process.surroundings import (
     Descriptor,
     Surroundings,
@@ -28,11 +27,7 @@ from ion_actors.backends.process.surroundings import (
 )
 from ion_actors.forking import on_fork
 
-__all__ = ["Conditions", "LastWords", "forget", "launch", "living", "register"]
-
-# Characters of what a dying child has said: all in all, of the cause, of each thread.
-_MOST_WORDS, _FIRST_WORDS, _CULPRIT = 8 * 1024, 1024, 3 * 1024
-_MOST_READ = 1024 * 1024  # bytes; a hundred threads of a hundred frames each are fewer
+__all__ = ["Conditions", "forget", "launch", "living", "register"]
 
 
 class _Killable(Protocol):
@@ -228,58 +223,3 @@ def _closed_if_it_fails(fd: int) -> Iterator[None]:
     except BaseException:
         os.close(fd)
         raise
-
-
-class LastWords:
-    """A file without a name, in which a dying child says where it was. The kernel keeps it.
-
-    It can be given to a child as an argument of its process, and be pickled at no other time.
-    """
-
-    def __init__(self, fd: int | None = None) -> None:
-        self._fd = nameless_file("ion_actors-last-words") if fd is None else fd
-
-    def __reduce__(self) -> tuple[Callable[..., LastWords], tuple[Any, ...]]:
-        return _in_child, (reduction.DupFd(self._fd),)
-
-    def fileno(self) -> int:
-        """The file's descriptor."""
-        return self._fd
-
-    def read(self) -> str:
-        """What it says: all of it, or what matters of it.
-
-        The first line names the cause. The thread that has caused it may be any of many.
-        """
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        with open(self._fd, "rb", closefd=False) as file:
-            found = file.read(_MOST_READ).decode(errors="replace").strip()
-        return found if len(found) <= _MOST_WORDS else _abridged(found)
-
-    def close(self) -> None:
-        """Let go of it. Doing so twice does no harm."""
-        fd, self._fd = self._fd, -1
-        if fd != -1:
-            os.close(fd)
-
-
-def _abridged(words: str) -> str:
-    """The first lines, those of the thread that has crashed, and what room there is for others."""
-    first, _, rest = words.partition("\n\n")
-    threads = rest.split("\n\n")
-    threads.sort(key=lambda one: not one.startswith("Current thread"))  # the others as they were
-    kept = [_cut(first, _FIRST_WORDS), *(_cut(one, _CULPRIT) for one in threads)]
-    return _cut("\n\n".join(kept), _MOST_WORDS)
-
-
-def _cut(words: str, most: int) -> str:
-    if len(words) <= most:
-        return words
-    lines = words[:most].rpartition("\n")[0] or words[:most]
-    return lines + "\n  [...]"
-
-
-def _in_child(handle: Any) -> LastWords:
-    fd = handle.detach()
-    os.set_inheritable(fd, False)  # not by the programs that a task runs
-    return LastWords(fd)

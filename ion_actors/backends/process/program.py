@@ -121,7 +121,7 @@ def check_main() -> None:
     error = _failure
     if error is None:
         return
-    if isinstance(error, (OSError, MemoryError)):
+    if isinstance(error, (OSError, MemoryError)) and not isinstance(error, PermissionError):
         raise error
     raise Hopeless(
         f"the main module of this program cannot be imported by a child process: it raised "

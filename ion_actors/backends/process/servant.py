@@ -37,7 +37,7 @@ from ion_actors.backends.process.channel import (
     Message,
 )
 from ion_actors.backends.process.death import ORPHANED
-from ion_actors.backends.process.launch import LastWords
+from ion_actors.backends.process.last_words import LastWords
 from ion_actors.backends.process.pickling import Packed, in_words, pack_result
 from ion_actors.backends.process.program import check_main
 from ion_actors.backends.process.relay import relay_to

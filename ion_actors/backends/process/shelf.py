@@ -6,12 +6,18 @@ what a dying child has written is still there.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tempfile
 from multiprocessing import reduction
 from typing import Any
 
-__all__ = ["Shelf", "nameless_file", "new_shelf"]
+__all__ = ["NoPlace", "Shelf", "nameless_file", "new_shelf"]
+
+
+class NoPlace(OSError):
+    """There is neither memory nor a folder for files without a name."""
 
 
 def nameless_file(label: str) -> int:
@@ -19,11 +25,22 @@ def nameless_file(label: str) -> int:
 
     Args:
         label: to be shown in ``/proc``.
+
+    Raises:
+        NoPlace: there cannot be one here.
+        OSError: there is none now.
     """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(label, os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        return os.dup(file.fileno())
+        with contextlib.suppress(PermissionError):  # a sandbox may forbid it, or not know it
+            try:
+                return os.memfd_create(label, os.MFD_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.ENOSYS:
+                    raise
+    for folder in (None, "/dev/shm"):
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+            return os.dup(file.fileno())
+    raise NoPlace("there is no memfd_create() here, and no folder where files can be made")
 
 
 class Shelf:
@@ -47,7 +64,9 @@ class Shelf:
 
 def new_shelf() -> Shelf | None:
     """A shelf, or None where files cannot be handed to children: all then goes by the pipe."""
-    return Shelf() if hasattr(os, "pwrite") else None
+    with contextlib.suppress(NoPlace):
+        return Shelf() if hasattr(os, "pwrite") else None
+    return None
 
 
 def _taken_over(handle: Any) -> Shelf:
