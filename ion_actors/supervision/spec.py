@@ -33,8 +33,8 @@ class ChildSpec:
 
     start: Callable[..., Any]
     id: str
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = field(default=(), repr=False)  # there may be a password among them
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     restart: Restart = Restart.PERMANENT
     shutdown: float | Literal["default"] | None = "default"
     significant: bool = False
@@ -88,7 +88,7 @@ def child(
     if id is None:
         id = _default_id(start)  # noqa: A001
     if isinstance(args, str) or not isinstance(args, Iterable):
-        raise TypeError(f"args must be a tuple of arguments, not {args!r}")
+        raise TypeError(f"args must be a tuple of arguments, not a {type(args).__name__}")
     return ChildSpec(
         start, id, tuple(args), dict(kwargs or {}), one_of(Restart, "restart", restart),
         shutdown, significant,

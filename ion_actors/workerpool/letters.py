@@ -34,8 +34,8 @@ class DeadLetter:
     pool: str  #: the pool's name
     given_name: str | None  #: what the pool called the task; None: its function's name
     fn: Callable[..., Any]  #: what was to be called
-    args: tuple[Any, ...]  #: its positional arguments
-    kwargs: Mapping[str, Any]  #: its keyword arguments
+    args: tuple[Any, ...] = field(repr=False)  #: its positional arguments
+    kwargs: Mapping[str, Any] = field(repr=False)  #: its keyword arguments
     reason: DropReason  #: why it was given up
     error: BaseException  #: what its future raises, or the submitter that waited for room
     at: float  #: when: a moment of the pool's clock

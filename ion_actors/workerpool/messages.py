@@ -43,8 +43,9 @@ class Submit:
     """
 
     fn: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    # Not in the repr, which gets into logs: there may be a password among them.
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     context: Context | None = None
     timeout: float | None = None
     name: str | None = None

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ion_actors._arguments import (
@@ -59,7 +59,7 @@ class PoolSpec:
     replace_stuck: int
     overflow: Overflow | CoDel
     initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
+    initargs: tuple[Any, ...] = field(repr=False)  # there may be a password among them
     residence: Residence | None  # what lives in each worker
     backend: Backend
 
@@ -145,7 +145,7 @@ def available_cpus() -> int:
 
 def _check_initargs(initargs: object) -> None:
     if isinstance(initargs, str) or not isinstance(initargs, Iterable):
-        raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
+        raise TypeError(f"initargs must be a tuple of arguments, not a {type(initargs).__name__}")
 
 
 def _overflow_for(given: object, worker: object, backend: object) -> Overflow | CoDel:

@@ -484,3 +484,21 @@ def test_an_instrument_is_made_once_even_by_many_threads(
     assert measurements.points("counted")[()].value == 1600
     assert measurements.points("waited_seconds")[()].count == 1600
     assert not caplog.records
+
+
+def test_no_name_and_no_message_makes_an_export_fail(spans: Spans) -> None:
+    def fail() -> None:
+        raise ValueError("b\ud800\nc")
+
+    with Pool(1, name="p\udfff", tracer=OtelTracer(spans.tracer)) as pool:
+        error = pool.options(name="a\ud800\n").submit(fail).exception(PATIENCE)
+    assert str(error) == "b\ud800\nc"
+    span = spans.task()
+    assert attribute(span, "ion_actors.task") == r"a\ud800\n"
+    assert attribute(span, "ion_actors.pool") == r"p\udfff"
+    [event] = span.events
+    told = [*(span.attributes or {}).values(), *(event.attributes or {}).values()]
+    told.append(span.status.description or "")
+    for text in told:
+        str(text).encode()  # as an exporter does
+    assert r"b\ud800\nc" in str(span.status.description)

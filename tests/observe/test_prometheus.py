@@ -295,3 +295,18 @@ def test_a_name_that_somebody_else_has_taken_harms_nothing(
         assert pool.submit(pow, 2, 2).result(PATIENCE) == 4
     assert "a hook failed in inc('ion_workerpool_tasks_started_total'," in caplog.text
     assert scrape() == {}
+
+
+def test_no_name_makes_a_scrape_fail(registry: CollectorRegistry, scrape: Scrape) -> None:
+    evil = 'a\ud800\n"} 1\nforged 1'
+    metrics = PrometheusMetrics(registry)
+    metrics.inc("mine", who=evil)
+    with Pool(1, name=evil, metrics=metrics) as pool:
+        register(pool, registry)
+        pool.submit(int).result(PATIENCE)
+        found = scrape()
+    shown = r'a\ud800\n"} 1\nforged 1'
+    assert found["mine_total", shown] == 1
+    assert found["ion_pool_workers", shown] == 1
+    assert found["ion_workerpool_tasks_submitted_total", shown] == 1
+    assert not [name for name, *_ in found if "forged" in name]

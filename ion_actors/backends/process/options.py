@@ -62,7 +62,7 @@ class ProcessBackend:
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     nice: int = 0
-    env: Mapping[str, str] = field(default_factory=dict, hash=False)
+    env: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)  # has secrets
     native_threads: int | Literal["share"] | None = "share"
     start_timeout: float | None = 60.0
     grace: float | None = 1.0
@@ -148,10 +148,12 @@ def _checked_modules(given: object) -> tuple[str, ...]:
 
 def _checked_env(given: object) -> Mapping[str, str]:
     if not isinstance(given, Mapping):
-        raise TypeError(f"env must map names to values, not {given!r}")
+        raise TypeError(f"env must map names to values, not be a {type(given).__name__}")
     for name, value in given.items():
         if not (isinstance(name, str) and isinstance(value, str)):
-            raise TypeError(f"env must map strings to strings, not {name!r} to {value!r}")
+            raise TypeError(
+                f"env must map strings to strings, not {name!r} to a {type(value).__name__}"
+            )
         if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"env: no variable can have the name {name!r} and the value {value!r}")
+            raise ValueError(f"env: no variable can have the name {name!r}, or such a value")
     return MappingProxyType(dict(given))
