@@ -11,13 +11,22 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ion_actors.context import Context
 from ion_actors.futures import Output
 from ion_actors.observe import Log
 
-__all__ = ["Backend", "Hopeless", "NotReady", "Runner", "Task"]
+__all__ = [
+    "Backend",
+    "Broken",
+    "Hopeless",
+    "NotReady",
+    "Runner",
+    "Task",
+    "give_results",
+    "take_results",
+]
 
 
 class NotReady(Exception):
@@ -26,6 +35,35 @@ class NotReady(Exception):
 
 class Hopeless(RuntimeError):
     """The place where tasks run can never be made ready; there is no use in trying again."""
+
+
+class Broken(NamedTuple):
+    """What a call returns that had results before its error, where both have to be sent back.
+
+    The runner raises the error, and :func:`take_results` has the results. They do not travel as an
+    attribute: many exceptions lose those that they do not know, or cannot be rebuilt with them.
+    """
+
+    results: list[Any]
+    error: Any  # an exception; in bytes as long as it is on its way
+
+
+def give_results(error: BaseException, results: list[Any]) -> None:
+    """Note the results that came before an error, for :func:`take_results`."""
+    _attributes_of(error)[_RESULTS] = results
+
+
+def take_results(error: BaseException) -> list[Any]:
+    """The results that came before an error, if they were sent back with it; once."""
+    found: list[Any] = _attributes_of(error).pop(_RESULTS, [])
+    return found
+
+
+_RESULTS = "_ion_results"
+# Past what the class of an exception does to attributes: it may refuse them, or raise.
+_attributes_of: Callable[[BaseException], dict[str, Any]] = BaseException.__dict__[
+    "__dict__"
+].__get__
 
 
 class Task(Protocol):

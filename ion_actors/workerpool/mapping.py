@@ -8,6 +8,7 @@ came before an error.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 from collections import deque
 from collections.abc import (
@@ -24,6 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.protocol import Broken, take_results
 from ion_actors.clock import Clock
 from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.futures import Future
@@ -109,9 +111,9 @@ class _Chunk(Wrapping, Generic[T]):
         self.items = items
         self.results: list[T] = []
 
-    def __call__(self) -> Coroutine[Any, Any, None] | None:
+    def __call__(self, *first: Any) -> Coroutine[Any, Any, None] | None:
         self.results.clear()  # of a try before, which took its worker down
-        return _call_each(self.func, self.items, self.results)
+        return _call_each(self.func, first, self.items, self.results)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _RemoteChunk, (self.func, self.items)
@@ -124,37 +126,44 @@ class _RemoteChunk(Generic[T]):
         self._func = func
         self._items = items
 
-    def __call__(self) -> list[T] | Coroutine[Any, Any, list[T]]:
+    def __call__(self, *first: Any) -> list[T] | Broken | Coroutine[Any, Any, list[T] | Broken]:
         results: list[T] = []
         try:
-            rest = _call_each(self._func, self._items, results)
+            rest = _call_each(self._func, first, self._items, results)
         except Exception as error:
-            _attach(results, error)
-            raise
+            return Broken(results, error)
         return results if rest is None else self._await(rest, results)
 
-    async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T]:
+    async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T] | Broken:
         try:
             await rest
         except Exception as error:
-            _attach(results, error)
-            raise
+            return Broken(results, error)
         return results
 
 
 def _call_each(
-    func: Callable[..., T], items: list[tuple[Any, ...]], results: list[T]
+    func: Callable[..., T],
+    first: tuple[Any, ...],
+    items: list[tuple[Any, ...]],
+    results: list[T],
 ) -> Coroutine[Any, Any, None] | None:
     """Call for one item after the other. The results come one by one: those before an error stay.
+
+    Args:
+        func: what to call.
+        first: arguments of every call, before the item.
+        items: the arguments of each call.
+        results: where the results go.
 
     Returns:
         A coroutine that goes on, as soon as a call returns one.
     """
     rest = iter(items)
     for item in rest:
-        value: Any = func(*item)
+        value: Any = func(*first, *item)
         if type(value) not in PLAIN_TYPES and is_coroutine(value):
-            return _await_each(value, func, rest, results)
+            return _await_each(value, functools.partial(func, *first), rest, results)
         results.append(value)
     return None
 
@@ -166,11 +175,6 @@ async def _await_each(
     for item in rest:
         value = func(*item)
         results.append(await value if is_coroutine(value) else value)
-
-
-def _attach(results: list[Any], error: BaseException) -> None:
-    """Send the results back with the error that came after them."""
-    vars(error)["_ion_results"] = results  # the class may not let its attributes be set
 
 
 #: A task of the window, and the list its results are in; None for a single call.
@@ -204,8 +208,7 @@ def _of_chunk(future: Future[Any], here: list[Any], error: BaseException | None)
         return here
     if error is None:
         return future.result() or []
-    there: list[Any] = error.__dict__.pop("_ion_results", [])
-    return there
+    return take_results(error)
 
 
 def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:

@@ -355,6 +355,77 @@ def test_a_chunk_is_run_as_a_whole_when_it_is_tried_again() -> None:
             assert list(again.map(call, range(6), chunksize=3)) == [0, 1, 2, 3, 4, 5]
 
 
+class Frozen(Exception):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+
+class Slotted(Exception):
+    __slots__ = ()
+
+
+class Reduced(Exception):
+    def __reduce__(self) -> Any:
+        return Reduced, self.args
+
+
+class Answering(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__dict__":
+            raise RuntimeError
+        return super().__getattribute__(name)
+
+
+class NotToBePacked(Exception):
+    def __init__(self) -> None:
+        super().__init__("the message")
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("make", [Frozen, Slotted, Reduced, Answering, NotToBePacked])
+def test_what_came_before_an_odd_exception_stays(make: Any, later: bool) -> None:
+    def call(x: int) -> int:
+        if x == 2:
+            raise make() if make is NotToBePacked else make("the message")
+        return x
+
+    async def call_later(x: int) -> int:
+        return call(x)
+
+    with Pool(1) as pool:
+        results = pool.map(call_later if later else call, range(3), chunksize=3)
+        assert [next(results), next(results)] == [0, 1]
+        with pytest.raises(Exception, match="the message"):
+            next(results)
+
+
+def test_what_cannot_be_sent_back_does_not_hide_the_error() -> None:
+    def call(x: int) -> Any:
+        if x == 1:
+            raise ZeroDivisionError("the message")
+        return threading.Lock()
+
+    with Pool(1) as pool, pytest.raises(ZeroDivisionError, match="the message"):
+        list(pool.map(call, range(3), chunksize=3))
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_the_calls_of_a_chunk_get_their_context(chunksize: int) -> None:
+    async def later(context: Context, x: int) -> tuple[bool, int]:
+        return isinstance(context, Context), x
+
+    def now(context: Context, x: int) -> tuple[bool, int]:
+        return isinstance(context, Context), x
+
+    with Pool(1) as pool:
+        given = pool.options(pass_context=True)
+        for call in (later, now):
+            assert list(given.map(call, range(3), chunksize=chunksize)) == [
+                (True, 0), (True, 1), (True, 2),
+            ]  # fmt: skip
+
+
 # -- contexts and time -----------------------------------------------------------------------
 
 

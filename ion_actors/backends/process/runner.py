@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ion_actors._printable import Lines
 from ion_actors.backends.process.channel import LAST, RESULT, Garbled, Message
@@ -23,7 +23,7 @@ from ion_actors.backends.process.wire import (
     pack_start,
     raise_error,
 )
-from ion_actors.backends.protocol import NotReady
+from ion_actors.backends.protocol import Broken, NotReady, give_results
 from ion_actors.context import Context
 from ion_actors.errors import WorkerDied
 
@@ -140,9 +140,12 @@ class ProcessRunner:
         """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
             child, (kind, _, body) = self._ask(task, pack_request(task))
-            if kind == RESULT:
-                return open_result(child.parcels, body, task._task_name)
-            raise_error(body, task._task_name)
+            if kind != RESULT:
+                raise_error(body, task._task_name)
+            value = open_result(child.parcels, body, task._task_name)
+            if type(value) is Broken:
+                _raise_broken(value, task._task_name)
+            return value
         finally:
             del task  # the error's traceback holds this frame, and the task will hold the error
 
@@ -246,3 +249,13 @@ class ProcessRunner:
     def on_top(self) -> Iterator[None]:
         """Nothing is under way here while a worker waits: its tasks wait in the child."""
         yield
+
+
+def _raise_broken(broken: Broken, name: Callable[[], str]) -> NoReturn:
+    try:
+        raise_error(broken.error, name)
+    except BaseException as error:
+        give_results(error, broken.results)
+        raise
+    finally:
+        del broken, name  # as in call()

@@ -57,7 +57,7 @@ from ion_actors.backends.process.wire import (
     pack_error,
     unpack_request,
 )
-from ion_actors.backends.protocol import Hopeless
+from ion_actors.backends.protocol import Broken, Hopeless
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
@@ -172,7 +172,10 @@ class Servant:
             running.may_be_interrupted = True  # not before: what was received would be lost
             try:
                 running.interrupt()  # the signal may have come before
-                return RESULT, pack_result(str, self._call(running, received))
+                value = self._call(running, received)
+                if type(value) is Broken:
+                    return self._pack_broken(value)
+                return RESULT, pack_result(str, value)
             finally:
                 running.may_be_interrupted = False
         except Terminated:
@@ -190,6 +193,14 @@ class Servant:
         if type(value) not in PLAIN_TYPES and is_coroutine(value):
             value = self._runner.finish(value, running.context(), variables)
         return value
+
+    def _pack_broken(self, broken: Broken) -> tuple[Kind, Packed]:
+        """Results and the error that came after them; the error alone, if they cannot be sent."""
+        error = pack_error(broken.error, self._setup.name)
+        try:
+            return RESULT, pack_result(str, Broken(broken.results, error))
+        except TaskNotPicklable:
+            return Kind.ERROR, (error, ())
 
     def _reply(self, kind: Kind, body: bytes, flags: int) -> None:
         for stream in (sys.stdout, sys.stderr):
