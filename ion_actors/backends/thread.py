@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ion_actors.awaitables import is_coroutine
+from ion_actors.backends.loop_threads import LoopThreads, Owner
 from ion_actors.backends.protocol import Task
 from ion_actors.context import Context, background, call_in_loop, make_current
 from ion_actors.observe import Log
@@ -28,7 +29,7 @@ class ThreadBackend:
 
     def make_runner(self, worker: str, context: Context, log: Log) -> ThreadRunner:
         """A runner for the worker of that name."""
-        return ThreadRunner()
+        return ThreadRunner(context)
 
 
 class ThreadRunner:
@@ -36,13 +37,19 @@ class ThreadRunner:
 
     A call that gives a coroutine is run to its end on an event loop that the worker keeps; when the
     task's context ends, the coroutine is cancelled. What it leaves running on the loop is cancelled
-    too: one task's leftovers are no business of the next.
+    too: one task's leftovers are no business of the next. (What it leaves running in a thread, as
+    with ``asyncio.to_thread``: :mod:`ion_actors.backends.loop_threads`.)
+
+    Args:
+        pool: the context of the pool that it works for, if it does for one.
     """
 
     inline = True
 
-    def __init__(self) -> None:
+    def __init__(self, pool: Context | None = None) -> None:
+        self._pool = pool
         self._runner: asyncio.Runner | None = None
+        self._threads: LoopThreads | None = None  # of the runner's loop
 
     def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         """Call the initializer, and run it to its end if it is a coroutine."""
@@ -76,7 +83,14 @@ class ThreadRunner:
     ) -> Any:
         if self._runner is None:
             self._runner = asyncio.Runner()
-        return _finish_on(self._runner, coroutine, context, variables)
+            self._threads = LoopThreads(self._pool)
+            self._runner.get_loop().set_default_executor(self._threads)
+        assert self._threads is not None
+        owner = self._threads.owner = Owner()
+        try:
+            return _finish_on(self._runner, coroutine, context, variables)
+        finally:
+            owner.over = True
 
     @contextlib.contextmanager
     def on_top(self) -> Iterator[None]:
@@ -89,6 +103,7 @@ class ThreadRunner:
             yield
             return
         runner, self._runner = self._runner, None
+        threads, self._threads = self._threads, None
         coroutine = _swap_current(below, None)
         asyncio._set_running_loop(None)
         try:
@@ -97,7 +112,7 @@ class ThreadRunner:
             try:
                 self.stop()
             finally:
-                self._runner = runner
+                self._runner, self._threads = runner, threads
                 asyncio._set_running_loop(below)
                 _swap_current(below, coroutine)
 

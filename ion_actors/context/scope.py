@@ -275,6 +275,7 @@ class _Thread(threading.local):
     task_context: Callable[[], Context | None] | None = None
     helper: Helper | None = None
     report: Callable[[float, str], None] | None = None  # how far its task is
+    task_name: Callable[[], str] | None = None
 
 
 of_thread = _Thread()

@@ -99,10 +99,11 @@ class Caller:
         task._run_callbacks(callbacks)
 
     def _call(self, task: TaskFuture[Any]) -> Any:
-        spec, backend = self._spec, ThreadRunner()
+        spec, backend = self._spec, ThreadRunner(self._spec.context)
         task._begin()
         if spec.hooks is not None:
             tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)
+        outer, of_thread.task_name = of_thread.task_name, task._task_name
         with backend.on_top():  # it may be called by a coroutine
             try:
                 if spec.task_wrapper is None:
@@ -111,6 +112,7 @@ class Caller:
                     value = call_wrapped(spec.task_wrapper, backend, task)
                 return backend.finish(value, task.task_context(), task._vars)
             finally:
+                of_thread.task_name = outer
                 backend.stop()
 
     def _failed(self, task: TaskFuture[Any], error: BaseException) -> Any:

@@ -13,6 +13,7 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ion_actors.backends.loop_threads import left_behind
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
 from ion_actors.futures import Future
@@ -59,7 +60,9 @@ class Core:
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
         check()
-        return self.mailbox.snapshot()
+        found = self.mailbox.snapshot()
+        left = len(left_behind(self.spec.context))
+        return replace(found, left_behind=left) if left else found
 
     @property
     def phase(self) -> PoolState:
@@ -148,6 +151,17 @@ class Core:
                 found.append((task, unfinished))
         return found
 
+    def left_behind(self) -> tuple[UnfinishedTask, ...]:
+        """The calls that still run in threads, though the tasks that made them have ended."""
+        now = self.spec.context.clock.monotonic()
+        return tuple(
+            UnfinishedTask(
+                None, (), {}, TaskState.LEFT_BEHIND,
+                one.task, one.worker, max(0.0, now - one.began), stack_of(one.thread),
+            )
+            for one in left_behind(self.spec.context)
+        )  # fmt: skip
+
     def at_work(self) -> list[tuple[Worker | Caller, TaskFuture[Any], float]]:
         """What the workers are at, and since when; below each task, those that it interrupts."""
         found: dict[TaskFuture[Any], tuple[Worker | Caller, TaskFuture[Any], float]] = {}
@@ -184,6 +198,7 @@ class Core:
     def interim_report(self) -> DrainReport:
         """What can be said of the end by one who cannot wait for it."""
         running = tuple(unfinished for _, unfinished in self.running())
+        running += self.left_behind()
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
 
 

@@ -28,6 +28,7 @@ class TaskState(enum.Enum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    LEFT_BEHIND = "left behind"  #: it has ended, but not a call that it made in a thread
 
 
 class Wrapping:
@@ -52,10 +53,10 @@ def describe(fn: Any, name: str | None = None) -> str:
 class UnfinishedTask(NamedTuple):
     """A task that drain or close did not finish, with what it takes to run it elsewhere."""
 
-    fn: Callable[..., Any] | None  #: None in a pickled copy, since many functions cannot be pickled
+    fn: Callable[..., Any] | None  #: None in a pickled copy, and of what an ended task left behind
     args: tuple[Any, ...]  #: its positional arguments; empty in a pickled copy
     kwargs: Mapping[str, Any]  #: its keyword arguments; empty in a pickled copy
-    state: TaskState  #: whether it had begun
+    state: TaskState  #: whether it had begun, or even ended
     given_name: str | None = None  #: what the pool called it; None: its function's name
     worker: str | None = None  #: the worker's name, if it was running
     age: float | None = None  #: seconds it had been running
@@ -79,7 +80,7 @@ class DrainReport:
     failed: int  #: tasks that raised since it began
     panicked: int  #: tasks that took their worker down since it began
     cancelled: tuple[UnfinishedTask, ...]  #: never started, or stopped when they were asked to
-    running: tuple[UnfinishedTask, ...]  #: still running at the end, and abandoned
+    running: tuple[UnfinishedTask, ...]  #: still running at the end, and abandoned or left behind
     elapsed: float  #: seconds it took
 
     @property

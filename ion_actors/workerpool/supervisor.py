@@ -54,7 +54,7 @@ from ion_actors.workerpool.news import (
     Stopped,
     Tick,
 )
-from ion_actors.workerpool.report import DrainReport, UnfinishedTask
+from ion_actors.workerpool.report import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.surviving import Surviving, insist
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 from ion_actors.workerpool.worker import Worker
@@ -338,18 +338,32 @@ class Supervisor(Surviving):
             failed=after.failed - before.failed,
             panicked=after.panicked - before.panicked,
             cancelled=(*self._core.dropped, *stopped),
-            running=tuple(self._abandoned.values()),
+            running=(*self._abandoned.values(), *self._left_behind()),
             elapsed=self._clock.monotonic() - self._began,
         )
+
+    def _left_behind(self) -> tuple[UnfinishedTask, ...]:
+        found = self._core.left_behind()
+        for one in found:
+            self._log(
+                logging.WARNING, "task %r has left a call behind that still runs in a thread "
+                "(worker %s):\n%s", one.name, one.worker, one.stack, task=one.name,
+            )  # fmt: skip
+        return found
 
     def _answer(self, request: Request, report: DrainReport) -> None:
         if isinstance(request.message, _ActorStop):
             request.reply(None)
-        elif isinstance(request.message, Drain) and self._life.overdue and report.unfinished:
+        elif isinstance(request.message, Drain) and self._life.overdue and _lacks(report):
             message = f"pool {self._spec.name!r} was not drained in time: {report}"
             request.fail(DrainTimeout(message, report=report))
         else:
             request.reply(report)
+
+
+def _lacks(report: DrainReport) -> bool:
+    """Whether a task has not ended as it would have."""
+    return any(one.state is not TaskState.LEFT_BEHIND for one in report.unfinished)
 
 
 def _broken(name: str, why: str, cause: BaseException | None) -> BrokenPool:

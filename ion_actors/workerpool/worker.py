@@ -141,6 +141,7 @@ class Worker(Settling):
         of_thread.task_context = self._task_context
         of_thread.helper = WorkersHelp(self, self._mailbox, self._spec)
         of_thread.report = self._report
+        of_thread.task_name = self._name_of_task
         if self.ready:
             return
         try:
@@ -165,13 +166,17 @@ class Worker(Settling):
         except BaseException as error:
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
         _of_thread.worker = of_thread.task_context = of_thread.helper = None
-        of_thread.report = None
+        of_thread.report = of_thread.task_name = None
         self._left = True
         self._tell(Stopped(self))
 
     def _task_context(self) -> Context | None:
         task = self.current
         return None if task is None else task.task_context()
+
+    def _name_of_task(self) -> str:
+        task = self.current
+        return "initializer" if task is None else task._task_name()
 
     def _report(self, fraction: float, message: str) -> None:
         if (task := self.current) is not None:
