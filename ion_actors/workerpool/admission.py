@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import sys
 from _thread import RLock
 from collections.abc import Callable
 from concurrent.futures._base import PENDING
@@ -23,6 +24,7 @@ from ion_actors.context import (
     wait_turn,
 )
 from ion_actors.forking import HOOKS_RAN, run_hooks
+from ion_actors.own_variables import own_values
 from ion_actors.workerpool.caller import Caller
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.helping import WorkersHelp
@@ -36,6 +38,7 @@ __all__ = ["Admission"]
 _new = object.__new__
 _allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
+_modules = sys.modules
 _current = CURRENT.get
 
 
@@ -77,6 +80,8 @@ class Admission:
         task._args = args
         task._kwargs = kwargs or None
         task._vars = _copy_context()
+        if "decimal" in _modules:
+            own_values(task._vars)
         # These have their defaults in the class, too, where every later look would take longer.
         task._state = PENDING
         task._context = task._key = None
@@ -115,7 +120,7 @@ class Admission:
             task._key = options.key
         if options.retry_on_worker_death:
             task._retries = options.retry_on_worker_death
-            task._spare = task._vars.copy()
+            task._spare = own_values(task._vars.copy())
         if options.pass_context:
             task._name = options.name or describe(task._fn)
             task._fn = functools.partial(call_with_context, task._fn)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ion_actors._arguments import seconds, whole_number
+from ion_actors.own_variables import copy_variables
 
 if TYPE_CHECKING:
     from ion_actors.context import Context
@@ -98,7 +99,7 @@ class Broadcast:
     message: Any
     #: what each of them gets a copy of; by default those of whoever makes this
     variables: contextvars.Context = field(
-        default_factory=contextvars.copy_context, repr=False, compare=False
+        default_factory=copy_variables, repr=False, compare=False
     )
 
 

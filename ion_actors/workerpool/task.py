@@ -21,6 +21,7 @@ from ion_actors.context import Context, Registration
 from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import Cancelled, IonError, TaskExpired
 from ion_actors.futures import Future
+from ion_actors.own_variables import own_values
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.reasons import DropReason
@@ -173,7 +174,7 @@ class TaskFuture(Future[T]):
         self._expires_at = None  # it had begun in time
         self._accepted_at = now
         if self._spare is not None:
-            self._vars = self._spare.copy()
+            self._vars = own_values(self._spare.copy())
 
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 

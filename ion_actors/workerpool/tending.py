@@ -19,6 +19,7 @@ from ion_actors._printable import Lines
 from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
 from ion_actors.futures import Future
+from ion_actors.own_variables import own_values
 from ion_actors.workerpool.answer import Answer
 from ion_actors.workerpool.calling import no_worker_class
 from ion_actors.workerpool.core import Core
@@ -158,5 +159,7 @@ class Tending(Staff):
 
 def _write_to(worker: Worker, message: Broadcast) -> Future[Any]:
     answer: Future[Any] = Answer(worker, worker.name)
-    worker.inbox.put(Envelope(Letter(message.message, answer, message.variables.copy())))
+    worker.inbox.put(
+        Envelope(Letter(message.message, answer, own_values(message.variables.copy())))
+    )
     return answer

@@ -7,11 +7,15 @@ import atexit
 import contextlib
 import contextvars
 import ctypes
+import dataclasses
 import importlib
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -661,3 +665,122 @@ def _deeply(depth: int) -> None:
         _deeply(depth - 1)
     else:
         time.sleep(FOREVER)
+
+
+# -- what multiprocessing hands over -----------------------------------------------------------
+
+
+class NamedPipe(multiprocessing.connection.Connection):
+    """A pipe's end of a user's own class."""
+
+
+class PipeError(Exception):
+    """Brings something with it."""
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__("see the pipe")
+        self.pipe = pipe
+
+
+@dataclasses.dataclass
+class Registered:
+    """A user has told multiprocessing how it is handed over, and pickle does it differently."""
+
+    number: int
+
+    def __reduce__(self) -> Any:
+        return int, (self.number,)
+
+
+handed_over: contextvars.ContextVar[Any] = contextvars.ContextVar("handed_over")
+
+_kept: list[Any] = []
+
+
+def rebuild_registered(duplicate: Any) -> Registered:
+    return Registered(duplicate.detach())
+
+
+def say_into(pipe: Any, words: bytes = b"hello") -> int:
+    pipe.send_bytes(words)
+    return int(pipe.fileno())
+
+
+def say_into_all(pipes: dict[str, list[Any]]) -> None:
+    for pipe in pipes["pipes"]:
+        say_into(pipe)
+
+
+def say_into_variable() -> None:
+    say_into(handed_over.get())
+
+
+def hear_from(sock: socket.socket) -> tuple[bytes, float | None]:
+    return sock.recv(100), sock.gettimeout()
+
+
+def give_pipe() -> list[Any]:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    writer.send_bytes(b"from the child")
+    return [reader, writer]
+
+
+def give_socket() -> socket.socket:
+    here, there = socket.socketpair()
+    with here:
+        here.send(b"from the child")
+    return there
+
+
+def fail_with_pipe() -> NoReturn:
+    raise PipeError(give_pipe()[0])
+
+
+def log_pipe(logger: str) -> None:
+    reader, writer = give_pipe()
+    logging.getLogger(logger).warning("see the pipe", extra={"pipe": reader})
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn(PipeWarning(writer), stacklevel=1)
+
+
+class PipeWarning(UserWarning):
+    """Brings something with it."""
+
+
+def keep(*things: Any) -> None:
+    _kept[:] = things
+
+
+def use_kept() -> int:
+    lock, value, array, queue, event, pipe = _kept
+    with lock, value.get_lock():
+        value.value += 1
+        array[0] += 1
+    queue.put("hello")
+    event.set()
+    pipe.send("hello")
+    return int(value.value)
+
+
+def open_descriptors() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+def registered_number(found: Registered) -> tuple[type, bytes]:
+    with open(found.number, "rb", closefd=True) as file:  # noqa: PTH123 - it has no name
+        return type(found), file.read()
+
+
+def take_number(path: Path, number: int) -> None:
+    """Open a file under this number."""
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), number)
+
+
+def number_is_of(number: int, path: Path) -> bool:
+    return os.path.samestat(os.fstat(number), path.stat())
+
+
+def leave_with(_: object) -> None:
+    os._exit(3)

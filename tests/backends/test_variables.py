@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import decimal
 import pickle
 import sys
 import threading
@@ -217,3 +218,43 @@ def test_a_broken_propagator_harms_no_task(monkeypatch):
     packed = context.run(submit)
     assert dict(unpack_variables(packed)) == {REQUEST: "r"}
     assert dict(unpack_variables(pickle.dumps(([], {"traceparent": "x"})))) == {}
+
+
+def test_decimals_context_arrives():
+    context = contextvars.Context()
+    context.run(decimal.setcontext, decimal.Context(prec=7, rounding=decimal.ROUND_UP))
+    assert left_behind(context) == {}
+    found = unpack_variables(pack_variables(context)).run(decimal.getcontext)
+    assert (found.prec, found.rounding) == (7, decimal.ROUND_UP)
+    assert found is not context.run(decimal.getcontext)
+
+
+def test_numpys_ways_with_errors_arrive():
+    numpy = pytest.importorskip("numpy", minversion="2", reason="before, they are no variable")
+    context = contextvars.Context()
+    before = numpy.geterr()
+    context.run(numpy.seterr, divide="raise", over="call")
+    context.run(numpy.seterrcall, on_error)
+    context.run(numpy.setbufsize, 16 * 1024)
+    assert left_behind(context) == {}
+    found = unpack_variables(pack_variables(context))
+    assert found.run(numpy.geterr) == {**before, "divide": "raise", "over": "call"}
+    assert found.run(numpy.geterrcall) is on_error
+    assert found.run(numpy.getbufsize) == 16 * 1024
+    assert numpy.geterr() == before
+
+
+def on_error(kind, flag):
+    raise AssertionError
+
+
+def test_structlogs_variables_arrive():
+    structlog = pytest.importorskip("structlog")
+    context = contextvars.Context()
+    context.run(structlog.contextvars.bind_contextvars, request="r", user=["u"], gone=1)
+    context.run(structlog.contextvars.unbind_contextvars, "gone")
+    assert left_behind(context) == {}
+    found = unpack_variables(pack_variables(context))
+    assert found.run(structlog.contextvars.get_contextvars) == {"request": "r", "user": ["u"]}
+    context.run(structlog.contextvars.bind_contextvars, lock=threading.Lock())
+    assert left_behind(context) == {"structlog_lock": "it cannot be pickled"}

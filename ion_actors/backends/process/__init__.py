@@ -30,6 +30,8 @@ From the top down, each importing only from below::
     remote_errors  exceptions of the child
     arrays       large buffers, beside the messages
     pickling     all else, as bytes
+    reducers     what plain pickle does not know, or gets wrong
+    descriptors  open files, pipes and sockets, beside the messages
     channel      messages over a socket
     shelf        files without a name
     program      the main module, as a child has it

@@ -33,13 +33,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ion_actors.backends.process.descriptors import Descriptor, Rights
 from ion_actors.backends.process.pickling import LARGE, Packed
 from ion_actors.backends.process.shelf import Shelf
 
 __all__ = ["Parcels", "Receiver", "Sender"]
 
 Place = tuple[int, int]  # offset and bytes
-Frame = Place | bytes | bytearray
+Frame = Place | bytes | bytearray | None  # None: a descriptor, which comes another way
 
 # Bytes of free places that are kept for the next tasks. What is beyond them goes back to the
 # system, as far as it lies at the end of the shelf.
@@ -69,29 +70,41 @@ class Parcels:
         out: where this side puts large buffers; None to put them into the messages.
         back: where the other side does, under the same condition.
         private: what this side changes in a received buffer is not seen by its forks.
+        rights: for the descriptors of either side; None where there can be none.
     """
 
     def __init__(
-        self, out: Shelf | None = None, back: Shelf | None = None, *, private: bool = False
+        self,
+        out: Shelf | None = None,
+        back: Shelf | None = None,
+        *,
+        private: bool = False,
+        rights: Rights | None = None,
     ) -> None:
         self._out = None if out is None else Sender(out)
         self._back = None if back is None else Receiver(back, private=private)
+        self._rights = rights
 
     def seal(self, packed: Packed) -> bytes:
         """The message to be sent. It is a plain pickle, if there is nothing large in it.
 
         Each message must be sent: its places are the other side's from now on.
+
+        Raises:
+            OSError: too many descriptors are on their way.
         """
         header, buffers = packed
         back = self._back
         if not buffers and len(header) < LARGE and (back is None or not back.freed):
             return header
+        raws = [pickle.PickleBuffer(buffer).raw() for buffer in buffers]
+        rights = self._send_rights([raw.obj for raw in raws if isinstance(raw.obj, Descriptor)])
         freed = back.take_freed() if back is not None else ()
         frames: list[Frame] = [self._put(memoryview(header)) or header]
-        for buffer in buffers:
-            raw = pickle.PickleBuffer(buffer).raw()
-            frames.append(self._put(raw) or bytearray(raw))
-        return _PARCEL + pickle.dumps((frames, freed), 5)
+        for raw in raws:
+            here = isinstance(raw.obj, Descriptor)
+            frames.append(None if here else self._put(raw) or bytearray(raw))
+        return _PARCEL + pickle.dumps((frames, freed, rights), 5)
 
     def open(self, message: bytes | bytearray) -> tuple[Any, Sequence[Any]]:
         """What the other side packed: the pickle, and its buffers.
@@ -101,10 +114,13 @@ class Parcels:
         """
         if message[:1] != _PARCEL:
             return message, ()
-        frames, freed = pickle.loads(memoryview(message)[1:])
+        frames, freed, rights = pickle.loads(memoryview(message)[1:])
         if self._out is not None:
             self._out.free(freed)
-        header, *buffers = map(self._fetch, frames)
+        came = deque(self._receive_rights(*rights))
+        header, *buffers = (
+            came.popleft() if frame is None else self._fetch(frame) for frame in frames
+        )
         return header, buffers
 
     @property
@@ -119,17 +135,30 @@ class Parcels:
         self.close()
 
     def close(self) -> None:
-        """Close both shelves on this side."""
-        for side in (self._out, self._back):
+        """Close both shelves on this side, and the way of the descriptors."""
+        for side in (self._out, self._back, self._rights):
             if side is not None:
                 side.close()
+
+    def _send_rights(self, descriptors: Sequence[Descriptor]) -> tuple[int, int]:
+        """Returns what is to be said of them in the message: its number, and how many they are."""
+        if not descriptors:
+            return 0, 0
+        assert self._rights is not None, "a descriptor, and no way for it"
+        return self._rights.send(descriptors), len(descriptors)
+
+    def _receive_rights(self, serial: int, count: int) -> list[Descriptor]:
+        if not count:
+            return []
+        assert self._rights is not None, "a descriptor, and no way for it"
+        return self._rights.receive(serial, count)
 
     def _put(self, raw: memoryview) -> Place | None:
         if self._out is None or raw.nbytes < LARGE:
             return None
         return self._out.put(raw)
 
-    def _fetch(self, frame: Frame) -> Any:
+    def _fetch(self, frame: Place | bytes | bytearray) -> Any:
         if not isinstance(frame, tuple):
             return frame
         assert self._back is not None, "a place on a shelf that is not there"

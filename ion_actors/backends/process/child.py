@@ -238,13 +238,14 @@ class Child:
 
     # -- its end ---------------------------------------------------------------------------
 
-    def dismiss(self, failure: bytes = b"") -> None:
+    def dismiss(self, failure: Packed | None = None) -> None:
         """Tell it to end, and because of which error. It gets some time for that."""
         if self._busy or self._leash.sent is not None:
             self.kill()  # it would not hear, or it is not known what it is at
             return
         with contextlib.suppress(EOFError):
-            self._tasks.send(Kind.STOP, failure if self._number else b"")  # else it was another's
+            told = failure is not None and self._number  # else it was another's
+            self._tasks.send(Kind.STOP, self.parcels.seal(failure) if failure and told else b"")
         # No SIGTERM first: it is not heard by who runs no task.
         self._leash.pull((Step(_DEFAULT_GRACE if self._grace is None else self._grace, KILL),))
 

@@ -10,6 +10,7 @@ from ion_actors.backends.process import main
 from ion_actors.backends.process.arrays import Parcels
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
+from ion_actors.backends.process.descriptors import Rights
 from ion_actors.backends.process.last_words import LastWords
 from ion_actors.backends.process.launch import Conditions, launch
 from ion_actors.backends.process.servant import Setup
@@ -65,13 +66,14 @@ class Equipment:
         control, control_there = self._pair()
         lifeline_here, lifeline = self._pair()
         self._lifelines = (lifeline_here, control)
+        rights, rights_there = self._pair()
         self.words = self._kept(LastWords())
         out, back = self._kept(new_shelf()), self._kept(new_shelf())
         # What comes from there may well be seen by forks of this process.
-        self.parcels = Parcels(out, back, private=True)
+        self.parcels = Parcels(out, back, private=True, rights=Rights(rights))
         self.capture = self._kept(_capture() if backend.capture_output else None)
         setup = Setup(
-            worker, tasks_there, control_there, lifeline, self.words, (out, back),
+            worker, tasks_there, control_there, lifeline, rights_there, self.words, (out, back),
             backend.preload, backend.max_tasks_per_child, backend.max_memory_per_child,
             self.capture,
         )  # fmt: skip

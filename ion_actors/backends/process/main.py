@@ -14,7 +14,7 @@ __all__ = ["run"]
 def run(setup: Setup) -> None:
     """The main function of a child process."""
     multiprocessing.current_process().name = setup.name
-    for one in (setup.tasks, setup.control, setup.lifeline):
+    for one in (setup.tasks, setup.control, setup.lifeline, setup.rights):
         one.set_inheritable(False)
     faulthandler.enable(setup.words)
     if setup.capture is not None:

@@ -1,11 +1,13 @@
 """What goes to a child process and comes back, as bytes.
 
-Plain pickle first: it is the fastest, and sees nearly everything through. What it refuses is tried
-again by ``multiprocessing``'s pickler (connections, sockets) and, if it is installed, by
+Plain pickle first: it is the fastest, and sees nearly everything through. What it refuses, and
+what it may have taken for something else (see ``reducers``), is tried again with what
+``multiprocessing`` knows (pipes, sockets, what users have registered) and, if it is installed, by
 ``cloudpickle`` (lambdas, closures, classes made in a function). Only then it is an error, and one
 that names the argument.
 
-Large buffers, such as the data of numpy's arrays, stay out of the bytes; see ``arrays``.
+Large buffers, such as the data of numpy's arrays, stay out of the bytes (see ``arrays``), and so do
+descriptors (see ``descriptors``).
 """
 
 from __future__ import annotations
@@ -17,22 +19,26 @@ import pickle
 import reprlib
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ion_actors._printable import printable
+from ion_actors.backends.process.descriptors import Descriptor
 from ion_actors.backends.process.program import main_can_be_imported
+from ion_actors.backends.process.reducers import CarefulPickler, reducers
 from ion_actors.errors import TaskNotPicklable
+from ion_actors.raised import add_note, in_a_line, traceback_of
 
 __all__ = [
     "LARGE",
     "Packed",
-    "in_words",
     "not_rebuilt",
     "pack",
     "pack_call",
     "pack_result",
+    "pack_simply",
+    "pickle_value",
     "picklers",
+    "set_apart",
     "unpack",
 ]
 
@@ -42,11 +48,11 @@ LARGE = 128 * 1024
 
 _PROTOCOL = 5
 
-_PICKLERS = frozenset((__name__, ForkingPickler.__module__, "cloudpickle.cloudpickle"))
+_PICKLERS = frozenset((__name__, CarefulPickler.__module__, "cloudpickle.cloudpickle"))
 
 
-# An object in bytes: its pickle, and the large buffers that were left out of that. This and what
-# else every task needs are plain tuples: to make a named one takes longer than to pickle a call.
+# An object in bytes: its pickle, and the large buffers and descriptors that were left out. This and
+# what else every task needs are plain tuples: to make a named one takes longer than to pickle one.
 Packed = tuple[bytes, Sequence[pickle.PickleBuffer | memoryview]]
 
 
@@ -127,7 +133,7 @@ def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
         error: what ``unpack`` raised; becomes the cause.
     """
     shown = TaskNotPicklable(
-        f"{what}{_of(task)} cannot be rebuilt from its pickle: {in_words(error)}{_lost(error)}",
+        f"{what}{_of(task)} cannot be rebuilt from its pickle: {in_a_line(error)}{_lost(error)}",
         task=task,
         what=what,
     )
@@ -145,31 +151,51 @@ def picklers() -> Iterable[type[pickle.Pickler]]:
     """Those that are tried after plain pickle, each able to do more."""
     cloud = _cloud_pickler()
     if cloud is None:
-        return (_ForkingPickler,)
-    return (_ForkingPickler, cloud) if main_can_be_imported() else (cloud, _ForkingPickler)
+        return (CarefulPickler,)
+    return (CarefulPickler, cloud) if main_can_be_imported() else (cloud, CarefulPickler)
 
 
-class _ForkingPickler(ForkingPickler):
-    """With the signature of the others."""
+def pack_simply(obj: object) -> Packed:
+    """Pickle ``obj``, if the other side knows its class by name.
 
-    def __init__(
-        self,
-        file: io.BytesIO,
-        protocol: int,
-        buffer_callback: Callable[[pickle.PickleBuffer], bool] | None = None,
-    ) -> None:
-        super().__init__(file, protocol, True, buffer_callback)
+    Raises:
+        BaseException: whatever pickle met with.
+    """
+    found = _simply(obj)
+    if isinstance(found, tuple):
+        return found
+    try:
+        raise found
+    finally:
+        del found, obj
+
+
+def pickle_value(value: object) -> bytes:
+    """As :func:`pack_simply`, for what can only be sent as bytes. Descriptors are refused.
+
+    Raises:
+        BaseException: whatever pickle met with.
+    """
+    if reducers.plain_is_enough():
+        pickled = pickle.dumps(value, _PROTOCOL)
+        if not reducers.may_hold_a_pipe(pickled):
+            return pickled
+    file = io.BytesIO()
+    CarefulPickler(file, _PROTOCOL, _refuse_descriptors).dump(value)
+    return file.getvalue()
+
+
+def _refuse_descriptors(buffer: pickle.PickleBuffer) -> bool:
+    if isinstance(buffer.raw().obj, Descriptor):
+        raise pickle.PicklingError("a descriptor cannot be handed over here")
+    return True
 
 
 def _attempt(obj: object) -> Packed | BaseException:
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=functools.partial(_stays, buffers))
-    except BaseException as error:
-        found: Packed | BaseException = error
-    else:
-        if b"__main__" not in header or _cloud_pickler() is None or main_can_be_imported():
-            return header, buffers
+    found = _simply(obj)
+    if isinstance(found, tuple):
+        if b"__main__" not in found[0] or _cloud_pickler() is None or main_can_be_imported():
+            return found
         found = pickle.PicklingError("the child would not find it by its name")
     # What is no Exception is not about pickling: somebody wants this to end.
     kinds = iter(picklers())
@@ -181,21 +207,38 @@ def _attempt(obj: object) -> Packed | BaseException:
         del found, obj  # an error's traceback leads back to this frame
 
 
+def _simply(obj: object) -> Packed | BaseException:
+    if not reducers.plain_is_enough():
+        return _by(CarefulPickler, obj)
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=functools.partial(set_apart, buffers))
+    except BaseException as error:
+        return error
+    return _by(CarefulPickler, obj) if reducers.may_hold_a_pipe(header) else (header, buffers)
+
+
 def _by(kind: Any, obj: object) -> Packed | BaseException:
     buffers: list[pickle.PickleBuffer] = []
     file = io.BytesIO()
     try:
-        kind(file, _PROTOCOL, buffer_callback=functools.partial(_stays, buffers)).dump(obj)
+        kind(file, _PROTOCOL, buffer_callback=functools.partial(set_apart, buffers)).dump(obj)
     except BaseException as error:
         return error
     return file.getvalue(), buffers
 
 
-def _stays(apart: list[pickle.PickleBuffer], buffer: pickle.PickleBuffer) -> bool:
-    """What pickle asks about each buffer: whether it is to stay in the bytes."""
+def set_apart(apart: list[pickle.PickleBuffer], buffer: pickle.PickleBuffer) -> bool:
+    """What pickle asks about each buffer: whether it is to stay in the bytes.
+
+    Args:
+        apart: gets those that are not.
+        buffer: the buffer.
+    """
     try:
-        if buffer.raw().nbytes < LARGE:
-            return True
+        with buffer.raw() as raw:
+            if raw.nbytes < LARGE and not isinstance(raw.obj, Descriptor):
+                return True
     except BufferError:  # not in one piece
         return True
     apart.append(buffer)
@@ -208,8 +251,22 @@ def _cloud_pickler() -> type[pickle.Pickler] | None:
         cloudpickle: Any = importlib.import_module("cloudpickle")  # an extra; slow to import
     except ImportError:
         return None
-    found: type[pickle.Pickler] = cloudpickle.Pickler
-    return found
+
+    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """It looks into its own table, but first into what users have registered."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Before: it is only looked for there, and that of the class is found otherwise.
+            self.dispatch_table = reducers.beside(cloudpickle.Pickler.dispatch_table)
+            super().__init__(*args, **kwargs)
+
+        def reducer_override(self, obj: Any) -> Any:
+            found = reducers.override(obj)
+            if found is NotImplemented and not reducers.registered(type(obj)):
+                return super().reducer_override(obj)
+            return found
+
+    return CloudPickler
 
 
 # -- whose fault it is -------------------------------------------------------------------------
@@ -240,17 +297,22 @@ def _blame(
 
 def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskNotPicklable:
     shown = _shorten(value)
-    hint = ""
-    if _cloud_pickler() is None and isinstance(error, AttributeError | pickle.PicklingError):
-        hint = "; with cloudpickle installed (the extra 'process') it might be"
     refusal = TaskNotPicklable(
-        f"{what}{_of(task)} cannot be pickled: {shown}: {in_words(error)}{hint}",
+        f"{what}{_of(task)} cannot be pickled: {shown}: {in_a_line(error)}{_hint(error)}",
         task=task,
         what=what,
         shown=shown,
     )
     refusal.__cause__ = _without_frames(error)
     return refusal
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, RuntimeError) and "through inheritance" in str(error):
+        return "; multiprocessing hands it over at the start of a child: put it into initargs"
+    if _cloud_pickler() is None and isinstance(error, AttributeError | pickle.PicklingError):
+        return "; with cloudpickle installed (the extra 'process') it might be"
+    return ""
 
 
 def _of(task: str) -> str:
@@ -275,20 +337,12 @@ def _lost(error: BaseException) -> str:
 
 def _without_frames(error: BaseException) -> BaseException:
     """The same error, with its traceback in a note: its frames would hold the whole call."""
-    found = error.__traceback__
+    found = traceback_of(error)
     while found is not None and found.tb_frame.f_globals.get("__name__") in _PICKLERS:
         found = found.tb_next
     if found is not None:
-        error.add_note(f"It was raised here:\n{''.join(traceback.format_tb(found)).rstrip()}")
-    return error.with_traceback(None)
-
-
-def in_words(error: BaseException) -> str:
-    """An exception in one line, whatever its class does."""
-    try:
-        return printable(f"{type(error).__name__}: {error}")
-    except BaseException:
-        return type(error).__name__
+        add_note(error, f"It was raised here:\n{''.join(traceback.format_tb(found)).rstrip()}")
+    return BaseException.with_traceback(error, None)
 
 
 _reprs = reprlib.Repr()

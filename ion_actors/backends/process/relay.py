@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TextIO
 
+from ion_actors.backends.process.pickling import pickle_value
 from ion_actors.context import of_thread
 
 __all__ = ["Settings", "relay_to", "settings_here", "show"]
@@ -98,7 +99,7 @@ def _tell(send: Callable[[bytes], object], kind: _News, *what: object) -> bool:
 
     Nobody does when the parent is gone, and this process soon, too; or in what a task has forked.
     """
-    packed = pickle.dumps((int(kind), what), 5)
+    packed = pickle_value((int(kind), what))
     try:
         send(packed)
     except EOFError:
@@ -156,7 +157,7 @@ def _packed(value: object) -> tuple[bytes, str]:
     """Its pickle, if it has one, and what to show if it has none, or does not come out of it."""
     kind = type(value).__name__
     try:
-        return pickle.dumps(value, 5), f"<{kind} that cannot be rebuilt>"
+        return pickle_value(value), f"<{kind} that cannot be rebuilt>"
     except Exception:
         return b"", _looks(value, f"<{kind} without a repr>")
 
@@ -208,7 +209,7 @@ def _picklable(
             if not issubclass(kind, Warning):
                 break
             try:
-                pickle.loads(pickle.dumps((one, kind)))
+                pickle.loads(pickle_value((one, kind)))
             except Exception:
                 continue
             return one, kind

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ion_actors._printable import Lines
 from ion_actors.backends.process.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.child import Child, Unsent
+from ion_actors.backends.process.descriptors import close_all
 from ion_actors.backends.process.guard import UNGUARDED, unguarded
 from ion_actors.backends.process.pickling import Packed
 from ion_actors.backends.process.relay import settings_here
@@ -22,6 +23,7 @@ from ion_actors.backends.process.wire import (
     pack_request,
     pack_start,
     raise_error,
+    raise_packed,
 )
 from ion_actors.backends.protocol import Broken, NotReady, give_results
 from ion_actors.context import Context
@@ -131,7 +133,7 @@ class ProcessRunner:
             registration.remove()
         if failure is not None:
             self._see_off(child)
-            raise_error(failure[2], lambda: "initializer")
+            raise_error(child.parcels, failure[2], lambda: "initializer")
         return child
 
     # -- a task ----------------------------------------------------------------------------
@@ -141,7 +143,7 @@ class ProcessRunner:
         try:
             child, (kind, _, body) = self._ask(task, pack_request(task))
             if kind != RESULT:
-                raise_error(body, task._task_name)
+                raise_error(child.parcels, body, task._task_name)
             value = open_result(child.parcels, body, task._task_name)
             if type(value) is Broken:
                 _raise_broken(value, task._task_name)
@@ -151,8 +153,8 @@ class ProcessRunner:
 
     def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
         """Give the task to a child; to another one, if that has died and never read it."""
+        tries = 0
         try:
-            tries = 0
             while True:
                 child = self._ready_child(task)
                 try:
@@ -165,7 +167,8 @@ class ProcessRunner:
                 self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, Lines(died))
                 task.task_context().check()
         finally:
-            del task
+            close_all(request[1])
+            del task, request
 
     def _exchange(self, child: Child, task: Task, request: Packed) -> Message:
         try:
@@ -182,7 +185,7 @@ class ProcessRunner:
                 context.check()
             raise died from None
         finally:
-            del task
+            del task, request
         return reply
 
     def _launch_next(self) -> None:
@@ -209,10 +212,10 @@ class ProcessRunner:
     def stop(self, failure: BaseException | None = None) -> None:
         """Tell the child to end, and wait for it."""
         if self._child is not None:
-            self._see_off(self._child, b"" if failure is None else pack_error(failure))
+            self._see_off(self._child, None if failure is None else pack_error(failure))
         self._bury_leaving()
 
-    def _see_off(self, child: Child, failure: bytes = b"") -> None:
+    def _see_off(self, child: Child, failure: Packed | None = None) -> None:
         """Tell it to end; the next one need not wait for it."""
         with self._lock:
             if self._child is child:
@@ -253,7 +256,7 @@ class ProcessRunner:
 
 def _raise_broken(broken: Broken, name: Callable[[], str]) -> NoReturn:
     try:
-        raise_error(broken.error, name)
+        raise_packed(broken.error, name)
     except BaseException as error:
         give_results(error, broken.results)
         raise

@@ -37,11 +37,11 @@ from ion_actors.backends.process.channel import (
     Message,
 )
 from ion_actors.backends.process.death import ORPHANED
+from ion_actors.backends.process.descriptors import Rights
 from ion_actors.backends.process.last_words import LastWords
-from ion_actors.backends.process.pickling import Packed, in_words, pack_result
+from ion_actors.backends.process.pickling import Packed, pack_result
 from ion_actors.backends.process.program import check_main
 from ion_actors.backends.process.relay import relay_to
-from ion_actors.backends.process.remote_errors import unpack_error
 from ion_actors.backends.process.shelf import Shelf
 from ion_actors.backends.process.system import (
     is_importing,
@@ -52,6 +52,7 @@ from ion_actors.backends.process.underway import Running, Terminated
 from ion_actors.backends.process.wire import (
     Cancel,
     Received,
+    open_error,
     open_parcel,
     open_start,
     pack_error,
@@ -63,6 +64,7 @@ from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import TaskNotPicklable
 from ion_actors.forking import renew_after_fork
+from ion_actors.raised import in_a_line
 
 __all__ = ["Servant", "Setup"]
 
@@ -74,6 +76,7 @@ class Setup(NamedTuple):
     tasks: socket.socket
     control: socket.socket
     lifeline: socket.socket  # ends when the parent does, and tells nothing else
+    rights: socket.socket  # for descriptors, in both directions
     words: LastWords
     shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
     preload: tuple[str, ...]
@@ -88,7 +91,7 @@ class Servant:
     def __init__(self, setup: Setup) -> None:
         self._tasks = Channel(setup.tasks)
         self._control = Channel(setup.control)
-        self._parcels = Parcels(setup.shelves[1], setup.shelves[0])
+        self._parcels = Parcels(setup.shelves[1], setup.shelves[0], rights=Rights(setup.rights))
         self._setup = setup
         self._limited = setup.max_tasks is not None or setup.max_memory is not None
         self._pid = os.getpid()
@@ -138,7 +141,7 @@ class Servant:
             relay_to(self._tell, start.settings)
             self._runner.start(start.initializer, start.initargs)
         except BaseException as error:
-            self._reply(Kind.ERROR, pack_error(error, self._setup.name), 0)
+            self._reply(Kind.ERROR, self._parcels.seal(self._pack_error(error)), 0)
             return False
         self._reply(Kind.READY, b"", 0)
         return True
@@ -148,7 +151,7 @@ class Servant:
         kind, _, body = message
         if kind == STOP:
             if body:
-                leave_quietly(unpack_error(bytes(body)))
+                leave_quietly(open_error(self._parcels, body))
             return False
         self._number += 1
         running = self._running = Running(self._number)
@@ -162,7 +165,10 @@ class Servant:
         last = self._parcels.is_worn_out or (self._limited and self._has_done_its_share())
         if running.terminated:
             last = not self._renew_runner() or running.importing or last
-        body = self._parcels.seal(packed) if kind == RESULT else packed[0]
+        try:
+            body = self._parcels.seal(packed)
+        except OSError as error:  # its descriptors cannot be sent
+            kind, body = Kind.ERROR, self._parcels.seal(self._pack_error(error))
         self._reply(kind, body, LAST if last else 0)
         return not last
 
@@ -200,7 +206,7 @@ class Servant:
         try:
             return RESULT, pack_result(str, Broken(broken.results, error))
         except TaskNotPicklable:
-            return Kind.ERROR, (error, ())
+            return Kind.ERROR, error
 
     def _reply(self, kind: Kind, body: bytes, flags: int) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -220,7 +226,7 @@ class Servant:
 
     def _pack_error(self, error: BaseException) -> Packed:
         try:
-            return pack_error(error, self._setup.name), ()
+            return pack_error(error, self._setup.name)
         finally:
             del error
 
@@ -323,4 +329,4 @@ def preload(modules: tuple[str, ...]) -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise Hopeless(f"preload={name!r} cannot be imported: {in_words(error)}") from error
+            raise Hopeless(f"preload={name!r} cannot be imported: {in_a_line(error)}") from error

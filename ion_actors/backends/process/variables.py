@@ -4,6 +4,10 @@ A variable is known there by where it stands: the module, and the name in it. It
 plain pickle. What stands in no module, or whose value cannot be pickled, is left behind: no task
 fails for that. :func:`left_behind` lists it.
 
+Some libraries keep theirs where nobody finds them, or with values that cannot be pickled. Those of
+decimal, numpy (from 2 on) and structlog are known here, and their values are set there by the
+functions that these libraries have for that.
+
 OpenTelemetry keeps its context in a variable of its own, with objects of this process. What of it
 is meant for other processes (the trace, the baggage), its propagators put into words.
 """
@@ -16,19 +20,23 @@ import logging
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ion_actors._printable import OneLine
+from ion_actors.backends.process.pickling import Packed, pack_simply, unpack
 from ion_actors.backends.process.program import main_can_be_imported
 from ion_actors.context import CURRENT
+from ion_actors.own_variables import decimal_variable
 
 __all__ = ["left_behind", "pack_variables", "unpack_variables"]
 
 logger = logging.getLogger("ion_actors")
 
 Variable = contextvars.ContextVar[Any]
-Address = tuple[str, str]  # module, name
+Address = tuple[str, str]  # module, name; or library, name
+Pickled = bytes | Packed
+Variables = tuple[list[tuple[Address, Pickled]], dict[str, str]]  # the values, the trace
 
 # The child has a context of its own for the task: see the messages of cancellation.
 _OURS: frozenset[Variable] = frozenset((CURRENT,))
@@ -39,25 +47,30 @@ _OF_OPENTELEMETRY = "current_context"
 _MOST_KNOWN = 4096
 
 
-def pack_variables(context: contextvars.Context) -> bytes | None:
-    """What of these variables can go to another process; None if nothing. It never raises."""
+def pack_variables(context: contextvars.Context) -> bytes | Variables | None:
+    """What of these variables can go to another process; None if nothing. It never raises.
+
+    Bytes, unless there is more to a value than bytes: then it is to be packed with all the rest.
+    """
     if not context:
         return None
     values = [(address, pickled) for _, address, pickled in _crossing(context) if address]
     trace = _inject(context)
+    if not all(isinstance(pickled, bytes) for _, pickled in values):
+        return values, trace
     return pickle.dumps((values, trace), 5) if values or trace else None
 
 
-def unpack_variables(packed: bytes | None) -> contextvars.Context:
+def unpack_variables(packed: bytes | Variables | None) -> contextvars.Context:
     """A new context with the variables in it. It never raises: what cannot be set is left out."""
     context = contextvars.Context()
     if packed is None:
         return context
-    values, trace = pickle.loads(packed)
+    values, trace = pickle.loads(packed) if isinstance(packed, bytes) else packed
     for address, pickled in values:
         try:
-            variable = _known.find(address)
-            context.run(variable.set, pickle.loads(pickled))
+            header, buffers = (pickled, ()) if isinstance(pickled, bytes) else pickled
+            context.run(_set, address, unpack(header, buffers))
         except (Exception, SystemExit) as error:
             logger.debug(
                 "the context variable %s.%s stays behind", *map(OneLine, address), exc_info=error
@@ -65,6 +78,14 @@ def unpack_variables(packed: bytes | None) -> contextvars.Context:
     if trace:
         context.run(_extract, trace)
     return context
+
+
+def _set(address: Address, value: object) -> None:
+    known = _LIBRARIES.get(address[0])
+    if known is None:
+        _known.find(address).set(value)
+    else:
+        known.set(address[1], value)
 
 
 def left_behind(context: contextvars.Context | None = None) -> dict[str, str]:
@@ -87,7 +108,7 @@ def left_behind(context: contextvars.Context | None = None) -> dict[str, str]:
 
 def _crossing(
     context: contextvars.Context, *, try_again: bool = False
-) -> Iterator[tuple[Variable, Address | None, bytes]]:
+) -> Iterator[tuple[Variable, Address | None, Pickled]]:
     """Each variable with its address and its value; without an address it stays behind."""
     for variable, value in context.items():
         if variable in _OURS or _is_of_opentelemetry(variable):
@@ -97,14 +118,20 @@ def _crossing(
             yield variable, None, b"\x80"
         elif not try_again and _known.refuses(variable, type(value)):
             yield variable, None, b""
-        else:
-            pickled = _pickled(variable, value)
+        elif value is not ...:  # with that structlog says that it is not set
+            pickled = _pickled(variable, value, _LIBRARIES.get(address[0]), context)
             yield variable, address if pickled else None, pickled
 
 
-def _pickled(variable: Variable, value: object) -> bytes:
+def _pickled(
+    variable: Variable, value: object, library: _Library | None, context: contextvars.Context
+) -> Pickled:
     try:
-        return pickle.dumps(value, 5)
+        if library is not None:
+            # In a copy: the context may be entered right now, by a wrapper of the task.
+            value = context.copy().run(library.get, value)
+        header, buffers = pack_simply(value)
+        return (header, buffers) if buffers else header
     except BaseException as error:
         _known.refuse(variable, type(value))
         logger.debug("the context variable %s stays behind", OneLine(variable.name), exc_info=error)
@@ -168,18 +195,72 @@ _known = _Known()
 
 
 def _search(variable: Variable) -> Address | None:
-    for module, found in list(sys.modules.items()):
+    for library, found in _LIBRARIES.items():
+        if library in sys.modules and found.owns(variable):
+            return library, variable.name
+    for module, there in list(sys.modules.items()):
         if module == "__mp_main__" or (module == "__main__" and not main_can_be_imported()):
             continue
         # Without triggering those that load themselves only when something of theirs is asked for.
         try:
-            names = object.__getattribute__(found, "__dict__")
+            names = object.__getattribute__(there, "__dict__")
         except AttributeError:
             continue
         for name, value in list(names.items()):
             if value is variable:
                 return module, name
     return None
+
+
+# -- libraries ---------------------------------------------------------------------------------
+
+
+class _Library(NamedTuple):
+    """How the values of a library's variables are got and set, by itself."""
+
+    owns: Callable[[Variable], bool]
+    get: Callable[[Any], object]  # what to send instead of a value; where that is current
+    set: Callable[[str, Any], object]  # what came for the variable of that name
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _set_decimal(_name: str, value: Any) -> None:
+    importlib.import_module("decimal").setcontext(value)
+
+
+def _numpy_errors(_value: object) -> tuple[Mapping[str, str], object, int]:
+    numpy: Any = importlib.import_module("numpy")
+    return numpy.geterr(), numpy.geterrcall(), numpy.getbufsize()
+
+
+def _set_numpy_errors(_name: str, value: tuple[Mapping[str, str], Any, int]) -> None:
+    numpy: Any = importlib.import_module("numpy")
+    errors, call, size = value
+    numpy.seterrcall(call)
+    numpy.seterr(**errors)
+    numpy.setbufsize(size)
+
+
+def _set_structlog(name: str, value: object) -> None:
+    contextvars_there: Any = importlib.import_module("structlog.contextvars")
+    contextvars_there.bind_contextvars(**{name.removeprefix(_OF_STRUCTLOG): value})
+
+
+_OF_STRUCTLOG = "structlog_"
+
+# By the module that must have been imported for its variables to be there.
+_LIBRARIES: dict[str, _Library] = {
+    "decimal": _Library(lambda one: one is decimal_variable(), _itself, _set_decimal),
+    "numpy": _Library(
+        lambda one: one.name == "numpy.ufunc.extobj", _numpy_errors, _set_numpy_errors
+    ),
+    "structlog.contextvars": _Library(
+        lambda one: one.name.startswith(_OF_STRUCTLOG), _itself, _set_structlog
+    ),
+}
 
 
 # -- OpenTelemetry -----------------------------------------------------------------------------

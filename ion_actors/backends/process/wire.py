@@ -26,6 +26,7 @@ __all__ = [
     "Received",
     "Request",
     "Start",
+    "open_error",
     "open_parcel",
     "open_result",
     "open_start",
@@ -33,6 +34,7 @@ __all__ = [
     "pack_request",
     "pack_start",
     "raise_error",
+    "raise_packed",
     "unpack_request",
 ]
 
@@ -135,17 +137,39 @@ def open_result(parcels: Parcels, body: bytes | bytearray, name: Callable[[], st
         del parcels, body, name  # a method of the task, which will hold the error and so this frame
 
 
-def raise_error(body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
+def open_error(parcels: Parcels, body: bytes | bytearray) -> BaseException:
+    """The exception of an ERROR or a STOP message."""
+    try:
+        return unpack_error(parcels.open(body))
+    except Exception as error:  # its descriptors or its buffers did not come
+        return not_rebuilt("", "the exception", error)
+
+
+def raise_error(parcels: Parcels, body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
     """Raise what an ERROR message says."""
-    error = unpack_error(bytes(body))
-    if isinstance(error, TaskNotPicklable) and not error.task:
+    try:
+        _raise(open_error(parcels, body), name)
+    finally:
+        del parcels, body, name  # a method of the task, which will hold the error and so this frame
+
+
+def raise_packed(packed: Received, name: Callable[[], str]) -> NoReturn:
+    """Raise an exception that came in a RESULT message, beside a result."""
+    try:
+        _raise(unpack_error(packed), name)
+    finally:
+        del packed, name  # as above
+
+
+def _raise(error: BaseException, name: Callable[[], str]) -> NoReturn:
+    if type(error) is TaskNotPicklable and not error.task:
         error.task = name()  # the child does not know it
         rest = str(error.args[0]).removeprefix(error.what)
         error.args = (f"{error.what} of task {error.task!r}{rest}",)
     try:
         raise error
     finally:
-        del error, body, name  # a method of the task; the error's traceback holds this frame
+        del error, name
 
 
 # -- by the child ------------------------------------------------------------------------------

@@ -1,0 +1,152 @@
+"""What an exception is and says, and what is added to it, whatever its class makes of that.
+
+The class of a user's exception may be frozen or have slots, and its ``__getattr__``,
+``__setattr__``, ``__str__``, ``__repr__``, ``__class__`` or ``__eq__`` may raise, or answer to
+everything. So nothing here asks the class: what every exception has is got from ``BaseException``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from ion_actors._printable import printable
+
+__all__ = [
+    "add_note",
+    "attributes_of",
+    "cause_of",
+    "context_of",
+    "in_a_line",
+    "is_a",
+    "members_of",
+    "message_of",
+    "name_of",
+    "notes_of",
+    "repr_of",
+    "set_cause",
+    "set_context",
+    "suppresses_context",
+    "traceback_of",
+]
+
+_CAUSE: Any = BaseException.__dict__["__cause__"]
+_CONTEXT: Any = BaseException.__dict__["__context__"]
+_SUPPRESSES: Any = BaseException.__dict__["__suppress_context__"]
+_TRACEBACK: Any = BaseException.__dict__["__traceback__"]
+_ATTRIBUTES: Any = BaseException.__dict__["__dict__"]
+_ARGS: Any = BaseException.__dict__["args"]
+_MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
+_NAME: Any = type.__dict__["__name__"]
+
+_NOTES = "__notes__"
+
+
+def is_a(error: BaseException, kinds: type | tuple[type, ...]) -> bool:
+    """Whether it is of one of these classes; ``isinstance`` would also ask its ``__class__``."""
+    return issubclass(type(error), kinds)
+
+
+def name_of(kind: type) -> str:
+    """The name of a class, without its module."""
+    found: str = _NAME.__get__(kind)
+    return found
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Its ``__cause__``."""
+    found: BaseException | None = _CAUSE.__get__(error)
+    return found
+
+
+def set_cause(error: BaseException, cause: BaseException | None) -> None:
+    """Set its ``__cause__``, as ``raise ... from`` does."""
+    _CAUSE.__set__(error, cause)
+
+
+def context_of(error: BaseException) -> BaseException | None:
+    """Its ``__context__``."""
+    found: BaseException | None = _CONTEXT.__get__(error)
+    return found
+
+
+def set_context(error: BaseException, context: BaseException | None, *, suppress: bool) -> None:
+    """Set its ``__context__``, and whether that is left out when it is shown."""
+    _CONTEXT.__set__(error, context)
+    _SUPPRESSES.__set__(error, suppress)
+
+
+def suppresses_context(error: BaseException) -> bool:
+    """Its ``__suppress_context__``."""
+    return bool(_SUPPRESSES.__get__(error))
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Its ``__traceback__``."""
+    found: TracebackType | None = _TRACEBACK.__get__(error)
+    return found
+
+
+def members_of(error: BaseException) -> Sequence[BaseException] | None:
+    """Its ``exceptions``, if it is a group."""
+    if not is_a(error, BaseExceptionGroup):
+        return None
+    found: Sequence[BaseException] = _MEMBERS.__get__(error)
+    return found
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Its ``__dict__`` itself: what is changed there is changed in the exception."""
+    found: dict[str, Any] = _ATTRIBUTES.__get__(error)
+    return found
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """The notes that were added to it."""
+    found: Any = attributes_of(error).get(_NOTES)
+    return [_try(str, note, "<a note>") for note in found] if type(found) in (list, tuple) else []
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, as ``add_note`` does."""
+    attributes = attributes_of(error)
+    if type(attributes.get(_NOTES)) is list:
+        attributes[_NOTES].append(note)
+    else:
+        attributes[_NOTES] = [*notes_of(error), note]
+
+
+def message_of(error: BaseException) -> str:
+    """What it says: its ``str`` or, if that fails, what can be said of its arguments."""
+    try:
+        return str(error)
+    except BaseException:
+        args = _ARGS.__get__(error)
+        shown = [_try(str if len(args) == 1 else repr, one, _nameless(one)) for one in args]
+        return shown[0] if len(shown) == 1 else f"({', '.join(shown)})" if shown else ""
+
+
+def repr_of(error: BaseException) -> str:
+    """Its ``repr`` in one line or, if that fails, its class and what it says."""
+    try:
+        return printable(repr(error))
+    except BaseException:
+        return f"<{in_a_line(error)}>"
+
+
+def in_a_line(error: BaseException) -> str:
+    """Its class, and what it says, in one line."""
+    name, message = name_of(type(error)), message_of(error)
+    return printable(f"{name}: {message}" if message else name)
+
+
+def _try(show: Callable[[object], str], value: object, otherwise: str) -> str:
+    try:
+        return show(value)
+    except BaseException:
+        return otherwise
+
+
+def _nameless(value: object) -> str:
+    return f"<{name_of(type(value))}>"
