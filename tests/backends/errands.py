@@ -638,12 +638,12 @@ def _note(mark: Path, words: str) -> None:
 
 def temporary_folder() -> Path:
     """One that goes away at the end of this process."""
-    global _held  # noqa: PLW0603 - nobody else may let go of it
-    _held = tempfile.TemporaryDirectory()
-    return Path(_held.name)
+    global _folder  # noqa: PLW0603 - nobody else may let go of it
+    _folder = tempfile.TemporaryDirectory()
+    return Path(_folder.name)
 
 
-_held: object = None
+_folder: object = None
 
 
 def never_end(mark: Path) -> None:
