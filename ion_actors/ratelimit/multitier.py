@@ -224,9 +224,9 @@ class MultiTierLimiter(RequestLimiter):
         if route is not None:
             if not isinstance(route, str):
                 raise TypeError(f"route must be a string or None, not {route!r}")
-            keys.append(("route", self._routes.key(route)))
+            keys.append(Key.of("route", self._routes.key(route)))
         if resource is not None:
-            keys.append(("resource", resource_key(resource)))
+            keys.append(Key.of("resource", resource_key(resource)))
         return RequestLimiter(
             self._gate, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
         )

@@ -78,6 +78,7 @@ class Store:
             _whole("tokens", rate.tokens, rate), _whole("seconds", rate.seconds, rate), "ion_actors"
         )
         self._key = key
+        self._window = rate.seconds
         self._secrets = secrets
         self._errors = _errors_of(storage)
         try:
@@ -107,7 +108,10 @@ class Store:
             StorageUnavailable: the storage did not answer.
         """
         stats = self._ask(lambda: self._counter.get_window_stats(self._item, self._key))
-        return Level(max(0, stats.remaining), max(0.0, stats.reset_time - time.time()))
+        after = stats.reset_time - time.time()
+        # What a storage says is not believed beyond reason, or whoever waits would wait for it.
+        after = min(after, 2.0 * self._window) if after > 0 else 0.0
+        return Level(max(0, stats.remaining), after)
 
     def clear(self) -> None:
         """Forget what was taken.

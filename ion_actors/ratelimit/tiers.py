@@ -20,11 +20,30 @@ from ion_actors.ratelimit.server import ServerBucket
 
 __all__ = ["Key", "Tiers"]
 
-Key = tuple[str, Hashable]  # of a route, a resource, or a bucket that the server has named
-
 _SWEEP = 2  # buckets looked at per request, so that the old ones go faster than new ones come
 _LOOKS = 8  # buckets looked at to make room for a new one
 _LONGEST = 300  # characters of a label
+
+
+class Key(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no other slots
+    """Of a route, of a resource, or of a bucket that the server has named: the kind, and which one.
+
+    It compares in C, as a tuple does: an interruption in the middle of Python code would leave the
+    dictionaries below torn. It is made where no lock is held, so that a ``__repr__`` may block.
+
+    Attributes:
+        label: what an error calls it.
+    """
+
+    label: str
+
+    @classmethod
+    def of(cls, kind: str, name: Hashable) -> Key:
+        """The key of this kind and name."""
+        key = cls((kind, name))
+        text = printable(name) if isinstance(name, str) else shown(name)[:_LONGEST]
+        key.label = f"{kind} {text}"
+        return key
 
 
 @dataclass(slots=True)
@@ -51,7 +70,7 @@ class Tiers:
         self._defaults = defaults
         self._ttl = ttl
         self._most = most  # buckets, and routes whose bucket the server has named
-        self._own: dict[Key, Limit] = {("route", name): one for name, one in routes.items()}
+        self._own: dict[Key, Limit] = {Key.of("route", name): one for name, one in routes.items()}
         self._slots: OrderedDict[Key, _Slot] = OrderedDict()  # the one asked for last is last
         # route: the server's name for its bucket; the one that was asked for last is last
         self._named: OrderedDict[str, str] = OrderedDict()
@@ -77,7 +96,7 @@ class Tiers:
         if key[0] == "route" and key[1] in self._named:
             route = str(key[1])
             self._named.move_to_end(route)
-            key = "bucket", self._named[route]
+            key = Key.of("bucket", self._named[route])
         slot = self._slots.get(key)
         if slot is None:
             self._make_room()
@@ -87,9 +106,8 @@ class Tiers:
         return slot
 
     def _made(self, key: Key, now: int) -> Place:
-        kind, name = key
-        bucket = ServerBucket(self._own.get(key, self._defaults[kind]), now)
-        return Place(bucket, _label(kind, name))
+        bucket = ServerBucket(self._own.get(key, self._defaults[key[0]]), now)
+        return Place(bucket, key.label)
 
     def _evict(self, now: int) -> None:
         for _ in range(min(_SWEEP, len(self._slots))):
@@ -138,13 +156,14 @@ class Tiers:
         mine = self._slot(key, now)
         before = mine.place.bucket.tokens(now)
         mine = self._released(key, mine, now)
-        shared = self._slots.setdefault(("bucket", name), mine)
-        shared.place.label = _label("bucket", name)
+        bucket = Key.of("bucket", name)
+        shared = self._slots.setdefault(bucket, mine)
+        shared.place.label = bucket.label
         shared.routes.add(route)
         self._named[route] = name
         if len(self._named) > self._most:
             forgotten, named = self._named.popitem(last=False)
-            self._slots["bucket", named].routes.discard(forgotten)
+            self._slots[Key.of("bucket", named)].routes.discard(forgotten)
         # It cannot have more than the route had, or the route would win from the change.
         if shared.place.bucket.tokens(now) > before:
             shared.place.bucket.drain_to(int(before), now)
@@ -159,9 +178,5 @@ class Tiers:
         slot.routes.discard(route)
         if slot.routes:
             return _Slot(self._made(key, now), now)
-        del self._slots["bucket", named]
+        del self._slots[Key.of("bucket", named)]
         return slot
-
-
-def _label(kind: str, name: Hashable) -> str:
-    return f"{kind} {printable(name) if isinstance(name, str) else shown(name)[:_LONGEST]}"

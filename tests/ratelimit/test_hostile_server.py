@@ -390,3 +390,21 @@ def test_names_that_cannot_be_shown_are_shown_all_the_same(clock: VirtualClock) 
             limiter.for_(resource=resource).allow(21)
         assert shown in str(caught.value)
         assert len(str(caught.value)) < 1000
+
+
+def test_what_a_resource_says_of_itself_is_asked_without_the_lock(clock: VirtualClock) -> None:
+    limiter = MultiTierLimiter(resource_limit=Limit(per_second(1), 1), clock=clock)
+    asked = []
+
+    class Resource:
+        def __repr__(self) -> str:
+            asked.append("repr")
+            assert not limiter._gate.lock._is_owned()  # type: ignore[attr-defined]
+            return "me"
+
+    request = limiter.for_(resource=Resource())
+    request.set_limit(Limit(per_second(1), 2))
+    assert request.allow(2)
+    with pytest.raises(RateLimited, match="of resource me can come in 1 s"):
+        request.wait(timeout=0.5)
+    assert asked == ["repr"]

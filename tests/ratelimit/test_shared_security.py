@@ -16,7 +16,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ion_actors import Context, StorageUnavailable
+from ion_actors import Context, RateLimited, StorageUnavailable
 from ion_actors.ratelimit import SharedLimiter, per, per_second
 from ion_actors.ratelimit.ailments import kind_of
 from ion_actors.ratelimit.secrets import Secrets
@@ -310,3 +310,16 @@ def test_a_server_that_is_not_there_is_unreachable() -> None:
 )
 def test_kinds_of_failures(error: Exception, kind: str) -> None:
     assert kind_of(error) == kind
+
+
+@pytest.mark.parametrize("moment", [float("inf"), float("nan"), 1e300, -1e300])
+def test_a_storage_is_not_believed_beyond_its_window(
+    moment: float, storage: ClockedStorage, clock: VirtualClock
+) -> None:
+    limiter = SharedLimiter(per(1, 60), storage=storage, key="k")
+    assert limiter.allow()
+    storage.get_moving_window = lambda *args: (moment, 1)  # type: ignore[method-assign]
+    with Context(clock=clock), pytest.raises(RateLimited) as caught:
+        limiter.wait(timeout=0)
+    assert caught.value.retry_after is not None
+    assert 0.0 <= caught.value.retry_after <= 120.0
