@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, TypeGuard
@@ -33,22 +34,23 @@ class Kind(enum.Enum):
     ASYNC_GENERATOR = "asynchronous generator"  #: to be iterated by ``async for``
 
 
-#: Types of mere results. To look here first spares most calls the question.
-PLAIN_TYPES: frozenset[type] = frozenset(
-    {
-        type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple,
-        dict, set, frozenset, range, slice, object, type,
-    }
-)  # fmt: skip
+#: Types of mere results. To look here first spares most calls the question. Whatever is found out
+#: about a class that lasts is added.
+PLAIN_TYPES: set[type] = {
+    type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple,
+    dict, set, frozenset, range, slice, object, type,
+}  # fmt: skip
+
+_MOST_TYPES = 10_000  # of them: a program that makes and replaces classes must not heap them up
 
 
 def kind_of(value: object) -> Kind:
     """What this is, which a call returned."""
     found = type(value)
-    if found in PLAIN_TYPES:
-        return Kind.RESULT
     if is_coroutine(value):
         return Kind.COROUTINE
+    if found in PLAIN_TYPES:
+        return Kind.RESULT
     if found is GeneratorType or _has_protocol(found, Generator):
         return Kind.GENERATOR
     if found is AsyncGeneratorType or _has_protocol(found, AsyncGenerator):
@@ -65,7 +67,22 @@ def is_coroutine(value: object) -> TypeGuard[Coroutine[Any, Any, Any]]:
         return False
     if found is GeneratorType:
         return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)  # type: ignore[attr-defined]
-    return _has_protocol(found, Coroutine)
+    if _has_protocol(found, Coroutine):
+        return True
+    _learn(found)
+    return False
+
+
+def _learn(found: type) -> None:
+    """Spare the next object of this type the question, if its class is in a module to stay."""
+    try:
+        module = sys.modules[found.__module__]
+        if vars(module).get(found.__qualname__) is not found or len(PLAIN_TYPES) >= _MOST_TYPES:
+            return
+    except Exception:  # a class may answer to any attribute as it likes
+        return
+    if not (_has_protocol(found, Generator) or _has_protocol(found, AsyncGenerator)):
+        PLAIN_TYPES.add(found)
 
 
 def is_awaitable(value: object) -> TypeGuard[Awaitable[Any]]:

@@ -21,11 +21,11 @@ a ``GeneratorExit`` as soon as the coroutine is garbage.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import inspect
 import weakref
+from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import CodeType, FunctionType, MethodType
@@ -84,10 +84,16 @@ class Wrapper:
         return cast("Callable[P, T]", _like(wrapped, fn))
 
     def _around_function(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        new_scope, would_wait = self._scope, self._would_wait
+
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if (put_off := self._put_off(fn)) is not None:
-                return put_off(*args, **kwargs)
-            scope = self._scope()
+            if would_wait is not None and _get_running_loop() is not None and would_wait():
+                # To enter the scope now would block the loop. Only if it is known what ``fn``
+                # returns can that be put off. Else it is called like any function.
+                kind = _guess(fn)
+                if kind is not None:
+                    return self._around(kind, fn, None)(*args, **kwargs)
+            scope = new_scope()
             with scope:
                 value = fn(*args, **kwargs)
                 if type(value) in PLAIN_TYPES or (kind := kind_of(value)) is Kind.RESULT:
@@ -99,20 +105,6 @@ class Wrapper:
             return self._cover(held, kind)
 
         return wrapped
-
-    def _put_off(self, fn: Callable[..., Any]) -> Callable[..., Any] | None:
-        """What enters the scope later, if to enter it in the call would block an event loop.
-
-        Only if it is known what ``fn`` returns. Else it is called like any function.
-        """
-        if (
-            self._would_wait is None
-            or asyncio._get_running_loop() is None
-            or not self._would_wait()
-            or (kind := _guess(fn)) is None
-        ):
-            return None
-        return self._around(kind, fn, None)
 
     def _cover(self, held: _Held, kind: Kind) -> Any:
         """What a call returned, as something that runs inside the scope."""

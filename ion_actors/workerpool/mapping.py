@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.protocol import Broken, take_results
-from ion_actors.clock import Clock
+from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.futures import Future
 from ion_actors.workerpool.report import Wrapping
@@ -233,6 +233,27 @@ def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
         del piece, future, error  # the error of a task that is run here holds this frame, too
 
 
+def _in_time(future: Future[Any], plan: Plan[Any]) -> bool:
+    """Wait until a future is done; whether it was before the map's time was up.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the current context ended first.
+    """
+    try:
+        if plan.clock is not system_clock:
+            return plan.context().wait(future, plan.left())
+        future.exception(plan.left())  # the same in less time
+    except concurrent.futures.CancelledError:  # this comes again when the outcome is asked for
+        return True
+    except TimeoutError as late:
+        if type(late) is not TimeoutError:  # the end of a context
+            raise
+        return False
+    finally:
+        del future  # as in _outcome()
+    return True
+
+
 def _cancel(pieces: Iterable[_Piece]) -> None:
     for future, _ in pieces:
         future.cancel()
@@ -257,7 +278,7 @@ def _in_order(
     error: BaseException | None = None
     try:
         while window:
-            if plan.deadline is not None and not plan.context().wait(window[0][0], plan.left()):
+            if plan.deadline is not None and not _in_time(window[0][0], plan):
                 raise plan.too_late()
             values, error = _outcome(window[0])
             window.popleft()

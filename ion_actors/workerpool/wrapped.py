@@ -44,6 +44,9 @@ def _wrap(wrapper: TaskWrapper, call: Callable[[], Any]) -> Any:
     return wrapper(call)()
 
 
+_call_partial = functools.partial.__call__
+
+
 class _Call(functools.partial[Any]):
     """The call of a task in the worker's own thread.
 
@@ -57,7 +60,7 @@ class _Call(functools.partial[Any]):
 
     @override
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        value = super().__call__(*args, **kwargs)
+        value = _call_partial(self, *args, **kwargs)
         if type(value) in PLAIN_TYPES or not is_coroutine(value):
             return value
         if self.task is None or asyncio._get_running_loop() is not None:

@@ -14,7 +14,7 @@ import pykka
 import pytest
 
 from ion_actors import Future
-from ion_actors.awaitables import Kind, is_awaitable, is_coroutine, kind_of
+from ion_actors.awaitables import PLAIN_TYPES, Kind, is_awaitable, is_coroutine, kind_of
 from tests.coroutines import ByHand, Client, Duck, Iterating
 
 
@@ -133,3 +133,20 @@ def test_futures_and_handles_can_be_awaited_and_are_results() -> None:
             assert kind_of(value) is Kind.RESULT
     finally:
         loop.close()
+
+
+class Lasting:
+    pass
+
+
+def test_what_is_found_out_about_a_lasting_class_is_kept_and_about_others_is_not() -> None:
+    class Passing:
+        pass
+
+    for one in (Lasting(), Passing(), mock.MagicMock(), Iterating(), plain_generator()):
+        assert not is_coroutine(one)
+    for one in (Lasting(), Iterating()):
+        assert kind_of(one) is (Kind.RESULT if type(one) is Lasting else Kind.GENERATOR)
+    assert Lasting in PLAIN_TYPES
+    assert not {Passing, Iterating, types.GeneratorType} & PLAIN_TYPES
+    assert not any(issubclass(one, mock.MagicMock) for one in PLAIN_TYPES)
