@@ -328,7 +328,7 @@ class WorkerDied(IonError, ChildProcessError):
             if that is not known.
         signal: that signal by name, as ``"SIGSEGV"``; None if it was none.
         last_words: what it still had to say, as ``faulthandler`` puts it; may be empty. Each line
-            is indented, so that none looks like one of a log.
+            but the first is indented, so that none looks like one of a log.
     """
 
     def __init__(
@@ -350,7 +350,7 @@ class WorkerDied(IonError, ChildProcessError):
 
     def __str__(self) -> str:
         message = str(self.args[0])
-        return f"{message}\n{self.last_words}" if self.last_words else message
+        return f"{message}\n    {self.last_words}" if self.last_words else message
 
 
 class DeadlockError(IonError, RuntimeError):

@@ -173,6 +173,28 @@ def test_what_fails_or_never_returns_there_does_not_keep_the_pool(
     assert mark.read_text() == "called"  # after one that has raised
 
 
+def test_a_temporary_folder_of_a_preloaded_module_outlives_the_children(tmp_path: Path) -> None:
+    (tmp_path / "folders.py").write_text(
+        "import atexit, sys, tempfile\n"
+        "held = tempfile.TemporaryDirectory()\n"
+        "atexit.register(print, 'called', file=sys.stdout)\n"
+    )
+    main = """
+        with Pool(1, backend=ProcessBackend(preload=("folders",), max_tasks_per_child=1)) as pool:
+            folders = {pool.submit(folder).result() for _ in range(3)}
+        print(len(folders), all(exists for _, exists in folders))
+        [(name, _)] = folders
+    """
+    top = """
+        def folder():
+            import folders
+            return folders.held.name, os.path.exists(folders.held.name)
+    """
+    lines = run(tmp_path, main, top=top).splitlines()
+    assert lines.count("called") >= 3
+    assert "1 True" in lines
+
+
 # -- its last words ----------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 import sys
+import weakref
 from collections.abc import Sequence
 from multiprocessing import process, resource_tracker
 from multiprocessing.process import BaseProcess
@@ -22,7 +23,7 @@ from ion_actors.backends.process import program
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.surroundings import Surroundings
 
-__all__ = ["ChildProcess", "Inherited", "SameNumber", "begin", "main", "renew_random_state"]
+__all__ = ["ChildProcess", "Inherited", "SameNumber", "begin", "main", "make_own"]
 
 logger = logging.getLogger(__name__)
 
@@ -118,11 +119,14 @@ def _surroundings(stream: IO[bytes]) -> Surroundings:
         os._exit(ORPHANED)  # the parent is gone, or has given up
 
 
-def renew_random_state() -> None:
-    """In a fork: what has been imported before it must not give all forks the same numbers.
+def make_own() -> None:
+    """In a fork: what has been imported before it must not be the same in all forks.
 
-    Python's ``random`` does so by itself.
+    They have numbers of their own; Python's ``random`` sees to that by itself. What the server
+    keeps for itself, such as temporary folders, is not removed when one of them ends.
     """
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        finalizer.atexit = False
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         try:

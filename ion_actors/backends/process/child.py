@@ -292,7 +292,7 @@ class Child:
     def _last_words(self) -> str:
         printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""
         words = "\n".join(one for one in (printed.strip(), self._equipment.words.read()) if one)
-        return indented(words)
+        return indented(words).lstrip()  # an error indents the first line when it shows it
 
     def _hear_out(self) -> None:
         """Show what it still has to say, and wait for its end."""

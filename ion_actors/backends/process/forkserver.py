@@ -291,6 +291,7 @@ def main(stream: IO[bytes], control_fd: int) -> None:
     with stream:
         names: tuple[str, ...] = pickle.load(stream)
     _preload(names)
+    leave_to_parent()  # again: a module may have set handlers
     with contextlib.suppress(OSError):
         os.chdir("/")  # so that it keeps no directory in use
     with contextlib.suppress(OSError, ValueError):
@@ -375,7 +376,7 @@ def _be_child(stream: int, fds: list[int], foreign: Sequence[int]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in foreign:
             os.close(fd)
-        birth.renew_random_state()
+        birth.make_own()
         code = birth.begin(os.fdopen(stream, "rb"), fds)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)

@@ -55,6 +55,7 @@ class ProcessBackend:
 
     Raises:
         TypeError, ValueError: an argument makes no sense.
+        NotImplementedError: the system is not like Unix.
     """
 
     start_method: str | None = None
@@ -71,6 +72,8 @@ class ProcessBackend:
     capture_output: bool = False
 
     def __post_init__(self) -> None:
+        if os.name != "posix":
+            raise NotImplementedError("child processes need a system like Unix: Linux, macOS, BSD")
         self._set("start_method", _checked_method(self.start_method))
         self._set("preload", _checked_modules(self.preload))
         if self.max_tasks_per_child is not None:
@@ -85,8 +88,7 @@ class ProcessBackend:
         self._set("grace", seconds("grace", self.grace))
         number("kill_after", self.kill_after, minimum=0)
         self._set("heartbeat", positive_seconds("heartbeat", self.heartbeat))
-        if boolean("capture_output", self.capture_output) and os.name == "nt":
-            raise ValueError("capture_output must be False: output cannot be captured here")
+        boolean("capture_output", self.capture_output)
 
     @property
     def must_start(self) -> bool:
