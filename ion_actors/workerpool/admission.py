@@ -59,6 +59,8 @@ class Admission:
         # Whether a task may need more than the bare minimum: decided once, not per task.
         self._bare = options is None and self._pool_context.deadline is None
         self._plain = self._bare and self._hooks is None and not core.mailbox.sheds
+        key = None if options is None else options.key
+        self._key = None if key is None else core.keys.key(key)
         ranked = options is not None and options.ranked
         self._offer = core.mailbox.offer_ranked if ranked else core.mailbox.offer
         self._overflow = core.spec.overflow
@@ -117,7 +119,7 @@ class Admission:
         if options.ranked:
             task._ranked = True
             task._priority = options.priority or 0
-            task._key = options.key
+            task._key = self._key
         if options.retry_on_worker_death:
             task._retries = options.retry_on_worker_death
             task._spare = own_values(task._vars.copy())

@@ -17,6 +17,7 @@ from ion_actors.backends.loop_threads import left_behind
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
 from ion_actors.futures import Future
+from ion_actors.keys import Keys
 from ion_actors.logs import flush
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.health import PoolDump, WorkerDump
@@ -56,13 +57,12 @@ class Core:
     undelivered: DrainReport | None = None  # the same with the tasks, until somebody asks
     delivered: weakref.ref[DrainReport] | None = None  # and then as long as somebody has it
     ended: threading.Event = field(default_factory=threading.Event)
+    keys: Keys = field(default_factory=Keys)  # that tasks have
 
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
         check()
-        found = self.mailbox.snapshot()
-        left = len(left_behind(self.spec.context))
-        return replace(found, left_behind=left) if left else found
+        return self.mailbox.snapshot()
 
     @property
     def phase(self) -> PoolState:
@@ -182,6 +182,7 @@ class Core:
             queue_size=self.mailbox.limit,
             waiting=self.mailbox.waiting,
             workers=tuple(map(self._dump_worker, list(self.workers))),
+            left_behind=tuple(one.task for one in left_behind(self.spec.context)),
         )
 
     def _dump_worker(self, worker: Worker | Caller) -> WorkerDump:

@@ -43,13 +43,16 @@ class PoolDump:
     queue_size: int  #: tasks that may wait
     waiting: int  #: submitters that wait for room
     workers: tuple[WorkerDump, ...]  #: every one there is, also those that have not begun
+    #: Tasks that have ended, but not a call that they made in a thread
+    left_behind: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         head = (
             f"pool {self.name!r} is {self.state.value}: {self.size} workers, "
             f"{self.queued} of {self.queue_size} tasks queued, {self.waiting} submitters waiting"
         )
-        return "\n".join([head, *map(_in_words, self.workers)])
+        left = [f"  {name!r} has ended, and left a call running" for name in self.left_behind]
+        return "\n".join([head, *map(_in_words, self.workers), *left])
 
 
 def _in_words(worker: WorkerDump) -> str:

@@ -99,7 +99,6 @@ class PoolMetrics:
     restarts: int  #: workers replaced
     #: Of the cancelled, rejected and panicked: how many the pool has given up, by reason
     dropped: Mapping[DropReason, int] = field(default_factory=dict, hash=False)
-    left_behind: int = 0  #: calls that still run in threads, though their tasks have ended
 
 
 class Ledger:

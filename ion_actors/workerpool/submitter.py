@@ -61,7 +61,7 @@ class Submitter(Admission, Calls):
                 before it, so nobody waits for ever.
             key: anything hashable. Tasks of the same key run one at a time, in the order in which
                 they were accepted, whatever their priority; those of other keys, and those without
-                one, pass by.
+                one, pass by. Its ``__hash__`` and ``__eq__`` run here, and may raise.
             retry_on_worker_death: how often a task that took its worker down (it *panicked*) is
                 tried again, next after what runs now; by default 0. For tasks that may be run more
                 than once. After that many retries its future raises ``TaskQuarantined``. The time

@@ -57,7 +57,7 @@ class TaskFuture(Future[T]):
     _expiry: Timer | None = None  # for that moment
     _ranked = False  # it has a priority or a key
     _priority = 0
-    _key: Hashable | None = None
+    _key: Hashable | None = None  # a Key: see ion_actors.keys
     _registration: Registration | None = None  # with its context, while it can end early
     _fenced = False  # ended by another than its worker, whose late result is to be ignored
     _withdrawn = False  # left the queue before its turn; its place may still be there

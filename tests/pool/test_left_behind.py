@@ -59,7 +59,8 @@ def leave(pool: Pool, gate: Gate) -> None:
 def test_the_end_names_it_and_does_not_wait_for_it(gate, caplog, end):
     pool = Pool(1, name="p")
     leave(pool, gate)
-    assert pool.metrics().left_behind == 1
+    assert [name.rpartition(".")[2] for name in pool.dump().left_behind] == ["stuck_job"]
+    assert "stuck_job' has ended, and left a call running" in str(pool.dump())
     assert pool.metrics().running == 0
     began = time.monotonic()
     report = getattr(pool, end)(PATIENCE)
@@ -91,7 +92,7 @@ def test_what_ends_in_a_moment_is_waited_for(gate):
     gate.open()
     ended.join(PATIENCE)
     assert report[0].unfinished == ()
-    assert pool.metrics().left_behind == 0
+    assert pool.dump().left_behind == ()
 
 
 def test_it_is_not_left_behind_while_its_task_runs(gate):
@@ -101,10 +102,10 @@ def test_it_is_not_left_behind_while_its_task_runs(gate):
     with Pool(1) as pool:
         future = pool.submit(job)
         assert gate.begun.wait(PATIENCE)
-        assert pool.metrics().left_behind == 0
+        assert pool.dump().left_behind == ()
         gate._open.set()
         assert future.result(PATIENCE) == "open"
-        assert pool.metrics().left_behind == 0
+        assert pool.dump().left_behind == ()
 
 
 def test_what_was_not_awaited_is_left_behind_too(gate):
@@ -142,7 +143,7 @@ def test_each_pool_names_its_own(gate):
     with Pool(1) as other:
         pool = Pool(1)
         leave(pool, gate)
-        assert other.metrics().left_behind == 0
+        assert other.dump().left_behind == ()
         assert other.drain(PATIENCE).running == ()
         assert len(pool.drain(PATIENCE).running) == 1
 
