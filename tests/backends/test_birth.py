@@ -117,6 +117,17 @@ def test_random_numbers_of_numpy_that_is_preloaded(tmp_path: Path) -> None:
     assert run(tmp_path, main, top=top) == "True\n"
 
 
+@METHODS
+def test_nothing_that_is_not_in_order_is_seen_by_the_development_mode(
+    tmp_path: Path, method: str
+) -> None:
+    main = f"""
+        with Pool(2, backend=ProcessBackend(start_method={method!r})) as pool:
+            print(pool.submit(pow, 2, 3).result())
+    """
+    assert run(tmp_path, main, "-X", "dev") == "8\n"
+
+
 def test_the_forkserver_does_not_import_the_main_module(tmp_path: Path) -> None:
     main = """
         with Pool(2, backend="process") as pool:
@@ -253,6 +264,20 @@ def test_without_memory_that_has_no_name(tmp_path: Path, how: str) -> None:
     assert run(tmp_path, main, top=top) == "1000000\nFatal Python error: Segmentation fault\n"
 
 
+@pytest.mark.parametrize("folder", ["x" * 200, "is/not/there"])
+def test_a_folder_for_temporary_files_that_no_socket_can_be_in(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "/" not in folder:
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / folder))
+    main = """
+        with Pool(1, backend="process") as pool:
+            print(pool.submit(pow, 2, 3).result())
+    """
+    assert run(tmp_path, main) == "8\n"
+
+
 def test_without_a_place_output_cannot_be_captured_and_the_error_says_so(tmp_path: Path) -> None:
     main = """
         logging.disable()
@@ -271,7 +296,9 @@ def test_without_a_place_output_cannot_be_captured_and_the_error_says_so(tmp_pat
     assert "capture_output is not possible" in run(tmp_path, main, top=top)
 
 
-@pytest.mark.parametrize("debugger", ["-m pdb -c continue -c quit", "-m cProfile", "-m trace -t"])
+@pytest.mark.parametrize(
+    "debugger", ["-m pdb -c continue -c quit", "-m cProfile", "-m trace --count -C cover"]
+)
 def test_a_debuggers_main_module(tmp_path: Path, debugger: str) -> None:
     (tmp_path / "program.py").write_text(
         "from ion_actors import Pool\n"

@@ -48,16 +48,18 @@ def test_what_is_sent_to_the_group_loses_no_task(tmp_path: Path, method: str, na
             logging.disable()
             pool.submit(os._exit, 1).exception()  # the forkserver has survived, too
             print(pool.submit(pow, 2, 3).result())
+        from multiprocessing.resource_tracker import _resource_tracker
+        print(_resource_tracker._check_alive())
     """
-    assert run(tmp_path, main, top=GROUP) == "done done 0 [1]\n8\n"
+    assert run(tmp_path, main, top=GROUP) == "done done 0 [1]\n8\nTrue\n"
 
 
 @METHODS
 def test_a_program_that_a_task_starts_has_the_usual_dispositions(method: str) -> None:
     with Pool(1, backend=ProcessBackend(start_method=method)) as pool:
         found = pool.submit(errands.dispositions_of_a_program).result(PATIENCE)
-    ignored = {signal.SIGPIPE, signal.SIGXFSZ} & found["SigIgn"]  # by Python, if by anybody
-    assert found == {"SigBlk": set(), "SigIgn": ignored}
+    here = errands.dispositions_of_a_program()["SigIgn"]  # by who has started the tests, perhaps
+    assert found == {"SigBlk": set(), "SigIgn": here}
 
 
 @METHODS

@@ -214,6 +214,17 @@ def test_what_the_user_has_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert not any(name.startswith("OMP_") for name in environment({}, None))
 
 
+@pytest.mark.usefixtures("without_threads")
+def test_a_pool_in_a_child_shares_what_the_child_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment({"MKL_NUM_THREADS": "5"}, 4).items():
+        monkeypatch.setenv(name, value)  # as in a child
+    inner = ProcessBackend().among(2, 8)
+    assert inner.native_threads == 2
+    found = environment({}, inner.native_threads)
+    assert (found["OMP_NUM_THREADS"], found["MKL_NUM_THREADS"]) == ("2", "5")
+    assert "OMP_NUM_THREADS" not in environment({}, None)
+
+
 @pytest.mark.parametrize("given", [0, -1, True, "all", 1.5])
 def test_a_number_of_threads_that_makes_no_sense(given: object) -> None:
     with pytest.raises((TypeError, ValueError), match="native_threads"):

@@ -297,7 +297,8 @@ def main(stream: IO[bytes], control_fd: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one is open for each child
-    _serve(socket.socket(fileno=control_fd))
+    with socket.socket(fileno=control_fd) as control:
+        _serve(control)
 
 
 def _preload(names: Sequence[str]) -> None:

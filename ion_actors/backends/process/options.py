@@ -104,7 +104,9 @@ class ProcessBackend:
         """The backend for a pool that has this many workers, and these CPUs to share."""
         if self.native_threads != "share":
             return self
-        return replace(self, native_threads=max(1, cpus // workers))
+        from ion_actors.backends.process.surroundings import cpus_to_share  # noqa: PLC0415
+
+        return replace(self, native_threads=max(1, cpus_to_share(cpus) // workers))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # it is frozen for everybody else

@@ -26,7 +26,14 @@ from ion_actors.backends.process.dispositions import (
     take_over_ignored,
 )
 
-__all__ = ["Descriptor", "Surroundings", "confinement", "environment", "surroundings_here"]
+__all__ = [
+    "Descriptor",
+    "Surroundings",
+    "confinement",
+    "cpus_to_share",
+    "environment",
+    "surroundings_here",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +51,9 @@ _FALL_BACK = (
 )
 _OWN = ("VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
 _NATIVE_THREADS = ("OMP_NUM_THREADS", *_FALL_BACK, *_OWN)
+# What a pool has set them to. So a pool in one of its children knows that no user has, and shares
+# no more than that.
+_SHARE = "ION_ACTORS_NATIVE_THREADS"
 
 # The child needs them: they end a task, and have it say where it is.
 _UNBLOCKED = {*TO_ALL, signal.SIGABRT}
@@ -165,12 +175,24 @@ def environment(extra: Mapping[str, str], native_threads: int | None) -> dict[st
         native_threads: how many threads libraries for numerical work may have, unless a variable
             says otherwise already; None for no such limit.
     """
-    found = {**os.environ, **extra}
+    found = dict(os.environ)
+    if (before := found.pop(_SHARE, None)) is not None:
+        for name in _NATIVE_THREADS:
+            if found.get(name) == before:
+                del found[name]
+    found.update(extra)
     if native_threads is not None:
+        found[_SHARE] = str(native_threads)
         left = _OWN if "OMP_NUM_THREADS" in found else _NATIVE_THREADS
         for name in left:
             found.setdefault(name, str(native_threads))
     return found
+
+
+def cpus_to_share(cpus: int) -> int:
+    """How many of these CPUs a pool in this process may use: it may be another pool's child."""
+    share = os.environ.get(_SHARE, "")
+    return min(cpus, int(share)) if share.isdecimal() else cpus
 
 
 def _umask() -> int | None:
