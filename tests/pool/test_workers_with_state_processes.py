@@ -294,3 +294,26 @@ def test_threads_do_not_see_each_others(worker: functools.partial[Diary]) -> Non
     both = [run_in_thread(alone, worker, script) for _ in range(2)]
     assert [one.result(PATIENCE) for one in both] == [11, 11]
     eventually(lambda: here.resident is None)
+
+
+class Courier(Worker):
+    """It writes to itself, and answers by a coroutine, for which there is no loop at that time."""
+
+    def write(self) -> None:
+        self.answer = self.actor_ref.ask("a letter", block=False)
+
+    def read(self) -> str:
+        try:
+            return str(self.answer.get(timeout=PATIENCE))
+        except TypeError as error:
+            return f"TypeError: {error}"
+
+    async def on_receive(self, message: Any) -> Any:
+        return message
+
+
+def test_a_coroutine_cannot_answer_what_an_instance_sends_to_itself() -> None:
+    with Pool(1, worker=Courier, backend=ProcessBackend()) as pool:
+        pool.proxy().write().result(PATIENCE)
+        assert "must be plain methods" in pool.proxy().read().result(PATIENCE)
+        assert pool.ask("a question").result(PATIENCE) == "a question"

@@ -242,6 +242,21 @@ def test_a_plain_function_on_a_loop_waits_its_turn() -> None:
     assert semaphore.available == 1
 
 
+def test_a_function_that_starts_a_coroutine_itself_is_not_put_off() -> None:
+    limiter = TokenBucket(per_second(1000), 1)
+    started: list[asyncio.Task[int]] = []
+
+    def start() -> None:
+        started.append(asyncio.create_task(work([])))
+
+    async def main() -> int:
+        limiter.allow()
+        assert limiter.wrap(start)() is None
+        return await started[0]
+
+    assert asyncio.run(main()) == 1
+
+
 def test_a_class_is_called_and_not_awaited() -> None:
     class Later:
         async def __call__(self) -> int:
