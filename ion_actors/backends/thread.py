@@ -75,7 +75,14 @@ class ThreadRunner:
     def stop(self, failure: BaseException | None = None) -> None:
         """Close the event loop, if there ever was one. Called by the worker's thread."""
         if self._runner is not None:
-            self._runner.close()
+            loop = self._runner.get_loop()
+            try:
+                self._runner.close()
+            except RuntimeError:
+                # A loop that was interrupted may stop once too early, before its threads have
+                # ended; they are nobody's then. It is closed all the same.
+                if not loop.is_closed():
+                    raise
             self._runner = None
 
     def _run(
