@@ -53,6 +53,11 @@ class Opening:
             here.host.finish(self._initializer(*self._initargs))
         self.move_in()
 
+    def is_like(self, other: Opening) -> bool:
+        """Whether it does the same, with the same objects."""
+        mine, its = vars(self), vars(other)
+        return all(mine[name] is its[name] for name in mine)
+
     def __repr__(self) -> str:
         return f"<the start of a {self._residence.name}, with what it is made of>"
 

@@ -784,3 +784,32 @@ def number_is_of(number: int, path: Path) -> bool:
 
 def leave_with(_: object) -> None:
     os._exit(3)
+
+
+class Costly:
+    """Counts how often it is packed, in the process where that happens."""
+
+    packed = 0
+
+    def __init__(self, size: int = 0) -> None:
+        self.data = b"x" * size
+
+    def __reduce__(self) -> Any:
+        type(self).packed += 1
+        return Costly, (0,), {"data": self.data}
+
+
+class Unpackable:
+    def __reduce__(self) -> Any:
+        raise ValueError("not me")
+
+
+def kept_sizes() -> tuple[int, int]:
+    return os.getpid(), sum(len(one.data) for one in _kept)
+
+
+def spoil_kept(value: int) -> int:
+    """Change an array in place; returns what was there."""
+    before = int(_kept[0][0])
+    _kept[0][:] = value
+    return before

@@ -23,6 +23,7 @@ From the top down, each importing only from below::
     leash        who must end, and when which signal is sent
     pulse        whether it still answers
     wire         what the messages say
+    outset       the initializer and its arguments, packed once for all children
     relay        log records, warnings and progress of the child
     last_words   what it says when it dies
     capture      what it prints, if that is wanted

@@ -37,7 +37,7 @@ from ion_actors.backends.process.descriptors import Descriptor, Rights
 from ion_actors.backends.process.pickling import LARGE, Packed
 from ion_actors.backends.process.shelf import Shelf
 
-__all__ = ["Parcels", "Receiver", "Sender"]
+__all__ = ["Parcels", "Receiver", "Sender", "write_all"]
 
 Place = tuple[int, int]  # offset and bytes
 Frame = Place | bytes | bytearray | None  # None: a descriptor, which comes another way
@@ -180,7 +180,7 @@ class Sender:
         with self._lock:
             offset = self._take(_whole_pages(raw.nbytes))
         try:
-            _write(self._shelf.fd, raw, offset)
+            write_all(self._shelf.fd, raw, offset)
         except OSError:
             self.free([(offset, raw.nbytes)])
             return None
@@ -301,7 +301,12 @@ def _mapping_flags(private: bool) -> dict[str, Any]:
     return {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
 
 
-def _write(fd: int, raw: memoryview, offset: int) -> None:
+def write_all(fd: int, raw: memoryview, offset: int) -> None:
+    """Write all of it there.
+
+    Raises:
+        OSError: there is no room for it.
+    """
     done = 0
     while done < raw.nbytes:
         done += os.pwrite(fd, raw[done : done + _AT_ONCE], offset + done)

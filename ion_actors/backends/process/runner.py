@@ -14,14 +14,13 @@ from ion_actors.backends.process.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.child import Child, Unsent
 from ion_actors.backends.process.descriptors import close_all
 from ion_actors.backends.process.guard import UNGUARDED, unguarded
+from ion_actors.backends.process.outset import Outset, outset_of
 from ion_actors.backends.process.pickling import Packed
 from ion_actors.backends.process.relay import settings_here
 from ion_actors.backends.process.remote_errors import pack_error
 from ion_actors.backends.process.wire import (
-    Start,
     open_result,
     pack_request,
-    pack_start,
     raise_error,
     raise_packed,
 )
@@ -56,7 +55,7 @@ class ProcessRunner:
         self._worker = worker
         self._context = context
         self._log = log
-        self._first: Packed = (b"", ())
+        self._outset: Outset | None = None
         self._lock = threading.Lock()  # guards the children, for kill()
         self._child: Child | None = None
         self._leaving: list[Child] = []  # told to end, and not buried
@@ -73,7 +72,8 @@ class ProcessRunner:
             WorkerDied: the child died, or was not ready in time.
             BaseException: whatever the initializer raised.
         """
-        self._first = pack_start(Start(initializer, initargs, settings_here()))
+        self._outset = outset_of(self._context, initializer, initargs)
+        self._outset.pack()
         try:
             self._ready_child()
             return
@@ -107,7 +107,9 @@ class ProcessRunner:
 
     def _launch(self) -> Child:
         """Start a child; it begins with the initializer while this thread goes on."""
-        child = Child(self._worker, self._backend, self._context, self._first)
+        assert self._outset is not None, "a child before the start"
+        first = self._outset.message(settings_here())
+        child = Child(self._worker, self._backend, self._context, first)
         with self._lock:
             self._child = child
             if self._killed:
@@ -214,6 +216,7 @@ class ProcessRunner:
         if self._child is not None:
             self._see_off(self._child, None if failure is None else pack_error(failure))
         self._bury_leaving()
+        self._outset = None
 
     def _see_off(self, child: Child, failure: Packed | None = None) -> None:
         """Tell it to end; the next one need not wait for it."""

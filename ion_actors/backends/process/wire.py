@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from ion_actors.backends.process.arrays import Parcels
+from ion_actors.backends.process.outset import open_outset
 from ion_actors.backends.process.pickling import Packed, not_rebuilt, pack_call, unpack
 from ion_actors.backends.process.relay import Settings
 from ion_actors.backends.process.remote_errors import pack_error, unpack_error
 from ion_actors.backends.process.variables import pack_variables, unpack_variables
-from ion_actors.backends.protocol import Hopeless, Task
+from ion_actors.backends.protocol import Task
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
@@ -32,21 +33,12 @@ __all__ = [
     "open_start",
     "pack_error",
     "pack_request",
-    "pack_start",
     "raise_error",
     "raise_packed",
     "unpack_request",
 ]
 
 _MOST_WORDS = 1000  # of a reason: a CANCEL must go through in one piece
-
-
-class Start(NamedTuple):
-    """What a child is to do first."""
-
-    initializer: Callable[..., object] | None
-    initargs: tuple[Any, ...]
-    settings: Settings  # of what it relays
 
 
 # A task to run: its function, the positional arguments, the keyword arguments if there are any, the
@@ -84,19 +76,6 @@ class Cancel(NamedTuple):
 
 
 # -- by the parent -----------------------------------------------------------------------------
-
-
-def pack_start(start: Start) -> Packed:
-    """What a START message says.
-
-    Raises:
-        Hopeless: the initializer, or one of its arguments, cannot be pickled.
-    """
-    initializer: Any = start.initializer
-    try:
-        return pack_call(lambda: "initializer", initializer, start.initargs, None, start.settings)
-    except TaskNotPicklable as error:
-        raise Hopeless(f"its workers cannot start in processes: {error}") from error
 
 
 def pack_request(task: Task) -> Packed:
@@ -175,13 +154,25 @@ def _raise(error: BaseException, name: Callable[[], str]) -> NoReturn:
 # -- by the child ------------------------------------------------------------------------------
 
 
+class Start(NamedTuple):
+    """What a child is to do first."""
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    settings: Settings  # of what it relays
+
+
 def open_start(parcels: Parcels, body: bytes | bytearray) -> Start:
-    """What was packed.
+    """What a START message says.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt here.
     """
-    initializer, initargs, _, settings = _unpack(parcels.open(body), "initializer")
+    try:
+        settings, packed = open_outset(parcels, body)
+    except BaseException as error:
+        raise not_rebuilt("initializer", "the call", error) from error
+    initializer, initargs, _, _ = _unpack(packed, "initializer")
     return Start(initializer, initargs, settings)
 
 
