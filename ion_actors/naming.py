@@ -13,7 +13,7 @@ from typing import Any
 
 from ion_actors._printable import shown
 
-__all__ = ["as_repr", "name_of", "unwrapped"]
+__all__ = ["as_repr", "is_own", "name_of", "unwrapped"]
 
 # What C code keeps, and reads without calling anything else.
 _KEPT = (types.GetSetDescriptorType, types.MemberDescriptorType)
@@ -46,6 +46,16 @@ def name_of(fn: object) -> str:
 def unwrapped(fn: Any) -> Any:
     """What a ``functools.partial`` calls; None if it is no such thing."""
     return _wrapped_by_partial.__get__(fn) if issubclass(type(fn), functools.partial) else None
+
+
+def is_own(fn: Any) -> bool:
+    """Whether calling this runs a function of this library's, or a method or partial of one."""
+    while type(fn) is not types.FunctionType:
+        fn = fn.__func__ if type(fn) is types.MethodType else unwrapped(fn)
+        if fn is None:
+            return False
+    module = fn.__globals__.get("__name__")
+    return type(module) is str and module.partition(".")[0] == "ion_actors"
 
 
 def as_repr(error: BaseException) -> str:

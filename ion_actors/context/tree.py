@@ -22,10 +22,12 @@ from typing import Any
 from typing_extensions import override
 
 from ion_actors.clock import Clock, Timer, system_clock
+from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
 from ion_actors.forking import HOOKS_RAN, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
+from ion_actors.naming import is_own
 
 __all__ = ["Node", "Registration", "Waker"]
 
@@ -79,6 +81,9 @@ class Registration:
         callback, self._callback = self._callback, None  # once, and drop what it refers to
         if callback is None:
             return
+        if is_kept_free() and not is_own(callback):
+            _postponed.callbacks = (*_postponed.callbacks, callback)
+            return
         try:
             callback()
         except BaseException as error:
@@ -86,6 +91,29 @@ class Registration:
                 if isinstance(callback, Waker):
                     callback()
                 raise
+            logger.exception("a callback of a context failed: %r", callback)
+
+
+class _Postponed(threading.local):
+    """Callbacks of users for which the thread that has ended their context must not be kept."""
+
+    callbacks: tuple[Callable[[], object], ...] = ()
+
+
+_postponed = _Postponed()
+
+
+def _call_postponed() -> None:
+    if callbacks := _postponed.callbacks:
+        _postponed.callbacks = ()
+        run_elsewhere(functools.partial(_call_all, callbacks))
+
+
+def _call_all(callbacks: tuple[Callable[[], object], ...]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except BaseException:
             logger.exception("a callback of a context failed: %r", callback)
 
 
@@ -246,8 +274,9 @@ class Node:
     def add_callback(self, callback: Callable[[], object]) -> Registration:
         """Have ``callback()`` called once, when the context ends; now, if it has ended.
 
-        It runs in the thread that ends the context (for a deadline, the clock's), so it must be
-        short and must not block. An error in it is logged; Ctrl-C in it is raised by what ended the
+        It runs in the thread that ends the context; if that is one of the library's that must not
+        block (for a deadline, the clock's), in a thread for the callbacks that are due, in their
+        order. An error in it is logged; Ctrl-C in it is raised by what ended the
         context, when all others were called. The returned registration takes it back.
         """
         registration = Registration(self, callback)
@@ -365,6 +394,7 @@ def _tell(untold: list[_Untold], end: _End, reason: str) -> None:
             interruption = error if interruption is None else interruption
             one._tell(end, reason, untold)  # unless it was told
         callbacks.pop(one, None)
+    _call_postponed()
     if interruption is not None:
         raise interruption
 
@@ -387,6 +417,7 @@ def _place_each(todo: deque[Registration]) -> None:
             context._link(todo)
         elif kept is _Kept.HAS_ENDED and not isinstance(one, _Link):
             one._run()
+            _call_postponed()
         elif kept is _Kept.HAS_ENDED and isinstance(one, _Link) and context._end is not None:
             one.child._finish(context._end, context._reason or "the parent context has ended")
         elif kept is _Kept.PASSES_THROUGH and isinstance(one, _Link):

@@ -9,6 +9,7 @@ from ion_actors._arguments import moment as checked_moment
 from ion_actors._arguments import number, seconds, whole_number
 from ion_actors.clock import Clock
 from ion_actors.context import current_context
+from ion_actors.keys import Keys
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import ticks
 from ion_actors.ratelimit.gate import Gate
@@ -186,6 +187,7 @@ class MultiTierLimiter(RequestLimiter):
         for route, limit in (routes or {}).items():
             _check_limit(f"routes[{route!r}]", limit)
         self._routes = Routes(routes or {})
+        self._resources = Keys()
         own = {self._routes.key(route): limit for route, limit in (routes or {}).items()}
         number("jitter", jitter, minimum=0, maximum=1)
         if number("bucket_ttl", bucket_ttl, minimum=0) == 0:
@@ -226,7 +228,8 @@ class MultiTierLimiter(RequestLimiter):
                 raise TypeError(f"route must be a string or None, not {route!r}")
             keys.append(Key.of("route", self._routes.key(route)))
         if resource is not None:
-            keys.append(Key.of("resource", resource_key(resource)))
+            name = resource_key(resource)
+            keys.append(Key.of("resource", name, self._resources.key(name)))
         return RequestLimiter(
             self._gate, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
         )

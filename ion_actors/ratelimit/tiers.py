@@ -38,9 +38,9 @@ class Key(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no other sl
     label: str
 
     @classmethod
-    def of(cls, kind: str, name: Hashable) -> Key:
-        """The key of this kind and name."""
-        key = cls((kind, name))
+    def of(cls, kind: str, name: Hashable, compared: Hashable | None = None) -> Key:
+        """The key of this kind and name; ``compared`` is compared in the place of the name."""
+        key = cls((kind, name if compared is None else compared))
         text = printable(name) if isinstance(name, str) else shown(name)[:_LONGEST]
         key.label = f"{kind} {text}"
         return key
