@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
 
 __all__ = ["ignored_here", "leave_to_parent", "restore_in_forks", "take_over_ignored", "withheld"]
@@ -26,7 +26,7 @@ _NOT_TAKEN_OVER = {
     getattr(signal, name, None)
     for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ", "SIGKILL", "SIGSTOP", "SIGTERM", "SIGABRT")
 }
-_TAKEN_OVER = tuple(sorted(signal.valid_signals() - _NOT_TAKEN_OVER))
+_TAKEN_OVER = tuple(sorted(map(int, signal.valid_signals() - _NOT_TAKEN_OVER)))
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -42,7 +42,7 @@ def leave_to_parent(ignored: Collection[int] = ()) -> None:
     for signum in TO_ALL:
         if signum in ignored and signum != signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)
-        else:
+        elif signal.getsignal(signum) is not _leave:  # that of a forkserver is, and lasts
             signal.signal(signum, _leave)
             signal.siginterrupt(signum, False)  # system calls go on
 
@@ -59,16 +59,22 @@ def _restore() -> None:
             signal.signal(signum, signal.default_int_handler if interrupt else signal.SIG_DFL)
 
 
-def ignored_here() -> frozenset[int]:
-    """The signals that this process ignores, and that its children are to ignore, too."""
+def ignored_here(status: Mapping[str, str]) -> frozenset[int]:
+    """The signals that this process ignores, and that its children are to ignore, too.
+
+    Args:
+        status: what the system says of this process. Quicker than to ask for each signal.
+    """
+    if (found := status.get("SigIgn")) is not None:
+        mask = int(found, 16)
+        return frozenset(signum for signum in _TAKEN_OVER if mask >> (signum - 1) & 1)
     return frozenset(s for s in _TAKEN_OVER if signal.getsignal(s) is signal.SIG_IGN)
 
 
-def take_over_ignored(ignored: Collection[int]) -> None:
+def take_over_ignored(ignored: frozenset[int], status: Mapping[str, str]) -> None:
     """Ignore these signals, as the parent does, and no others. Called by the main thread."""
-    for signum in _TAKEN_OVER:
-        if (signal.getsignal(signum) is signal.SIG_IGN) != (signum in ignored):
-            signal.signal(signum, signal.SIG_IGN if signum in ignored else signal.SIG_DFL)
+    for signum in ignored ^ ignored_here(status):
+        signal.signal(signum, signal.SIG_IGN if signum in ignored else signal.SIG_DFL)
 
 
 @contextlib.contextmanager

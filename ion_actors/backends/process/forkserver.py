@@ -39,7 +39,6 @@ from typing import IO
 from ion_actors.backends.process import birth, interpreter
 from ion_actors.backends.process.dispositions import TO_ALL, leave_to_parent
 from ion_actors.backends.process.guard import UNGUARDED, serving, unguarded
-from ion_actors.backends.process.surroundings import confinement
 from ion_actors.backends.protocol import Hopeless
 
 __all__ = ["ALWAYS", "after_fork", "close_all", "fork", "read_number"]
@@ -128,13 +127,18 @@ _closed: list[_Server] = []  # may run on for their children
 
 
 def fork(
-    preload: Sequence[str], env: Mapping[str, str], fds: Sequence[int], timeout: float | None
+    preload: Sequence[str],
+    env: Mapping[str, str],
+    confined: tuple[object, ...],
+    fds: Sequence[int],
+    timeout: float | None,
 ) -> tuple[int, int]:
     """Have a server fork a child.
 
     Args:
         preload: modules that the server has imported, if it could.
         env: the environment that the child is going to have.
+        confined: what this process has given up; see :func:`.confinement`.
         fds: descriptors for the child; the first one is the stream that says what it is to do.
         timeout: seconds that the server may take; None for any time. One that has just been
             started gets a minute at least, for the imports.
@@ -147,7 +151,7 @@ def fork(
         OSError: there is none now, or it cannot fork.
     """
     _notice_fork()
-    key = _key(preload, env)
+    key = (*_key(preload, env), confined)
     while True:
         server = _server(key, preload, env)
         try:
@@ -168,7 +172,7 @@ def _key(preload: Sequence[str], env: Mapping[str, str]) -> _Key:
     names = env.keys() - _OF_THE_MOMENT
     if not preload:
         names = {name for name in names if name.startswith(_AT_START)}
-    return tuple(preload), frozenset((name, env[name]) for name in names), confinement()
+    return tuple(preload), frozenset((name, env[name]) for name in names)
 
 
 def _server(key: _Key, preload: Sequence[str], env: Mapping[str, str]) -> _Server:

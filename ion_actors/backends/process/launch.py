@@ -22,7 +22,9 @@ from ion_actors.backends.process.handle import Handle
 from ion_actors.backends.process.surroundings import (
     Descriptor,
     Surroundings,
+    confinement,
     environment,
+    process_status,
     surroundings_here,
 )
 from ion_actors.forking import on_fork
@@ -102,10 +104,11 @@ def launch(conditions: Conditions, name: str, main: Callable[..., None], *args: 
     process.daemon = False  # whatever this process is: ours end by their lifelines
     process._start_method = conditions.method
     env = environment(conditions.env, conditions.native_threads)
-    surroundings = surroundings_here(env, conditions.nice)
+    status = process_status()
+    surroundings = surroundings_here(env, conditions.nice, status)
     with ExitStack() as opened:
         if conditions.method == "forkserver":
-            return _forked(conditions, surroundings, process, opened)
+            return _forked(conditions, surroundings, confinement(status), process, opened)
         return _spawned(surroundings, process, opened)
 
 
@@ -134,7 +137,11 @@ def _packed(spawner: _Spawner, *things: object) -> bytes:
 
 
 def _forked(
-    conditions: Conditions, surroundings: Surroundings, process: Any, opened: ExitStack
+    conditions: Conditions,
+    surroundings: Surroundings,
+    confined: tuple[object, ...],
+    process: Any,
+    opened: ExitStack,
 ) -> Handle:
     spawner = _Spawner(birth.Inherited)
     here = surroundings._replace(
@@ -145,8 +152,9 @@ def _forked(
     theirs, ours = os.pipe()
     opened.callback(os.close, theirs)
     with _closed_if_it_fails(ours):
+        fds = (theirs, *spawner.fds)
         pid, status = forkserver.fork(
-            conditions.preload, surroundings.env, (theirs, *spawner.fds), conditions.timeout
+            conditions.preload, surroundings.env, confined, fds, conditions.timeout
         )
         with _closed_if_it_fails(status):
             _tell(ours, data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -32,6 +33,7 @@ __all__ = [
     "confinement",
     "cpus_to_share",
     "environment",
+    "process_status",
     "surroundings_here",
 ]
 
@@ -54,6 +56,8 @@ _NATIVE_THREADS = ("OMP_NUM_THREADS", *_FALL_BACK, *_OWN)
 # What a pool has set them to. So a pool in one of its children knows that no user has, and shares
 # no more than that.
 _SHARE = "ION_ACTORS_NATIVE_THREADS"
+
+_STATUS = re.compile(rb"^(Umask|SigIgn|NoNewPrivs|Seccomp|CapBnd):\t(\w+)", re.MULTILINE)
 
 # The child needs them: they end a task, and have it say where it is.
 _UNBLOCKED = {*TO_ALL, signal.SIGABRT}
@@ -91,7 +95,7 @@ class Surroundings(NamedTuple):
     def take_on(self) -> None:
         """In the child: have all this from now on. Called by the main thread."""
         leave_to_parent(self.ignored)
-        take_over_ignored(self.ignored)
+        take_over_ignored(self.ignored, process_status())
         signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked - _UNBLOCKED)
         restore_in_forks()
         _take_over_env(self.env)
@@ -137,31 +141,32 @@ def _take_over_identity(
 
 
 def _take_over_env(env: Mapping[str, str]) -> None:
-    zone = os.environ.get("TZ")
-    for name in os.environ.keys() - env.keys():
+    before = dict(os.environ)
+    for name in before.keys() - env.keys():
         del os.environ[name]
     for name, value in env.items():
-        if os.environ.get(name) != value:
+        if before.get(name) != value:
             os.environ[name] = value
-    if env.get("TZ") != zone:
+    if env.get("TZ") != before.get("TZ"):
         time.tzset()
 
 
-def surroundings_here(env: Mapping[str, str], nice: int) -> Surroundings:
+def surroundings_here(env: Mapping[str, str], nice: int, status: Mapping[str, str]) -> Surroundings:
     """Those of this process.
 
     Args:
         env: the environment that the child is to have; see :func:`environment`.
         nice: is added to the niceness.
+        status: what the system says of this process; see :func:`process_status`.
     """
     niceness = _niceness(os.getpid())
     return Surroundings(
         env=env,
-        umask=_umask(),
+        umask=_umask(status),
         nice=None if niceness is None else min(niceness + nice, 19),
         affinity=_affinity(),
         limits=tuple((kind, resource.getrlimit(kind)) for kind in _LIMITS),
-        ignored=ignored_here(),
+        ignored=ignored_here(status),
         blocked=frozenset(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
         identity=identity_here(),
     )
@@ -195,8 +200,8 @@ def cpus_to_share(cpus: int) -> int:
     return min(cpus, int(share)) if share.isdecimal() else cpus
 
 
-def _umask() -> int | None:
-    found = _status().get("Umask")
+def _umask(status: Mapping[str, str]) -> int | None:
+    found = status.get("Umask")
     if found is not None:
         return int(found, 8)
     before = os.umask(0o077)  # there is no other way to ask; what is made meanwhile is private
@@ -204,11 +209,11 @@ def _umask() -> int | None:
     return before
 
 
-def _status() -> dict[str, str]:
-    """What Linux says of this process."""
+def process_status() -> dict[str, str]:
+    """What Linux says of this process, as far as this module goes by it. Elsewhere nothing."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/self/status").read_text(errors="replace").splitlines()
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        found = Path("/proc/self/status").read_bytes()
+        return {name.decode(): value.decode() for name, value in _STATUS.findall(found)}
     return {}
 
 
@@ -234,9 +239,8 @@ def identity_here() -> tuple[tuple[int, ...], ...] | None:
     return os.getresuid(), os.getresgid(), tuple(os.getgroups())
 
 
-def confinement() -> tuple[object, ...]:
+def confinement(status: Mapping[str, str]) -> tuple[object, ...]:
     """What a process has given up, and another one cannot give up by itself in the same way."""
-    status = _status()
     root = Path("/").stat()  # another one after chroot
     return (
         None if hasattr(os, "setresuid") else (os.getuid(), os.geteuid(), tuple(os.getgroups())),
