@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import mmap
 import os
 import pickle
 from pathlib import Path
@@ -155,13 +156,26 @@ def test_all_receivers_share_the_descriptors(monkeypatch):
 def test_a_quarter_of_the_descriptors_is_for_arrays(monkeypatch):
     import resource
 
-    limit = resource.RLIM_INFINITY
+    limit, maps = resource.RLIM_INFINITY, None
+    monkeypatch.setattr(arrays, "_map_count", lambda: maps)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert arrays._most_mapped() == 256
     limit = 1024
     assert arrays._most_mapped() == 256
     limit = 100
     assert arrays._most_mapped() == 25
+    maps = 40  # so is a quarter of the mappings
+    assert arrays._most_mapped() == 10
+    limit = resource.RLIM_INFINITY
+    assert arrays._most_mapped() == 10
+
+
+def test_what_the_kernel_says_of_mappings(monkeypatch, tmp_path):
+    said = tmp_path / "max_map_count"
+    said.write_text("65530\n")
+    for path, found in ((said, 65530), (tmp_path / "nothing", None)):
+        monkeypatch.setattr(arrays, "Path", lambda _, path=path: path)
+        assert arrays._map_count.__wrapped__() == found
 
 
 def test_without_a_descriptor_it_is_copied(ends, monkeypatch):
@@ -198,6 +212,44 @@ def test_free_memory_beyond_what_is_kept_goes_back_to_the_system(ends, monkeypat
     ends.reply()
     assert ends.sizes()[0] == 2 * LARGE
     assert bytes(ends.send(buffer(b"q", 4 * LARGE))) == b"q" * 4 * LARGE
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_REMOVE"), reason="files can have no holes here")
+def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
+    monkeypatch.setattr(arrays, "_KEPT", 2 * LARGE)
+    sender = ends.parent._out
+    found = ends.send([buffer(), buffer(size=10 * LARGE), buffer(b"k"), buffer(size=4 * LARGE)])
+    kept = found[2]
+    del found
+    ends.reply()
+    assert os.fstat(sender._shelf.fd).st_blocks * 512 == 3 * LARGE
+    assert bytes(kept) == b"k" * LARGE
+    # The holes are used again before the file grows, and what they touch is not changed.
+    end = sender._end
+    again = ends.send([buffer(b"a", 2 * LARGE), buffer(b"b", 3 * LARGE), buffer(b"c", 5 * LARGE)])
+    assert sender._end == end
+    assert [bytes(one) for one in again] == [
+        b"a" * 2 * LARGE,
+        b"b" * 3 * LARGE,
+        b"c" * 5 * LARGE,
+    ]
+    assert bytes(kept) == b"k" * LARGE
+    del again, kept
+    ends.reply()
+    assert os.fstat(sender._shelf.fd).st_blocks * 512 == 2 * LARGE
+    assert sender._end == 2 * LARGE
+    assert sender._holes == []
+
+
+def test_where_a_file_can_have_no_holes_free_memory_is_used_again(ends, monkeypatch):
+    monkeypatch.setattr(arrays, "_KEPT", LARGE)
+    monkeypatch.setattr(arrays, "_punch", lambda *_: False)
+    kept = ends.send([buffer(size=4 * LARGE), buffer()])[1]
+    ends.reply()
+    end = ends.parent._out._end
+    assert bytes(ends.send(buffer(b"n", 4 * LARGE))) == b"n" * 4 * LARGE
+    assert ends.parent._out._end == end
+    assert len(kept) == LARGE
 
 
 def test_what_a_fork_sees_too_is_never_written_again(ends):

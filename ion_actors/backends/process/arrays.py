@@ -24,6 +24,7 @@ through private ones: what a fork of it changes there stays its own.
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import pickle
@@ -31,6 +32,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ion_actors.backends.process.descriptors import Descriptor, Rights
@@ -43,11 +45,13 @@ Place = tuple[int, int]  # offset and bytes
 Frame = Place | bytes | bytearray | None  # None: a descriptor, which comes another way
 
 # Bytes of free places that are kept for the next tasks. What is beyond them goes back to the
-# system, as far as it lies at the end of the shelf.
+# system: the end of the shelf is cut off, and elsewhere there are holes in it from then on. (Where
+# a file can have none, only the end goes back.)
 _KEPT = 128 * 1024 * 1024
 
-# Which part of the descriptors that this process may have can be taken by mappings, each of which
-# costs one; from there on what comes is copied. And how many if nobody says how many it may have.
+# Which part of the descriptors and of the mappings that this process may have can be taken by
+# arrays, each of which costs one of either; from there on what comes is copied. And how many if
+# nobody says how many it may have.
 _PART_MAPPED = 4
 _MOST_MAPPED = 256
 
@@ -170,8 +174,9 @@ class Sender:
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._lock = threading.Lock()  # guards the three below, and the size of the file
+        self._lock = threading.Lock()  # guards the four below, and the size of the file
         self._free: list[Place] = []  # sorted, none touches the next
+        self._holes: list[Place] = []  # likewise, but there is no memory behind them
         self._used: dict[int, int] = {}  # offset: bytes
         self._end = 0
 
@@ -206,14 +211,16 @@ class Sender:
             self._shelf.close()
 
     def _take(self, size: int) -> int:
-        found = next((one for one in self._free if one[1] >= size), None)
-        if found is None:
-            offset, self._end = self._end, self._end + size
+        for places in (self._free, self._holes):
+            found = next((one for one in places if one[1] >= size), None)
+            if found is not None:
+                offset, room = found
+                rest = [(offset + size, room - size)] if room > size else []
+                place = places.index(found)
+                places[place : place + 1] = rest
+                break
         else:
-            offset, room = found
-            self._free.remove(found)
-            if room > size:
-                self._free = _joined([*self._free, (offset + size, room - size)])
+            offset, self._end = self._end, self._end + size
         self._used[offset] = size
         return offset
 
@@ -221,12 +228,22 @@ class Sender:
         excess = sum(size for _, size in self._free) - _KEPT
         if excess <= 0 or self._shelf.fd == -1:
             return
-        offset, size = self._free[-1]
-        if offset + size == self._end:
+        for offset, size in reversed(self._free):
             gone = min(_whole_pages(excess), size)
-            self._end -= gone
-            os.ftruncate(self._shelf.fd, self._end)
+            hole = (offset + size - gone, gone)
+            if sum(hole) != self._end and not _punch(self._shelf.fd, hole):
+                return  # it stays free, and will be used again
             self._free[-1:] = [(offset, size - gone)] if size > gone else []
+            self._holes = _joined([*self._holes, hole])
+            self._cut_end()
+            excess -= gone
+            if excess <= 0:
+                return
+
+    def _cut_end(self) -> None:
+        if self._holes and sum(self._holes[-1]) == self._end:
+            self._end = self._holes.pop()[0]
+            os.ftruncate(self._shelf.fd, self._end)
 
 
 class Receiver:
@@ -289,7 +306,32 @@ def _most_mapped() -> int:
     except ImportError:
         return _MOST_MAPPED
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _MOST_MAPPED if limit == resource.RLIM_INFINITY else limit // _PART_MAPPED
+    limits = [_map_count()] if limit == resource.RLIM_INFINITY else [limit, _map_count()]
+    return min((one for one in limits if one is not None), default=_UNKNOWN) // _PART_MAPPED
+
+
+_UNKNOWN = _MOST_MAPPED * _PART_MAPPED
+
+
+@functools.cache
+def _map_count() -> int | None:
+    """How many mappings the kernel lets a process have; None if it does not say."""
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _punch(fd: int, hole: Place) -> bool:
+    """Give the memory of a part of the file back. Returns whether that can be."""
+    if not hasattr(mmap, "MADV_REMOVE"):
+        return False
+    try:
+        with mmap.mmap(fd, hole[1], offset=hole[0]) as there:
+            there.madvise(mmap.MADV_REMOVE)
+    except OSError:
+        return False
+    return True
 
 
 def _mapping_flags(private: bool) -> dict[str, Any]:
