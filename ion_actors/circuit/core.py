@@ -18,6 +18,7 @@ from ion_actors.circuit.rules import Outcome, Rules, judge
 from ion_actors.context import background, current_context
 from ion_actors.errors import CircuitOpen
 from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
+from ion_actors.interruption import is_interruption
 from ion_actors.observe import Log, Span
 
 __all__ = ["Core", "Guard", "OnStateChange"]
@@ -179,6 +180,8 @@ class Core:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            if is_interruption(error):
+                raise
             self._log(logging.ERROR, "on_state_change of circuit %r failed", self.name, error=error)
 
 

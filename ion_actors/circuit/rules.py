@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ion_actors._arguments import exceptions_or_predicate, number, seconds, whole_number
 from ion_actors.context import current_context
 from ion_actors.errors import CircuitOpen, DeadlineExceeded
+from ion_actors.interruption import is_interruption
 
 __all__ = ["FailureRate", "IsFailure", "Outcome", "Rules", "judge"]
 
@@ -131,7 +132,9 @@ def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Outc
         return Outcome.FAILED if isinstance(error, is_failure) else Outcome.IGNORED
     try:
         return Outcome.FAILED if is_failure(error) else Outcome.IGNORED
-    except Exception:
+    except Exception as fault:
+        if is_interruption(fault):
+            raise
         logger.exception("is_failure of circuit %r failed; the call counts as failed", name)
         return Outcome.FAILED
 
@@ -146,6 +149,7 @@ def _deadline() -> DeadlineExceeded | None:
         current_context().check()
     except DeadlineExceeded as error:
         return error
-    except Exception:
-        return None
+    except Exception as fault:
+        if is_interruption(fault):
+            raise
     return None

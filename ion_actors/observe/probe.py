@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 
 from ion_actors._printable import printable
 from ion_actors.delivery import Delivery
+from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.observe.protocols import Metrics, Span, Tracer
 
@@ -34,7 +35,9 @@ def guarded(call: Callable[P, None]) -> Callable[P, None]:
     def safe(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             call(*args, **kwargs)
-        except BaseException:
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             # args[0] is the probe; what it was to tell is the best hint at what fails.
             logger.exception("a hook failed in %s%r", call.__name__, args[1:])
 
@@ -135,5 +138,7 @@ class Log:
         error = extra.pop("error", None)
         try:
             self._logger.log(level, message, *args, exc_info=error, extra={**self._fields, **extra})
-        except BaseException:
+        except BaseException as fault:
+            if is_interruption(fault):
+                raise
             logger.exception("the logger of %r failed", self._fields)

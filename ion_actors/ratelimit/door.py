@@ -45,23 +45,31 @@ class Door:
         """See :meth:`ion_actors.context.turns.Line.join`."""
         if not HOOKS_RAN[0]:
             run_hooks()
-        with self._lock:
-            if self._inside:
+        try:
+            with self._lock:
                 self._line[turn] = None
-                return False
-            self._inside = True
-            return True
+                self._serve()
+                return turn.over
+        except BaseException:  # Ctrl-C: nobody will give it up, or leave
+            if not self.give_up(turn, None) and turn.error is None:
+                self.leave()
+            raise
 
     def give_up(self, turn: Turn[None], error: BaseException | None, /) -> bool:
         """See :meth:`ion_actors.context.turns.Line.give_up`."""
-        with self._lock:
-            if turn.over:
-                return False
-            turn.over = True
-            turn.error = error
-            del self._line[turn]
-        turn.wake()
-        return True
+        ended = False
+        try:
+            with self._lock:
+                if turn.over:
+                    return False
+                turn.error = error
+                turn.over = ended = True
+            self._serve()
+        except BaseException:
+            if ended:
+                self._serve()
+            raise
+        return ended
 
     def forsake(self, _: Turn[None], /) -> None:
         """See :meth:`ion_actors.context.turns.Line.forsake`."""
@@ -69,14 +77,28 @@ class Door:
 
     def leave(self) -> None:
         """Let the next one in."""
+        left = False
+        try:
+            with self._lock:
+                self.held_up = self._inside = False
+                left = True
+            self._serve()
+        except BaseException:  # Ctrl-C: nobody will leave a second time
+            if not left:
+                self.held_up = self._inside = False
+            self._serve()
+            raise
+
+    def _serve(self) -> None:
+        """Let in who is next, and wake all whose wait is over. Can be called again at any time."""
         with self._lock:
-            self.held_up = False
-            if not self._line:
-                self._inside = False
-                return
-            turn, _ = self._line.popitem(last=False)
-            turn.over = True
-        turn.wake()
+            for turn in list(self._line):
+                if not turn.over:
+                    if self._inside:
+                        break
+                    self._inside = turn.over = True
+                turn.wake()  # twice does no harm
+                self._line.pop(turn, None)
 
     @property
     def waiting(self) -> int:

@@ -140,21 +140,23 @@ class Gate:
         """
         if not HOOKS_RAN[0]:
             run_hooks()
+        refusal: BaseException | None = None
         try:
             with self.lock:
                 self._enter(turn)
                 self._settle()
-                if turn.error is not None:
-                    raise turn.error
-                if not turn.over:
-                    self._check_hope(turn.item)
-                return turn.over
+                refusal = turn.error if turn.over else self._hopeless(turn.item)
+                if refusal is None:
+                    return turn.over
+                raise refusal
         except BaseException as error:
-            self._withdraw(turn, torn=not isinstance(error, Exception))
+            self._withdraw(turn, torn=error is not refusal)
             raise
+        finally:
+            del refusal  # it holds this frame
 
     def _withdraw(self, turn: Turn[Claim], *, torn: bool) -> None:
-        """It failed to join, perhaps by Ctrl-C: then it may have got anywhere."""
+        """It failed to join, perhaps by an interruption: then it may have got anywhere."""
         with self.lock:
             if torn:
                 self._lines.mend()
@@ -323,14 +325,15 @@ class Gate:
 
     # -- under the lock: who need not wait, as it would be in vain ---------------------------
 
-    def _check_hope(self, claim: Claim) -> None:
-        """Raise the error of the last in line, if it cannot be served in its time."""
+    def _hopeless(self, claim: Claim) -> RateLimited | None:
+        """The error of the last in line, if it cannot be served in its time."""
         if claim.latest is None:
-            return
+            return None
         due = earliest(claim, ticks(self.clock.monotonic()), self._lines.of(claim))[0]
         when = None if due is None else moment(due)
         if when is None or when > claim.latest:
-            raise self._error(claim, last=True)
+            return self._error(claim, last=True)
+        return None
 
     def _error(self, claim: Claim, *, in_context: bool = False, last: bool = False) -> RateLimited:
         behind = self._lines.of(claim) if last else ()

@@ -7,15 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from interrupts import Helped, Interrupted, every_point, interrupt
+from interrupts import KINDS, Helped, every_point, interrupt
 
-from ion_actors import Context
-from ion_actors.context import Turn
+from ion_actors import Cancelled, Context, ContextEnded, RateLimited
+from ion_actors.context import Turn, background, wait_turn
 from ion_actors.ratelimit import Limit, Limiter, MultiTierLimiter, TokenBucket, per_second
+from ion_actors.ratelimit.door import Door
 from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
 
 LIMIT = Limit(per_second(1), 2)
+
+kinds = pytest.mark.parametrize("raised", KINDS)
 
 
 def make_limiter(kind: str, clock: VirtualClock) -> tuple[Limiter, Any]:
@@ -50,9 +53,10 @@ def at_every_point(make: Callable[[int], str]) -> list[str]:
     return every_point(lambda point: contextvars.copy_context().run(make, point))
 
 
+@kinds
 @pytest.mark.parametrize("ending", ["granted", "cancelled", "late", "denied"])
 @pytest.mark.parametrize("kind", ["bucket", "tiers"])
-def test_waiting(kind: str, ending: str) -> None:
+def test_waiting(kind: str, ending: str, raised: type[BaseException]) -> None:
     def make(point: int) -> str:
         def happens() -> None:
             if ending == "cancelled":
@@ -71,16 +75,19 @@ def test_waiting(kind: str, ending: str) -> None:
             with context:
                 limiter.wait(2, timeout=timeout)
 
-        where, _ = interrupt(point, wait)
+        where, outcome = interrupt(point, wait, raised)
+        assert isinstance(outcome, raised | RateLimited | ContextEnded | None), where
+        assert not where or isinstance(outcome, raised), where
         check_all_is_well(limiter, clock, stand_in_line(limiter, 1), where)
         return where
 
     assert len(at_every_point(make)) > 50
 
 
+@kinds
 @pytest.mark.parametrize("call", ["allow", "resume", "cancel"])
 @pytest.mark.parametrize("kind", ["bucket", "tiers"])
-def test_what_others_wait_for(kind: str, call: str) -> None:
+def test_what_others_wait_for(kind: str, call: str, raised: type[BaseException]) -> None:
     def make(point: int) -> str:
         clock = VirtualClock()
         limiter, pausing = make_limiter(kind, clock)
@@ -96,9 +103,58 @@ def test_what_others_wait_for(kind: str, call: str) -> None:
             "resume": pausing.resume,
             "cancel": context.cancel,
         }
-        where, outcome = interrupt(point, calls[call])
-        assert isinstance(outcome, Interrupted) == bool(where) or call == "cancel"
+        where, outcome = interrupt(point, calls[call], raised)
+        assert isinstance(outcome, raised) == bool(where), where
         check_all_is_well(limiter, clock, woken, where)
         return where
 
     assert len(at_every_point(make)) > 20
+
+
+@kinds
+@pytest.mark.parametrize("waiting", [0, 2])
+@pytest.mark.parametrize("verb", ["join", "give_up", "leave", "wait"])
+def test_a_door(verb: str, waiting: int, raised: type[BaseException]) -> None:
+    def make(point: int) -> str:
+        door, woken = Door(), list[Turn[None]]()
+        clock = Helped(lambda: clock.advance(5))
+
+        def turn() -> Turn[None]:
+            made: Turn[None] = Turn(None, lambda: woken.append(made))
+            return made
+
+        inside = verb != "join" or waiting > 0
+        if inside:
+            assert door.join(turn())
+        one, others = turn(), [turn() for _ in range(waiting)]
+        if verb == "give_up":
+            door.join(one)
+        for other in others:
+            door.join(other)
+        calls: dict[str, Callable[[], object]] = {
+            "join": lambda: door.join(one),
+            "give_up": lambda: door.give_up(one, None),
+            "leave": door.leave,
+            "wait": lambda: wait_turn(
+                door, None, background(), clock=clock, deadline=5.0, late=Cancelled
+            ),
+        }
+        where, outcome = interrupt(point, calls[verb], raised)
+        if verb == "leave" and where.startswith("call in Door.leave:"):
+            door.leave()  # it had not begun
+        elif verb != "leave" and inside:
+            door.leave()
+        if verb == "give_up" and where.startswith("call in Door.give_up:"):
+            door.leave()  # it was let in instead
+        if verb == "join" and outcome is True:
+            door.leave()
+        for other in others:
+            assert other in woken, where
+            door.leave()
+        if verb == "join" and outcome is False:
+            door.leave()
+        assert door.waiting == 0, where
+        assert door.join(turn()), where
+        return where
+
+    assert len(at_every_point(make)) > 3

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from interrupts import LIBRARY, Helped, Interrupted, every_point, interrupt
+from interrupts import KINDS, LIBRARY, Helped, Interrupted, every_point, interrupt
 
 from ion_actors import AcquireTimeout, Context
 from ion_actors.semaphore import Fairness, WeightedSemaphore
@@ -24,6 +24,7 @@ from .helpers import PATIENCE, eventually, in_thread, until_waiting
 #: What is interrupted at its very entry has not begun, and nothing can be done about it there.
 ENTRIES = ("call in WeightedSemaphore.release:", "call in Permits.give_back:")
 
+kinds = pytest.mark.parametrize("kind", KINDS)
 observed = pytest.mark.parametrize("observed", [False, True], ids=["plain", "observed"])
 
 
@@ -33,24 +34,29 @@ def semaphore(capacity: int, observed: bool, **options: Any) -> WeightedSemaphor
     return WeightedSemaphore(capacity, **options)
 
 
+@kinds
 @observed
 @pytest.mark.parametrize("verb", ["acquire", "try_acquire", "__enter__"])
-def test_taking_free_permits(verb: str, observed: bool) -> None:
+def test_taking_free_permits(verb: str, observed: bool, kind: type[BaseException]) -> None:
     def make(point: int) -> str:
         one = semaphore(3, observed)
         call = one.hold(2).__enter__ if verb == "__enter__" else lambda: getattr(one, verb)(2)
-        where, outcome = interrupt(point, call)
-        lost = 0 if isinstance(outcome, Interrupted) else 2
+        where, outcome = interrupt(point, call, kind)
+        assert not where or isinstance(outcome, kind), where
+        lost = 0 if isinstance(outcome, kind) else 2
         assert one.available == 3 - lost, where
         return where
 
     assert len(every_point(make)) > 3
 
 
+@kinds
 @observed
 @pytest.mark.parametrize("fairness", Fairness)
 @pytest.mark.parametrize("ending", ["granted", "cancelled", "late"])
-def test_waiting(ending: str, fairness: Fairness, observed: bool) -> None:
+def test_waiting(
+    ending: str, fairness: Fairness, observed: bool, kind: type[BaseException]
+) -> None:
     def make(point: int) -> str:
         one = semaphore(3, observed, fairness=fairness)
         one.acquire(2)
@@ -65,13 +71,15 @@ def test_waiting(ending: str, fairness: Fairness, observed: bool) -> None:
 
         clock = Helped(happens)
         context = Context(clock=clock)
-        where, outcome = interrupt(point, lambda: one.acquire(3, timeout=5.0, context=context))
+        call = lambda: one.acquire(3, timeout=5.0, context=context)  # noqa: E731
+        where, outcome = interrupt(point, call, kind)
+        assert not where or isinstance(outcome, kind), where
 
         if one.available < 3 and outcome is not True:
             one.release(2)  # the world did not get that far
         assert one.available == (0 if outcome is True else 3), where
         assert one.waiting == 0, where
-        assert clock.timers == 0 or isinstance(outcome, Interrupted), where
+        assert clock.timers == 0 or isinstance(outcome, kind), where
         return where
 
     assert len(every_point(make)) > 20
