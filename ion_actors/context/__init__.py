@@ -17,7 +17,7 @@ from ion_actors.context.scope import (
 )
 from ion_actors.context.tree import Registration, Waker
 from ion_actors.context.turns import Line, Turn, await_turn, wait_turn
-from ion_actors.context.waiting import Signal, call_in_loop
+from ion_actors.context.waiting import Signal, call_in_loop, forget_done_callback
 
 __all__ = [
     "CURRENT",
@@ -32,6 +32,7 @@ __all__ = [
     "background",
     "call_in_loop",
     "current_context",
+    "forget_done_callback",
     "make_current",
     "of_thread",
     "wait_turn",

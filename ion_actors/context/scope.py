@@ -104,9 +104,12 @@ class Context(Node):
         try:
             until = None if limit is None else self._clock.monotonic() + limit
             signal.wait(self._clock, until)
-        finally:
             registration.remove()
             forget_done_callback(future, signal.set)
+        except BaseException:  # Ctrl-C, perhaps as they were about to be removed
+            registration.remove()
+            forget_done_callback(future, signal.set)
+            raise
         try:
             return self._waited_for(future)
         finally:

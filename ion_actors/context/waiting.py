@@ -85,7 +85,8 @@ def forget_done_callback(
     """Take a done-callback back, if the future is still to be done."""
     # There is no public way to take one back, and whoever polls a future would heap them up.
     if future is not None and not future.done():
-        with future._condition:
+        # The condition's own lock: entering a condition is Python code, and may be interrupted.
+        with future._condition._lock:  # type: ignore[attr-defined]
             callbacks: list[Callable[[Any], object]] = future._done_callbacks  # type: ignore[attr-defined]
             if callback in callbacks:
                 callbacks.remove(callback)

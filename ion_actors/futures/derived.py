@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import weakref
+from _thread import get_ident
 from collections.abc import Callable
-from concurrent.futures._base import FINISHED
+from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
+from typing_extensions import override
+
+from ion_actors.futures.state import Callbacks, Link, Stateful
+from ion_actors.interruption import is_interruption
 
 if TYPE_CHECKING:
     from ion_actors.futures.future import Future
@@ -23,14 +27,28 @@ def derive(derived: Future[M], sources: list[Future[Any]], compute: Callable[...
     """Have ``compute(*values)`` settle ``derived`` as soon as all sources are done."""
     if any(source._get_hook is not None for source in sources):
         # Nobody but a caller settles such a source, so the derived one asks in its turn.
-        derived.set_get_hook(functools.partial(_ask_all, compute, sources))
+        derived.set_get_hook(_AskAll(compute, sources))
         return derived
     # Weakly, since a source that is pending will hold the derived one by its callback.
     derived._sources = tuple(weakref.ref(source) for source in sources)
     derivation = _Derivation(len(sources), compute, derived)
     for place, source in enumerate(sources):
-        source.add_done_callback(functools.partial(derivation.one_is_done, place))
+        source.add_done_callback(_SourceDone(derivation, place))
     return derived
+
+
+class _SourceDone(Link):
+    """The callback of one of the sources."""
+
+    __slots__ = ("_derivation", "_place")
+
+    def __init__(self, derivation: _Derivation, place: int) -> None:
+        self._derivation = derivation
+        self._place = place
+
+    @override
+    def __call__(self, source: Future[Any], /) -> tuple[Stateful[Any], Callbacks] | None:
+        return self._derivation.one_is_done(self._place, source)
 
 
 class _Derivation:
@@ -40,52 +58,116 @@ class _Derivation:
     the exception, or both would wait for the garbage collector: so frames refer to this object,
     which lets go of the futures when it is done. Nor does it hold a source that is pending, since
     that holds this object.
+
+    It may be interrupted at any point, and be called again: each step knows whether it was taken.
     """
 
-    __slots__ = ("_compute", "_derived", "_done", "_lock", "_missing")
+    __slots__ = (
+        "_callbacks",
+        "_compute",
+        "_derived",
+        "_interrupted",
+        "_lock",
+        "_missing",
+        "_outcome",
+        "_owner",
+        "_settled",
+        "_settling",
+        "_sources",
+    )
 
     def __init__(self, count: int, compute: Callable[..., Any], derived: Future[Any]) -> None:
         self._compute = compute
-        self._derived = derived
-        self._done: list[Any] = [None] * count  # the sources, as far as they are
-        self._missing = count
-        self._lock = threading.Lock()  # guards both
+        self._derived: Future[Any] | None = derived
+        self._sources: list[Any] = [None] * count  # as far as they are done
+        self._missing = set(range(count))
+        self._lock = threading.Lock()  # guards the two above, and the owner
+        self._owner = 0  # the thread that settles the derived one
+        self._outcome: tuple[Any, Any] | None = None  # the value, the error
+        self._interrupted = False
+        self._settling = self._settled = False
+        self._callbacks: Callbacks | None = None  # the derived one's
 
-    def one_is_done(self, place: int, source: Future[Any]) -> None:
-        """To be called once for each source."""
+    def one_is_done(
+        self, place: int, source: Future[Any]
+    ) -> tuple[Stateful[Any], Callbacks] | None:
+        """To be called once for each source; see :class:`Link`."""
         with self._lock:
-            self._done[place] = source
-            self._missing -= 1
             if self._missing:
-                return
-        derived, sources = self._derived, self._done
-        del self._derived, self._done
-        if not derived.set_running_or_notify_cancel():
-            return
-        one = None
-        for one in sources:
+                self._sources[place] = source
+                self._missing.discard(place)
+            if self._missing or self._owner not in (0, get_ident()):
+                return None
+            self._owner = get_ident()
+        del source
+        if self._derived is None or not self._begins(self._derived):
+            return None
+        if self._outcome is None:
+            self._outcome = self._computed()
+        with self._derived._lock:
+            if not self._settled:
+                self._settling = True
+                self._callbacks, self._settled = self._derived._finish(*self._outcome), True
+        if self._interrupted:
+            self._interrupted = False
+            raise self._outcome[1]  # of the main thread, and not only of the derived one
+        found = None if self._callbacks is None else (self._derived, self._callbacks)
+        self._derived, self._sources, self._outcome = None, [], (None, None)
+        try:
+            return found
+        finally:
+            del found
+
+    def _begins(self, derived: Future[Any]) -> bool:
+        if self._settling or derived._state == RUNNING:
+            return True  # the first call was interrupted
+        if derived._state in (PENDING, CANCELLED):
+            return derived.set_running_or_notify_cancel()
+        return False  # somebody else has settled it
+
+    def _computed(self) -> tuple[Any, Any]:
+        for one in self._sources:
             # Passed on and not raised: whoever is up the stack may hold the source.
             if one._state == FINISHED and (error := one.exception()) is not None:
-                derived.set_exception(error)
-                return
-        compute = functools.partial(_call_with_values, self._compute, sources)
-        del one, source, sources
+                return None, error
+        one = None
         try:
-            derived._settle_by(compute)
+            return _call_with_values(self._compute, self._sources), None
+        except BaseException as error:
+            self._interrupted = is_interruption(error)
+            return None, error
+
+
+class _AskAll:
+    """As a get hook: ask the sources, then compute."""
+
+    __slots__ = ("_compute", "_sources")
+
+    def __init__(self, compute: Callable[..., Any], sources: list[Future[Any]]) -> None:
+        self._compute = compute
+        self._sources = sources
+
+    def __call__(self, timeout: float | None) -> Any:
+        source = None
+        try:
+            for source in self._unasked():
+                if not source._wait(timeout):
+                    raise pykka.Timeout(f"{timeout} seconds")
+            return _call_with_values(self._compute, self._sources)
         finally:
-            del derived, compute
+            del source
 
-
-def _ask_all(compute: Callable[..., M], sources: list[Future[Any]], timeout: float | None) -> M:
-    """As a get hook: wait for the sources, then call."""
-    source = None
-    try:
-        for source in sources:
-            if not source._wait(timeout):
-                raise pykka.Timeout(f"{timeout} seconds")
-        return _call_with_values(compute, sources)
-    finally:
-        del sources, source
+    def _unasked(self) -> list[Future[Any]]:
+        """Its sources, theirs before, and so on: asked in this order, none has to ask another."""
+        found: dict[Future[Any], None] = {}
+        todo = list(self._sources)
+        while todo:
+            one = todo.pop()
+            found.pop(one, None)  # somebody needs it earlier
+            found[one] = None
+            if isinstance(hook := one._get_hook, _AskAll) and not one.done():
+                todo.extend(hook._sources)
+        return list(reversed(found))
 
 
 def _call_with_values(compute: Callable[..., M], sources: list[Future[Any]]) -> M:

@@ -13,13 +13,16 @@ from typing import Any, NoReturn, TypeVar, cast
 import pykka
 from typing_extensions import override
 
-from ion_actors.clock import acquire
+from ion_actors.clock import acquire, start_thread, system_clock
 from ion_actors.context import (
     CURRENT,
     Context,
+    Signal,
+    Waker,
     background,
     call_in_loop,
     current_context,
+    forget_done_callback,
     of_thread,
 )
 from ion_actors.errors import Cancelled, FutureAlreadySet
@@ -122,9 +125,7 @@ class Future(Progressing[T]):
         if timeout is None:
             self._park()
             return True
-        condition = self._condition
-        with condition:
-            return condition.wait_for(self.done, timeout)
+        return self._wait_for_signal(Signal(), timeout)
 
     def _park(self) -> None:
         """Wait for the outcome, and for nothing else."""
@@ -150,20 +151,33 @@ class Future(Progressing[T]):
 
     def _wait_under(self, context: Context, timeout: float | None) -> bool:
         """Wait as long as the context lasts: after that, nobody may want the answer."""
-        condition = self._condition
-
-        def poke() -> None:
-            with condition:
-                condition.notify_all()
-
-        registration = context.add_callback(poke)
+        signal = Signal()
+        registration = context.add_callback(Waker(signal.set))
         try:
-            with condition:
-                condition.wait_for(lambda: self.done() or context._end is not None, timeout)
-        finally:
+            self._wait_for_signal(signal, timeout)
             registration.remove()
+        except BaseException:  # Ctrl-C, perhaps as it was about to be removed
+            registration.remove()
+            raise
         if not self.done():
             context.check()
+        return self.done()
+
+    def _wait_for_signal(self, signal: Signal, timeout: float | None) -> bool:
+        """Wait until it is done, the signal is given, or the time is up. Returns if it is done."""
+        until = None if timeout is None else system_clock.monotonic() + timeout
+        parked = Parked(signal.set)
+        try:
+            with self._lock:
+                if self._state not in DONE:
+                    self._waiters.append(parked)
+            if self._state not in DONE:
+                signal.wait(system_clock, until)
+        finally:
+            with self._lock:  # no call of Python code: that may be interrupted before it begins
+                waiters = self._built_waiters
+                if waiters is not None and parked in waiters:
+                    waiters.remove(parked)
         return self.done()
 
     def _outcome(self) -> T:
@@ -218,12 +232,17 @@ class Future(Progressing[T]):
             if not woken.done():
                 woken.set_result(None)
 
-        self.add_done_callback(lambda _: call_in_loop(loop, wake))
+        def call(_: object) -> None:
+            call_in_loop(loop, wake)
+
+        self.add_done_callback(call)
         try:
             yield from woken
         except asyncio.CancelledError:
             self.cancel()
             raise
+        finally:  # a running task goes on when its awaiter is cancelled, as by a timeout
+            forget_done_callback(self, call)
 
     # -- pykka's combinators ---------------------------------------------------------------
 
@@ -306,7 +325,9 @@ def _settling(future: pykka.Future[Any]) -> Future[Any]:
 
 def _settle_in_thread(future: Future[Any]) -> None:
     """Ask a future's hook, which may block, where no event loop suffers from it."""
-    threading.Thread(target=_settle_by_hook, args=(future,), name=_HOOK_THREAD, daemon=True).start()
+    start_thread(
+        threading.Thread(target=_settle_by_hook, args=(future,), name=_HOOK_THREAD, daemon=True)
+    )
 
 
 def _settle_by_hook(future: Future[Any]) -> None:

@@ -7,7 +7,6 @@ microsecond and half a kilobyte, is built when somebody waits.
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import sys
 import threading
 import weakref
@@ -26,12 +25,13 @@ from typing import Any, TypeVar, cast
 import pykka
 from typing_extensions import override
 
-from ion_actors.delivery import is_kept_free, run_elsewhere
+from ion_actors.clock import start_thread
 from ion_actors.errors import FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, run_hooks
+from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger, is_inside
 
-__all__ = ["DONE", "Callback", "ExcInfo", "Parked", "Stateful"]
+__all__ = ["DONE", "Callback", "Callbacks", "ExcInfo", "Link", "Parked", "Stateful"]
 
 logger = Logger("ion_actors")
 _later = Logger("ion_actors", later=True)  # in finalizers, which run anywhere
@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 Callback = Callable[[Any], object]
+Callbacks = list[Callback]  # what is called is taken out
 
 DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 
@@ -57,7 +58,8 @@ class _Unread:
         self.error: BaseException | None = error
 
     def __del__(self) -> None:
-        if self.error is not None and not sys.is_finalizing():
+        # Ctrl-C may have come before it had its attributes.
+        if getattr(self, "error", None) is not None and not sys.is_finalizing():
             out = _later if is_inside() else logger
             out.error("the exception of %s was never read", self.name, exc_info=self.error)
 
@@ -77,10 +79,46 @@ class Parked:
         self.release = release
 
     def add_result(self, _: object) -> None:
-        """The future is done."""
-        self.release()
+        """The future is done. Calling twice does no harm."""
+        try:
+            self.release()
+        except RuntimeError:
+            return  # it was released before
 
     add_exception = add_cancelled = add_result
+
+
+class Link:
+    """A done-callback that settles another future.
+
+    It returns that one and its callbacks, for whoever calls it to go on with: if it called them
+    itself, a chain of futures would be as deep as it is long. A second call does only what the
+    first one did not get to, and returns the same.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, _: Any, /) -> tuple[Stateful[Any], Callbacks] | None:
+        """The future is done."""
+        raise NotImplementedError
+
+
+class Condition(threading.Condition):
+    """For those who look inside a future, as ``concurrent.futures.wait`` does.
+
+    Entering it is entering its lock: the base does that in Python code, which may be interrupted
+    between the two and then leaves the future locked.
+    """
+
+    _lock: Any
+
+    @property
+    def __enter__(self) -> Callable[[], bool]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._lock.__enter__  # type: ignore[no-any-return]
+
+    @property
+    def __exit__(self) -> Callable[..., None]:  # noqa: PLE0302  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self._lock.__exit__  # type: ignore[no-any-return]
 
 
 class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
@@ -90,10 +128,11 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     _state: str = PENDING
     _result: T | None = None
     _exception: BaseException | None = None
-    _built_condition: threading.Condition | None = None
+    _built_condition: Condition | None = None
     _built_waiters: list[Any] | None = None
     _built_callbacks: list[Callback] | None = None
     _unread: _Unread | None = None
+    _strangers_told = False  # those who wait in ways of their own
     _get_hook: Callable[[float | None], Any] | None = None
     _sources: tuple[weakref.ref[Any], ...] = ()  # the futures it is derived from
 
@@ -105,13 +144,13 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     # under the condition, or (callbacks) not at all.
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _condition(self) -> Condition:  # type: ignore[override]
         if not HOOKS_RAN[0]:
             run_hooks()
         if (built := self._built_condition) is None:
             with self._lock:
                 if (built := self._built_condition) is None:
-                    built = self._built_condition = threading.Condition(self._lock)
+                    built = self._built_condition = Condition(self._lock)
         return built
 
     @property
@@ -162,14 +201,23 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         """Cancel it unless it has begun. Returns whether it is cancelled."""
         if not HOOKS_RAN[0]:
             run_hooks()
-        with self._lock:
-            if self._state in (RUNNING, FINISHED):
-                return False
-            if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
-                return True
-            self._state = CANCELLED
-            callbacks = self._wake_all()
-        self._run_callbacks(callbacks)
+        ours, callbacks = False, None
+        try:
+            with self._lock:
+                if self._state in (RUNNING, FINISHED):
+                    return False
+                if self._state in (CANCELLED, CANCELLED_AND_NOTIFIED):
+                    return True
+                ours = True
+                self._state = CANCELLED
+                callbacks = self._wake_all()
+            self._run_callbacks(callbacks)
+        except BaseException:  # Ctrl-C: it is cancelled, and all are told
+            if ours:
+                with self._lock:
+                    callbacks = self._wake_all() if callbacks is None else callbacks
+                self._run_callbacks(callbacks)
+            raise
         return True
 
     @override
@@ -192,8 +240,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     def _announce_cancelled(self) -> None:
         # wait() and as_completed() count a cancelled future only once its executor has said so.
         self._state = CANCELLED_AND_NOTIFIED
-        for waiter in self._built_waiters or ():
-            waiter.add_cancelled(self)
+        self._tell_waiters()
 
     @override
     def set_result(self, result: T) -> None:
@@ -202,10 +249,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         Raises:
             FutureAlreadySet: it has its outcome already, or a get hook.
         """
-        with self._lock:
-            self._refuse_second()
-            callbacks = self._finish(result, None)
-        self._run_callbacks(callbacks)
+        self._settle(result, None)
 
     @override
     def set(self, value: T | None = None) -> None:
@@ -231,28 +275,32 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
             TypeError: that is no exception, or none is being handled.
         """
         error = _as_exception(exception if exc_info is None else exc_info)
-        with self._lock:
-            self._refuse_second()
-            callbacks = self._finish(None, error)
-        self._run_callbacks(callbacks)
-
-    def _settle_by(self, compute: Callable[[], T]) -> None:
-        """Call it, and take its outcome."""
         try:
-            value = compute()
-        except BaseException as error:
-            self.set_exception(error)
-        else:
-            self.set_result(value)
+            self._settle(None, error)
         finally:
-            del self, compute
+            del error, exception, exc_info, self  # an interruption would hold them by this frame
+
+    def _settle(self, result: T | None, error: BaseException | None) -> None:
+        ours, callbacks = False, None
+        try:
+            with self._lock:
+                self._refuse_second()
+                ours = True
+                callbacks = self._finish(result, error)
+            self._run_callbacks(callbacks)
+        except BaseException:  # Ctrl-C: it is done, and all are told
+            if ours:
+                with self._lock:
+                    callbacks = self._finish(result, error) if callbacks is None else callbacks
+                self._run_callbacks(callbacks)
+            raise
 
     def _refuse_second(self) -> None:
         if self._state in DONE or self._get_hook is not None:
             raise FutureAlreadySet(f"{self._state}: {self!r}")
 
-    def _finish(self, result: T | None, error: BaseException | None) -> list[Callback] | None:
-        """Store the outcome and wake the waiters, under the lock.
+    def _finish(self, result: T | None, error: BaseException | None) -> Callbacks | None:
+        """Store the outcome and wake the waiters, under the lock. May be called again.
 
         The callbacks are returned, for the caller to run without it.
         """
@@ -260,13 +308,12 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
             self._result = result
         else:
             self._exception = error
-            self._unread = _Unread(self._describe(), error)
+            self._unread = self._unread or _Unread(self._describe(), error)
         self._state = FINISHED
-        for waiter in self._built_waiters or ():
-            (waiter.add_result if error is None else waiter.add_exception)(self)
+        self._tell_waiters()
         return self._wake_all()
 
-    def _wake_all(self) -> list[Callback] | None:
+    def _wake_all(self) -> Callbacks | None:
         if self._built_condition is not None:
             self._built_condition.notify_all()
         if self._state == CANCELLED and self._built_waiters is not None:
@@ -277,8 +324,43 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
     def _let_parked_go(self, waiters: list[Any]) -> None:
         # The others are told when the cancellation is announced: see set_running_or_notify_cancel.
         for waiter in [one for one in waiters if type(one) is Parked]:
-            waiters.remove(waiter)
-            waiter.release()
+            waiter.add_cancelled(self)
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+    def _tell_waiters(self) -> None:
+        """Tell those who wait that it is done, under the lock."""
+        strangers = False
+        for waiter in self._built_waiters or ():
+            if type(waiter) is Parked:
+                waiter.add_result(self)
+            else:
+                strangers = True
+        if not strangers:
+            return
+        if _in_main_thread():
+            try:
+                # These have events, which Ctrl-C here would leave locked for those who wait there.
+                start_thread(threading.Thread(target=self._tell_strangers, daemon=True))
+            except RuntimeError:
+                self._tell_strangers()  # no thread can be started
+        else:
+            self._tell_strangers()
+
+    def _tell_strangers(self) -> None:
+        with self._lock:
+            if self._strangers_told:
+                return
+            self._strangers_told = True
+            for waiter in self._built_waiters or ():
+                if type(waiter) is Parked:
+                    continue
+                if self._state != FINISHED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
 
     def _describe(self) -> str:
         return f"a {type(self).__name__}"
@@ -300,20 +382,60 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
                 return
         self._run_callbacks([fn])
 
-    def _run_callbacks(self, callbacks: list[Callback] | None) -> None:
-        if callbacks and is_kept_free():  # a supervisor's thread, or the clock's
-            run_elsewhere(functools.partial(self._run_all, callbacks))
-        else:
-            self._run_all(callbacks)
+    def _run_callbacks(self, callbacks: Callbacks | None) -> None:
+        """Call them, and what follows from that.
 
-    def _run_all(self, callbacks: list[Callback] | None) -> None:
-        for callback in callbacks or ():
-            try:
-                callback(self)
-            except BaseException as error:
-                if not isinstance(error, Exception) and _in_main_thread():
-                    raise  # the user's Ctrl-C, or an exit in the user's own thread
-                logger.exception("exception calling callback for %r", self)
+        Raises:
+            BaseException: Ctrl-C or the like came meanwhile; all were called.
+        """
+        if not callbacks:
+            return
+        todo: list[tuple[Stateful[Any], Callbacks]] = [(self, callbacks)]
+        try:
+            _call_all(todo)
+        except BaseException:
+            _call_all(todo)
+            raise
+
+
+def _call_all(todo: list[tuple[Stateful[Any], Callbacks]]) -> None:
+    """Call the callbacks of these futures, depth first. What is called is taken out."""
+    interruption: BaseException | None = None
+    future: Any = None
+    callbacks: Any = None
+    following: Any = None
+    while todo:
+        future, callbacks = todo[-1]
+        if not callbacks:
+            del todo[-1]
+            continue
+        callback, following = callbacks[0], None
+        links = isinstance(callback, Link)  # asked here: nothing may come in between what is below
+        try:
+            following = callback(future)
+        except BaseException as error:
+            if _is_not_its_own(error):
+                interruption = error if interruption is None else interruption
+            else:
+                logger.exception("exception calling callback for %r", future)
+            if links:
+                following = callback(future)  # what it did not get to
+        del callbacks[0]
+        if links and following is not None:
+            todo.append(following)
+    try:
+        if interruption is not None:
+            raise interruption
+    finally:
+        # The exceptions of those that were settled here hold this frame.
+        del future, callbacks, following, todo, interruption
+
+
+def _is_not_its_own(error: BaseException) -> bool:
+    """Whether what a callback raised is to go on: Ctrl-C, or an exit in the user's own thread."""
+    if not isinstance(error, Exception) and _in_main_thread():
+        return True
+    return is_interruption(error)
 
 
 def _as_exception(given: BaseException | ExcInfo | None) -> BaseException:

@@ -134,11 +134,20 @@ def _needed_by(future: Future[Any]) -> list[TaskFuture[Any]] | list[Answer[Any]]
 
 def _tasks_behind(future: object) -> list[TaskFuture[Any]]:
     """The unfinished tasks that a future depends on: itself, or those that it was derived from."""
-    if isinstance(future, TaskFuture):
-        return [] if future.done() else [future]
-    if not isinstance(future, Future) or future.done():
-        return []
-    return [task for source in future._sources for task in _tasks_behind(source())]
+    found: dict[TaskFuture[Any], None] = {}
+    seen = {id(future)}
+    todo = [future]
+    while todo:  # a chain may be long
+        one = todo.pop()
+        if not isinstance(one, Future) or one.done():
+            continue
+        if isinstance(one, TaskFuture):
+            found[one] = None
+            continue
+        sources = [source() for source in reversed(one._sources)]
+        todo.extend(source for source in sources if id(source) not in seen)
+        seen.update(map(id, sources))
+    return list(found)
 
 
 def _has_headroom() -> bool:

@@ -21,6 +21,7 @@ from ion_actors.context import Context, Registration
 from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import Cancelled, IonError, TaskExpired
 from ion_actors.futures import Future
+from ion_actors.futures.state import Callbacks
 from ion_actors.own_variables import own_values
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Outcome, Tally
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskFuture", "released", "run_callbacks_in_thread"]
 
 T = TypeVar("T")
-_Callbacks = list[Callable[[Any], object]] | None
+_Callbacks = Callbacks | None
 
 
 class TaskFuture(Future[T]):

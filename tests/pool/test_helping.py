@@ -672,7 +672,7 @@ def test_what_others_settle_is_no_circle() -> None:
     by_hand: Future[int] = Future()
     with Pool(1) as pool:
         waiting = pool.submit(by_hand.result)
-        eventually(lambda: by_hand._built_condition is not None)  # under its context
+        eventually(lambda: by_hand._waiters)
         by_hand.set_result(1)
         assert waiting.result(PATIENCE) == 1
 
