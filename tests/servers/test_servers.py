@@ -132,6 +132,29 @@ def test_uwsgi_has_a_hook_after_its_forks(serve: Serve, tmp_path: Path) -> None:
     assert server.get() == "1024"
 
 
+PROCESSES = """
+import multiprocessing, os, sys
+from ion_actors import Pool
+multiprocessing.set_executable(os.path.join(sys.exec_prefix, "bin", "python"))
+parents = Pool(1, backend="process")
+first = parents.submit(pow, 2, 3).result()
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    with Pool(1, backend="process") as pool:
+        return [str(pool.submit(pow, 2, first).result(timeout=20)).encode()]
+"""
+
+
+@needs_uwsgi
+def test_uwsgi_has_child_processes_once_it_knows_the_interpreter(
+    serve: Serve, tmp_path: Path
+) -> None:
+    write(tmp_path, "processes.py", PROCESSES)
+    server = serve.program(_uwsgi(), *UWSGI, "--wsgi-file", "processes.py")  # type: ignore[attr-defined]
+    assert server.get() == "256"
+    server.stop()
+
+
 @needs_uwsgi
 def test_uwsgi_lets_its_workers_finish(serve: Serve, tmp_path: Path) -> None:
     write(tmp_path, "later_app.py", LATER)

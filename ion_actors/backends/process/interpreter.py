@@ -19,6 +19,7 @@ from typing import Any
 
 from ion_actors.backends.process.dispositions import withheld
 from ion_actors.backends.protocol import Hopeless
+from ion_actors.forking import on_fork
 
 __all__ = [
     "above_streams",
@@ -38,6 +39,14 @@ _HELPER = (
 _TRACKER = "from multiprocessing.resource_tracker import main;main({fd})"
 
 _tracking = threading.Lock()  # guards the start of the resource tracker
+
+
+def _after_fork() -> None:
+    global _tracking  # noqa: PLW0603  # the old one may be held by a thread that is not here
+    _tracking = threading.Lock()
+
+
+on_fork(_after_fork)
 
 
 def is_frozen() -> bool:
