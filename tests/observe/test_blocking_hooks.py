@@ -76,6 +76,8 @@ def test_the_clock_drops_a_task_while_a_metric_blocks(metrics):
         clock = pool._core.spec.context.clock
         clock.call_at(clock.monotonic(), later.set)
         assert later.wait(PATIENCE)
+        assert metrics.thread is not None
+        assert metrics.thread.name == "ion_actors-hooks"
         hold.set()
 
 
