@@ -14,6 +14,7 @@ import enum
 import functools
 import itertools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -145,6 +146,8 @@ class Node:
     _callbacks: dict[Registration, None] | None = None
     _links: list[Registration | Timer] | None = None  # places on the parents and the clock
     _passes_through = False  # it can no longer be cancelled itself
+    _stem: Node | None = None  # see _stem_for_children()
+    _handle: weakref.ref[Node] | None = None  # of a stem: the context
     blocks: list[Any] | None = None  # those of it that are open: see ion_actors.context.current
 
     _endless = False  # the root
@@ -160,7 +163,27 @@ class Node:
             deadlines.append(deadline)
             self._own_deadline = deadline
         self._deadline = min(deadlines, default=None)
-        self._parents = _living(parents)
+        self._parents = tuple(
+            one if one.blocks is None else one._stem_for_children() for one in _living(parents)
+        )
+
+    def _stem_for_children(self) -> Node:
+        """What children hold instead of this context, which was entered as a block.
+
+        It ends when this one does. When nobody refers to this one any more, nobody can cancel it,
+        and the stem passes through: so contexts do not pile up where each task starts its successor
+        from within a block.
+        """
+        if self._endless or (stem := self._stem) is not None:
+            return self if self._endless else stem  # type: ignore[return-value]
+        stem = Node()
+        stem._clock, stem._deadline, stem._parents = self._clock, self._deadline, self._parents
+        stem._handle = weakref.ref(self, functools.partial(_let_through, weakref.ref(stem)))
+        with self._lock:
+            if self._stem is None:
+                stem._end, stem._reason = self._end, self._reason
+                self._stem = stem
+            return self._stem
 
     @property
     def _lock(self) -> AbstractContextManager[object]:
@@ -253,6 +276,7 @@ class Node:
             ended = self._settle(end, reason, untold)
             _tell(untold, end, reason)
         except BaseException:
+            self._settle(end, reason, untold)
             _tell(untold, end, reason)
             raise
         return ended
@@ -260,14 +284,16 @@ class Node:
     def _settle(self, end: _End, reason: str, untold: list[_Untold]) -> bool:
         """Let it have ended, and note who is to be told. Returns False if it had ended before."""
         with self._lock:
-            if self._end is not None:
-                return False
-            self._reason = reason  # before the end: who sees the end may read the reason
-            self._end = end
-            callbacks, links = self._callbacks, self._links
-            self._callbacks = self._links = None
-            untold.append([callbacks, links])  # nothing can come in between these lines
-        return True
+            first = self._end is None
+            if first:
+                self._reason = reason  # before the end: who sees the end may read the reason
+                self._end = end
+                callbacks, links = self._callbacks, self._links
+                self._callbacks = self._links = None
+                untold.append([callbacks, links])  # nothing can come in between these lines
+        if self._stem is not None:
+            self._stem._settle(end, reason, untold)  # also if the first call was interrupted
+        return first
 
     # -- callbacks -------------------------------------------------------------------------
 
@@ -355,12 +381,19 @@ class Node:
 
     def step_over(self, parent: Node) -> None:
         """Go by that parent's parents, and no more by itself, if it is a parent of this one."""
-        if parent not in self._parents:
+        before = parent if parent._stem is None else parent._stem
+        if before not in self._parents:
             return
-        parents = [one._parents if one is parent else (one,) for one in self._parents]
+        parents = [one._parents if one is before else (one,) for one in self._parents]
         self._inherit(tuple(itertools.chain(*parents)), self._own_deadline)
         if self._callbacks:
             self._relink()
+
+
+def _let_through(stem: weakref.ref[Node], _: object) -> None:
+    """The context of this stem is gone."""
+    if (found := stem()) is not None:
+        found.pass_through()
 
 
 class _Kept(enum.Enum):

@@ -21,6 +21,7 @@ from interrupts import KINDS, every_point, interrupt
 
 from ion_actors import Context, Pool, background, current_context
 from ion_actors.context.current import Entry
+from ion_actors.context.tree import Node
 from ion_actors.testing import VirtualClock
 
 PATIENCE = 30.0
@@ -399,3 +400,63 @@ def test_tasks_that_start_their_successors_inside_a_block_do_not_pile_up_blocks(
         assert objects_of(Entry) < 50
 
     asyncio.run(main())
+
+
+def test_tasks_that_submit_their_successors_inside_a_block_do_not_pile_up_contexts() -> None:
+    found: list[int] = []
+    done = threading.Event()
+
+    def step(left: int) -> None:
+        with Context(timeout=60):
+            if left:
+                pool.submit(step, left - 1)
+            else:
+                found.append(objects_of(Node))
+                done.set()
+
+    before = objects_of(Node)
+    with Pool(1) as pool:
+        pool.submit(step, 2000)
+        assert done.wait(PATIENCE)
+    assert found[0] - before < 50
+
+
+def test_a_block_that_was_left_still_ends_what_was_begun_inside_it() -> None:
+    with Context() as mine:
+        asked, told = Context(), Context()
+    ends: list[str] = []
+    told.add_callback(lambda: ends.append("told"))
+    mine.cancel("late")
+    assert ends == ["told"]
+    assert (asked.cancelled, asked.reason) == (True, "late")
+
+
+def test_what_was_begun_in_a_block_that_nobody_has_any_more_goes_by_what_is_around_it(
+    clock: VirtualClock,
+) -> None:
+    outer = Context(timeout=9, clock=clock)
+    with outer:
+        with Context(timeout=5):
+            asked, told = Context(), Context()
+            told.add_callback(len)
+        assert not asked.cancelled
+        clock.advance(4)
+        asked.check()
+        clock.advance(1)
+        assert asked.cancelled  # its deadline stays
+        assert told.cancelled
+        with Context():
+            asked, told = Context(), Context()
+            told.add_callback(len)
+    assert outer.cancel()
+    assert asked.cancelled
+    assert told.cancelled
+    assert clock.timers == 0
+
+
+def test_a_block_that_had_ended_before_it_was_a_parent() -> None:
+    with Context() as mine:
+        mine.cancel("early")
+        child = Context()
+    del mine
+    assert child.reason == "early"
