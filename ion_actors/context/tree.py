@@ -79,10 +79,12 @@ class Registration:
         self._run()
 
     def _run(self) -> None:
+        # Asked before it is taken: what comes in between would lose it.
+        postponed = is_kept_free() and not is_own(self._callback)
         callback, self._callback = self._callback, None  # once, and drop what it refers to
         if callback is None:
             return
-        if is_kept_free() and not is_own(callback):
+        if postponed:
             _postponed.callbacks = (*_postponed.callbacks, callback)
             return
         try:

@@ -374,6 +374,24 @@ def test_a_block_of_a_coroutine_that_is_interrupted(kind: type[BaseException]) -
     assert len(every_point(make)) > 15
 
 
+@kinds
+def test_an_end_that_is_interrupted_is_told_to_everybody(kind: type[BaseException]) -> None:
+    def make(point: int) -> str:
+        told: list[int] = []
+        with Context(background()) as mine:
+            children = [Context() for _ in range(3)]
+        for one in (mine, *children):
+            one.add_callback(lambda: told.append(1))
+        where, _ = interrupt(point, mine.cancel, kind)
+        mine.cancel()  # if it had not begun
+        lost = where.startswith("call in test_") or "<lambda>" in where
+        assert len(told) == 4 - lost, where
+        assert all(one.cancelled for one in children), where
+        return where
+
+    assert len(every_point(make)) > 20
+
+
 # -- chains of successors ------------------------------------------------------------------
 
 
