@@ -27,7 +27,15 @@ from collections.abc import Callable
 
 from ion_actors.forking import on_fork
 
-__all__ = ["PATIENCE", "Delivery", "is_kept_free", "keep_free", "run_elsewhere"]
+__all__ = [
+    "ERRANDS",
+    "PATIENCE",
+    "Delivery",
+    "Errands",
+    "is_kept_free",
+    "keep_free",
+    "run_elsewhere",
+]
 
 #: Seconds that whoever ends something waits, at most, until what was posted has been delivered.
 PATIENCE = 0.5
@@ -54,15 +62,70 @@ def is_kept_free() -> bool:
     return _of_thread.kept_free
 
 
-def run_elsewhere(call: Callable[[], object]) -> None:
-    """Make a call of users' code on a thread of its own: it may block for any time.
+class Errands:
+    """Calls of users' code, each on a thread of its own: it may block for any time.
 
-    Where no thread can be started it is made here: whoever waits for it must be told.
+    A call is noted before a thread for it is started, so that none is lost if no thread can be
+    started, or if this is interrupted: then it is made by the thread of a later one, of
+    :meth:`retry`, or of :meth:`run_here`.
     """
-    try:
-        threading.Thread(target=call, name="ion_actors-callbacks", daemon=True).start()
-    except RuntimeError:
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], object]] = deque()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._calls.clear)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there are calls for which no thread has begun yet."""
+        return bool(self._calls)
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Have the call made. Never blocks."""
+        self._calls.append(call)
+        self._start()
+
+    def retry(self) -> None:
+        """Try again to start threads for what is pending."""
+        for _ in range(len(self._calls)):
+            if not self._start():
+                return
+
+    def run_here(self) -> None:
+        """Make the pending calls in this thread. For one that nobody else waits for."""
+        while self._calls:
+            self._run_next()
+
+    def _start(self) -> bool:
+        try:
+            # Not threading.Thread: its start() may be interrupted halfway.
+            _thread.start_new_thread(self._begin, ())
+        except (RuntimeError, MemoryError, OSError):
+            return False
+        return True
+
+    def _begin(self) -> None:
+        try:
+            name = "ion_actors-callbacks"
+            threading.Thread(target=self._run_next, name=name, daemon=True).start()
+        except (RuntimeError, MemoryError, OSError):
+            self._run_next()  # one thread is enough
+
+    def _run_next(self) -> None:
+        try:
+            call = self._calls.popleft()
+        except IndexError:
+            return  # another one was faster
         call()
+
+
+#: Where everybody has them run.
+ERRANDS = Errands()
+
+
+def run_elsewhere(call: Callable[[], object]) -> None:
+    """Make a call of users' code on a thread of its own: see :class:`Errands`."""
+    ERRANDS.post(call)
 
 
 class Delivery:

@@ -318,8 +318,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
             self._built_condition.notify_all()
         if self._state == CANCELLED and self._built_waiters is not None:
             self._let_parked_go(self._built_waiters)
-        callbacks, self._built_callbacks = self._built_callbacks, None
-        return callbacks
+        return self._built_callbacks
 
     def _let_parked_go(self, waiters: list[Any]) -> None:
         # The others are told when the cancellation is announced: see set_running_or_notify_cancel.
@@ -364,6 +363,19 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
 
     def _describe(self) -> str:
         return f"a {type(self).__name__}"
+
+    def wake_again(self) -> None:
+        """If it is done, tell those who were not told: whoever settled it may be interrupted.
+
+        Calling twice does no harm.
+        """
+        if self._state not in DONE:
+            return
+        with self._lock:
+            self._tell_waiters()
+            if self._built_condition is not None:
+                self._built_condition.notify_all()
+        self._run_callbacks(self._built_callbacks)
 
     # -- callbacks -------------------------------------------------------------------------
 

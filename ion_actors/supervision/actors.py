@@ -3,12 +3,14 @@
 pykka tells nobody that an actor died, or why. So the class is started as a subclass of itself that
 reports when ``on_start`` is through, what the actor failed with, and when its thread ends.
 
-pykka stops every actor of the process when a handler lets a ``BaseException`` out. Of a supervised
-actor it is the end, and of nobody else.
+pykka stops every actor of the process when a handler lets a ``BaseException`` out, or when one is
+thrown into the actor's thread. Of a supervised actor it is the end, and of nobody else: see
+:mod:`ion_actors.actors`.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import types
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import pykka
 from typing_extensions import override
 
+from ion_actors.actors import Envelope, Flag, Inbox, IsolatedActor, settle
 from ion_actors.logs import Logger
 from ion_actors.supervision.core import EXIT_PATIENCE
 from ion_actors.supervision.living import OnEnd, StopMode
@@ -31,7 +34,7 @@ class _Watch:
     """What is known of one actor's life."""
 
     def __init__(self) -> None:
-        self.ready = threading.Event()  # on_start is through, or the actor has ended
+        self.ready = Flag()  # on_start is through, or the actor has ended
         self.started = False  # it has got through on_start, whatever became of it then
         self.thread: threading.Thread | None = None
         self.failure: BaseException | None = None  # the first one
@@ -48,10 +51,10 @@ class _Watch:
         """Its thread does nothing more of the user's."""
         with self._lock:
             self._over = True
-            on_end, self._on_end = self._on_end, None
         self.ready.set()
-        if on_end is not None:
-            on_end(self.failure, None)
+        if (on_end := self._on_end) is not None:
+            on_end(self.failure, None)  # twice, if this is interrupted: that does no harm
+            self._on_end = None
 
     def tell(self, on_end: OnEnd) -> None:
         """Tell of the end, or now if it is over."""
@@ -62,46 +65,85 @@ class _Watch:
         on_end(self.failure, None)
 
 
-class _Watched(pykka.ThreadingActor):
-    """What is put in front of a user's actor class. pykka's private parts: tests watch over them.
+class _Watched(IsolatedActor):
+    """What is put in front of a user's actor class.
 
     Its own names begin with ``_ion`` to stay out of the way of the user's.
     """
 
-    # One that does not stop in time must not keep the interpreter from exiting.
-    use_daemon_thread = True
     _ion_watch: _Watch
 
-    def _actor_loop(self) -> None:
+    @override
+    def _ion_interrupted(self, error: BaseException) -> None:
         watch = self._ion_watch
-        watch.thread = threading.current_thread()
-        try:
-            super()._actor_loop()
-            if watch.failure is not None and not isinstance(watch.failure, Exception):
-                self._ion_tell_failure(watch.failure)
-        except BaseException as error:
-            watch.note(error)
-            logger.exception("actor %s was ended by an exception", self)
-            self._ion_bury()
-        finally:
-            watch.end()
+        watch.note(error)
+        logger.error("actor %s was ended by an exception", self, exc_info=error)
+        self._ion_end()
+        if watch.started:
+            self._ion_tell_failure(error)
+        self._ion_begun = True
+
+    def _ion_end(self) -> None:
+        pykka.ActorRegistry.unregister(self.actor_ref)
+        self.actor_stopped.set()
 
     def _ion_tell_failure(self, error: BaseException) -> None:
         """pykka does not tell the actor if the message was asked and not told."""
-        if not self._ion_watch.told:
+        if self._ion_watch.told:
+            return
+        self._ion_watch.told = True  # now: a hook of the user's is not run twice
+        try:
             self.on_failure(type(error), error, error.__traceback__)
+        except Exception as fault:
+            self._handle_failure(type(fault), fault, fault.__traceback__)
+        finally:
+            del error
 
-    def _ion_bury(self) -> None:
-        """Do what pykka's loop would have done at its end."""
-        pykka.ActorRegistry.unregister(self.actor_ref)
-        self.actor_stopped.set()
-        self._actor_loop_teardown()
-
+    @override
     def _actor_loop_setup(self) -> None:
-        super()._actor_loop_setup()
+        self._ion_watch.thread = threading.current_thread()
+        pykka.ThreadingActor._actor_loop_setup(self)  # on_start, whose errors are its failure
         if not self.actor_stopped.is_set():
             self._ion_watch.started = True
             self._ion_watch.ready.set()
+
+    @override
+    def _ion_serve(self, envelope: Envelope[Any]) -> None:
+        try:
+            super()._ion_serve(envelope)
+        except Exception as error:
+            self._ion_failed(envelope, error)
+            self._ion_done()
+
+    def _ion_failed(self, envelope: Envelope[Any], error: Exception) -> None:
+        """A message failed: that is for whoever asked, or the actor's end."""
+        given = (type(error), error, error.__traceback__)
+        try:
+            if envelope.reply_to is not None:
+                settle(envelope.reply_to, functools.partial(envelope.reply_to.set_exception, given))
+            else:
+                self._handle_failure(*given)
+                self._ion_tell_failure(error)
+        finally:
+            del error, given
+
+    @override
+    def _stop(self) -> None:
+        self._ion_end()
+        if self._ion_left:
+            return
+        self._ion_left = True  # now: a hook of the user's is not run twice
+        try:
+            self.on_stop()
+        except Exception as error:
+            self._handle_failure(type(error), error, error.__traceback__)
+
+    @override
+    def _ion_finish(self) -> None:
+        watch = self._ion_watch
+        if watch.failure is not None and not isinstance(watch.failure, Exception):
+            self._ion_tell_failure(watch.failure)
+        watch.end()
 
     @override
     def _handle_failure(
@@ -131,8 +173,7 @@ class _Watched(pykka.ThreadingActor):
             raise
         except BaseException as error:
             self._ion_watch.note(error)
-            pykka.ActorRegistry.unregister(self.actor_ref)
-            self.actor_stopped.set()
+            self._ion_end()
             raise pykka.ActorDeadError(f"{self} was ended by {error!r}") from error
 
 
@@ -147,6 +188,8 @@ def start_actor(
         "__qualname__": actor_class.__qualname__,
         "__doc__": actor_class.__doc__,
     }
+    if actor_class._create_actor_inbox is pykka.ThreadingActor._create_actor_inbox:
+        facts["_create_actor_inbox"] = staticmethod(Inbox)
     bases = (_Watched, actor_class)
     watched: type[pykka.ThreadingActor] = types.new_class(
         actor_class.__name__, bases, exec_body=lambda names: names.update(facts)

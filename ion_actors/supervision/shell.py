@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, cast
 
-import pykka
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors.actors import IsolatedActor
 from ion_actors.clock import Timer
 from ion_actors.delivery import keep_free
 from ion_actors.logs import Logger
@@ -60,10 +59,8 @@ __all__ = ["TreeActor"]
 logger = Logger("ion_actors", later=True)
 
 
-class TreeActor(pykka.ThreadingActor):
+class TreeActor(IsolatedActor):
     """See the module."""
-
-    use_daemon_thread = True
 
     def __init__(self, core: TreeCore) -> None:
         super().__init__()
@@ -101,11 +98,27 @@ class TreeActor(pykka.ThreadingActor):
 
     @override
     def on_start(self) -> None:
-        """Take a name."""
+        """Have its thread known."""
         keep_free()
-        thread = threading.current_thread()
-        thread.name = f"{self._core.spec.name}-supervisor"
-        self._core.threads.insert(0, thread)
+        if (thread := self._ion_thread) is not None and thread not in self._core.threads:
+            self._core.threads.insert(0, thread)
+
+    @override
+    def _ion_thread_name(self) -> str:
+        return f"{self._core.spec.name}-supervisor"
+
+    @override
+    def _ion_interrupted(self, error: BaseException) -> None:
+        """What was thrown in from outside may have left a message half handled."""
+        in_hand = self._inbox.control.in_hand
+        if in_hand is None:
+            self._log(logging.ERROR, "the supervisor was interrupted, and goes on", error=error)
+            return
+        message = in_hand.message
+        if isinstance(message, Request) and message not in self._requests:
+            self._requests.append(message)  # it is answered at the end
+        self._failed(message, error)
+        self._inbox.control.done()
 
     @override
     def on_receive(self, message: Any) -> None:

@@ -189,7 +189,8 @@ class Endings(Line):
         with self._lock, task._lock:
             if task._state is not RUNNING or task._fenced:
                 return None
-            self._ledger.fenced += 1
+            if not task._counted:
+                self._ledger.fenced += 1
             self._lose(task, call, error, reason)
             callbacks = task._end_early(error) or []
         self._dropped(task, error, reason)

@@ -8,7 +8,17 @@ from typing import Any, Protocol
 from ion_actors.context import Turn
 from ion_actors.workerpool.task import TaskFuture
 
-__all__ = ["NOT_BEGUN", "PARKED", "RETIRE", "Dropped", "Helping", "Order", "Taker", "Waiter"]
+__all__ = [
+    "NOT_BEGUN",
+    "PARKED",
+    "RETIRE",
+    "Dropped",
+    "Helping",
+    "Order",
+    "Returning",
+    "Taker",
+    "Waiter",
+]
 
 #: When a task began that was handed to a worker and has not begun: no time has passed since.
 NOT_BEGUN = math.inf
@@ -57,3 +67,10 @@ class Helping(Taker, Protocol):
     def doomed(self) -> bool:
         """Whether it will take no further task."""
         ...
+
+
+class Returning(Protocol):
+    """A worker that puts a task back."""
+
+    current: TaskFuture[Any] | None
+    put_back: TaskFuture[Any] | None  # queued again, no longer this worker's

@@ -1,10 +1,4 @@
-"""The inboxes of a pool's actors, as pykka sees them.
-
-pykka's own inbox is a queue that stays open when its actor is gone, so an ``ask`` that comes in
-between is never answered. A :class:`ControlLane` closes: pykka calls ``empty()`` only to clean up
-after its loop, which is the moment to answer what is left with ``ActorDeadError``, and whatever
-comes later on the spot. (pykka's own clean-up does not know a :class:`Request`.)
-"""
+"""The inboxes of a pool's actors, as their loops see them: :mod:`ion_actors.actors`."""
 
 from __future__ import annotations
 
@@ -15,11 +9,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pykka
-from pykka._envelope import Envelope  # private, as is the next; the tests watch over both
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
-from ion_actors.forking import check
+from ion_actors.actors import ControlLane, Envelope, Request, refuse
 from ion_actors.futures import Future
 from ion_actors.logs import Logger
 from ion_actors.workerpool.handoff import PARKED, RETIRE
@@ -52,28 +45,6 @@ class Run:
 
 
 RUN: Envelope[Any] = Envelope(Run())
-
-
-class Request:
-    """A message whose reply comes later, from the supervisor and not from pykka's loop."""
-
-    __slots__ = ("message", "reply_to")
-
-    def __init__(self, message: Any, reply_to: pykka.Future[Any] | None) -> None:
-        self.message = message
-        self.reply_to = reply_to
-
-    def reply(self, value: Any) -> None:
-        """Answer, if somebody asked and there was no answer yet."""
-        if (reply_to := self.reply_to) is not None:
-            self.reply_to = None
-            reply_to.set(value)
-
-    def fail(self, error: BaseException) -> None:
-        """Answer with an error, if somebody asked and there was no answer yet."""
-        if (reply_to := self.reply_to) is not None:
-            self.reply_to = None
-            reply_to.set_exception((type(error), error, error.__traceback__))
 
 
 class Letter(Request):
@@ -120,63 +91,6 @@ class Letter(Request):
             reply_to._mark_read()
 
 
-class ControlLane:
-    """An unbounded queue of envelopes that can be closed."""
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Envelope[Any]] = queue.SimpleQueue()
-        # Guards the order of put and close. Reentrant: a finalizer may put while a put is going on.
-        self._lock = threading.RLock()
-        self._closed = False
-
-    def shut(self) -> None:
-        """Close it as it is, in a forked child, where nobody will look at it."""
-        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
-        self._closed = True
-
-    def put(self, envelope: Envelope[Any]) -> bool:
-        """Add one; if the lane is closed, answer it with ActorDeadError and return False."""
-        check()
-        with self._lock:
-            if not self._closed:
-                self._queue.put(envelope)
-                return True
-        _too_late(envelope)
-        return False
-
-    def get(self) -> Envelope[Any]:
-        """Block until there is one."""
-        return self._queue.get()
-
-    def get_nowait(self) -> Envelope[Any] | None:
-        """The next one, or None."""
-        try:
-            return self._queue.get_nowait()
-        except queue.Empty:
-            return None
-
-    def has_more(self) -> bool:
-        """Whether there is one now."""
-        return not self._queue.empty()
-
-    def empty(self) -> bool:
-        """Close the lane for good and answer what is left. For pykka's clean-up, and for the end of
-        a pool whose workers do not stop."""
-        with self._lock:
-            self._closed = True
-        while (envelope := self.get_nowait()) is not None:
-            _too_late(envelope)
-        return True
-
-
-def _too_late(envelope: Envelope[Any]) -> None:
-    dead = pykka.ActorDeadError("the actor had stopped before the message came")
-    if isinstance(envelope.message, Request):
-        envelope.message.fail(dead)
-    elif envelope.reply_to is not None:
-        refuse(envelope, dead)
-
-
 class SupervisorInbox:
     """A pool's mailbox as an actor's inbox: two lanes.
 
@@ -189,7 +103,6 @@ class SupervisorInbox:
         self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
         self.understood: frozenset[type] = frozenset()  # by the supervisor
         self.ended = False  # the pool has: let pykka's stop through
-        self._handled: Envelope[Any] | None = None
 
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
@@ -206,22 +119,12 @@ class SupervisorInbox:
         self.control.put(envelope)
 
     def get(self) -> Envelope[Any]:
-        """Called by pykka's loop."""
-        if self._handled is not None:  # which pykka's loop still holds, with all it refers to
-            self._handled.message = self._handled.reply_to = None
-        self._handled = self.control.get()
-        return self._handled
+        """Called by the supervisor's loop."""
+        return self.control.get()
 
     def empty(self) -> bool:
-        """Called by pykka's clean-up."""
+        """Called by the clean-up after the loop."""
         return self.control.empty()
-
-
-def refuse(envelope: Envelope[Any], error: Exception) -> None:
-    """Answer with an error; raise it in the sender, if nobody asked."""
-    if envelope.reply_to is None:
-        raise error
-    envelope.reply_to.set_exception((type(error), error, None))
 
 
 class WorkerInbox:
@@ -259,13 +162,8 @@ class WorkerInbox:
             self.mailbox.interrupt(self._worker)
 
     def get(self) -> Envelope[Any]:
-        """Called by pykka's loop: the next thing to do, sooner or later."""
-        try:
-            return self._get()
-        except BaseException:
-            # An exception thrown into the thread. pykka's loop would die of it without a word.
-            logger.exception("a worker was interrupted while it waited, and stops")
-            return Envelope(_ActorStop())
+        """Called by the worker's loop: the next thing to do, sooner or later."""
+        return self._get()
 
     def sleep(self) -> TaskFuture[Any] | None:
         """Called by the worker when it is parked: its next task, or None to look at its inbox."""
@@ -339,5 +237,5 @@ class WorkerInbox:
         return envelope
 
     def empty(self) -> bool:
-        """Called by pykka's clean-up."""
+        """Called by the clean-up after the loop."""
         return self.control.empty()

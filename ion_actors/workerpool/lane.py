@@ -20,6 +20,10 @@ Here is the way of a plain task, which is the hot path. All else is built on top
 lock: see :mod:`ion_actors.workerpool.mailbox`. No user code runs under it. It is reentrant because
 a finalizer or a signal handler may run at any point of the holder's code, and may call the pool.
 
+An exception may be thrown into a thread whenever it begins a function or returns from one written
+in C. So whatever moves is first noted where it goes to, and then taken out where it comes from, and
+:meth:`Lane.mend` finishes what was interrupted in between.
+
 A thread that blocks on a lock is handed the lock before it gets the GIL back, so that whoever runs
 meanwhile blocks on the lock in turn: a convoy of two switches per task, measured at half the
 throughput. Hence the busy flag. It is only a hint: who sees it set lets its holder run first, and
@@ -141,10 +145,11 @@ class Lane:
         """Let in as many waiters as there is room for; under the lock. They are to be woken."""
         admitted = []
         while self._waiters and len(self._queue) - self._dead < self.limit:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters[0]
             self._let_in(waiter)
             self._queue.append(waiter.item)
             admitted.append(waiter)
+            del self._waiters[0]
         return admitted
 
     def _let_in(self, waiter: Waiter) -> None:
@@ -160,12 +165,12 @@ class Lane:
         with self._lock:
             self._busy = True
             queue = self._queue
-            task = queue.popleft() if queue and not worker.has_control else None
+            if worker.has_control:
+                self._busy = False
+                return None
+            task = queue[0] if queue else None
             if task is None or task._state is not PENDING:
-                if worker.has_control:
-                    self._busy = False
-                    return None
-                task = self._next_live(task)
+                task = self._next_live()
                 if task is None:
                     self._busy = False
                     if self._refusal is not None:
@@ -173,22 +178,30 @@ class Lane:
                     self._idle[worker] = None
                     self._rested = True
                     return PARKED
+            # Nothing can be thrown in between these, and what is, finds the task in one place.
+            worker.current = task
             task._state = RUNNING
             self._ledger.started += 1
-            worker.current = task
+            try:
+                del queue[0]
+            except BaseException:  # only one with ranks can be interrupted
+                self.mend()
+                raise
             admitted = self._admit() if self._waiters else ()
             self._busy = False
         for waiter in admitted:
             waiter.wake()
         return task
 
-    def _next_live(self, task: TaskFuture[Any] | None) -> TaskFuture[Any] | None:
-        """The next live task, from this one on, taken out; under the lock."""
-        while task is not None:
+    def _next_live(self) -> TaskFuture[Any] | None:
+        """The next live task, which is then the first in the queue; under the lock."""
+        queue = self._queue
+        while queue:
+            task = queue[0]
             if task._state is PENDING:
                 return task
             self._count_dead(task)
-            task = self._queue.popleft() if self._queue else None
+            del queue[0]
         return self._next_waiting() if self._waiters else None
 
     def _count_dead(self, task: TaskFuture[Any]) -> None:
@@ -206,10 +219,9 @@ class Lane:
         queue = self._queue
         for waiter in self._waiters:
             if not isinstance(queue, Ranked) or queue.may_begin(waiter.item):
-                self._waiters.remove(waiter)
                 self._let_in(waiter)
-                if isinstance(queue, Ranked):
-                    queue.take_key(waiter.item)
+                queue.appendleft(waiter.item)
+                self._waiters.remove(waiter)
                 waiter.wake()
                 return waiter.item
         return None
@@ -222,17 +234,49 @@ class Lane:
         """Give idle workers what may begin; under the lock. They are to be woken."""
         heirs = []
         while self._idle:
-            task = self._next_live(self._queue.popleft() if self._queue else None)
+            task = self._next_live()
             if task is None:
                 break
+            heir = next(reversed(self._idle))
+            heirs.append(heir)
+            heir.current = heir.slot = task
             task._state = RUNNING
             self._ledger.started += 1
-            heir = self._idle.popitem()[0]
-            heir.current = heir.slot = task
-            heirs.append(heir)
+            del self._idle[heir]
+            try:
+                del self._queue[0]
+            except BaseException:
+                self.mend()
+                raise
         for waiter in self._admit():
             waiter.wake()
         return heirs
+
+    def mend(self) -> list[Taker]:
+        """Finish what a thread has begun in here that was interrupted. May be done at any time.
+
+        Returns:
+            Workers that were given a task, and are to be woken. So is everyone else who has one.
+        """
+        with self._lock:
+            self._busy = False
+            if isinstance(self._queue, Ranked):
+                self._queue = self._queue.mended(self._is_queued, self._is_taken)
+            else:
+                self._queue = deque(one for one in self._queue if self._is_queued(one))
+                self._dead = 0
+            for waiter in [one for one in self._waiters if one.over]:
+                if waiter.item._state is PENDING and waiter.item not in self._queue:
+                    self._queue.append(waiter.item)
+                self._waiters.remove(waiter)
+                waiter.wake()
+            return self._hand_out()
+
+    def _is_queued(self, task: TaskFuture[Any]) -> bool:
+        return task._state is PENDING and not task._withdrawn
+
+    def _is_taken(self, task: TaskFuture[Any]) -> bool:
+        return task._state is RUNNING
 
     def park(self, worker: Taker, tally: Tally) -> bool:
         """Count a new worker. If there is nothing to do it is idle from the start.
@@ -241,6 +285,8 @@ class Lane:
             Whether it is idle, and so will be woken. If not, it is to ask for work.
         """
         with self._lock:
+            if worker in self._idle:  # it was interrupted
+                return True
             self._ledger.open(tally)
             # Once nothing is accepted, there is nobody who would wake it.
             nothing = not self._waiters and len(self._queue) == self._dead
@@ -276,14 +322,23 @@ class Lane:
         with self._lock:
             self._idle.pop(worker, None)
             self._ledger.close(tally)
-            task, worker.slot = worker.slot, None
-            if task is not None and task._state is RUNNING:
-                task._state = PENDING
-                self._ledger.started -= 1
-                self._queue.appendleft(task)
+            task = worker.slot
+            if task is not None:
+                if task._state is RUNNING:
+                    # Nothing can be thrown in between these.
+                    task._state = PENDING
+                    self._ledger.started -= 1
+                    self._queue.appendleft(task)
+                elif task._state is PENDING and task not in self._queue:  # it was interrupted
+                    self._queue.appendleft(task)
+                worker.slot = None
+                if worker.current is task:
+                    worker.current = None
             heirs = self._hand_out()
         for heir in heirs:
             heir.wake()
+        if task is not None:
+            task._come_back()
 
     # -- numbers ---------------------------------------------------------------------------
 

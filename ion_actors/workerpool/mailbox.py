@@ -20,7 +20,7 @@ from typing import Any
 
 from ion_actors.errors import IonError, TaskDropped
 from ion_actors.workerpool.endings import Endings
-from ion_actors.workerpool.handoff import NOT_BEGUN, Helping
+from ion_actors.workerpool.handoff import NOT_BEGUN, Helping, Returning
 from ion_actors.workerpool.ranked import Ranked
 from ion_actors.workerpool.reasons import DropReason
 from ion_actors.workerpool.task import TaskFuture
@@ -142,8 +142,13 @@ class Mailbox(Endings):
         self._dropped(task, error, error.why)
         task._run_callbacks(callbacks)
 
-    def put_back(self, task: TaskFuture[Any]) -> bool:
-        """Queue a running task again, at the front: it took its worker down.
+    def put_back(self, task: TaskFuture[Any], worker: Returning, *, begun: bool = True) -> bool:
+        """Queue a running task again, at the front: it took its worker down, or found it down.
+
+        Args:
+            task: which one.
+            worker: whose it was; from here on it is not.
+            begun: it has run. Else its ``ttl`` counts on.
 
         Returns:
             Whether it was. Not if it has ended without its worker, or the pool is at its end.
@@ -156,13 +161,27 @@ class Mailbox(Endings):
                     return False
                 if task._withdrawn:
                     self._sweep()  # it was claimed, and its old place may still be there
-                task._begin_anew(self._now())
-            self._ledger.started -= 1
+                task._begin_anew(self._now(), begun=begun)
+                # Nothing can be thrown in between these.
+                task._state = PENDING
+                self._ledger.started -= 1
+                worker.current, worker.put_back = None, task
             self._queue.appendleft(task)
             heirs = self._hand_out()
         for heir in heirs:
             heir.wake()
+        task._come_back()
         return True
+
+    def finish_put_back(self, task: TaskFuture[Any]) -> None:
+        """:meth:`put_back` was interrupted. If the task is pending, see to it that it is queued."""
+        with self._lock:
+            if task._state is PENDING and not task._withdrawn and task not in self._queue:
+                self._queue.appendleft(task)
+            heirs = self._hand_out()
+        for heir in heirs:
+            heir.wake()
+        task._come_back()
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]

@@ -89,7 +89,7 @@ class PoolMetrics:
     size: int  #: workers
     queue_size: int  #: tasks that may wait
     queued: int  #: waiting now
-    running: int  #: handed to a worker and not ended; while a panic is handled, that task, too
+    running: int  #: handed to a worker that has not stopped running them
     submitted: int  #: accepted since the pool began
     completed: int  #: returned
     failed: int  #: raised an ``Exception``
@@ -125,8 +125,13 @@ class Ledger:
     def close(self, tally: Tally) -> None:
         """A worker is gone: what it has ended stays counted."""
         if tally in self._tallies:
+            past = self._past
+            # Not add(): nothing can be thrown in between these.
+            past.completed += tally.completed
+            past.failed += tally.failed
+            past.panicked += tally.panicked
+            past.cancelled += tally.cancelled
             del self._tallies[tally]
-            self._past.add(tally)
 
     def ended(self) -> int:
         """How many tasks the workers have ended."""

@@ -22,8 +22,8 @@ import heapq
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Generic, Literal, Protocol, TypeVar
 
 __all__ = ["Rankable", "Ranked"]
 
@@ -79,7 +79,9 @@ class Ranked(Generic[T]):
     def append(self, task: T) -> None:
         """Queue a task that was just accepted."""
         number = next(self._numbers)
-        entry = (number - self._stride * task._priority, number, task)
+        self._insert(task, (number - self._stride * task._priority, number, task))
+
+    def _insert(self, task: T, entry: _Entry[T]) -> None:
         self._entries[task] = entry
         if task._key is None:
             heapq.heappush(self._heap, entry)
@@ -102,18 +104,50 @@ class Ranked(Generic[T]):
             line.move_to_end(task, last=False)
         heapq.heappush(self._heap, entry)
 
-    def popleft(self) -> T:
-        """Take out the task that is next, and its key with it.
+    def __getitem__(self, place: Literal[0]) -> T:
+        """The task that is next.
 
         Raises:
             IndexError: none of them may begin now.
         """
         if not self:
             raise IndexError("no task may begin")
-        task = heapq.heappop(self._heap)[2]
+        return self._heap[0][2]
+
+    def __delitem__(self, place: Literal[0]) -> None:
+        """Take out the task that is next, and its key with it."""
+        task = self[0]
+        heapq.heappop(self._heap)
         del self._entries[task]
         self.take_key(task)
+
+    def popleft(self) -> T:
+        """Take out the task that is next, and its key with it.
+
+        Raises:
+            IndexError: none of them may begin now.
+        """
+        task = self[0]
+        del self[0]
         return task
+
+    def mended(self, queued: Callable[[T], bool], taken: Callable[[T], bool]) -> Ranked[T]:
+        """The same anew, whatever was interrupted at whatever point.
+
+        Args:
+            queued: whether a task still is.
+            taken: whether it has begun.
+        """
+        new: Ranked[T] = Ranked((), self._stride)
+        new._numbers, new._before = self._numbers, self._before
+        entries = OrderedDict(self._entries)
+        begun = [task for task in entries if task._key is not None and taken(task)]
+        new._holders = {key: task for key, task in self._holders.items() if not queued(task)}
+        new._holders.update({task._key: task for task in begun if task._key is not None})
+        for task, entry in entries.items():
+            if queued(task):
+                new._insert(task, entry)
+        return new
 
     def claim(self, task: T) -> None:
         """Take out a queued task that :meth:`may_begin`, before its turn, and its key with it.

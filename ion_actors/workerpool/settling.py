@@ -12,23 +12,28 @@ So a successor is appointed before anybody learns of the panic.
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
+import threading
+from collections.abc import Callable
 from concurrent.futures._base import RUNNING
 from typing import TYPE_CHECKING, Any, cast
 
-import pykka
+from typing_extensions import override
 
+from ion_actors.actors import IsolatedActor
 from ion_actors.backends.protocol import NotReady, Runner
-from ion_actors.context import background, of_thread
+from ion_actors.context import of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
+from ion_actors.futures.state import Parked
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.handoff import NOT_BEGUN
 from ion_actors.workerpool.hosting import Hosting
 from ion_actors.workerpool.inbox import Envelope, Request, SupervisorInbox
 from ion_actors.workerpool.mailbox import Mailbox
 from ion_actors.workerpool.metrics import Outcome, Tally
-from ion_actors.workerpool.news import Panicked, StartFailed
+from ion_actors.workerpool.news import Panicked, StartFailed, Stopped
 from ion_actors.workerpool.quarantine import Fate, fate, remember, too_late, without_retry
 from ion_actors.workerpool.report import Panic
 from ion_actors.workerpool.spec import PoolSpec
@@ -46,7 +51,7 @@ __all__ = ["Settling"]
 _WORD_TIMEOUT = 5.0
 
 
-class Settling(pykka.ThreadingActor):
+class Settling(IsolatedActor):
     """See the module. A part of ``Worker``."""
 
     _hosting: Hosting | None
@@ -69,7 +74,9 @@ class Settling(pykka.ThreadingActor):
         self._hooks = spec.hooks
         self._done = False  # it is to stop
         self._failure: BaseException | None = None  # what its resident is to be told of
-        self._put_back: TaskFuture[Any] | None = None  # it took this worker down; it is tried again
+        self.interrupted_once = False  # by something that was thrown into its thread
+        self.put_back: TaskFuture[Any] | None = None  # queued again, no longer this worker's
+        self.telling: TaskFuture[Any] | None = None  # it has ended, its callbacks are being run
 
     @property
     def _whole(self) -> Worker:
@@ -104,6 +111,7 @@ class Settling(pykka.ThreadingActor):
             if self._hooks is not None:
                 self._observe(task, outcome, error)
             if directive is not Directive.RESUME:
+                task._count(outcome, self.tally)  # it runs no more, and what follows takes time
                 died = self.go_down(task._task_name(), error, directive)
                 shown = died if shown is error else shown
             task._keep_name()
@@ -112,20 +120,17 @@ class Settling(pykka.ThreadingActor):
             else:
                 task._release()
                 callbacks = task._fail(shown, self.tally, outcome)
-            self.current = None
-            task._run_callbacks(callbacks)
+            self.run_callbacks(task, callbacks)
         finally:
             task = error = shown = died = verdict = None  # type: ignore[assignment]
 
     def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
         """There is nothing to run the task in: this worker has failed, and not the task."""
         self.give_up(error)
-        # First: from here on it is not this worker's.
-        self.current, self._put_back = None, task
         try:
-            if self._mailbox.put_back(task):
+            if self._mailbox.put_back(task, self, begun=False):
                 return
-            self._put_back = None  # the pool is at its end, or somebody else has ended it
+            # The pool is at its end, or somebody else has ended it.
             self._settle(task, error, judge(task, self._pool_context._error(), self._spec))
         finally:
             del task, error
@@ -149,13 +154,10 @@ class Settling(pykka.ThreadingActor):
             )
             if end is not Fate.AGAIN:
                 return without_retry(task, verdict, end, self._spec)
-            # First: from here on it is not this worker's, and may even have ended.
-            self.current, self._put_back = None, task
             if self._hooks is not None:
                 tell_retry(self._hooks, task, verdict.shown)
-            if self._mailbox.put_back(task):
+            if self._mailbox.put_back(task, self):
                 return None
-            self._put_back = None
             return too_late(task, verdict, self._spec)
         finally:
             task = verdict = None  # type: ignore[assignment]
@@ -180,8 +182,16 @@ class Settling(pykka.ThreadingActor):
         reply: Future[Panic] = Future()
         self._boss.put(Envelope(Request(message, reply)))
         try:
-            with background():  # the task's context may have ended
-                return reply.result(_WORD_TIMEOUT)
+            # Not result(): the task's context may have ended; and what is thrown in must not leave
+            # a lock locked that the supervisor needs for its reply.
+            come = threading.Lock()
+            come.acquire()
+            with reply._lock:  # not a callback: the supervisor has those run by another thread
+                reply._waiters.append(Parked(come.release))
+                if reply.done():
+                    come.release()
+            come.acquire(timeout=_WORD_TIMEOUT)
+            return reply.result(0)
         except BaseException as error:
             # Without its word: the pool has ended meanwhile.
             self._spec.log(logging.DEBUG, "no word from the supervisor", error=error)
@@ -210,19 +220,113 @@ class Settling(pykka.ThreadingActor):
         if self._hosting is not None:
             self._hosting.abandon()
 
-    def _crashed(self, error: BaseException) -> None:
-        """Something came out that was no task's: stop. The supervisor replaces this worker.
+    @override
+    def stop(self) -> None:
+        """Stop after what its inbox has, unless it has stopped."""
+        if not self.actor_stopped.is_set():
+            super().stop()
+
+    # -- what comes from outside, between any two steps ---------------------------------------
+
+    def run_callbacks(
+        self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
+    ) -> None:
+        """Run the callbacks of a task that has ended: it is not current any more."""
+        if callbacks or task._key is not None:  # it holds its key yet
+            self.telling = task
+        self.current = None  # they are not the task: its context is not theirs
+        task._run_callbacks(callbacks)
+        if task._key is None:
+            self.telling = None
+
+    def release_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
+        """A task is over: the next of its key may begin.
+
+        Args:
+            task: which one.
+            comes: this worker will come for another task in a moment.
+        """
+        self._mailbox.release(task, self._whole if comes else None)
+        if not task._built_callbacks:  # else it was interrupted while it ran them
+            self.telling = None
+
+    @override
+    def _ion_interrupted(self, error: BaseException) -> None:
+        """Settle what it had begun, and stop. The supervisor replaces this worker.
 
         A task that it was handed and has not begun goes to the successor.
         """
         self._done = True
-        self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
+        if not self.interrupted_once:
+            self.interrupted_once = True
+            self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
         self._move_out(error)
-        task, self.current = self.current, None
-        if task is not None and task is not self.slot and task._state is RUNNING:
-            self._failed(task, error)
-        else:
-            self.stop()
+        for task in self.unsettled():
+            self.salvage(task, error)
+        self._ion_begun = True
+        self._stop()
+
+    def unsettled(self) -> list[TaskFuture[Any]]:
+        """What an interruption may have left unsettled, the innermost first."""
+        below = [one for one, _ in reversed(self.interrupted)]
+        found = [self.put_back, self.current, self.telling, *below]
+        return [one for one in found if one is not None and one is not self.slot]
+
+    def salvage(self, task: TaskFuture[Any], error: BaseException) -> None:
+        """An interruption has kept this worker from settling a task. May be done again."""
+        try:
+            if task is self.put_back:
+                self._mailbox.finish_put_back(task)
+                return
+            if task._state is RUNNING:
+                self._failed(task, error)
+        except BaseException:
+            self.write_off(task, error)
+            raise
+        finally:
+            del error
+        self._let_go(task)
+
+    def write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
+        """:meth:`salvage` without any ceremony, if need be by another thread."""
+        try:
+            if task is self.put_back:
+                self._mailbox.finish_put_back(task)
+                return
+            if task._state is RUNNING:
+                task._keep_name()
+                shown = panic_error(task._task_name(), self.name, error)
+                task._fail(shown, self.tally, Outcome.PANICKED)
+        finally:
+            del error
+
+    def clean_up(self) -> None:
+        """Its thread is gone: do what may block, on another one."""
+        for task in self.unsettled():
+            task.wake_again()
+        try:
+            self._runner.stop()
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
+
+    def _let_go(self, task: TaskFuture[Any]) -> None:
+        """What is left to do for a task that has ended."""
+        task.wake_again()
+        if task._key is not None:
+            self._mailbox.release(task)
+        if self.current is task:
+            self.current = None
+        if self.telling is task:
+            self.telling = None
+
+    @override
+    def _ion_on_thread_end(self) -> Callable[[Any], object]:
+        # C functions only: nothing can be thrown in between. The supervisor does the rest.
+        return functools.partial(self._boss.control.bell.put, Envelope(Stopped(self._whole)))
+
+    @override
+    def _ion_thread_name(self) -> str:
+        return self.name
 
     def _announce(self, task: TaskFuture[Any]) -> None:
         """Tell the hooks that a task begins."""

@@ -15,10 +15,10 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
-import pykka
-
+from ion_actors.actors import NO_MORE_THREADS, IsolatedActor
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.clock import Timer
+from ion_actors.delivery import run_elsewhere
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.inbox import SupervisorInbox
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Staff"]
 
 
-class Staff(pykka.ThreadingActor):
+class Staff(IsolatedActor):
     """Appoints, starts, replaces and discharges workers. A part of ``Supervisor``."""
 
     _inbox: SupervisorInbox
@@ -63,8 +63,9 @@ class Staff(pykka.ThreadingActor):
 
     def _appoint(self, index: int) -> Worker:
         worker = Worker(self._spec, self._core.mailbox, self._inbox, index)
+        self._core.workers.append(worker)  # first: nobody is handed a task who is not known here
         self._seats[index] = worker
-        self._core.workers.append(worker)
+        worker.enlist()
         return worker
 
     def _start(self, worker: Worker) -> None:
@@ -75,10 +76,13 @@ class Staff(pykka.ThreadingActor):
     def _reseat(self) -> None:
         """Find out anew who sits where, and fill the seats that are empty."""
         self._forget_retries()
+        self._mend()
         for gone in [one for one in self._core.workers if isinstance(one, Worker) and one.gone]:
             self._see_off(gone)
         self._seats = self._seated()
         for index, worker in list(self._seats.items()):
+            if worker is not None:
+                worker.enlist()
             if worker is None:
                 self._fill(index)
             elif not worker.begun and (
@@ -115,7 +119,7 @@ class Staff(pykka.ThreadingActor):
     def _start_thread(self, worker: Worker) -> None:
         try:
             worker.start_thread()
-        except RuntimeError as error:  # there can be no more threads
+        except NO_MORE_THREADS as error:
             self._on_start_failed(StartFailed(worker, error))
             self._on_stopped(Stopped(worker))
         else:
@@ -266,9 +270,31 @@ class Staff(pykka.ThreadingActor):
 
     def _see_off(self, worker: Worker | Caller) -> None:
         """A worker is gone. What it was handed and has not begun goes to the next one."""
+        if isinstance(worker, Worker) and worker.begun and not worker.left:
+            self._bury(worker)
+        if isinstance(worker, Worker) and worker.interrupted_once:
+            self._mend()
         self._core.mailbox.discharge(worker, worker.tally)
         if worker in self._core.workers:
             self._core.workers.remove(worker)
             if worker.thread is not None:
                 self._core.threads = [one for one in self._core.threads if one.is_alive()]
                 self._core.threads.append(worker.thread)
+
+    def _mend(self) -> None:
+        """A thread was interrupted, perhaps at the mailbox: finish what it had begun there."""
+        for heir in self._core.mailbox.mend():
+            heir.wake()
+        for worker in self._core.workers:
+            if worker.slot is not None:
+                worker.wake()
+
+    def _bury(self, worker: Worker) -> None:
+        """Its thread has ended without a word: do what it has left undone."""
+        error = RuntimeError(f"the thread of worker {worker.name} was ended from outside")
+        worker.interrupted_once = True
+        for task in worker.unsettled():
+            worker.write_off(task, error)
+            if task._key is not None and task is not worker.put_back:
+                self._core.mailbox.release(task)
+        run_elsewhere(worker.clean_up)

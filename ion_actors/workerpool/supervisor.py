@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -106,13 +105,15 @@ class Supervisor(Surviving):
     def _create_future() -> Future[Any]:
         return Future()
 
+    @override
+    def _ion_thread_name(self) -> str:
+        return f"{self._spec.name}-supervisor"
+
     # -- faults: see ion_actors.workerpool.surviving ----------------------------------------
 
     @override
     def _reconcile(self) -> None:
-        thread = threading.current_thread()
-        thread.name = f"{self._spec.name}-supervisor"
-        if thread not in self._core.threads:
+        if (thread := self._ion_thread) is not None and thread not in self._core.threads:
             self._core.threads.insert(0, thread)
         if self._inbox.ended:
             self.stop()

@@ -20,8 +20,8 @@ but made anew, from what there is (``reconcile``). Invariants:
 - only a broadcast is not tried again, since what is written cannot be taken back: it fails.
 
 What is thrown into the thread outside of a handler (while it waits for its mail, say) makes the
-actor's loop begin anew. A supervisor that fails more than three times in a minute breaks its pool,
-and everybody who waits is told so.
+actor's loop begin anew, with the message that it had in hand. A supervisor that fails more than
+three times in a minute breaks its pool, and everybody who waits is told so.
 """
 
 from __future__ import annotations
@@ -71,19 +71,19 @@ class Surviving(Tending):
         """It has failed too often: break the pool, and let nobody wait."""
 
     @override
-    def _actor_loop(self) -> None:
-        keep_free()
-        while True:
-            try:
-                super()._actor_loop()
-            except BaseException as error:
-                self._has_failed(None, error)
-            else:
-                return
+    def _ion_interrupted(self, error: BaseException) -> None:
+        in_hand = self._inbox.control.in_hand
+        message = None if in_hand is None else in_hand.message
+        if not self._has_failed(message, error):
+            self._inbox.control.done()
+            return
+        _fail_what_is_done_once(message, error)
+        self._ion_begun = False  # on_start finds out what there is to do
 
     @override
     def on_start(self) -> None:
         """Find out what there is to do, on the supervisor's thread."""
+        keep_free()
         self._attempt(lambda _: self._reconcile(), None)
 
     @override

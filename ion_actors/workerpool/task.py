@@ -55,12 +55,13 @@ class TaskFuture(Future[T]):
     _limit: float | None = None  # seconds: the task's own, from when it was accepted
     _ttl: float | None = None  # seconds: how long it may be queued
     _expires_at: float | None = None  # the moment when that is over, once it is accepted
-    _expiry: Timer | None = None  # for that moment
+    _expiry: Timer | None = None  # for that moment, while it is queued
     _ranked = False  # it has a priority or a key
     _priority = 0
     _key: Hashable | None = None  # a Key: see ion_actors.keys
     _registration: Registration | None = None  # with its context, while it can end early
     _fenced = False  # ended by another than its worker, whose late result is to be ignored
+    _counted = False  # as ended, though its future may not say so yet
     _withdrawn = False  # left the queue before its turn; its place may still be there
     _admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
     _ended_by: Cancelled | None = None  # it was cancelled before it ran
@@ -133,9 +134,16 @@ class TaskFuture(Future[T]):
     def _plan_expiry(self, clock: Clock) -> None:
         """It is accepted: have it dropped if it is still queued when its ``ttl`` is over."""
         if self._expires_at is not None and self._state is PENDING:
+            if self._expiry is not None:  # it comes back to the queue
+                self._expiry.cancel()
             self._expiry = clock.call_at(self._expires_at, self._expire)
             if self._state is not PENDING:  # it was faster, and has not seen this
                 self._expiry.cancel()
+
+    def _come_back(self) -> None:
+        """It was handed over directly, and is queued after all: its ``ttl`` counts."""
+        if self._expires_at is not None and self._context is not None:
+            self._plan_expiry(self._context.clock)
 
     def _expire(self) -> None:
         self._mailbox.withdraw(self, self._expired(), elsewhere=True)
@@ -168,11 +176,11 @@ class TaskFuture(Future[T]):
             self._run_callbacks(callbacks)
             raise error
 
-    def _begin_anew(self, now: float) -> None:
-        """It is queued again: what its last try has left behind must not touch the next."""
-        self._state = PENDING
+    def _begin_anew(self, now: float, *, begun: bool) -> None:
+        """It is to be queued again: what its last try has left behind must not touch the next."""
         self._withdrawn = False
-        self._expires_at = None  # it had begun in time
+        if begun:
+            self._expires_at = None  # it had begun in time
         self._accepted_at = now
         if self._spare is not None:
             self._vars = own_values(self._spare.copy())
@@ -197,7 +205,28 @@ class TaskFuture(Future[T]):
                 self._result = result
                 self._state = FINISHED
                 return self._built_callbacks
-            return self._finish(result, None)
+            try:
+                return self._finish(result, None)
+            except BaseException:  # thrown in from outside
+                if self._state is RUNNING:
+                    tally.completed -= 1
+                raise
+
+    def _count(self, outcome: Outcome, tally: Tally) -> None:
+        """It runs no more: count it, if that was not done before, though it may end later."""
+        with self._lock:
+            if self._state is not RUNNING or self._counted or self._fenced:
+                return
+            # Nothing can be thrown in between these.
+            if outcome is Outcome.FAILED:
+                tally.failed += 1
+            elif outcome is Outcome.PANICKED:
+                tally.panicked += 1
+            elif outcome is Outcome.CANCELLED:
+                tally.cancelled += 1
+            else:
+                tally.completed += 1
+            self._counted = True
 
     def _fail(self, error: BaseException, tally: Tally, outcome: Outcome) -> _Callbacks:
         """Its worker is done: it raised."""
@@ -205,7 +234,7 @@ class TaskFuture(Future[T]):
             if self._state is not RUNNING:
                 self._count_late(tally, outcome)
                 return None
-            tally.count(outcome)
+            self._count(outcome, tally)  # before anybody can see the error
             callbacks = self._finish(None, error)
         if outcome is Outcome.CANCELLED:
             self._mark_read()  # somebody wanted this: no news for the log
@@ -214,7 +243,7 @@ class TaskFuture(Future[T]):
     def _count_late(self, tally: Tally, outcome: Outcome) -> None:
         # Fenced: whoever ended it has counted it. Else a stranger called set_result() on a
         # pool's future, and the task itself must still be counted.
-        if not self._fenced:
+        if not (self._fenced or self._counted):
             tally.count(outcome)
 
     def _take_ending(self) -> Ending:

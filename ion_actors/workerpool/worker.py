@@ -10,9 +10,9 @@ A worker without an initializer has no thread until there is something for it: w
 the first time has the supervisor start one. That is one message and no waiting, so it may be done
 in a signal handler or in a finalizer, and a thread that cannot be started is the supervisor's care.
 
-pykka stops every actor of the process when a handler lets a ``BaseException`` out. So whatever a
-task, a hook or a callback raises ends here: as the outcome of the task, in the log, or, if it is
-none of those (a bug, or an exception thrown into the thread), as this worker's own end.
+Whatever a task, a hook or a callback raises ends here: as the outcome of the task, in the log, or,
+if it is none of those (a bug, or an exception thrown into the thread), as this worker's own end:
+see :mod:`ion_actors.actors`. A worker whose thread ends without a word is buried by the supervisor.
 """
 
 from __future__ import annotations
@@ -60,9 +60,6 @@ class Worker(Settling):
     It is not in pykka's registry: it is a part of its pool, which is.
     """
 
-    # A stuck task must not keep the interpreter from exiting.
-    use_daemon_thread = True
-
     # Said again for type checkers, which would go by what is assigned in here.
     slot: TaskFuture[Any] | None
     current: TaskFuture[Any] | None
@@ -85,9 +82,17 @@ class Worker(Settling):
         self._hosting = None if spec.residence is None else Hosting(self, spec, spec.residence)
         if self.ready:
             self.wake = self._wake_first  # before it is parked: then it may be woken
-            self.inbox.parked = mailbox.park(self, self.tally)
+        self.enlisted = False  # the mailbox knows it
+
+    def enlist(self) -> None:
+        """Have the mailbox know it, once its supervisor does: from here on it is handed tasks."""
+        if self.enlisted:
+            return
+        if self.ready:
+            self.inbox.parked = self._mailbox.park(self, self.tally)
         else:
-            mailbox.enlist(self.tally)
+            self._mailbox.enlist(self.tally)
+        self.enlisted = True
 
     def _how_to_call(self, spec: PoolSpec) -> Callable[[TaskFuture[Any]], Any] | None:
         """How to run a task, unless by plainly calling its function."""
@@ -118,17 +123,26 @@ class Worker(Settling):
     @property
     def gone(self) -> bool:
         """Whether its thread has ended, or is about to."""
-        return self._left or (self.thread is not None and not self.thread.is_alive())
+        return self.left or (self._ion_thread is not None and self._ion_thread.over)
+
+    @property
+    def left(self) -> bool:
+        """Whether it has said goodbye."""
+        return self._left
 
     def start_thread(self) -> None:
         """Begin; pykka's own ``start`` would make another actor, and register it.
 
         Raises:
-            RuntimeError: there can be no more threads.
+            RuntimeError, MemoryError, OSError: there can be no more threads.
         """
         self.wake = self.inbox.wake
-        self._start_actor_loop()
-        self.begun = True
+        try:
+            self._start_actor_loop()
+        finally:  # also if this was interrupted: it must not be started twice
+            if (thread := self._ion_thread) is not None:
+                self.thread = thread
+                self.begun = True
 
     # -- life ------------------------------------------------------------------------------
 
@@ -136,7 +150,6 @@ class Worker(Settling):
     def on_start(self) -> None:
         """Run the initializer, in this worker's thread."""
         self.thread = threading.current_thread()
-        self.thread.name = self.name
         _of_thread.worker = self
         of_thread.task_context = self._task_context
         of_thread.helper = WorkersHelp(self, self._mailbox, self._spec)
@@ -187,13 +200,10 @@ class Worker(Settling):
     @override
     def on_receive(self, message: Any) -> None:
         """Run the task in the slot and then all that the mailbox has."""
-        if not isinstance(message, Run):
-            self._on_letter(message)
-            return
-        try:
+        if isinstance(message, Run):
             self._work()
-        except BaseException as error:
-            self._crashed(error)
+        else:
+            self._on_letter(message)
 
     def _on_letter(self, message: Any) -> None:
         if isinstance(message, Letter) and self._hosting is not None:
@@ -212,8 +222,8 @@ class Worker(Settling):
             try:
                 self._perform(found)
             finally:
-                if found._key is not None and found is not self._put_back:
-                    self._mailbox.release(found, self)
+                if found._key is not None and found is not self.put_back:
+                    self.release_key(found, comes=True)
             self.current = found = None  # nothing may hold a settled task while we are parked
             self.started_at = NOT_BEGUN
             if self._done:
@@ -227,9 +237,12 @@ class Worker(Settling):
         try:
             with self._runner.on_top():
                 self._perform(task)
+        except BaseException as error:  # thrown in from outside
+            self.salvage(task, error)
+            raise
         finally:
-            if task._key is not None and task is not self._put_back:
-                self._mailbox.release(task)
+            if task._key is not None and task is not self.put_back:
+                self.release_key(task, comes=False)
             del task
             self.current, self.started_at = self.interrupted[-1]
             self.interrupted.pop()  # last: whoever looks must find the task in one of the two
@@ -280,8 +293,7 @@ class Worker(Settling):
             if self._hooks is not None:
                 self._observe(task, Outcome.COMPLETED, None)
             if callbacks := task._complete(value, self.tally):
-                self.current = None  # they are not the task: its context is not theirs
-                task._run_callbacks(callbacks)
+                self.run_callbacks(task, callbacks)
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
             task = value = None  # type: ignore[assignment]

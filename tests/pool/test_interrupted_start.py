@@ -36,7 +36,7 @@ def test_a_pool_whose_making_was_interrupted_leaves_nothing() -> None:
             outcome.close()
         del outcome
         gc.collect()
-        eventually(lambda: set(threading.enumerate()) <= threads)
+        eventually(lambda: set(threading.enumerate()) <= threads, where)
         assert pykka.ActorRegistry.get_all() == [], where
         return where
 
