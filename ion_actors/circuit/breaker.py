@@ -189,9 +189,14 @@ class CircuitBreaker:
         return Guard(self._core)
 
     def __enter__(self) -> None:
-        guard = Guard(self._core)
-        guard.__enter__()
-        _ENTERED.set((guard, _ENTERED.get()))
+        before, guard = _ENTERED.get(), Guard(self._core)
+        try:
+            guard.__enter__()
+            _ENTERED.set((guard, before))
+        except BaseException:  # Ctrl-C: the block will not begin
+            guard.withdraw()
+            _ENTERED.set(before)
+            raise
 
     def __exit__(
         self,

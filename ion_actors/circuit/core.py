@@ -76,9 +76,10 @@ class Core:
             CircuitOpen: it is turned away.
         """
         machine = self.machine
-        with self.lock:
-            answer = machine.admit(self.now())
+        answer = None
         try:
+            with self.lock:
+                answer = machine.admit(self.now())
             if machine.changes:
                 self.tell()
         except BaseException:  # Ctrl-C in the callback: this call will not be made
@@ -213,10 +214,22 @@ class Guard:
             context.check()
         core = self.core
         self._permit = permit = core.machine.pass_ or core.admit()
-        core.running.add(self)
-        if core.hooks is not None:
-            self._began = core.now()
-            self._span: Span | None = core.hooks.admitted(permit.state)
+        try:
+            core.running.add(self)
+            if core.hooks is not None:
+                self._began = core.now()
+                self._span: Span | None = core.hooks.admitted(permit.state)
+        except BaseException:  # Ctrl-C: the call will not be made, and not be left
+            self.withdraw()
+            raise
+
+    def withdraw(self) -> None:
+        """The call was let through, but is not made: it counts as cancelled."""
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            with self.core.lock:
+                self.core.running.discard(self)
+                self.core.machine.settle(permit, Outcome.CANCELLED, self.core.now())
 
     def __exit__(
         self,

@@ -1,0 +1,27 @@
+"""A breaker whose block is interrupted as it begins is not running."""
+
+from __future__ import annotations
+
+import contextvars
+
+import pytest
+from interrupts import KINDS, every_point, interrupt
+
+from ion_actors.circuit import CircuitBreaker
+from ion_actors.testing import VirtualClock
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_that_is_interrupted_as_it_begins(
+    kind: type[BaseException], clock: VirtualClock
+) -> None:
+    def make(point: int) -> str:
+        one = CircuitBreaker("c", clock=clock)
+        where, outcome = interrupt(point, one.__enter__, kind)
+        if not isinstance(outcome, kind):
+            one.__exit__(None, None, None)
+        assert one.metrics().running == 0, where
+        return where
+
+    found = every_point(lambda point: str(contextvars.copy_context().run(make, point)))
+    assert len(found) > 3
