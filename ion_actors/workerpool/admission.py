@@ -35,6 +35,7 @@ from ion_actors.workerpool.task import TaskFuture
 
 __all__ = ["Admission"]
 
+_DEFAULTS = TaskOptions()
 _new = object.__new__
 _allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
@@ -103,7 +104,7 @@ class Admission:
 
     def _place(self, task: TaskFuture[Any]) -> None:
         """Give it a context of its own, below the pool's and the submitter's."""
-        options = self._options or TaskOptions()
+        options = self._options or _DEFAULTS
         parent = self._parent()
         parent.check()
         context: Context = _new(Context)

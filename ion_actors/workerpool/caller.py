@@ -61,9 +61,9 @@ class Caller:
             KeyboardInterrupt: it came while the task ran, and was meant for this thread.
         """
         core = self._core
-        core.workers.append(self)  # first: from here on, nobody takes the pool for idle
-        core.mailbox.enlist(self.tally)
         try:
+            core.workers.append(self)  # first: from here on, nobody takes the pool for idle
+            core.mailbox.enlist(self.tally)
             if not core.mailbox.claim_new(task, self):
                 return False
             if task._special:
@@ -80,6 +80,7 @@ class Caller:
     def _perform(self, task: TaskFuture[Any]) -> None:
         self.started_at = self._spec.context.clock.monotonic()
         outer, of_thread.task_context = of_thread.task_context, task.task_context
+        outer_report, of_thread.report = of_thread.report, task._report
         try:
             value = self._call(task)
         except BaseException as error:
@@ -93,7 +94,7 @@ class Caller:
                 tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, self._took())
             callbacks = task._complete(value, self.tally)
         finally:
-            of_thread.task_context = outer
+            of_thread.task_context, of_thread.report = outer, outer_report
             self.current = None
             value = None
         task._run_callbacks(callbacks)
@@ -143,6 +144,7 @@ class Caller:
             del error
 
     def _tell_handler(self, handler: Callable[[Panic], object], panic: Panic) -> None:
+        of_thread.task_context = None  # it is not the task: its context may have ended
         try:
             contextvars.Context().run(handler, panic)
         except BaseException as error:

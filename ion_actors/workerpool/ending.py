@@ -136,7 +136,10 @@ class Ending:
         worker = current_worker()
         if worker is not None and worker.inbox.mailbox is self._core.mailbox:
             return True
-        return threading.current_thread() in self._core.threads[:1]
+        current = threading.current_thread()
+        if any(one.thread is current for one in list(self._core.workers)):
+            return True  # a submitter that runs its task itself
+        return current in self._core.threads[:1]
 
     # -- the end, without blocking an event loop -------------------------------------------
 

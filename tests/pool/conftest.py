@@ -63,6 +63,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
     ),
     "test_overflow": frozenset(
         {
+            "test_a_caller_that_ends_the_pool_does_not_wait_for_itself",
             "test_a_caller_waits_for_a_key_that_is_taken",
             "test_a_drain_finishes_the_lines_of_all_keys",
             "test_a_drain_waits_for_the_caller_and_reports_it",

@@ -20,13 +20,16 @@ from ion_actors import (
     DropReason,
     Future,
     Overflow,
+    PanicRecovery,
     Pool,
     PoolClosed,
     QueueFull,
     TaskDropped,
     TaskExpired,
     TaskPanicked,
+    background,
     current_context,
+    report_progress,
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
 
@@ -814,3 +817,28 @@ def test_what_is_shed_says_so(clock: VirtualClock):
 def test_the_queue_full_error_is_a_queue_full_error():
     with Pool(1, 0, overflow=Overflow.REJECT) as pool, busy(pool), pytest.raises(queue.Full):
         pool.submit(int)
+
+
+def test_a_caller_that_ends_the_pool_does_not_wait_for_itself() -> None:
+    """Its progress is its own, too, and its panic handler is not under its context."""
+    contexts: list[object] = []
+    recovery = PanicRecovery(handler=lambda _: contexts.append(current_context()))
+    pool = Pool(1, 0, overflow="caller_runs", panic_recovery=recovery)
+
+    def ends() -> int:
+        report_progress(0.5, "half")
+        return len(pool.close(PATIENCE).running)
+
+    with busy(pool):
+        future = pool.submit(ends)
+    assert future.result(PATIENCE) == 2  # an interim report: the task at the gate, and itself
+    assert future.progress is not None
+    pool.close()
+
+    def dies() -> None:
+        current_context().cancel("by itself")
+        raise SystemExit
+
+    with Pool(1, 0, overflow="caller_runs", panic_recovery=recovery) as other, busy(other):
+        assert other.submit(dies).exception(PATIENCE) is not None
+    assert contexts == [background()]
