@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 
+from ion_actors.actors import Flag
 from ion_actors.context import background
 from ion_actors.forking import check, on_fork
 from ion_actors.logs import Logger, warn_later
@@ -26,7 +27,7 @@ logger = Logger("ion_actors", later=True)
 
 _cores: weakref.WeakSet[TreeCore] = weakref.WeakSet()
 _lock = threading.Lock()  # guards the set
-_exiting = threading.Event()
+_exiting = Flag()
 
 _MARGIN = 1.0  # seconds
 

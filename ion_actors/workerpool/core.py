@@ -13,6 +13,7 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from ion_actors.actors import Flag
 from ion_actors.backends.loop_threads import left_behind
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
@@ -56,7 +57,7 @@ class Core:
     counts: DrainReport | None = None  # how it ended, without the tasks
     undelivered: DrainReport | None = None  # the same with the tasks, until somebody asks
     delivered: weakref.ref[DrainReport] | None = None  # and then as long as somebody has it
-    ended: threading.Event = field(default_factory=threading.Event)
+    ended: Flag = field(default_factory=Flag)
     keys: Keys = field(default_factory=Keys)  # that tasks have
 
     def metrics(self) -> PoolMetrics:

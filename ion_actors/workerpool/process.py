@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures._base import FINISHED
 from typing import Any
 
+from ion_actors.actors import Flag
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
 from ion_actors.futures.state import Parked
@@ -57,7 +58,7 @@ class _Pools:
 
 
 _pools = _Pools()
-_exiting = threading.Event()
+_exiting = Flag()
 _at_exit_ran = False
 _before_drains: list[Callable[[], object]] = []
 _register_at_exit: Callable[..., object] = (
