@@ -24,7 +24,7 @@ def is_interruption(error: BaseException) -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    return isinstance(error, KeyboardInterrupt) or _is_of_signal_handler(error)
+    return issubclass(type(error), KeyboardInterrupt) or _is_of_signal_handler(error)
 
 
 def _is_of_signal_handler(error: BaseException) -> bool:

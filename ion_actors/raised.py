@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from ion_actors._printable import printable
 
@@ -31,6 +31,8 @@ __all__ = [
     "traceback_of",
 ]
 
+Kind = TypeVar("Kind")
+
 _CAUSE: Any = BaseException.__dict__["__cause__"]
 _CONTEXT: Any = BaseException.__dict__["__context__"]
 _SUPPRESSES: Any = BaseException.__dict__["__suppress_context__"]
@@ -43,7 +45,7 @@ _NAME: Any = type.__dict__["__name__"]
 _NOTES = "__notes__"
 
 
-def is_a(error: BaseException, kinds: type | tuple[type, ...]) -> bool:
+def is_a(error: object, kinds: type[Kind] | tuple[type[Kind], ...]) -> TypeGuard[Kind]:
     """Whether it is of one of these classes; ``isinstance`` would also ask its ``__class__``."""
     return issubclass(type(error), kinds)
 

@@ -25,6 +25,7 @@ from typing_extensions import override
 from ion_actors._printable import OneLine
 from ion_actors.awaitables import is_coroutine
 from ion_actors.backends.resident import Residence, Resident, here, refuse
+from ion_actors.raised import traceback_of
 
 if TYPE_CHECKING:
     from pykka._envelope import Envelope
@@ -135,7 +136,7 @@ class Alone:
             except BaseException as error:
                 logger.exception("a worker failed on message %r", OneLine(envelope.message))
                 if reply is not None:
-                    reply.set_exception((type(error), error, error.__traceback__))
+                    reply.set_exception((type(error), error, traceback_of(error)))
                 return
         if reply is not None:
             reply.set(value)

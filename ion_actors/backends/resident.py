@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pykka
 from typing_extensions import override
 
+from ion_actors.raised import traceback_of
+
 if TYPE_CHECKING:
     from pykka._envelope import Envelope
 
@@ -201,7 +203,7 @@ class Resident:
             if error is None:
                 self._finish(actor.on_stop())  # type: ignore[func-returns-value]
             else:
-                told = actor.on_failure(type(error), error, error.__traceback__)  # type: ignore[func-returns-value]
+                told = actor.on_failure(type(error), error, traceback_of(error))  # type: ignore[func-returns-value]
                 self._finish(told)
         finally:
             del error  # its traceback holds this frame

@@ -138,18 +138,32 @@ def _finish_on(
 ) -> Any:
     loop = runner.get_loop()
     try:
-        return runner.run(_cancellable(coroutine, context), context=variables)
+        value, error = runner.run(_cancellable(coroutine, context), context=variables)
     finally:
         if leftovers := asyncio.all_tasks(loop):
             runner.run(_cancel(leftovers))
+    if error is None:
+        return value
+    try:
+        raise error
+    finally:
+        del error
 
 
-async def _cancellable(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+async def _cancellable(
+    coroutine: Coroutine[Any, Any, Any], context: Context
+) -> tuple[Any, Exception | None]:
+    """What it returns, or raises: asyncio asks an exception of its ``__class__``, which may raise.
+
+    Its loop would then never end.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     registration = context.add_callback(lambda: call_in_loop(loop, task.cancel))
     try:
-        return await coroutine
+        return await coroutine, None
+    except Exception as error:
+        return None, error
     finally:
         registration.remove()
 

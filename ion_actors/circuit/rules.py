@@ -13,6 +13,7 @@ from ion_actors._arguments import exceptions_or_predicate, number, seconds, whol
 from ion_actors.context import current_context
 from ion_actors.errors import CircuitOpen, DeadlineExceeded
 from ion_actors.interruption import is_interruption
+from ion_actors.raised import is_a
 
 __all__ = ["FailureRate", "IsFailure", "Outcome", "Rules", "judge"]
 
@@ -122,14 +123,14 @@ def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Outc
 
     A predicate that raises is logged, and then the error counts as a failure.
     """
-    if isinstance(error, asyncio.CancelledError):
+    if is_a(error, asyncio.CancelledError):
         error = _deadline() or error
-    if isinstance(error, _CALLED_OFF) or (isinstance(error, CircuitOpen) and error.name == name):
+    if is_a(error, _CALLED_OFF) or (is_a(error, CircuitOpen) and error.name == name):
         return Outcome.CANCELLED
-    if not isinstance(error, Exception) or is_failure is None:
+    if not is_a(error, Exception) or is_failure is None:
         return Outcome.FAILED
     if isinstance(is_failure, type | tuple):
-        return Outcome.FAILED if isinstance(error, is_failure) else Outcome.IGNORED
+        return Outcome.FAILED if is_a(error, is_failure) else Outcome.IGNORED
     try:
         return Outcome.FAILED if is_failure(error) else Outcome.IGNORED
     except Exception as fault:

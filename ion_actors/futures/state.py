@@ -30,6 +30,7 @@ from ion_actors.errors import FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger, is_inside
+from ion_actors.raised import is_a
 
 __all__ = ["DONE", "Callback", "Callbacks", "ExcInfo", "Link", "Parked", "Stateful"]
 
@@ -445,7 +446,7 @@ def _call_all(todo: list[tuple[Stateful[Any], Callbacks]]) -> None:
 
 def _is_not_its_own(error: BaseException) -> bool:
     """Whether what a callback raised is to go on: Ctrl-C, or an exit in the user's own thread."""
-    if not isinstance(error, Exception) and _in_main_thread():
+    if not is_a(error, Exception) and _in_main_thread():
         return True
     return is_interruption(error)
 

@@ -6,6 +6,7 @@ import asyncio
 
 from ion_actors._printable import printable
 from ion_actors.errors import Cancelled, TaskAbandoned
+from ion_actors.raised import is_a
 
 __all__ = ["SECONDS", "error_type", "is_in_seconds", "was_wanted"]
 
@@ -31,6 +32,6 @@ def error_type(error: BaseException) -> str:
 
 def was_wanted(error: BaseException) -> bool:
     """Whether it is only what somebody has asked for, and so nothing that has failed."""
-    if isinstance(error, TaskAbandoned):
+    if is_a(error, TaskAbandoned):
         return False
-    return isinstance(error, Cancelled | asyncio.CancelledError)
+    return is_a(error, (Cancelled, asyncio.CancelledError))

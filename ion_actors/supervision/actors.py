@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from ion_actors.actors import Envelope, Flag, Inbox, IsolatedActor, settle
 from ion_actors.logs import Logger
+from ion_actors.raised import traceback_of
 from ion_actors.supervision.core import EXIT_PATIENCE
 from ion_actors.supervision.living import OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
@@ -93,7 +94,7 @@ class _Watched(IsolatedActor):
             return
         self._ion_watch.told = True  # now: a hook of the user's is not run twice
         try:
-            self.on_failure(type(error), error, error.__traceback__)
+            self.on_failure(type(error), error, traceback_of(error))
         except Exception as fault:
             self._handle_failure(type(fault), fault, fault.__traceback__)
         finally:

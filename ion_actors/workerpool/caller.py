@@ -17,6 +17,7 @@ from ion_actors._printable import printable
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.errors import TaskPanicked
+from ion_actors.raised import is_a
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.handoff import NOT_BEGUN
@@ -85,7 +86,7 @@ class Caller:
             value = self._call(task)
         except BaseException as error:
             callbacks = self._failed(task, error)
-            if isinstance(error, KeyboardInterrupt):
+            if is_a(error, KeyboardInterrupt):
                 task._mark_read()  # it is raised here
                 task._run_callbacks(callbacks)
                 raise

@@ -15,6 +15,7 @@ from ion_actors.context import background
 from ion_actors.errors import PoolClosed
 from ion_actors.forking import check
 from ion_actors.futures import Future
+from ion_actors.raised import is_a
 from ion_actors.workerpool import process
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.messages import Close, Drain
@@ -228,7 +229,7 @@ class Ending:
 
     def _is_drained_by_another(self, error: BaseException | None) -> bool:
         """Whether the block only failed to submit to a pool that is being drained already."""
-        own = isinstance(error, PoolClosed) and error.pool == self._core.spec.name
+        own = is_a(error, PoolClosed) and error.pool == self._core.spec.name
         return own and self._core.phase is PoolState.DRAINING
 
     async def __aenter__(self) -> Self:

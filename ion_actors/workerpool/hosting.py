@@ -22,6 +22,7 @@ from ion_actors.backends.protocol import NotReady
 from ion_actors.backends.resident import Residence, here
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import Cancelled, ContextEnded, TaskAbandoned
+from ion_actors.raised import is_a
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.inbox import Envelope, Letter
 from ion_actors.workerpool.report import describe
@@ -156,10 +157,10 @@ class Hosting:
                 self._worker.give_up(error)
                 self._worker.stop()
                 return
-            if isinstance(error, asyncio.CancelledError):
+            if is_a(error, asyncio.CancelledError):
                 letter.end(self._ended(error))
                 return
-            if isinstance(error, ContextEnded) and self._spec.context.cancelled:
+            if is_a(error, ContextEnded) and self._spec.context.cancelled:
                 letter.end(error)
                 return
             directive = letter.variables.run(directive_for, error, self._spec)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import Context, current_context
 from ion_actors.errors import ContextEnded, DeadlineExceeded
+from ion_actors.raised import is_a
 from ion_actors.workerpool.task import TaskFuture, run_callbacks_in_thread
 
 __all__ = ["TaskOptions", "call_with_context", "on_context_end"]
@@ -68,7 +69,7 @@ def on_context_end(task: TaskFuture[Any]) -> None:
 
 
 def _overran(task: TaskFuture[Any], error: ContextEnded) -> bool:
-    return task._limit is not None and isinstance(error, DeadlineExceeded)
+    return task._limit is not None and is_a(error, DeadlineExceeded)
 
 
 def call_with_context(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

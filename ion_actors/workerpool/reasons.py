@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from ion_actors.errors import BrokenPool, TaskAbandoned, TaskDropped, TaskQuarantined
+from ion_actors.raised import is_a
 
 __all__ = ["DropReason", "reason_of"]
 
@@ -25,12 +26,12 @@ class DropReason(enum.Enum):
 
 def reason_of(error: BaseException) -> DropReason | None:
     """Why a pool gave up the task that it ended with this error; None if it did not."""
-    if isinstance(error, TaskDropped):
+    if is_a(error, TaskDropped):
         return error.why
-    if isinstance(error, TaskAbandoned):
+    if is_a(error, TaskAbandoned):
         return DropReason.ABANDONED
-    if isinstance(error, TaskQuarantined):
+    if is_a(error, TaskQuarantined):
         return DropReason.QUARANTINED
-    if isinstance(error, BrokenPool):
+    if is_a(error, BrokenPool):
         return DropReason.CLOSED
     return None

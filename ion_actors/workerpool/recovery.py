@@ -20,6 +20,7 @@ from ion_actors._arguments import (
     whole_number,
 )
 from ion_actors.errors import WorkerDied
+from ion_actors.raised import is_a
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.report import Panic
 
@@ -142,12 +143,12 @@ class PanicRecovery:
         Raises:
             Exception: the predicate failed; the caller decides.
         """
-        if not isinstance(error, Exception) or isinstance(error, WorkerDied):
+        if not is_a(error, Exception) or is_a(error, WorkerDied):
             return True
         if self.is_panic is None:
             return False
         if isinstance(self.is_panic, type | tuple):
-            return isinstance(error, self.is_panic)
+            return is_a(error, self.is_panic)
         return bool(self.is_panic(error))
 
 

@@ -19,6 +19,7 @@ from ion_actors.actors import NO_MORE_THREADS, IsolatedActor
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
+from ion_actors.raised import is_a
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.inbox import SupervisorInbox
@@ -132,7 +133,7 @@ class Staff(IsolatedActor):
     def _on_start_failed(self, message: StartFailed) -> None:
         worker, error = message.worker, message.error
         index = worker.index
-        if isinstance(error, Hopeless):
+        if is_a(error, Hopeless):
             self._break(str(error), error.__cause__)
             return
         seated = self._seats.get(index) is worker

@@ -23,6 +23,7 @@ from ion_actors.errors import Cancelled, IonError, TaskExpired
 from ion_actors.futures import Future
 from ion_actors.futures.state import Callbacks
 from ion_actors.own_variables import own_values
+from ion_actors.raised import is_a
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.metrics import Outcome, Tally
 from ion_actors.workerpool.reasons import DropReason
@@ -257,7 +258,7 @@ class TaskFuture(Future[T]):
         """It ends while queued, or without its worker; under both locks."""
         self._fenced = True
         self._keep_name()
-        if self._state is not RUNNING and isinstance(error, Cancelled):
+        if self._state is not RUNNING and is_a(error, Cancelled):
             self._ended_by = error
             self._state = CANCELLED_AND_NOTIFIED
             for waiter in self._built_waiters or ():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ion_actors.errors import Cancelled, ContextEnded, TaskPanicked
 from ion_actors.naming import as_repr
+from ion_actors.raised import is_a
 from ion_actors.workerpool.directive import Directive
 from ion_actors.workerpool.metrics import Outcome
 from ion_actors.workerpool.reasons import DropReason
@@ -29,10 +30,10 @@ class Verdict(NamedTuple):
 def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdict:
     """How the task has ended, what its future shows of it, and what becomes of the worker."""
     context = task.task_context()
-    if isinstance(error, ContextEnded) and context.cancelled:
+    if is_a(error, ContextEnded) and context.cancelled:
         error.task = error.task or task._task_name()
         return Verdict(Outcome.CANCELLED, error, reason=_stopped(spec))
-    if isinstance(error, asyncio.CancelledError):
+    if is_a(error, asyncio.CancelledError):
         why = Cancelled("the coroutine was cancelled", task=task._task_name())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
@@ -52,7 +53,7 @@ def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
         return spec.recovery.directive(error)
     except BaseException as fault:
         spec.log(logging.ERROR, "decide or is_panic failed on %r", error, error=fault)
-        return Directive.RESUME if isinstance(error, Exception) else Directive.RESTART
+        return Directive.RESUME if is_a(error, Exception) else Directive.RESTART
 
 
 def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:

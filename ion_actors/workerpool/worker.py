@@ -32,6 +32,7 @@ from ion_actors.backends.protocol import Runner
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
+from ion_actors.raised import is_a
 from ion_actors.workerpool.handoff import NOT_BEGUN, PARKED
 from ion_actors.workerpool.helping import WorkersHelp
 from ion_actors.workerpool.hosting import Hosting
@@ -163,7 +164,7 @@ class Worker(Settling):
             else:
                 self._runner.start(self._spec.initializer, self._spec.initargs)
         except BaseException as error:
-            if not (isinstance(error, ContextEnded) and self._pool_context.cancelled):
+            if not (is_a(error, ContextEnded) and self._pool_context.cancelled):
                 self._tell(StartFailed(self, error))
             self.stop()
         else:
