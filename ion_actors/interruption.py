@@ -7,33 +7,49 @@ are called all the same; an interruption is not the callback's own, and must rea
 
 from __future__ import annotations
 
+import dis
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 __all__ = ["is_interruption"]
+
+_RAISE = dis.opmap["RAISE_VARARGS"]
+_MESSENGER = "asyncio.runners"  # cancels what it runs at Ctrl-C, and raises that afterwards
 
 
 def is_interruption(error: BaseException) -> bool:
     """Whether the error that a callback raised is to reach whoever runs the callbacks.
 
-    It is in the main thread, if it is a ``KeyboardInterrupt``, or if a signal handler has raised
-    it. Other threads get no signals; many of them are the library's own.
+    It is in the main thread, if a signal handler or a tracing tool has raised it. A
+    ``KeyboardInterrupt`` that the callback raises by itself is the callback's own. Other threads
+    get no signals; many of them are the library's own.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    return issubclass(type(error), KeyboardInterrupt) or _is_of_signal_handler(error)
-
-
-def _is_of_signal_handler(error: BaseException) -> bool:
     handlers = set(_codes(map(signal.getsignal, signal.valid_signals())))
-    traceback = error.__traceback__
+    outer, traceback = None, error.__traceback__
+    raised = False
     while traceback is not None:
-        if traceback.tb_frame.f_code in handlers:
+        inner = traceback.tb_frame
+        if inner.f_code in handlers or (outer is not None and _was_given(inner, outer)):
             return True
-        traceback = traceback.tb_next
+        raised = (
+            inner.f_code.co_code[traceback.tb_lasti] == _RAISE
+            and inner.f_globals.get("__name__") != _MESSENGER
+        )
+        outer, traceback = inner, traceback.tb_next
+    # Python's own handler of SIGINT is written in C, and has no frame.
+    return not raised and issubclass(type(error), KeyboardInterrupt)
+
+
+def _was_given(inner: FrameType, outer: FrameType) -> bool:
+    """Whether a function got the frame that it runs on top of: signal handlers and tracers do."""
+    for value in inner.f_locals.values():
+        if value is outer or (type(value) is tuple and any(one is outer for one in value)):
+            return True
     return False
 
 

@@ -7,6 +7,7 @@ microsecond and half a kilobyte, is built when somebody waits.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import sys
 import threading
 import weakref
@@ -26,6 +27,7 @@ import pykka
 from typing_extensions import override
 
 from ion_actors.clock import start_thread
+from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.errors import FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.interruption import is_interruption
@@ -404,6 +406,9 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         if not callbacks:
             return
         todo: list[tuple[Stateful[Any], Callbacks]] = [(self, callbacks)]
+        if is_kept_free():  # a supervisor's thread, or the clock's
+            run_elsewhere(functools.partial(_call_all, todo))
+            return
         try:
             _call_all(todo)
         except BaseException:
