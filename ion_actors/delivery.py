@@ -66,8 +66,8 @@ class Errands:
     """Calls of users' code, each on a thread of its own: it may block for any time.
 
     A call is noted before a thread for it is started, so that none is lost if no thread can be
-    started, or if this is interrupted: then it is made by the thread of a later one, of
-    :meth:`retry`, or of :meth:`run_here`.
+    started, or if this is interrupted. Where no thread can be started, it is made on the spot:
+    that everybody who waits is told comes before a thread that must not block.
     """
 
     def __init__(self) -> None:
@@ -83,13 +83,8 @@ class Errands:
     def post(self, call: Callable[[], object]) -> None:
         """Have the call made. Never blocks."""
         self._calls.append(call)
-        self._start()
-
-    def retry(self) -> None:
-        """Try again to start threads for what is pending."""
-        for _ in range(len(self._calls)):
-            if not self._start():
-                return
+        if not self._start():
+            self.run_here()  # whoever waits is told, even if this thread has to do it
 
     def run_here(self) -> None:
         """Make the pending calls in this thread. For one that nobody else waits for."""
@@ -189,17 +184,25 @@ class Delivery:
         Returns:
             Whether it was. False at once on the delivering thread, which cannot wait for itself.
         """
-        if self._pid != os.getpid() or not self._entries:
+        if self.is_idle():
             return True
-        began = self._began
-        stuck = began is not None and self._now() - began >= patience
-        if stuck or self._ident == _thread.get_ident():
+        if self.is_stuck(patience):
             return False
         delivered = _thread.allocate_lock()
         delivered.acquire()
         self._entries.append(delivered.release)
         self._rouse()
         return delivered.acquire(timeout=patience)
+
+    def is_idle(self) -> bool:
+        """Whether nothing that was posted in this process has still to be called."""
+        return self._pid != os.getpid() or not self._entries
+
+    def is_stuck(self, patience: float) -> bool:
+        """Whether waiting makes no sense: a call has taken that long, or this is its thread."""
+        began = self._began
+        stuck = began is not None and self._now() - began >= patience
+        return stuck or self._ident == _thread.get_ident()
 
     def _rouse(self) -> None:
         if not self._owner.locked():

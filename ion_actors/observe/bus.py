@@ -63,6 +63,11 @@ class Bus(Generic[E]):
         """Whether anybody has subscribed."""
         return bool(self._subscriptions)
 
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread that subscribers run on, while there is something to tell."""
+        return self._thread
+
     def add(self, callback: Callable[[E], object]) -> Subscription:
         """Tell this one, too, of what happens from now on.
 

@@ -21,6 +21,7 @@ from ion_actors.supervision.events import LifecycleBus
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec, TreeSpec
 from ion_actors.supervision.words import SupervisorState
+from ion_actors.workerpool.core import until_over
 from ion_actors.workerpool.inbox import ControlLane, Envelope, Request, refuse
 from ion_actors.workerpool.messages import Close, Drain
 
@@ -136,6 +137,12 @@ class TreeCore:
             if thread is not threading.current_thread():
                 thread.join(_JOIN_PATIENCE)
         flush()  # what they have logged
+
+    async def ajoin(self) -> None:
+        """:meth:`join` for coroutines."""
+        self.bus.tell()
+        telling = self.bus.thread
+        await until_over([*([] if telling is None else [telling]), *self.threads], _JOIN_PATIENCE)
 
     def never_begun(self) -> bool:
         """Make sure that it is never started. Returns False if it was."""

@@ -237,7 +237,7 @@ class Supervisor(Face):
         if not self._ask_for_end(message):
             return StopReport((), None, 0.0)
         await background().await_(self._core.ended)
-        self._core.join()  # they have said goodbye: this is short
+        await self._core.ajoin()
         return self._core.ended.result()
 
     def __enter__(self) -> Self:

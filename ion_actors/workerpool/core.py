@@ -6,6 +6,7 @@ can be collected, and be drained by those who are left.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
 import weakref
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.actors import Flag
 from ion_actors.backends.loop_threads import left_behind
+from ion_actors.clock import system_clock
+from ion_actors.context import background
+from ion_actors.delivery import PATIENCE
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.keys import Keys
-from ion_actors.logs import flush
+from ion_actors.logs import LOGS, flush
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.health import PoolDump, WorkerDump
 from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
@@ -32,12 +36,16 @@ from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.task import TaskFuture, released
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ion_actors.workerpool.caller import Caller
     from ion_actors.workerpool.worker import Worker
 
-__all__ = ["Core", "closed"]
+__all__ = ["Core", "closed", "until_over"]
+
+# How often a coroutine looks whether a thread is gone without a pause, and then the pause in s.
+_GLANCES = 20
+_PAUSE = 0.001
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -134,6 +142,10 @@ class Core:
         HOOKS.flush()  # what they have told
         flush()  # what they have logged
 
+    async def ajoin(self, patience: float) -> None:
+        """:meth:`join` for coroutines."""
+        await until_over(self.threads, patience)
+
     def running(self) -> list[tuple[TaskFuture[Any], UnfinishedTask]]:
         """The tasks that run now, and what a report would say of each."""
         found = []
@@ -210,6 +222,28 @@ def _work_of(worker: Worker | Caller) -> list[tuple[TaskFuture[Any] | None, floa
         below = [*worker.interrupted]
         if worker.current is current:  # else a task may have been on its way between the two
             return [*below, (current, began)]
+
+
+async def until_over(threads: Sequence[threading.Thread], patience: float) -> None:
+    """Wait until these threads are gone and what they have told is delivered; block no loop.
+
+    No other thread is spared to wait for them: they have said goodbye, so this is short.
+    """
+    own, end = threading.current_thread(), system_clock.monotonic() + patience
+    glances = 0
+    while any(one.is_alive() for one in threads if one is not own):
+        if system_clock.monotonic() >= end:
+            break
+        glances += 1
+        if glances < _GLANCES:
+            await asyncio.sleep(0)
+        else:
+            await background().await_(timeout=_PAUSE)
+    for delivery in (HOOKS, LOGS):
+        if not (delivery.is_idle() or delivery.is_stuck(PATIENCE)):
+            told: Future[None] = Future()
+            delivery.post(functools.partial(told.set, None))
+            await background().await_(told, PATIENCE)
 
 
 def closed(name: str) -> PoolClosed:

@@ -172,7 +172,7 @@ class Ending:
             report = self._past_report()
         finally:
             if reply.done():
-                self._core.join(_JOIN_PATIENCE)  # they have said goodbye: this is short
+                await self._core.ajoin(_JOIN_PATIENCE)
         return report
 
     # -- signals ---------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import queue
 import threading
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from pykka.messages import _ActorStop
 from typing_extensions import override
 
 from ion_actors.actors import ControlLane, Envelope, Request, refuse
+from ion_actors.clock import Timer, system_clock
 from ion_actors.futures import Future
 from ion_actors.logs import Logger
 from ion_actors.workerpool.handoff import PARKED, RETIRE
@@ -103,6 +105,16 @@ class SupervisorInbox:
         self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
         self.understood: frozenset[type] = frozenset()  # by the supervisor
         self.ended = False  # the pool has: let pykka's stop through
+        self._alarms: list[Timer] = []  # the supervisor's to write
+
+    def alarm(self, when: float, message: object) -> Timer:
+        """Have a message come at a moment of the system's clock, without any other thread.
+
+        For the supervisor, where the clock's thread cannot be started.
+        """
+        timer = Timer(when, functools.partial(self.control.put, Envelope(message)))
+        self._alarms.append(timer)
+        return timer
 
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
@@ -120,11 +132,24 @@ class SupervisorInbox:
 
     def get(self) -> Envelope[Any]:
         """Called by the supervisor's loop."""
+        while self._alarms:
+            self._alarms = [one for one in self._alarms if one.pending]
+            first = min(self._alarms, key=_when, default=None)
+            if first is None:
+                break
+            try:
+                return self.control.get(max(0.0, first.when - system_clock.monotonic()))
+            except queue.Empty:
+                first.fire()
         return self.control.get()
 
     def empty(self) -> bool:
         """Called by the clean-up after the loop."""
         return self.control.empty()
+
+
+def _when(timer: Timer) -> float:
+    return timer.when
 
 
 class WorkerInbox:

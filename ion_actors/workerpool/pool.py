@@ -15,6 +15,7 @@ from typing import Any, NoReturn, cast
 
 import pykka
 
+from ion_actors.actors import NO_MORE_THREADS
 from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
 from ion_actors.errors import BrokenPool
@@ -128,7 +129,11 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             raise RuntimeError("cannot start a pool at interpreter exit")
         core = Core(spec, _mailbox(spec))
         super().__init__(core)
-        self._ref = Supervisor.start(core)
+        try:
+            self._ref = Supervisor.start(core)
+        except NO_MORE_THREADS:
+            core.ended.set()  # there is nobody to be told that it was forgotten
+            raise
         core.inbox.accept = _acceptor(Submitter(core))
         process.register(core)
         # The pool's context ends with the given one; closing in turn ends the pool's context.

@@ -10,6 +10,7 @@ time, and if it never is, goes without ever having had one.
 from __future__ import annotations
 
 import abc
+import errno
 import functools
 import itertools
 import logging
@@ -35,6 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["Staff"]
 
 
+_WANT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+
+
+def _is_for_want(error: BaseException | None) -> bool:
+    """Whether a worker could not start because the system has no room for it at the moment."""
+    if is_a(error, OSError):
+        return error.errno in _WANT
+    # What CPython says where there can be no more threads.
+    no_thread = is_a(error, RuntimeError) and error.args[:1] == ("can't start new thread",)
+    return no_thread or is_a(error, MemoryError)
+
+
 class Staff(IsolatedActor):
     """Appoints, starts, replaces and discharges workers. A part of ``Supervisor``."""
 
@@ -49,6 +62,7 @@ class Staff(IsolatedActor):
         self._window = RestartWindow()
         self._failures: dict[int, int] = {}  # failed starts in a row, by seat
         self._seats: dict[int, Worker | None] = {}  # a view: see _reseat()
+        self._is_short = False  # there was no room for a worker, which was said
         self._retries: dict[int, Timer] = {}  # by seat, until the supervisor has had the message
 
     @abc.abstractmethod
@@ -125,10 +139,15 @@ class Staff(IsolatedActor):
             self._on_stopped(Stopped(worker))
         else:
             if not self._spec.must_start:  # else it may fail yet
-                self._failures.pop(worker.index, None)
+                self._forgive(worker.index)
 
     def _on_ready(self, message: Ready) -> None:
-        self._failures.pop(message.worker.index, None)
+        self._forgive(message.worker.index)
+
+    def _forgive(self, index: int) -> None:
+        """It has started."""
+        if self._failures and self._failures.pop(index, None) and not self._failures:
+            self._is_short = False
 
     def _on_start_failed(self, message: StartFailed) -> None:
         worker, error = message.worker, message.error
@@ -141,28 +160,52 @@ class Staff(IsolatedActor):
         if seated:
             self._seats[index] = None
             self._failures[index] = failures
-        self._log(
-            logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
-            worker.name, failures, message.shown, worker=worker.name,
-            error=error if failures == 1 else None,  # it is mostly the same again
-        )  # fmt: skip
+        if _is_for_want(error) and self._has_others():
+            self._say_few(message)
+        else:
+            self._log(
+                logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
+                worker.name, failures, message.shown, worker=worker.name,
+                error=error if failures == 1 else None,  # it is mostly the same again
+            )  # fmt: skip
         if seated:
             self._try_again(index, error, message.shown)
+
+    def _say_few(self, message: StartFailed) -> None:
+        """There is no room for another worker: say so once, until all have been started."""
+        if not self._is_short:
+            self._is_short = True
+            begun = sum(one is not None and one.begun for one in self._seats.values())
+            self._log(
+                logging.WARNING, "pool %r works with %d of %d workers, and tries again: %s",
+                self._spec.name, begun, self._core.mailbox.size, message.shown,
+            )  # fmt: skip
 
     def _try_again(self, index: int, error: BaseException | None, shown: str = "") -> None:
         """A worker could not start: plan another try, if the policy permits."""
         if self._life.phase in (Phase.CANCELLING, Phase.CLOSED):
             return
-        failures = self._failures[index]
-        delay = self._spec.recovery.backoff.delay(failures)
+        failures, backoff = self._failures[index], self._spec.recovery.backoff
+        delay = backoff.delay(failures)
+        if delay is None and _is_for_want(error) and self._has_others():
+            delay = backoff.maximum  # the pool works with those that it has
         if delay is None:
             name = f"{self._spec.name}-{index}"
             last = "" if error is None else f", the last time with {shown}"
             self._break(f"its worker {name} failed to start {failures} times{last}", error)
             return
-        due = self._clock.monotonic() + delay
-        tell = functools.partial(self._core.tell, Retry(index))
-        self._retries[index] = self._clock.call_at(due, tell)
+        self._retries[index] = self._remind(self._clock.monotonic() + delay, Retry(index))
+
+    def _remind(self, when: float, message: object) -> Timer:
+        """Have the message come at that moment."""
+        try:
+            return self._clock.call_at(when, functools.partial(self._core.tell, message))
+        except NO_MORE_THREADS:  # the clock has none
+            return self._inbox.alarm(when, message)
+
+    def _has_others(self) -> bool:
+        """Whether a worker has a thread."""
+        return any(one is not None and one.begun for one in self._seats.values())
 
     def _on_retry(self, message: Retry) -> None:
         if (timer := self._retries.pop(message.index, None)) is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ion_actors.actors import NO_MORE_THREADS
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Context, Registration
 from ion_actors.delivery import run_elsewhere
@@ -137,7 +138,10 @@ class TaskFuture(Future[T]):
         if self._expires_at is not None and self._state is PENDING:
             if self._expiry is not None:  # it comes back to the queue
                 self._expiry.cancel()
-            self._expiry = clock.call_at(self._expires_at, self._expire)
+            try:
+                self._expiry = clock.call_at(self._expires_at, self._expire)
+            except NO_MORE_THREADS:
+                return  # the clock has none: it is looked at when the task is about to run
             if self._state is not PENDING:  # it was faster, and has not seen this
                 self._expiry.cancel()
 
