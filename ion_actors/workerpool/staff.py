@@ -146,7 +146,7 @@ class Staff(IsolatedActor):
 
     def _forgive(self, index: int) -> None:
         """It has started."""
-        if self._failures and self._failures.pop(index, None) and not self._failures:
+        if self._failures and self._failures.pop(index, 0) and not self._failures:
             self._is_short = False
 
     def _on_start_failed(self, message: StartFailed) -> None:
