@@ -429,3 +429,26 @@ def test_a_child_that_may_not_be_signalled_any_more_is_ended(method: str) -> Non
         Path(folder).chmod(0o755)
         lines = run(Path(folder), main, top=top).split()
     assert lines == ["stopped", *(["65534"] if method == "forkserver" else []), "True"]
+
+
+# -- in a process of somebody else's -----------------------------------------------------------
+
+
+@METHODS
+def test_the_key_of_a_process_may_be_of_a_foreign_kind(tmp_path: Path, method: str) -> None:
+    """As in the processes of Celery, which come from billiard: its keys cannot be pickled."""
+    main = f"""
+        import multiprocessing
+        multiprocessing.current_process()._config.update(authkey=Foreign(b"key"), daemon=True)
+        with Pool(1, backend=ProcessBackend(start_method={method!r})) as pool:
+            print(pool.submit(key).result())
+    """
+    top = """
+        import multiprocessing
+        class Foreign(bytes):
+            def __reduce__(self):
+                raise TypeError("not to be pickled")
+        def key():
+            return bytes(multiprocessing.current_process().authkey)
+    """
+    assert run(tmp_path, main, top=top) == "b'key'\n"

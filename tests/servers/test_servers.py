@@ -301,6 +301,10 @@ def test_celery(serve: Serve, tmp_path: Path) -> None:
                 return eager.submit(pow, 2, 10).result()
             except Exception as error:
                 return type(error).__name__
+        @app.task
+        def use_processes():
+            with Pool(1, backend="process") as pool:
+                return pool.submit(pow, 2, 10).result()
         """,
     )
     worker = serve("celery", "--app", "more_tasks", "worker", "--concurrency", "1",
@@ -308,9 +312,10 @@ def test_celery(serve: Serve, tmp_path: Path) -> None:
     asked = serve.program(  # type: ignore[attr-defined]
         sys.executable, "-c",
         "import more_tasks, tasks; print(tasks.power.delay(2, 10).get(timeout=20), "
-        "more_tasks.use_eager.delay().get(timeout=20))",
+        "more_tasks.use_eager.delay().get(timeout=20), "
+        "more_tasks.use_processes.delay().get(timeout=20))",
     )  # fmt: skip
-    asked.await_line("1024 PoolForked")
+    asked.await_line("1024 PoolForked 1024")
     worker.stop()
     assert worker.process.returncode == 0
 

@@ -102,6 +102,7 @@ def launch(conditions: Conditions, name: str, main: Callable[..., None], *args: 
     check_bootstrapped()
     process: Any = birth.ChildProcess(target=main, args=args, name=temporary_name(name))
     process.daemon = False  # whatever this process is: ours end by their lifelines
+    process.authkey = bytes(process.authkey)  # one of billiard's (Celery) cannot be pickled
     process._start_method = conditions.method
     env = environment(conditions.env, conditions.native_threads)
     status = process_status()
