@@ -45,9 +45,12 @@ __all__ = [
     "Request",
     "refuse",
     "settle",
+    "unregister",
 ]
 
 logger = Logger("ion_actors", later=True)
+_pykka_logger = Logger("pykka", later=True)
+_registry: Any = pykka.ActorRegistry
 
 #: What ``Thread.start`` raises where no thread can be started.
 NO_MORE_THREADS = (RuntimeError, MemoryError, OSError)
@@ -319,6 +322,22 @@ class Inbox:
         return self.control.empty()
 
 
+# pykka's own functions for the two log in the thread that calls them, which may be a supervisor's.
+
+
+def _register(ref: pykka.ActorRef[Any]) -> None:
+    with _registry._actor_refs_lock:
+        _registry._actor_refs.append(ref)
+    _pykka_logger.debug("Registered %s", ref)
+
+
+def unregister(ref: pykka.ActorRef[Any]) -> None:
+    """Take an actor out of pykka's registry. It need not be there."""
+    with _registry._actor_refs_lock, contextlib.suppress(ValueError):
+        _registry._actor_refs.remove(ref)
+    _pykka_logger.debug("Unregistered %s", ref)
+
+
 class IsolatedActor(pykka.ThreadingActor):
     """An actor whose end is nobody else's: see the module.
 
@@ -349,11 +368,11 @@ class IsolatedActor(pykka.ThreadingActor):
         """As pykka's, but an actor that cannot be started is not registered."""
         actor = cls(*args, **kwargs)
         try:
-            pykka.ActorRegistry.register(actor.actor_ref)
+            _register(actor.actor_ref)
             actor._start_actor_loop()
         except BaseException:
             if actor._ion_thread is None:
-                pykka.ActorRegistry.unregister(actor.actor_ref)
+                unregister(actor.actor_ref)
             raise
         return actor.actor_ref
 
@@ -462,7 +481,7 @@ class IsolatedActor(pykka.ThreadingActor):
     @override
     def _stop(self) -> None:
         """End. May be done again if it was interrupted."""
-        pykka.ActorRegistry.unregister(self.actor_ref)
+        unregister(self.actor_ref)
         self.actor_stopped.set()
         if not self._ion_left:
             self.on_stop()

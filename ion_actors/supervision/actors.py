@@ -18,7 +18,7 @@ from typing import Any
 import pykka
 from typing_extensions import override
 
-from ion_actors.actors import Envelope, Flag, Inbox, IsolatedActor, settle
+from ion_actors.actors import Envelope, Flag, Inbox, IsolatedActor, settle, unregister
 from ion_actors.logs import Logger
 from ion_actors.raised import traceback_of
 from ion_actors.supervision.core import EXIT_PATIENCE
@@ -85,7 +85,7 @@ class _Watched(IsolatedActor):
         self._ion_begun = True
 
     def _ion_end(self) -> None:
-        pykka.ActorRegistry.unregister(self.actor_ref)
+        unregister(self.actor_ref)
         self.actor_stopped.set()
 
     def _ion_tell_failure(self, error: BaseException) -> None:
@@ -199,7 +199,7 @@ def start_actor(
         return LivingActor(watched.start(*args, **kwargs), watch)
     except BaseException:
         for ref in pykka.ActorRegistry.get_by_class(watched):  # there was no thread to be had
-            pykka.ActorRegistry.unregister(ref)
+            unregister(ref)
         raise
 
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
+import pykka
 import pytest
 
 from ion_actors import Pool, logs
@@ -21,6 +22,10 @@ from ion_actors.observe import Log
 from ion_actors.supervision import Supervisor, child
 
 PATIENCE = 30.0
+
+
+class Idle(pykka.ThreadingActor):
+    """Does nothing."""
 
 
 class Blocking(logging.Handler):
@@ -84,8 +89,6 @@ def test_a_handler_may_submit_to_the_pool_that_logs():
 
 
 def test_a_tree_restarts_and_stops_while_a_handler_blocks(blocking):
-    import pykka
-
     class Fragile(pykka.ThreadingActor):
         def on_start(self):
             lives.append(self.actor_ref)
@@ -101,6 +104,28 @@ def test_a_tree_restarts_and_stops_while_a_handler_blocks(blocking):
     assert again.wait(PATIENCE)
     assert blocking.begun.wait(PATIENCE)
     assert not tree.close(PATIENCE).abandoned
+
+
+def test_no_actor_waits_for_a_handler_of_what_is_logged_in_pykkas_name(blocking, caplog):
+    caplog.set_level(logging.DEBUG, "pykka")
+    logger = logging.getLogger("pykka")
+    logger.addHandler(blocking)
+    blocking.gate.set()  # it is enough to see where it runs
+    try:
+        tree = Supervisor([child(Idle)]).start()
+        pool = Pool(1)
+        assert pool.submit(sys.exit).exception(PATIENCE)
+        assert pool.submit(pow, 2, 2).result(PATIENCE) == 4
+        pool.close(PATIENCE)
+        tree.close(PATIENCE)
+        assert blocking.begun.wait(PATIENCE)
+        assert {one.name for one in blocking.threads} == {"ion_actors-log"}
+    finally:
+        assert logs.flush(PATIENCE)
+        logger.removeHandler(blocking)
+    told = [one.getMessage() for one in caplog.records if one.name == "pykka"]
+    assert any(one.startswith("Registered Idle") for one in told)
+    assert any(one.startswith("Unregistered Idle") for one in told)
 
 
 def test_the_clock_goes_on_while_a_handler_blocks(blocking):
