@@ -25,9 +25,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
-from ion_actors.backends.protocol import Broken, take_results
+from ion_actors.backends.protocol import Broken, give_results, take_results
 from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, of_thread
+from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.workerpool.report import Wrapping
 
@@ -132,6 +133,9 @@ class _RemoteChunk(Generic[T]):
             rest = _call_each(self._func, first, self._items, results)
         except Exception as error:
             return Broken(results, error)
+        except BaseException as error:  # the end of this worker, which others see to
+            give_results(error, results)
+            raise
         return results if rest is None else self._await(rest, results)
 
     async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T] | Broken:
@@ -139,6 +143,9 @@ class _RemoteChunk(Generic[T]):
             await rest
         except Exception as error:
             return Broken(results, error)
+        except BaseException as error:  # as above
+            give_results(error, results)
+            raise
         return results
 
 
@@ -208,6 +215,8 @@ def _of_chunk(future: Future[Any], here: list[Any], error: BaseException | None)
         return here
     if error is None:
         return future.result() or []
+    if type(error) is TaskPanicked and error.__cause__ is not None:
+        error = error.__cause__
     return take_results(error)
 
 

@@ -152,6 +152,42 @@ def test_results_before_them_are_not_lost(backend: str) -> None:
             assert type(error) is expected(kind, backend)
 
 
+class Panic(BaseException):
+    pass
+
+
+def panic_at_three(n: int) -> int:
+    if n == 3:
+        raise Panic("three")
+    return n
+
+
+async def panic_later_at_three(n: int) -> int:
+    return panic_at_three(n)
+
+
+def exit_at_three(n: int) -> int:
+    if n == 3:
+        raise SystemExit(3)
+    return n
+
+
+@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("fn", [panic_at_three, panic_later_at_three, exit_at_three])
+def test_results_before_a_panic_are_not_lost(
+    backend: str, fn: Callable[[int], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1)  # the lost worker is meant to be lost
+    with Pool(1, backend=backend) as pool:
+        found: list[int] = []
+        results = pool.map(fn, range(6), chunksize=6)
+        error = raised_by(functools.partial(found.extend, results))
+        assert found == [0, 1, 2]
+        assert type(error) is TaskPanicked
+        assert type(error.__cause__) in (Panic, SystemExit)
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+
+
 @pytest.mark.parametrize("backend", ["thread", "process"])
 def test_they_are_panics_that_can_be_shown(backend: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL + 1)  # to show them is the handlers' affair

@@ -58,7 +58,7 @@ from ion_actors.backends.process.wire import (
     pack_error,
     unpack_request,
 )
-from ion_actors.backends.protocol import Broken, Hopeless
+from ion_actors.backends.protocol import Broken, Hopeless, take_results
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
@@ -189,6 +189,8 @@ class Servant:
         except BaseException as error:
             if running.terminated and isinstance(error, TaskNotPicklable):
                 return Kind.ERROR, self._pack_error(running.error())  # a pickler met with it
+            if results := take_results(error):
+                return self._pack_broken(Broken(results, error))
             return Kind.ERROR, self._pack_error(error)
 
     def _call(self, running: Running, received: Received) -> Any:
