@@ -64,10 +64,10 @@ class Door:
                     return False
                 turn.error = error
                 turn.over = ended = True
-            self._serve()
+            self._serve(turn)
         except BaseException:
             if ended:
-                self._serve()
+                self._serve(turn)
             raise
         return ended
 
@@ -89,9 +89,15 @@ class Door:
             self._serve()
             raise
 
-    def _serve(self) -> None:
-        """Let in who is next, and wake all whose wait is over. Can be called again at any time."""
+    def _serve(self, leaving: Turn[None] | None = None) -> None:
+        """Let in who is next, and wake who leaves the line, wherever that is in it.
+
+        Can be called again at any time.
+        """
         with self._lock:
+            if leaving is not None:
+                leaving.wake()
+                self._line.pop(leaving, None)
             for turn in list(self._line):
                 if not turn.over:
                     if self._inside:
