@@ -77,6 +77,8 @@ class Interrupter:
             return
         if event == "call" and code.co_name == "<genexpr>":
             return  # it may be about to be closed, and what is raised there is lost
+        if _is_in_destructor(frame):
+            return  # CPython prints what is raised there, and goes on
         self.left -= 1
         if self.left < 0:
             sys.setprofile(None)
@@ -93,6 +95,14 @@ class Interrupter:
         if found is None or not found.f_code.co_filename.startswith(str(LIBRARY)):
             return False
         return not found.f_code.co_filename.startswith(self._spared or ("\0",))
+
+
+def _is_in_destructor(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def handle_signal(kind: type[BaseException]) -> None:
