@@ -20,12 +20,13 @@ class System:
 
     def __init__(self) -> None:
         self.room = 10**9
-        self.refused = threading.Event()
+        self.refused = threading.Event()  # was a worker of the pool "few"
 
-    def take(self) -> None:
+    def take(self, name: str) -> None:
         """One more thread is to be started."""
         if self.room <= 0:
-            self.refused.set()
+            if name.startswith("few-"):
+                self.refused.set()
             raise RuntimeError("can't start new thread")
         self.room -= 1
 
@@ -36,7 +37,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     start = threading.Thread.start
 
     def limited(thread: threading.Thread) -> None:
-        system.take()
+        system.take(thread.name)
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
@@ -52,7 +53,7 @@ def test_a_pool_works_with_the_workers_that_could_be_started(
     system: System, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    with Pool(8, panic_recovery=QUICK) as pool:
+    with Pool(8, name="few", panic_recovery=QUICK) as pool:
         system.room = 3
         futures = [pool.submit(pow, 2, n) for n in range(50)]
         gate, begun = threading.Event(), threading.Semaphore(0)
@@ -87,6 +88,18 @@ def test_without_any_worker_the_pool_breaks_when_the_policy_says_so(system: Syst
         future.result(PATIENCE)
     system.room = 10**9
     pool.close(PATIENCE)
+
+
+def test_a_failed_start_is_tried_again_without_another_thread(system: System) -> None:
+    patient = PanicRecovery(backoff=Backoff(initial=0.001, maximum=0.01, retries=10**6))
+    with Pool(1, name="few", panic_recovery=patient) as pool:
+        system.room = 0  # for the clock's thread, too
+        future = pool.submit(pow, 2, 3)
+        for _ in range(5):
+            assert system.refused.wait(PATIENCE)
+            system.refused.clear()
+        system.room = 10**9
+        assert future.result(PATIENCE) == 8
 
 
 def test_a_drain_ends_in_time_without_the_clocks_thread(system: System) -> None:
