@@ -13,8 +13,8 @@ import pykka
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
-from ion_actors.actors import ControlLane, Envelope, Request, refuse
-from ion_actors.clock import Timer, system_clock
+from ion_actors.actors import NO_MORE_THREADS, ControlLane, Envelope, Request, refuse
+from ion_actors.clock import Clock, Timer, system_clock
 from ion_actors.futures import Future
 from ion_actors.logs import Logger
 from ion_actors.workerpool.handoff import PARKED, RETIRE
@@ -107,14 +107,18 @@ class SupervisorInbox:
         self.ended = False  # the pool has: let pykka's stop through
         self._alarms: list[Timer] = []  # the supervisor's to write
 
-    def alarm(self, when: float, message: object) -> Timer:
-        """Have a message come at a moment of the system's clock, without any other thread.
+    def remind(self, clock: Clock, when: float, message: object) -> Timer:
+        """Have a message come at a moment. For the supervisor's own thread.
 
-        For the supervisor, where the clock's thread cannot be started.
+        Where the clock's thread cannot be started, the supervisor looks at the time itself.
         """
-        timer = Timer(when, functools.partial(self.control.put, Envelope(message)))
-        self._alarms.append(timer)
-        return timer
+        call = functools.partial(self.control.put, Envelope(message))
+        try:
+            return clock.call_at(when, call)
+        except NO_MORE_THREADS:
+            timer = Timer(when, call)
+            self._alarms.append(timer)
+            return timer
 
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import abc
 import errno
-import functools
 import itertools
 import logging
 from typing import TYPE_CHECKING
@@ -194,14 +193,9 @@ class Staff(IsolatedActor):
             last = "" if error is None else f", the last time with {shown}"
             self._break(f"its worker {name} failed to start {failures} times{last}", error)
             return
-        self._retries[index] = self._remind(self._clock.monotonic() + delay, Retry(index))
-
-    def _remind(self, when: float, message: object) -> Timer:
-        """Have the message come at that moment."""
-        try:
-            return self._clock.call_at(when, functools.partial(self._core.tell, message))
-        except NO_MORE_THREADS:  # the clock has none
-            return self._inbox.alarm(when, message)
+        self._retries[index] = self._inbox.remind(
+            self._clock, self._clock.monotonic() + delay, Retry(index)
+        )
 
     def _has_others(self) -> bool:
         """Whether a worker has a thread."""

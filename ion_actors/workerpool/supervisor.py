@@ -240,7 +240,7 @@ class Supervisor(Surviving):
             self._timer.cancel()
             self._timer = None
         if (moment := self._life.next_moment()) is not None:
-            self._timer = self._remind(moment, Tick())
+            self._timer = self._inbox.remind(self._clock, moment, Tick())
 
     def _stop_accepting(self) -> None:
         if self._core.state is PoolState.RUNNING:

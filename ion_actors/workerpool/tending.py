@@ -94,7 +94,7 @@ class Tending(Staff):
             self._next_look.cancel()
         if self._spec.stuck_after is not None and self._life.phase is not Phase.CLOSED:
             due = self._clock.monotonic() + self._spec.stuck_after / 2
-            self._next_look = self._remind(due, Look())
+            self._next_look = self._inbox.remind(self._clock, due, Look())
 
     def _stop_looking(self) -> None:
         if self._next_look is not None:
