@@ -34,6 +34,7 @@ CLOCKS = (str(LIBRARY / "testing"), str(LIBRARY / "clock.py"))
 # Not ours to mend: a log handler is locked in Python code, and an event loop is its thread's own.
 # And what is raised in the callback of a weak reference is lost.
 _FOREIGN = ("logging/", "traceback.py", "linecache.py", "tokenize.py", "asyncio/", "weakref")
+_CALLED_BY_THE_COLLECTOR = ("__del__", "Keys._forget", "_let_through", "._unmapped")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,8 +78,8 @@ class Interrupter:
             return
         if event == "call" and code.co_name == "<genexpr>":
             return  # it may be about to be closed, and what is raised there is lost
-        if _is_in_destructor(frame):
-            return  # CPython prints what is raised there, and goes on
+        if _is_lost_in(frame) or isinstance(sys.exception(), GeneratorExit):
+            return
         self.left -= 1
         if self.left < 0:
             sys.setprofile(None)
@@ -97,9 +98,14 @@ class Interrupter:
         return not found.f_code.co_filename.startswith(self._spared or ("\0",))
 
 
-def _is_in_destructor(frame: FrameType | None) -> bool:
+def _is_lost_in(frame: FrameType | None) -> bool:
+    """Whether CPython would only print what is raised there, and go on.
+
+    So it is in destructors, in the callbacks of weak references, and in generators that are closed
+    because nobody has them any more.
+    """
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        if frame.f_code.co_qualname.endswith(_CALLED_BY_THE_COLLECTOR):
             return True
         frame = frame.f_back
     return False

@@ -11,6 +11,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures._base import RUNNING
 from typing import Any
 
 from ion_actors._printable import printable
@@ -71,12 +72,36 @@ class Caller:
                 accepted(task)
             self._perform(task)
             return True
+        except BaseException as error:
+            self._write_off(task, error)
+            raise
         finally:
-            if task._key is not None:
-                core.mailbox.release(task)
-            self.thread = None  # nobody should wait for it to end
-            core.tell(Stopped(self))
-            del task
+            try:
+                self._leave(task)
+            except BaseException:  # Ctrl-C: nobody else would do it
+                self._leave(task)
+                raise
+            finally:
+                del task
+
+    def _leave(self, task: TaskFuture[Any]) -> None:
+        """Stand in no longer. May be done again."""
+        if task._key is not None:
+            self._core.mailbox.release(task)
+        self.thread = None  # nobody should wait for it to end
+        self._core.tell(Stopped(self))
+
+    def _write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
+        """An interruption came before the task began, or before it was settled."""
+        try:
+            if task._state is RUNNING:
+                shown = panic_error(task._task_name(), self.name, error)
+                task._release()
+                task._fail(shown, self.tally, Outcome.PANICKED)
+                task._mark_read()  # the interruption is raised here
+            task.wake_again()
+        finally:
+            del task, error
 
     def _perform(self, task: TaskFuture[Any]) -> None:
         self.started_at = self._spec.context.clock.monotonic()

@@ -78,9 +78,16 @@ class Mailbox(Endings):
             return self._queue.holder(task) if isinstance(self._queue, Ranked) else None
 
     def _hand_over(self, task: TaskFuture[Any], worker: Helping) -> None:
+        below = (worker.current, worker.started_at)
+        try:
+            worker.interrupted.append(below)
+        except BaseException:  # Ctrl-C, when it was done
+            if worker.interrupted and worker.interrupted[-1] is below:
+                del worker.interrupted[-1]
+            raise
+        # Nothing can be thrown in between these.
         task._state = RUNNING
         self._ledger.started += 1
-        worker.interrupted.append((worker.current, worker.started_at))
         worker.started_at = NOT_BEGUN
         worker.current = task
 

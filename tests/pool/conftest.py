@@ -74,6 +74,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_a_stream_of_urgent_tasks_does_not_starve_the_others",
             "test_a_task_that_fills_its_own_pool_is_helped_and_not_run_by_a_caller",
             "test_a_task_that_waits_for_another_of_its_own_key_is_told",
+            "test_an_interruption_strands_no_task_that_the_caller_runs",
             "test_an_unhashable_key_is_refused",
             "test_ctrl_c_while_the_caller_runs_a_task_is_the_callers",
             "test_no_policy_accepts_anything_at_the_end",

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 import pytest
-from interrupts import every_point, interrupt
+from interrupts import KINDS, every_point, interrupt
 
 from ion_actors import (
     Cancelled,
@@ -270,6 +270,26 @@ def test_ctrl_c_while_the_caller_runs_a_task_is_the_callers(gate: Gate):
             pool.submit(raise_it, KeyboardInterrupt())
         eventually(lambda: pool.metrics().running == 1)
         assert pool.metrics().panicked == 1
+        gate.open()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interruption_strands_no_task_that_the_caller_runs(
+    gate: Gate, kind: type[BaseException]
+) -> None:
+    with Pool(1, 1, overflow="caller_runs") as pool:
+        full(pool, gate)
+
+        def make(point: int) -> str:
+            before = pool.metrics()
+            where, _ = interrupt(point, lambda: pool.submit(int), kind)
+            eventually(lambda: pool.metrics().running == 1)
+            eventually(lambda: counts_add_up(pool))
+            assert pool.metrics().queued == before.queued, where
+            eventually(lambda: len(pool.dump().workers) == 1)
+            return where
+
+        assert len(every_point(make)) > 10
         gate.open()
 
 
