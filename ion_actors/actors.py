@@ -19,6 +19,7 @@ import functools
 import itertools
 import queue
 import threading
+import traceback
 import weakref
 from _thread import allocate_lock
 from collections import deque
@@ -129,7 +130,7 @@ class ActorThread(threading.Thread):
     @property
     def _bootstrap(self) -> Callable[[], object]:
         # What threading has CPython call. Nobody else holds it, so it is freed as the thread ends.
-        boot = functools.partial(threading.Thread._bootstrap, self)  # type: ignore[attr-defined]
+        boot = functools.partial(_boot, self)
         if self._on_end is not None:
             self._watch = weakref.ref(boot, self._on_end)
         return boot
@@ -143,7 +144,9 @@ class ActorThread(threading.Thread):
         """
         try:
             super().start()
-        except BaseException:
+        except BaseException as error:
+            # Its frames may hold what the thread was to run, so that it seems to have begun.
+            traceback.clear_frames(error.__traceback__)
             if not self.began:  # threading forgets it only if the error is an Exception
                 getattr(threading, "_limbo", {}).pop(self, None)
             raise
@@ -161,6 +164,12 @@ class ActorThread(threading.Thread):
     def forget(self) -> None:
         """Its end is of no interest any more."""
         self._on_end = self._watch = None
+
+
+def _boot(thread: ActorThread) -> None:
+    # An interrupted start() may have struck it off, and threading would fail to find it there.
+    getattr(threading, "_limbo", {}).setdefault(thread, thread)
+    threading.Thread._bootstrap(thread)  # type: ignore[attr-defined]
 
 
 class Request:
