@@ -49,9 +49,8 @@ def open_here() -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_open(request: pytest.FixtureRequest) -> Iterator[None]:
-    if "pool" in request.fixturenames:  # what serves all children is opened by the first
-        request.getfixturevalue("pool")
+def nothing_stays_open(pool: Pool) -> Iterator[None]:
+    assert not pool.is_closed  # it is there first: what serves all children is opened by it
     resource_tracker.ensure_running()
     forkserver.ensure_running()
     before = open_here()
