@@ -34,6 +34,7 @@ from typing_extensions import override
 from ion_actors.clock import acquire, start_thread
 from ion_actors.forking import check
 from ion_actors.logs import Logger
+from ion_actors.standby import NO_MORE_THREADS, STANDBY
 
 __all__ = [
     "NO_MORE_THREADS",
@@ -52,9 +53,6 @@ __all__ = [
 logger = Logger("ion_actors", later=True)
 _pykka_logger = Logger("pykka", later=True)
 _registry: Any = pykka.ActorRegistry
-
-#: What ``Thread.start`` raises where no thread can be started.
-NO_MORE_THREADS = (RuntimeError, MemoryError, OSError)
 
 # So many interruptions an actor survives. Whoever throws more than that wants its thread to end.
 _PATIENCE = 100
@@ -244,7 +242,13 @@ class ControlLane:
             queue.Empty: the time was up.
         """
         while (envelope := self.get_nowait()) is None:
-            rung = self.bell.get(True, timeout)
+            pause = STANDBY.attend() if timeout is None else timeout
+            try:
+                rung = self.bell.get(True, pause)
+            except queue.Empty:
+                if timeout is not None:
+                    raise
+                continue  # to attend
             if rung is not None:
                 self._queue.append(rung)
         return envelope

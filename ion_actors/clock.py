@@ -5,11 +5,11 @@ The library never calls ``time.monotonic`` or sleeps on its own. Tests replace t
 ``Pool(context=Context(clock=clock))``.
 
 The real clock fires its timers from one daemon thread, which lives only while timers are pending.
+Where that cannot be started, those who wait fire them: see :mod:`ion_actors.standby`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import heapq
 import itertools
@@ -21,10 +21,11 @@ from collections.abc import Callable
 from types import BuiltinFunctionType
 from typing import Protocol
 
-from ion_actors.delivery import keep_free
+from ion_actors.delivery import keep_free, kept_free
 from ion_actors.forking import HOOKS_RAN, check, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
+from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = ["Clock", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
 
@@ -202,19 +203,24 @@ class SystemClock:
             return sum(timer.pending for _, _, timer in self._heap)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        """See :meth:`Clock.call_at`. The call is made by the timer thread."""
+        """See :meth:`Clock.call_at`. The call is made by the timer thread.
+
+        Without one, by a thread that waits: a supervisor's, or one in :meth:`park`.
+        """
         if not HOOKS_RAN[0]:
             run_hooks()
         timer = Timer(when, call)
         try:
             with self._changed:
-                self._see_to_thread()
+                running = self._see_to_thread()
                 if len(self._heap) >= self._sweep_at:
                     self._sweep()
                 earliest = not self._heap or when < self._heap[0][0]
                 self._push((when, next(self._order), timer))
                 if earliest:
                     self._rouse()
+            if not running:
+                STANDBY.ask(self._stand_in)
         except BaseException:  # Ctrl-C: nobody will be able to cancel it
             timer.cancel()
             raise
@@ -222,10 +228,12 @@ class SystemClock:
 
     def park(self, signal: threading.Lock, deadline: float | None) -> bool:
         """See :meth:`Clock.park`."""
-        if deadline is None:
+        if deadline is None and not STANDBY.busy:
             return acquire(signal)
-        while (remaining := deadline - self.monotonic()) > 0:
-            if signal.acquire(timeout=min(remaining, _LOOK_UP)):
+        end = math.inf if deadline is None else deadline
+        while (remaining := end - self.monotonic()) > 0:
+            pause = _LOOK_UP if (delay := STANDBY.attend()) is None else min(delay, _LOOK_UP)
+            if signal.acquire(timeout=min(remaining, pause)):
                 return True
             check()  # see acquire()
         return signal.acquire(False)
@@ -246,12 +254,17 @@ class SystemClock:
 
     # -- the timer thread ------------------------------------------------------------------
 
-    def _see_to_thread(self) -> None:
-        if not self._running:
+    def _see_to_thread(self) -> bool:
+        """Have there be one. Returns False if there can be none."""
+        if self._running and not self._is_late():
+            return True
+        try:
             self._start()
-        elif self._is_late():
-            with contextlib.suppress(RuntimeError):  # it may only be slow
-                self._start()
+        except NO_MORE_THREADS as error:
+            if is_interruption(error):
+                raise
+            return self._running  # if there is one, it may only be slow
+        return True
 
     def _is_late(self) -> bool:
         """Whether the timer thread seems to be dead: ended by an exception from outside."""
@@ -264,6 +277,21 @@ class SystemClock:
         self._started_at = self.monotonic()
         start_thread(threading.Thread(target=self._run, name="ion_actors-timer", daemon=True))
         self._running = True  # only once it is: starting a thread can fail
+
+    def _stand_in(self) -> float | None:
+        """Without the timer thread: a job, see :mod:`ion_actors.standby`."""
+        with self._changed:
+            if not self._heap or self._running:
+                return None
+            if self.monotonic() - self._started_at >= RETRY and self._see_to_thread():
+                return None
+        with kept_free():
+            while (due := self._take_due()) is not None:
+                _fire(due)
+        with self._changed:
+            if not self._heap or self._running:
+                return None
+            return max(0.0, min(self._heap[0][0] - self.monotonic(), RETRY))
 
     def _rouse(self) -> None:
         try:
@@ -321,6 +349,14 @@ class SystemClock:
                 return False
             self._running = False
             return True
+
+
+def _fire(timer: Timer) -> None:
+    try:
+        timer.fire()
+    except BaseException:
+        timer.fire()  # unless it has begun
+        raise
 
 
 #: The clock that everything uses unless it is told otherwise.

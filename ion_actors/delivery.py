@@ -10,22 +10,25 @@ tell a log handler or a metric, it hands to a :class:`Delivery` and goes on.
 
 The thread begins with the first call and ends when there has been none for a while. Posting takes
 no lock, so it may be done anywhere. A call that finds no room is counted and dropped, and the loss
-is told as soon as a call has been made. Where no thread can be started, the calls wait for the next
-:meth:`~Delivery.post` or :meth:`~Delivery.flush`. A forked child begins with nothing: what its
-parent has posted, its parent delivers.
+is told as soon as a call has been made. Where no thread can be started, it is tried again by the
+next :meth:`~Delivery.post` or :meth:`~Delivery.flush`, and by those who wait anyway
+(:mod:`ion_actors.standby`). A forked child begins with nothing: what its parent has posted, its
+parent delivers.
 """
 
 from __future__ import annotations
 
 import _thread
+import contextlib
 import itertools
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ion_actors.forking import on_fork
+from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = [
     "ERRANDS",
@@ -34,6 +37,7 @@ __all__ = [
     "Errands",
     "is_kept_free",
     "keep_free",
+    "kept_free",
     "run_elsewhere",
 ]
 
@@ -42,6 +46,8 @@ PATIENCE = 0.5
 
 _LIMIT = 10_000  # calls that may wait
 _LINGER = 0.1  # seconds that the thread waits for another call before it ends
+_GLANCE = 0.002  # seconds between two looks whether calls are made that have threads of their own
+_LAST_RESORT = 1.0  # seconds without any thread, after which supervisors make such calls
 _START = 1.0  # seconds after which a thread that has not begun is started again
 
 
@@ -62,18 +68,34 @@ def is_kept_free() -> bool:
     return _of_thread.kept_free
 
 
+@contextlib.contextmanager
+def kept_free() -> Iterator[None]:
+    """For what must not block, and is done by a thread that otherwise may."""
+    before, _of_thread.kept_free = _of_thread.kept_free, True
+    try:
+        yield
+    finally:
+        _of_thread.kept_free = before
+
+
 class Errands:
     """Calls of users' code, each on a thread of its own: it may block for any time.
 
     A call is noted before a thread for it is started, so that none is lost if no thread can be
-    started, or if this is interrupted. Where no thread can be started, it is made on the spot:
-    that everybody who waits is told comes before a thread that must not block.
+    started, or if this is interrupted. Then it is made by the thread of a later one, and
+    supervisors try again (:mod:`ion_actors.standby`). As the last resort it is made on the spot:
+    where there is no supervisor, by one that ends, or after a second without any thread. That
+    everybody who waits is told comes before a thread that must not block.
     """
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], object]] = deque()
+        self._under_way: list[object] = []  # one for each call that is being made
+        self._in_want_since: float | None = None  # when the first of those starts failed
+        self._now = time.monotonic  # see Delivery
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._calls.clear)
+            os.register_at_fork(after_in_child=self._under_way.clear)
 
     @property
     def pending(self) -> bool:
@@ -83,8 +105,43 @@ class Errands:
     def post(self, call: Callable[[], object]) -> None:
         """Have the call made. Never blocks."""
         self._calls.append(call)
-        if not self._start():
-            self.run_here()  # whoever waits is told, even if this thread has to do it
+        if self._start():
+            return
+        if not STANDBY.has_supervisors():
+            self.run_here()
+            return
+        if self._in_want_since is None:
+            self._in_want_since = self._now()
+        STANDBY.ask(self.retry)
+        if not STANDBY.has_supervisors():  # the last supervisor has ended just now
+            self.finish()
+
+    def retry(self) -> float | None:
+        """Try again to start threads for what is pending. A job: see :mod:`ion_actors.standby`."""
+        now = self._now()
+        for _ in range(len(self._calls)):
+            if not self._start():
+                since = now if self._in_want_since is None else self._in_want_since
+                # A thread that happens to wait is spared: that is the user's.
+                if now - since < _LAST_RESORT or not is_kept_free():
+                    return RETRY
+                self.run_here()
+        self._in_want_since = None
+        return None
+
+    def finish(self) -> None:
+        """Make here what no thread can be started for. For one that nobody else waits for."""
+        if self._in_want_since is not None and self.retry() is not None:
+            self.run_here()
+
+    def flush(self, patience: float = PATIENCE) -> bool:
+        """Wait until all calls are made, for so many seconds at most. Returns whether they are."""
+        until = self._now() + patience
+        while self._calls or self._under_way:
+            if self._now() >= until:
+                return False
+            time.sleep(_GLANCE)
+        return True
 
     def run_here(self) -> None:
         """Make the pending calls in this thread. For one that nobody else waits for."""
@@ -95,7 +152,7 @@ class Errands:
         try:
             # Not threading.Thread: its start() may be interrupted halfway.
             _thread.start_new_thread(self._begin, ())
-        except (RuntimeError, MemoryError, OSError):
+        except NO_MORE_THREADS:
             return False
         return True
 
@@ -103,15 +160,20 @@ class Errands:
         try:
             name = "ion_actors-callbacks"
             threading.Thread(target=self._run_next, name=name, daemon=True).start()
-        except (RuntimeError, MemoryError, OSError):
+        except NO_MORE_THREADS:
             self._run_next()  # one thread is enough
 
     def _run_next(self) -> None:
+        ticket = object()
+        self._under_way.append(ticket)  # first: whoever waits for the calls finds it in one place
         try:
-            call = self._calls.popleft()
-        except IndexError:
-            return  # another one was faster
-        call()
+            try:
+                call = self._calls.popleft()
+            except IndexError:
+                return  # another one was faster
+            call()
+        finally:
+            self._under_way.remove(ticket)
 
 
 #: Where everybody has them run.
@@ -191,7 +253,8 @@ class Delivery:
         delivered = _thread.allocate_lock()
         delivered.acquire()
         self._entries.append(delivered.release)
-        self._rouse()
+        if not self._rouse():
+            return False  # there is no thread, and none can be started
         return delivered.acquire(timeout=patience)
 
     def is_idle(self) -> bool:
@@ -204,31 +267,55 @@ class Delivery:
         stuck = began is not None and self._now() - began >= patience
         return stuck or self._ident == _thread.get_ident()
 
-    def _rouse(self) -> None:
-        if not self._owner.locked():
-            self._start()
-            return
-        try:
-            self._wake.release()
-        except RuntimeError:
-            return  # it has been woken and has not looked yet
+    def deliver_here(self) -> None:
+        """Deliver in this thread, unless another one does: for the interpreter's exit."""
+        if self._entries and self._owner.acquire(False):
+            try:
+                self._deliver()
+            finally:
+                self._owner.release()
 
-    def _start(self) -> None:
+    def _rouse(self) -> bool:
+        """Have the thread look. Returns whether there is or will be one, as far as is known."""
+        if not self._owner.locked():
+            return self._start()
+        with contextlib.suppress(RuntimeError):  # it has been woken and has not looked yet
+            self._wake.release()
+        return True
+
+    def _start(self) -> bool:
         now = self._now()
         if now < self._starting:
-            return
+            return True
         self._starting = now + _START
         try:
             # Not threading.Thread: its start() takes locks, which a finalizer may find taken.
             _thread.start_new_thread(self._begin, ())
-        except RuntimeError:  # no thread can be started: the next post or flush tries again
+        except NO_MORE_THREADS:
             self._starting = now
+            STANDBY.ask(self._retry)
+            return False
+        return True
 
     def _begin(self) -> None:
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except BaseException:  # the same
             self._starting = self._now()
+            STANDBY.ask(self._retry)
+
+    def _retry(self) -> float | None:
+        """A job: see :mod:`ion_actors.standby`."""
+        if not self._entries or self._owner.locked():
+            return None
+        now = self._now()
+        if now >= self._starting:
+            self._starting = now + _START
+            try:
+                _thread.start_new_thread(self._begin, ())
+            except NO_MORE_THREADS:
+                self._starting = now
+        return RETRY
 
     def _work(self) -> None:
         if not self._owner.acquire(False):

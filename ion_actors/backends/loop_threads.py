@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from ion_actors.context import Context, of_thread
 from ion_actors.forking import on_fork
+from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["LeftBehind", "LoopThreads", "Owner", "left_behind"]
 
@@ -138,7 +139,7 @@ class LoopThreads(ThreadPoolExecutor):
         thread = threading.Thread(target=self._work, name=name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:
+        except NO_MORE_THREADS:
             if not self._own:
                 raise
             return  # one of the others will come to it

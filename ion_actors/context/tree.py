@@ -29,6 +29,7 @@ from ion_actors.forking import HOOKS_RAN, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.naming import is_own
+from ion_actors.standby import STANDBY
 
 __all__ = ["Node", "Registration", "Waker"]
 
@@ -306,14 +307,25 @@ class Node:
         block (for a deadline, the clock's), in a thread for the callbacks that are due, in their
         order. An error in it is logged; Ctrl-C in it is raised by what ended the
         context, when all others were called. The returned registration takes it back.
+
+        Raises:
+            RuntimeError: there is a deadline, no thread can be started for it, and there is no
+                supervisor to look at the time instead.
         """
         registration = Registration(self, callback)
         try:
             _place(deque((registration,)))
+            if self._deadline is not None and not isinstance(callback, Waker):
+                self._check_clock()
         except BaseException:  # Ctrl-C: nobody will be able to take it back
             registration.remove()
             raise
         return registration
+
+    def _check_clock(self) -> None:
+        # Who waits for a context looks at the time himself. Others would never be told.
+        if self._clock is system_clock and STANDBY.neglected and self._end is None:
+            raise RuntimeError("can't start new thread, which a context's deadline needs")
 
     def _keep(self, registration: Registration) -> _Kept:
         """Keep it, if that is of use. Returns what is to be done next: see :func:`_place`."""

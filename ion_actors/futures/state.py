@@ -33,6 +33,7 @@ from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger, is_inside
 from ion_actors.raised import is_a
+from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["DONE", "Callback", "Callbacks", "ExcInfo", "Link", "Parked", "Stateful"]
 
@@ -344,7 +345,7 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
             try:
                 # These have events, which Ctrl-C here would leave locked for those who wait there.
                 start_thread(threading.Thread(target=self._tell_strangers, daemon=True))
-            except RuntimeError:
+            except NO_MORE_THREADS:
                 self._tell_strangers()  # no thread can be started
         else:
             self._tell_strangers()

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from ion_actors._printable import printable
 from ion_actors.forking import check, renew_after_fork
 from ion_actors.logs import Logger
+from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = ["Bus", "Subscription"]
 
@@ -103,10 +104,16 @@ class Bus(Generic[E]):
 
     def tell(self) -> None:
         """Have everybody told of what was noted."""
+        if self._try_to_tell() is not None:
+            STANDBY.ask(self._try_to_tell)
+
+    def _try_to_tell(self) -> float | None:
+        """A job: see :mod:`ion_actors.standby`."""
         check()
         with self._lock:
             if self._queue and self._thread is None:
                 self._thread = self._started_thread()
+            return RETRY if self._queue and self._thread is None else None
 
     def join(self, patience: float | None) -> bool:
         """Wait until everything has been told, for so many seconds at most. Returns whether it was.
@@ -126,7 +133,7 @@ class Bus(Generic[E]):
         thread = threading.Thread(target=self._tell, name=printable(self._thread_name), daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # the interpreter exits, or there are too many: the next event tries
+        except NO_MORE_THREADS:  # it is tried again, or the interpreter exits
             logger.debug("events for %s cannot be told now", self._thread_name, exc_info=True)
             return None
         return thread

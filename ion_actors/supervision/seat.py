@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ion_actors._printable import printable
 from ion_actors.context import make_current
 from ion_actors.naming import as_repr
+from ion_actors.standby import NO_MORE_THREADS
 from ion_actors.supervision.living import Living, StopMode
 from ion_actors.supervision.opening import open_child
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
@@ -103,7 +104,7 @@ def start_in_thread(core: TreeCore, seat: Seat) -> None:
     thread = threading.Thread(target=run, args=(_start, core, seat), name=name, daemon=True)
     try:
         thread.start()
-    except RuntimeError as error:  # there can be no more threads
+    except NO_MORE_THREADS as error:  # there can be no more threads
         core.tell(StartFailed(seat, error))
 
 

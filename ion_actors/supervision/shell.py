@@ -23,6 +23,7 @@ from ion_actors.actors import IsolatedActor
 from ion_actors.clock import Timer
 from ion_actors.delivery import keep_free
 from ion_actors.logs import Logger
+from ion_actors.standby import STANDBY
 from ion_actors.supervision.core import TreeCore, TreeInbox, time_to_stop
 from ion_actors.supervision.events import Lifecycle
 from ion_actors.supervision.failures import broken, gave_up, not_started
@@ -100,12 +101,18 @@ class TreeActor(IsolatedActor):
     def on_start(self) -> None:
         """Have its thread known."""
         keep_free()
+        STANDBY.join(self._inbox.control.bell)
         if (thread := self._ion_thread) is not None and thread not in self._core.threads:
             self._core.threads.insert(0, thread)
 
     @override
     def _ion_thread_name(self) -> str:
         return f"{self._core.spec.name}-supervisor"
+
+    @override
+    def _ion_finish(self) -> None:
+        STANDBY.leave(self._inbox.control.bell)
+        STANDBY.attend()
 
     @override
     def _ion_interrupted(self, error: BaseException) -> None:

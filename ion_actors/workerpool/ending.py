@@ -97,6 +97,10 @@ class Ending:
                 task._run_callbacks(callbacks)
         return reply
 
+    def begin_drain(self, timeout: float | None) -> Future[DrainReport]:
+        """Have a drain begin. Never blocks; the future is done when the drain is."""
+        return self._core.ask_for_end(Drain(timeout))
+
     def _patience(self, timeout: float | None) -> float | None:
         return self._core.spec.drain_timeout if timeout is None else seconds("timeout", timeout)
 

@@ -20,10 +20,11 @@ from concurrent.futures._base import FINISHED
 from typing import Any
 
 from ion_actors.actors import Flag
+from ion_actors.delivery import ERRANDS
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
 from ion_actors.futures.state import Parked
-from ion_actors.logs import Logger, flush, warn_later
+from ion_actors.logs import LOGS, Logger, warn_later
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.metrics import PoolState
@@ -127,8 +128,11 @@ def _at_exit() -> None:
     for core in unfinished:
         _await_end(core, time.monotonic() - began)
     _await_told(_pools.all())  # also of those that ended a moment ago
-    HOOKS.flush()
-    flush()
+    ERRANDS.finish()
+    ERRANDS.flush()
+    for delivery in (HOOKS, LOGS):
+        if not delivery.flush():
+            delivery.deliver_here()
 
 
 def _warn(core: Core) -> None:

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.errors import DrainTimeout
 from ion_actors.logs import Logger, flush
+from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 from ion_actors.workerpool import process
 
 if TYPE_CHECKING:
+    from ion_actors.futures import Future
     from ion_actors.workerpool.ending import Ending
+    from ion_actors.workerpool.report import DrainReport
 
 __all__ = ["DrainOnSignal"]
 
@@ -95,9 +98,17 @@ class DrainOnSignal:
             self._stand_in.drained = True
             signal.raise_signal(signum)
             return
-        threading.Thread(
-            target=self._drain, name=f"ion_actors-{self._signum.name}", daemon=True
-        ).start()
+        if not self.start():
+            STANDBY.ask(_Follower(self._pool.begin_drain(self._timeout), self).look)
+
+    def start(self) -> bool:
+        """Have a thread drain the pool. Returns False if there can be none."""
+        name = f"ion_actors-{self._signum.name}"
+        try:
+            threading.Thread(target=self._drain, name=name, daemon=True).start()
+        except NO_MORE_THREADS:
+            return False
+        return True
 
     def _drain(self) -> None:
         logger.info("%s: draining %r", self._signum.name, self._pool)
@@ -108,12 +119,41 @@ class DrainOnSignal:
             logger.warning("%s: %s", self._signum.name, error)
         except BaseException:
             logger.exception("%s: the drain failed", self._signum.name)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """The signal does now what it would have done."""
         flush()  # the signal may end the process
         handler = signal.getsignal(self._signum)
         if handler == self._stand_in.handle:
             self._stand_in.end_process()
         elif self._whose_it_was() is not signal.SIG_IGN:
             _raise_in_main_thread(self._signum)
+
+
+class _Follower:
+    """Sees a drain out for which no thread could be started.
+
+    Args:
+        reply: the drain's.
+        signal: whose drain it is.
+    """
+
+    def __init__(self, reply: Future[DrainReport], signal: DrainOnSignal) -> None:
+        self._reply = reply
+        self._signal: DrainOnSignal | None = signal
+
+    def look(self) -> float | None:
+        """A job: see :mod:`ion_actors.standby`."""
+        signal, self._signal = self._signal, None  # once, whoever looks
+        if signal is None or self._reply.done():
+            if signal is not None:
+                signal.pass_on()
+            return None
+        if signal.start():
+            return None
+        self._signal = signal
+        return RETRY
 
 
 class _Default:

@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from ion_actors._printable import Lines
 from ion_actors.clock import Timer
+from ion_actors.delivery import ERRANDS
 from ion_actors.errors import (
     BrokenPool,
     ContextEnded,
@@ -37,6 +38,7 @@ from ion_actors.errors import (
     TaskAbandoned,
 )
 from ion_actors.futures import Future
+from ion_actors.standby import STANDBY
 from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.lifecycle import Action, Life, Phase
@@ -108,6 +110,13 @@ class Supervisor(Surviving):
     @override
     def _ion_thread_name(self) -> str:
         return f"{self._spec.name}-supervisor"
+
+    @override
+    def _ion_finish(self) -> None:
+        """Leave nobody untold of the end. Whoever awaits it does not wait for this for long."""
+        STANDBY.leave(self._inbox.control.bell)
+        STANDBY.attend()
+        insist(ERRANDS.finish)
 
     # -- faults: see ion_actors.workerpool.surviving ----------------------------------------
 

@@ -35,6 +35,7 @@ from typing_extensions import override
 
 from ion_actors.delivery import keep_free
 from ion_actors.logs import Logger
+from ion_actors.standby import STANDBY
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.inbox import Request
 from ion_actors.workerpool.messages import Broadcast
@@ -84,6 +85,7 @@ class Surviving(Tending):
     def on_start(self) -> None:
         """Find out what there is to do, on the supervisor's thread."""
         keep_free()
+        STANDBY.join(self._inbox.control.bell)
         self._attempt(lambda _: self._reconcile(), None)
 
     @override

@@ -16,6 +16,8 @@ import pytest
 
 from ion_actors import clock as clock_module
 from ion_actors.clock import SystemClock
+from ion_actors.delivery import is_kept_free
+from ion_actors.standby import STANDBY
 
 PATIENCE = 30.0
 
@@ -209,16 +211,35 @@ def test_many_threads_plan_and_cancel_at_once(system, threads):
     assert len(fired) >= len(kept)
 
 
-def test_if_no_thread_can_be_started_the_caller_is_told_and_nothing_is_planned(system, monkeypatch):
+def test_if_no_thread_can_be_started_whoever_waits_fires_the_timers(system, monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")
 
+    fired = []
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start"):
-            system.call_at(0.0, lambda: None)
-    assert system.timers == 0
+        system.call_at(system.monotonic() + 0.01, lambda: fired.append(is_kept_free()))
+        assert system.timers == 1
+        assert not system.park(locked(), system.monotonic() + 0.2)
+    assert fired == [True]  # as on the clock's own thread
+    assert not is_kept_free()
+    assert not STANDBY.busy
     assert thread_of(system)
+
+
+def test_the_timer_thread_is_tried_again_by_those_who_wait(system, monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    fired, signal = [], locked()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        system.call_at(
+            system.monotonic() + 0.3,
+            lambda: (fired.append(threading.current_thread()), signal.release()),
+        )
+    assert system.park(signal, system.monotonic() + PATIENCE)
+    assert fired[0].name == "ion_actors-timer"
 
 
 # -- parking -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import threading
 from ion_actors.backends.process.wire import Cancel
 from ion_actors.context import Context, background
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
+from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["Running", "Terminated"]
 
@@ -53,7 +54,7 @@ class Running:
             # Elsewhere: callbacks that block must not keep the watching thread from its work.
             try:
                 _thread.start_new_thread(_end, (context, cancel))
-            except RuntimeError:  # there can be no more threads
+            except NO_MORE_THREADS:  # there can be no more threads
                 _end(context, cancel)
 
     def interrupt(self) -> None:
