@@ -13,8 +13,8 @@ import pykka
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
-from ion_actors.actors import NO_MORE_THREADS, ControlLane, Envelope, Request, refuse
-from ion_actors.clock import Clock, Timer, system_clock
+from ion_actors.actors import ControlLane, Envelope, Request, refuse
+from ion_actors.clock import Clock, Timer
 from ion_actors.futures import Future
 from ion_actors.logs import Logger
 from ion_actors.workerpool.handoff import PARKED, RETIRE
@@ -105,20 +105,10 @@ class SupervisorInbox:
         self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
         self.understood: frozenset[type] = frozenset()  # by the supervisor
         self.ended = False  # the pool has: let pykka's stop through
-        self._alarms: list[Timer] = []  # the supervisor's to write
 
     def remind(self, clock: Clock, when: float, message: object) -> Timer:
-        """Have a message come at a moment. For the supervisor's own thread.
-
-        Where the clock's thread cannot be started, the supervisor looks at the time itself.
-        """
-        call = functools.partial(self.control.put, Envelope(message))
-        try:
-            return clock.call_at(when, call)
-        except NO_MORE_THREADS:
-            timer = Timer(when, call)
-            self._alarms.append(timer)
-            return timer
+        """Have a message come at a moment."""
+        return clock.call_at(when, functools.partial(self.control.put, Envelope(message)))
 
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
@@ -136,24 +126,11 @@ class SupervisorInbox:
 
     def get(self) -> Envelope[Any]:
         """Called by the supervisor's loop."""
-        while self._alarms:
-            self._alarms = [one for one in self._alarms if one.pending]
-            first = min(self._alarms, key=_when, default=None)
-            if first is None:
-                break
-            try:
-                return self.control.get(max(0.0, first.when - system_clock.monotonic()))
-            except queue.Empty:
-                first.fire()
         return self.control.get()
 
     def empty(self) -> bool:
         """Called by the clean-up after the loop."""
         return self.control.empty()
-
-
-def _when(timer: Timer) -> float:
-    return timer.when
 
 
 class WorkerInbox:
