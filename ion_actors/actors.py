@@ -125,14 +125,6 @@ class ActorThread(threading.Thread):
         self._on_end: Callable[[Any], object] | None = on_end
         self._watch: weakref.ref[Any] | None = None
 
-    @property
-    def _bootstrap(self) -> Callable[[], object]:
-        # What threading has CPython call. Nobody else holds it, so it is freed as the thread ends.
-        boot = functools.partial(_boot, self)
-        if self._on_end is not None:
-            self._watch = weakref.ref(boot, self._on_end)
-        return boot
-
     @override
     def start(self) -> None:
         """Start it.
@@ -141,13 +133,37 @@ class ActorThread(threading.Thread):
             RuntimeError, MemoryError, OSError: there can be no more threads.
         """
         try:
+            self._arm()
             super().start()
         except BaseException as error:
-            # Its frames may hold what the thread was to run, so that it seems to have begun.
-            traceback.clear_frames(error.__traceback__)
-            if not self.began:  # threading forgets it only if the error is an Exception
-                getattr(threading, "_limbo", {}).pop(self, None)
+            self._look_whether_it_began(error)
             raise
+        finally:
+            vars(self).pop("_bootstrap", None)
+
+    def _arm(self) -> None:
+        """Make what threading has CPython call. Nobody else will hold it, so it goes at the end.
+
+        It is an attribute and no property, in which an interruption could keep it alive.
+        """
+        boot = functools.partial(_boot, self)
+        if self._on_end is not None:
+            self._watch = weakref.ref(boot, self._on_end)
+        vars(self)["_bootstrap"] = boot
+
+    def _look_whether_it_began(self, error: BaseException) -> None:
+        """After an interrupted start: if it did not, forget it, and tell nobody of its end."""
+        boot = None if self._watch is None else self._watch()
+        probe = None if boot is None else weakref.ref(boot)
+        self._watch = None  # first: what is let go of below has not ended
+        del boot
+        vars(self).pop("_bootstrap", None)
+        traceback.clear_frames(error.__traceback__)  # they may hold it, too
+        boot = None if probe is None else probe()
+        if boot is not None and self._on_end is not None:
+            self._watch = weakref.ref(boot, self._on_end)
+        elif self.ident is None:  # threading itself does this only if the error is an Exception
+            getattr(threading, "_limbo", {}).pop(self, None)
 
     @property
     def began(self) -> bool:

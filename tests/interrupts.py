@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import sysconfig
@@ -76,8 +77,8 @@ class Interrupter:
         code = frame.f_code
         if event not in ("call", "c_return") or not self._is_reached(frame):
             return
-        if event == "call" and code.co_name == "<genexpr>":
-            return  # it may be about to be closed, and what is raised there is lost
+        if event == "call" and _may_be_about_to_be_closed(frame):
+            return
         if _is_lost_in(frame) or isinstance(sys.exception(), GeneratorExit):
             return
         self.left -= 1
@@ -96,6 +97,14 @@ class Interrupter:
         if found is None or not found.f_code.co_filename.startswith(str(LIBRARY)):
             return False
         return not found.f_code.co_filename.startswith(self._spared or ("\0",))
+
+
+def _may_be_about_to_be_closed(frame: FrameType) -> bool:
+    """A generator that nobody has any more, so that what is raised there is lost."""
+    if not frame.f_code.co_flags & inspect.CO_GENERATOR:
+        return False
+    caller = frame.f_back  # as a block, it is wanted
+    return caller is None or not caller.f_code.co_filename.endswith("contextlib.py")
 
 
 def _is_lost_in(frame: FrameType | None) -> bool:

@@ -171,12 +171,7 @@ class Admission:
         """There is no room. If that would make a worker wait for itself, run the task instead."""
         helper = of_thread.helper
         try:
-            if not isinstance(helper, WorkersHelp) or not helper.claim_new(task):
-                return False
-            if task._special:
-                self._accepted(task)
-            helper.run(task)
-            return True
+            return isinstance(helper, WorkersHelp) and helper.run_new(task, self._accepted)
         finally:
             del task
 

@@ -15,8 +15,9 @@ grows as the recursion of the tasks does, and no further.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.context import Context, current_context
@@ -57,10 +58,11 @@ class WorkersHelp:
             for task in _tasks_behind(future):
                 if current_context().cancelled:
                     return
-                if self._may_run(task) and self._mailbox.claim(task, self._worker):
-                    self._worker.run_here(task)
+                if self._may_run(task):
+                    claim = functools.partial(self._mailbox.claim, task, self._worker)
+                    self._worker.run_here(task, claim)
         finally:
-            future = task = None  # type: ignore[assignment]
+            future = task = claim = None  # type: ignore[assignment]
 
     def wait(self, future: Future[Any], timeout: float | None) -> bool:
         """Wait for the future. A timeout limits the waiting, not what is run meanwhile.
@@ -105,16 +107,23 @@ class WorkersHelp:
         """Whether it is that pool's worker."""
         return mailbox is self._mailbox
 
-    def claim_new(self, task: TaskFuture[Any]) -> bool:
-        """Accept a task of this worker's own pool, to be :meth:`run` at once. Whether it was."""
-        if not self._may_run(task):
-            return False
-        return self._mailbox.claim_new(task, self._worker)
-
-    def run(self, task: TaskFuture[Any]) -> None:
-        """Run a task that was claimed."""
+    def run_new(self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]) -> bool:
+        """Accept a task of this worker's own pool and run it at once. Returns whether it did."""
+        claim = functools.partial(self._claim_new, task, accepted)
         try:
-            self._worker.run_here(task)
+            return self._may_run(task) and self._worker.run_here(task, claim)
+        finally:
+            del task, claim  # a traceback may hold this frame
+
+    def _claim_new(
+        self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]
+    ) -> bool:
+        try:
+            if not self._mailbox.claim_new(task, self._worker):
+                return False
+            if task._special:
+                accepted(task)
+            return True
         finally:
             del task
 

@@ -40,16 +40,29 @@ class Mailbox(Endings):
                 return False
             if isinstance(self._queue, Ranked) and not self._queue.may_begin(task):
                 return False
-            task._withdrawn = True
-            if isinstance(self._queue, Ranked):
-                self._queue.claim(task)
-            else:
-                self._vacate(task)
-            self._hand_over(task, worker)
+            try:
+                task._withdrawn = True
+                if isinstance(self._queue, Ranked):
+                    self._queue.claim(task)
+                else:
+                    self._vacate(task)
+                self._hand_over(task, worker)
+            except BaseException:  # thrown in from outside
+                self._take_back(task)
+                raise
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
         return True
+
+    def _take_back(self, task: TaskFuture[Any]) -> None:
+        """Have a task queued that was about to be handed over; under the lock."""
+        if task._state is PENDING:
+            task._withdrawn = False
+            if task not in self._queue:
+                self._queue.appendleft(task)
+        for heir in self.mend():
+            heir.wake()
 
     def claim_new(self, task: TaskFuture[Any], worker: Helping) -> bool:
         """Accept a task for which there is no room: the worker that submits it runs it itself.
@@ -69,7 +82,11 @@ class Mailbox(Endings):
                 if not queue.may_begin(task):
                     return False
                 queue.take_key(task)
-            self._hand_over(task, worker)
+            try:
+                self._hand_over(task, worker)
+            except BaseException:  # thrown in from outside: it was not accepted
+                self._release(task)
+                raise
             return True
 
     def holder(self, task: TaskFuture[Any]) -> TaskFuture[Any] | None:

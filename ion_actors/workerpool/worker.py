@@ -233,21 +233,44 @@ class Worker(Settling):
             if found is PARKED:
                 found = self.inbox.sleep()  # here: pykka's loop would only lead back
 
-    def run_here(self, task: TaskFuture[Any]) -> None:
-        """Run a task that the mailbox has just handed over in the middle of another one."""
+    def run_here(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
+        """Run a task in the middle of another one, if the mailbox hands it over.
+
+        Args:
+            task: which one.
+            claim: has it handed over. It may be interrupted at any point, as this may.
+
+        Returns:
+            Whether it was.
+        """
+        depth = len(self.interrupted)
         try:
+            if not claim():
+                return False
             with self._runner.on_top():
                 self._perform(task)
+            return True
         except BaseException as error:  # thrown in from outside
-            self.salvage(task, error)
+            if len(self.interrupted) > depth:
+                self.salvage(task, error)
             raise
         finally:
+            try:
+                self._come_back(task, depth)
+            except BaseException:  # the same
+                self._come_back(task, depth)
+                raise
+            finally:
+                del task, claim
+
+    def _come_back(self, task: TaskFuture[Any], depth: int) -> None:
+        """Go on with the task that was interrupted. May be done again."""
+        if len(self.interrupted) > depth:
             if task._key is not None and task is not self.put_back:
                 self.release_key(task, comes=False)
-            del task
             self.current, self.started_at = self.interrupted[-1]
-            self.interrupted.pop()  # last: whoever looks must find the task in one of the two
             of_thread.task_context = self._task_context
+            self.interrupted.pop()  # last: whoever looks must find the task in one of the two
 
     def retire(self) -> None:
         """Stop as soon as the current task is over; nothing is lost by it."""

@@ -18,7 +18,14 @@ from ion_actors import *
 """
 
 
-def run(folder: Path, main: str, *options: str, top: str = "", cwd: Path | None = None) -> str:
+def run(
+    folder: Path,
+    main: str,
+    *options: str,
+    top: str = "",
+    cwd: Path | None = None,
+    measured: bool = True,
+) -> str:
     """What a program prints that has this main function. It must end well, and complain of nothing.
 
     Args:
@@ -27,11 +34,16 @@ def run(folder: Path, main: str, *options: str, top: str = "", cwd: Path | None 
         options: of the interpreter.
         top: lines at the top of its module.
         cwd: the current directory; ``folder`` if it is None.
+        measured: its coverage, which writes where the tests were started.
     """
     body = textwrap.indent(textwrap.dedent(main), "    ")
     source = f"{_HEAD}{textwrap.dedent(top)}\ndef main():\n{body}\n"
     return run_source(
-        folder, source + "\nif __name__ == '__main__':\n    main()\n", *options, cwd=cwd
+        folder,
+        source + "\nif __name__ == '__main__':\n    main()\n",
+        *options,
+        cwd=cwd,
+        measured=measured,
     )
 
 
@@ -41,14 +53,16 @@ def run_source(
     *options: str,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    measured: bool = True,
 ) -> str:
     """The same for a whole program, with these variables besides."""
     path = folder / "program.py"
     path.write_text(source)
+    kept = {k: v for k, v in os.environ.items() if measured or not k.startswith("COVERAGE_PROCESS")}
     found = subprocess.run(
         [sys.executable, *options, path],
         cwd=cwd or folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        env={**kept, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
         timeout=100,

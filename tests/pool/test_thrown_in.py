@@ -8,9 +8,11 @@ callback be forgotten, and the numbers add up.
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 import itertools
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -19,10 +21,12 @@ from typing import Any
 import pykka
 import pytest
 
-from ion_actors import Future, Pool, PoolMetrics
+from ion_actors import Future, PanicRecovery, Pool, PoolMetrics
 from ion_actors.supervision import Supervisor, child
 
 from .helpers import PATIENCE, eventually
+
+MANY = PanicRecovery(max_restarts=10**6)
 
 _names = itertools.count()
 
@@ -242,3 +246,34 @@ def test_thrown_into_a_tree_and_its_actors() -> None:
         assert second.is_alive()
         asked = second.ask("still there", block=False)
         assert asked.get(timeout=PATIENCE) is None
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+def test_thrown_into_a_worker_that_helps_itself(key: str | None) -> None:
+    name = f"thrown-{next(_names)}"
+    with Pool(1, name=name, logger=quiet(), panic_recovery=MANY) as pool:
+
+        def outer(point: int) -> tuple[Future[int], str]:
+            inner = pool.options(key=key).submit(int)
+            thrower = Thrower(threading.current_thread().name, point, SoftLimit)
+            sys.setprofile(thrower)
+            try:
+                inner.exception(PATIENCE)
+            except SoftLimit:
+                return inner, thrower.where
+            finally:
+                sys.setprofile(None)
+            return inner, thrower.where
+
+        for point in itertools.count():
+            inner, where = pool.submit(outer, point).result(PATIENCE)
+            if not where:
+                break
+            assert not concurrent.futures.wait([inner], PATIENCE).not_done, where
+            inner.exception()
+            eventually(lambda: adds_up(pool.metrics()))
+            after = pool.options(key=key).submit(pow, 2, 3)
+            assert not concurrent.futures.wait([after], PATIENCE).not_done, where
+            assert after.result() == 8, where
+        assert point > 50
+    assert pool.metrics().running == pool.metrics().queued == 0

@@ -343,7 +343,6 @@ def test_an_actor_class_of_pykka_is_pooled_unchanged() -> None:
         def on_receive(self, message: Any) -> Any:
             return self.actor_urn, self.actor_ref.is_alive()
 
-    before = threading.active_count()
     with Pool(1, worker=functools.partial(Plain, "hello")) as pool:
         plain = pool.proxy()
         assert plain.greet("you").result(PATIENCE) == "hello you"
@@ -351,7 +350,8 @@ def test_an_actor_class_of_pykka_is_pooled_unchanged() -> None:
         urn, alive = pool.ask(None).result(PATIENCE)
         assert urn.startswith("urn:uuid:")
         assert alive
-        assert threading.active_count() == before + 2  # the supervisor, and the worker
+        threads = [one for one in threading.enumerate() if one.name.startswith(f"{pool.name}-")]
+        assert len(threads) == 2  # the supervisor, and the worker
         assert pykka.ActorRegistry.get_by_class(Plain) == []
     assert pykka.ActorRegistry.get_all() == []
     with pytest.raises(AttributeError, match="declared"):
