@@ -26,6 +26,13 @@ from ion_actors.supervision import Supervisor, child
 
 from .helpers import PATIENCE, eventually
 
+# While an exception is pending for one thread, CPython 3.11 spins in every other one that is traced:
+# those never come to what would have the exception raised.
+not_while_traced = pytest.mark.skipif(
+    sys.gettrace() is not None and sys.version_info < (3, 12),
+    reason="CPython 3.11 hangs in traced threads while an exception is pending for another one",
+)
+
 MANY = PanicRecovery(max_restarts=10**6)
 
 _names = itertools.count()
@@ -208,6 +215,7 @@ def _throw(thread: threading.Thread, error: type[BaseException]) -> None:
     )
 
 
+@not_while_traced
 @pytest.mark.usefixtures("bystander")
 def test_real_exceptions_are_thrown_into_all_threads_of_a_pool() -> None:
     pool = Pool(3, name="chaos", logger=quiet())
@@ -230,6 +238,7 @@ def test_real_exceptions_are_thrown_into_all_threads_of_a_pool() -> None:
     assert pool.is_closed
 
 
+@not_while_traced
 @pytest.mark.usefixtures("bystander")
 def test_thrown_into_a_tree_and_its_actors() -> None:
     """Of a supervised actor it is the end, and it is replaced."""
