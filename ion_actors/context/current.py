@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextvars
 from _thread import get_ident
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from ion_actors.context.tree import Node
 from ion_actors.context.waiting import Interrupt
@@ -100,11 +100,13 @@ class Block:
     @staticmethod
     def find(context: Node, frame: FrameType) -> Block | None:
         """The open block of the context that is being left in this frame; None if none can be."""
-        blocks: list[Block] = list(context.blocks or ())
-        for one in reversed(blocks):
-            if one._frame == id(frame):
-                return one
+        wanted = id(frame)
+        # The list itself: what other threads take out of it meanwhile hides none that stays.
+        for one in reversed(context.blocks or ()):
+            if one._frame == wanted:
+                return cast("Block", one)
         # It was entered by hand, or by an ExitStack.
+        blocks: list[Block] = list(context.blocks or ())
         value = CURRENT.get()
         while type(value) is Entry:
             for one in blocks:
@@ -145,7 +147,8 @@ class Block:
         except RuntimeError:  # this is the second try
             CURRENT.set(rest)
         else:
-            CURRENT.set(rest)
+            if rest is not self._before:
+                CURRENT.set(rest)
             # Copies of the variable that were made inside have no use for what is further out; in a
             # chain of tasks that start their successors in such a block, it would grow for ever.
             entry.outer = None

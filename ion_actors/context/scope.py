@@ -61,9 +61,9 @@ class Context(Node):
         if timeout is not None and deadline is not None:
             raise TypeError(f"give timeout or deadline, not both: {timeout!r} and {deadline!r}")
         self._clock = parent._clock if clock is None else clock
-        if (limit := seconds("timeout", timeout)) is not None:
+        if timeout is not None and (limit := seconds("timeout", timeout)) is not None:
             deadline = self._clock.monotonic() + limit
-        self._inherit((parent,), moment("deadline", deadline))
+        self._inherit((parent,), None if deadline is None else moment("deadline", deadline))
 
     # -- waiting ---------------------------------------------------------------------------
 

@@ -156,19 +156,24 @@ class Node:
     _endless = False  # the root
 
     def _inherit(self, parents: tuple[Node, ...], deadline: float | None) -> None:
-        # Moments of another clock mean nothing to this one; such a parent's end is still followed.
-        deadlines = [
-            one._deadline
-            for one in parents
-            if one._deadline is not None and one._clock is self._clock
-        ]
         if deadline is not None:
-            deadlines.append(deadline)
             self._own_deadline = deadline
-        self._deadline = min(deadlines, default=None)
-        self._parents = tuple(
-            one if one.blocks is None else one._stem_for_children() for one in _living(parents)
-        )
+        for one in parents:
+            # Moments of another clock mean nothing to this one; such a parent's end is still
+            # followed.
+            limit = one._deadline
+            if limit is not None and one._clock is self._clock:
+                deadline = limit if deadline is None else min(deadline, limit)
+        self._deadline = deadline
+        if len(parents) != 1 or parents[0]._passes_through:
+            parents = _living(parents)
+        for one in parents:
+            if one.blocks is not None:
+                parents = tuple(
+                    one if one.blocks is None else one._stem_for_children() for one in parents
+                )
+                break
+        self._parents = parents
 
     def _stem_for_children(self) -> Node:
         """What children hold instead of this context, which was entered as a block.
