@@ -314,7 +314,8 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
             self._exception = error
             self._unread = self._unread or _Unread(self._describe(), error)
         self._state = FINISHED
-        self._tell_waiters()
+        if self._built_waiters:
+            self._tell_waiters()
         return self._wake_all()
 
     def _wake_all(self) -> Callbacks | None:
@@ -406,48 +407,60 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         """
         if not callbacks:
             return
-        todo: list[tuple[Stateful[Any], Callbacks]] = [(self, callbacks)]
-        if is_kept_free():  # a supervisor's thread, or the clock's
-            run_elsewhere(functools.partial(_call_all, todo))
-            return
+        further: list[tuple[Stateful[Any], Callbacks]] = []
         try:
-            _call_all(todo)
+            _call_all(self, callbacks, further)
         except BaseException:
-            _call_all(todo)
+            _call_all(self, callbacks, further)
             raise
 
 
-def _call_all(todo: list[tuple[Stateful[Any], Callbacks]]) -> None:
-    """Call the callbacks of these futures, depth first. What is called is taken out."""
+def _call_all(
+    first: Any, its_callbacks: Callbacks, further: list[tuple[Stateful[Any], Callbacks]]
+) -> None:
+    """Call the callbacks of a future, and what follows from them, depth first.
+
+    What is called is taken out, so it can be called again if it is interrupted.
+
+    Args:
+        first: the future.
+        its_callbacks: of this future.
+        further: other futures that were settled meanwhile, the innermost last; empty at first.
+    """
     interruption: BaseException | None = None
-    future: Any = None
-    callbacks: Any = None
+    future, callbacks = first, its_callbacks
     following: Any = None
-    while todo:
-        future, callbacks = todo[-1]
-        if not callbacks:
-            del todo[-1]
-            continue
-        callback, following = callbacks[0], None
-        links = isinstance(callback, Link)  # asked here: nothing may come in between what is below
-        try:
-            following = callback(future)
-        except BaseException as error:
-            if _is_not_its_own(error):
-                interruption = error if interruption is None else interruption
-            else:
-                logger.exception("exception calling callback for %r", future)
-            if links:
-                following = callback(future)  # what it did not get to
-        del callbacks[0]
-        if links and following is not None:
-            todo.append(following)
+    while True:
+        if further:
+            future, callbacks = further[-1]
+        while callbacks:
+            callback = callbacks[0]
+            links = issubclass(type(callback), Link)  # here: nothing may come in between below
+            try:
+                following = callback(future)
+            except BaseException as error:
+                if _is_not_its_own(error):
+                    interruption = error if interruption is None else interruption
+                else:
+                    logger.exception("exception calling callback for %r", future)
+                if links:
+                    following = callback(future)  # what it did not get to
+            del callbacks[0]
+            if links and following is not None:
+                further.append(following)
+                break
+        else:
+            if not further:
+                break
+            del further[-1]
+            future, callbacks = first, its_callbacks
+    if interruption is None:
+        return
     try:
-        if interruption is not None:
-            raise interruption
+        raise interruption
     finally:
         # The exceptions of those that were settled here hold this frame.
-        del future, callbacks, following, todo, interruption
+        del first, future, its_callbacks, callbacks, following, further, interruption
 
 
 def _is_not_its_own(error: BaseException) -> bool:
