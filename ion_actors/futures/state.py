@@ -408,6 +408,9 @@ class Stateful(concurrent.futures.Future[T], pykka.Future[T]):
         if not callbacks:
             return
         further: list[tuple[Stateful[Any], Callbacks]] = []
+        if is_kept_free():  # a supervisor's thread, or the clock's
+            run_elsewhere(functools.partial(_call_all, self, callbacks, further))
+            return
         try:
             _call_all(self, callbacks, further)
         except BaseException:

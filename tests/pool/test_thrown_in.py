@@ -26,8 +26,8 @@ from ion_actors.supervision import Supervisor, child
 
 from .helpers import PATIENCE, eventually
 
-# While an exception is pending for one thread, CPython 3.11 spins in every other one that is traced:
-# those never come to what would have the exception raised.
+# While an exception is pending for one thread, CPython 3.11 spins in every other traced thread:
+# those never get to what would raise it.
 not_while_traced = pytest.mark.skipif(
     sys.gettrace() is not None and sys.version_info < (3, 12),
     reason="CPython 3.11 hangs in traced threads while an exception is pending for another one",
