@@ -813,3 +813,15 @@ def spoil_kept(value: int) -> int:
     before = int(_kept[0][0])
     _kept[0][:] = value
     return before
+
+
+def hear_all_at_once(times: int) -> str:
+    """All signals that may be sent to all processes, at one moment."""
+    signums = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+    signums += [signal.SIGUSR1, signal.SIGUSR2]
+    for _ in range(times):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+        for signum in signums:
+            signal.pthread_kill(threading.get_ident(), signum)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)
+    return "alive"

@@ -126,3 +126,9 @@ def test_a_signal_does_not_interrupt_what_a_task_waits_for(tmp_path: Path) -> No
         eventually(lambda: mark.exists() and mark.read_text())
         os.kill(int(mark.read_text()), signal.SIGHUP)
         assert future.result(PATIENCE) == 1  # and not -1, with EINTR
+
+
+@METHODS
+def test_a_storm_of_signals_does_not_overflow_the_stack_of_their_handlers(method: str) -> None:
+    with Pool(1, backend=ProcessBackend(start_method=method)) as pool:
+        assert pool.submit(errands.hear_all_at_once, 20).result(PATIENCE) == "alive"

@@ -9,12 +9,22 @@ ignored or a blocked signal, and could not be interrupted. A handler ends with `
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
+from typing import Any
 
-__all__ = ["ignored_here", "leave_to_parent", "restore_in_forks", "take_over_ignored", "withheld"]
+__all__ = [
+    "hold_back_others",
+    "ignored_here",
+    "leave_to_parent",
+    "restore_in_forks",
+    "take_over_ignored",
+    "withheld",
+]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
@@ -27,6 +37,19 @@ _NOT_TAKEN_OVER = {
     for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ", "SIGKILL", "SIGSTOP", "SIGTERM", "SIGABRT")
 }
 _TAKEN_OVER = tuple(sorted(map(int, signal.valid_signals() - _NOT_TAKEN_OVER)))
+
+
+# Where `sa_mask` is in `struct sigaction`: behind the handler, on these systems.
+_MACHINES = {"x86_64", "i686", "aarch64", "arm64", "armv7l", "riscv64", "ppc64le"}
+_MOST_OF_ACTION = 1024  # bytes; it has some 150
+_offset_of_mask: int | None = None
+_libc: Any = None
+_ctypes: Any = None
+with contextlib.suppress(ImportError):  # some builds of Python lack it
+    _ctypes = importlib.import_module("ctypes")
+_known = sys.platform in ("linux", "darwin") and os.uname().machine in _MACHINES
+if _known and _ctypes is not None:
+    _offset_of_mask, _libc = _ctypes.sizeof(_ctypes.c_void_p), _ctypes.CDLL(None)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -45,6 +68,26 @@ def leave_to_parent(ignored: Collection[int] = ()) -> None:
         elif signal.getsignal(signum) is not _leave:  # that of a forkserver is, and lasts
             signal.signal(signum, _leave)
             signal.siginterrupt(signum, False)  # system calls go on
+            hold_back_others(signum)
+
+
+def hold_back_others(signum: int) -> None:
+    """Have the system hold back the other ones of these signals while it calls this one's handler.
+
+    Handlers run on the small stack of ``faulthandler``, which overflows if some four of them come
+    at once, and each is in the middle of its call. Python cannot say so; the C library can. It
+    does nothing where it is not known how.
+
+    Args:
+        signum: has a handler already.
+    """
+    if _offset_of_mask is None:
+        return
+    action = _ctypes.create_string_buffer(_MOST_OF_ACTION)
+    if _libc.sigaction(int(signum), None, action) == 0:
+        for one in TO_ALL:
+            _libc.sigaddset(_ctypes.byref(action, _offset_of_mask), int(one))
+        _libc.sigaction(int(signum), action, None)
 
 
 def restore_in_forks() -> None:

@@ -38,6 +38,7 @@ from ion_actors.backends.process.channel import (
 )
 from ion_actors.backends.process.death import ORPHANED
 from ion_actors.backends.process.descriptors import Rights
+from ion_actors.backends.process.dispositions import hold_back_others
 from ion_actors.backends.process.last_words import LastWords
 from ion_actors.backends.process.pickling import Packed, pack_result
 from ion_actors.backends.process.program import check_main
@@ -108,6 +109,7 @@ class Servant:
     def serve(self) -> None:
         """Start, and run tasks until the parent says so, or is gone."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        hold_back_others(signal.SIGTERM)
         sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
         renew_after_fork(self)
         # A Thread's start() would wait for it to run; where many start at once, that takes long.
