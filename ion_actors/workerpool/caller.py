@@ -18,6 +18,7 @@ from ion_actors._printable import printable
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.errors import TaskPanicked
+from ion_actors.interruption import is_interruption
 from ion_actors.raised import is_a
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.directive import Directive
@@ -60,7 +61,8 @@ class Caller:
 
         Raises:
             PoolClosed, BrokenPool: the pool accepts nothing any more.
-            KeyboardInterrupt: it came while the task ran, and was meant for this thread.
+            BaseException: an interruption (Ctrl-C, a soft time limit): it came while the task ran,
+                and was meant for this thread.
         """
         core = self._core
         try:
@@ -107,14 +109,14 @@ class Caller:
         self.started_at = self._spec.context.clock.monotonic()
         outer, of_thread.task_context = of_thread.task_context, task.task_context
         outer_report, of_thread.report = of_thread.report, task._report
+        interruption: BaseException | None = None
         try:
             value = self._call(task)
         except BaseException as error:
             callbacks = self._failed(task, error)
-            if is_a(error, KeyboardInterrupt):
+            if is_a(error, KeyboardInterrupt) or is_interruption(error):
+                interruption = error
                 task._mark_read()  # it is raised here
-                task._run_callbacks(callbacks)
-                raise
         else:
             if self._spec.hooks is not None:
                 tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, self._took())
@@ -123,7 +125,12 @@ class Caller:
             of_thread.task_context, of_thread.report = outer, outer_report
             self.current = None
             value = None
-        task._run_callbacks(callbacks)
+        task._run_callbacks(callbacks)  # they are not the task: its context is not theirs
+        if interruption is not None:
+            try:
+                raise interruption
+            finally:
+                del interruption, task
 
     def _call(self, task: TaskFuture[Any]) -> Any:
         spec, backend = self._spec, ThreadRunner(self._spec.context)
@@ -148,6 +155,7 @@ class Caller:
             if self._spec.hooks is not None:
                 tell_end(self._spec.hooks, task, outcome, error, self._took())
             if outcome is Outcome.PANICKED:
+                task._count(outcome, self.tally)  # it runs no more, and what follows takes time
                 shown = self._panicked(task._task_name(), error, directive)
             task._keep_name()
             if reason is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import signal
 import threading
 import time
 from collections import Counter
@@ -270,6 +271,41 @@ def test_ctrl_c_while_the_caller_runs_a_task_is_the_callers(gate: Gate):
             pool.submit(raise_it, KeyboardInterrupt())
         eventually(lambda: pool.metrics().running == 1)
         assert pool.metrics().panicked == 1
+        gate.open()
+
+
+def test_a_soft_time_limit_while_the_caller_runs_a_task_is_the_callers(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+):
+    class SoftLimit(Exception):
+        pass
+
+    def exceeded(signum: int, frame: object) -> None:
+        raise SoftLimit
+
+    before = signal.signal(signal.SIGUSR1, exceeded)
+    try:
+        with Pool(1, 1, overflow="caller_runs") as pool:
+            full(pool, gate)
+            with pytest.raises(SoftLimit):
+                pool.submit(signal.raise_signal, signal.SIGUSR1)
+            eventually(lambda: pool.metrics().running == 1)
+            assert pool.metrics().failed == 1
+            gate.open()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_task_of_the_callers_that_panicked_runs_no_more_while_its_handler_does(gate: Gate):
+    seen = []
+
+    def handler(panic):
+        seen.append(pool.metrics())
+
+    with Pool(1, 1, overflow="caller_runs", panic_recovery=handler) as pool:
+        full(pool, gate)
+        pool.submit(raise_it, SystemExit(3)).exception(0)
+        assert [(one.running, one.panicked) for one in seen] == [(1, 1)]
         gate.open()
 
 
