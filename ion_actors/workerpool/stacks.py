@@ -5,11 +5,18 @@ Without it, the frames change while they are read, and reading what is no longer
 process: CPython's guide to free-threading warns of ``sys._current_frames``, and its issue 152355
 shows why. What CPython does safely there is :func:`faulthandler.dump_traceback`, which stops all
 other threads for that long (since 3.13.2, issue 128400). It only writes to a file.
+
+Before CPython 3.12, a look at a frame may start the garbage collector, which runs Python code, and
+so other threads, too. ``sys._current_frames`` holds a lock then that they need to begin and to end:
+the process hangs (CPython's issue 106883). And a frame that ends before it has been looked at is
+memory that is used after it was freed. So nothing is collected for that long.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
+import gc
 import re
 import sys
 import tempfile
@@ -24,6 +31,8 @@ __all__ = ["stack_of"]
 
 # Asked each time: an extension that needs the GIL switches it on when it is imported.
 _has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
+
+_may_collect = sys.version_info < (3, 12)  # later, it waits for the end of the current instruction
 
 _can_stop_all = sys.version_info >= (3, 13, 2)
 
@@ -41,13 +50,28 @@ def stack_of(thread: threading.Thread | None) -> str:
     if thread is None or thread.ident is None or has_ghosts():
         return ""
     if _has_gil():
-        frame = sys._current_frames().get(thread.ident)
-        if frame is None:
-            return ""
-        stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+        with _uncollected():
+            frame = sys._current_frames().get(thread.ident)
+            if frame is None:
+                return ""
+            frames = list(traceback.walk_stack(frame))
+        stack = traceback.StackSummary.extract(iter(frames), lookup_lines=False)
         stack.reverse()
         return _formatted(stack)
     return _stack_while_all_stand_still(thread.ident) if _can_stop_all else ""
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Have no garbage collected, where a look at a frame would start that."""
+    enabled = _may_collect and gc.isenabled()
+    try:
+        if enabled:
+            gc.disable()
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _stack_while_all_stand_still(ident: int) -> str:

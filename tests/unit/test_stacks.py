@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -90,6 +92,62 @@ def test_threads_that_run_can_be_looked_at():
         over.set()
         for thread in threads:
             thread.join(30)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("may_collect", [True, False])
+def test_no_garbage_is_collected_while_frames_are_looked_at(monkeypatch, enabled, may_collect):
+    look, seen = sys._current_frames, []
+    monkeypatch.setattr(stacks, "_may_collect", may_collect)
+    monkeypatch.setattr(sys, "_current_frames", lambda: seen.append(gc.isenabled()) or look())
+    if not enabled:
+        gc.disable()
+    try:
+        with waiting() as thread:
+            assert "here it is" in stack_of(thread)
+            assert gc.isenabled() is enabled, "as before"
+    finally:
+        gc.enable()
+    assert seen == [enabled and not may_collect]
+
+
+def test_a_look_while_all_is_collected_all_the_time_hangs_nobody():
+    """Looked at as in CPython's issue 106883: threads begin and end, and a collection runs code."""
+    over = threading.Event()
+    watches: list[weakref.ref[Garbage]] = []
+
+    def begin_and_end():
+        while not over.is_set():
+            one = threading.Thread(target=make_garbage)
+            one.start()
+            one.join()
+
+    def make_garbage():
+        kept = Garbage()
+        kept.itself = kept
+        watches.append(weakref.ref(kept, lambda _: sorted(range(500))))
+        del watches[:-500]
+
+    threads = [threading.Thread(target=begin_and_end) for _ in range(3)]
+    before, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(5)
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(1000):
+            for thread in threading.enumerate():
+                stack_of(thread)
+    finally:
+        gc.set_threshold(*before)
+        sys.setswitchinterval(interval)
+        over.set()
+        for thread in threads:
+            thread.join(30)
+
+
+class Garbage:
+    """May be watched, and refer to itself."""
 
 
 def test_of_a_deep_stack_the_innermost_calls_are_seen():
