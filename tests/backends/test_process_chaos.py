@@ -115,6 +115,8 @@ class Submitting(threading.Thread):
             case Lot.LINGERS:
                 future = submit(errands.linger, self.random.uniform(0.015, 0.025))
                 future.add_progress_callback(lambda _: future.cancel())
+                if future.progress is not None:  # it was faster
+                    future.cancel()
                 return future
             case _:
                 return submit(*DEATHS[lot][0])
