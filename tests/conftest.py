@@ -26,6 +26,15 @@ hypothesis.settings.load_profile(
 )
 
 
+def pytest_collection_finish() -> None:
+    """What was collected lasts as long as the process: the garbage collector need not look at it.
+
+    Many tests collect garbage on purpose, and each would look through all modules and tests.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
     """No thread, actor, child process or timer outlives its test."""

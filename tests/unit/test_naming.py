@@ -84,7 +84,6 @@ def hostile_partial() -> Any:
         (lambda: int, "int"),
         (lambda: Named("").__init__, "Named.__init__"),  # type: ignore[misc]
     ],
-    ids=str,
 )
 def test_a_name_is_found_without_the_users_code(make, expected):
     assert describe(make()) == expected

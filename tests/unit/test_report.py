@@ -48,7 +48,7 @@ class Bomb:
         (Liar(), "Liar"),
         (Bomb(), "Bomb"),
     ],
-    ids=repr,
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )
 def test_a_task_is_called_after_its_function(fn, expected):
     assert describe(fn) == expected
