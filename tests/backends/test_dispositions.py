@@ -91,6 +91,19 @@ def test_what_the_parent_ignores_is_ignored_by_the_programs_of_a_task(
     assert run(tmp_path, main) == "True True\nFalse False\n"
 
 
+@METHODS
+def test_a_parent_that_blocks_the_signal_of_an_end_is_told_of_it(
+    tmp_path: Path, method: str
+) -> None:
+    main = f"""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        logging.disable()
+        with Pool(1, backend=ProcessBackend(start_method={method!r})) as pool:
+            print(pool.submit(os._exit, 7).exception().__cause__.exitcode)
+    """
+    assert run(tmp_path, main) == "7\n"  # and the forkserver ends, or its streams would not
+
+
 def test_the_forkserver_of_multiprocessing_is_as_it_would_be_without_a_pool(
     tmp_path: Path,
 ) -> None:

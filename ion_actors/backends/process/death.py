@@ -27,7 +27,10 @@ def signal_name(exitcode: int | None) -> str | None:
 def how_it_died(exitcode: int | None) -> str:
     """What an exit code says, as the end of a sentence about the process."""
     if exitcode is None:
-        return "has ended; how is not known, since the forkserver, which is told, has ended as well"
+        return (
+            "has ended; how is not known: the forkserver, which is told, has ended as well, or "
+            "this program ignores SIGCHLD, or waits for all its children"
+        )
     name = signal_name(exitcode)
     if name is None:
         return f"exited with code {exitcode}"

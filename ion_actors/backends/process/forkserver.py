@@ -37,7 +37,7 @@ from multiprocessing.connection import wait
 from typing import IO
 
 from ion_actors.backends.process import birth, interpreter
-from ion_actors.backends.process.dispositions import TO_ALL, leave_to_parent
+from ion_actors.backends.process.dispositions import leave_to_parent
 from ion_actors.backends.process.guard import UNGUARDED, serving, unguarded
 from ion_actors.backends.protocol import Hopeless
 
@@ -291,7 +291,8 @@ def close_all() -> None:
 def main(stream: IO[bytes], control_fd: int) -> None:
     """Of a server."""
     leave_to_parent()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_ALL)
+    # All of them: without SIGCHLD, which its parent may block, it would not hear of any end.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with stream:
         names: tuple[str, ...] = pickle.load(stream)
     _preload(names)
