@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_a_module_of_a_package(tmp_path: Path) -> None:
     assert (found.stdout, found.stderr) == ("49\n", "")
 
 
-@pytest.mark.parametrize("how", ["-m pack", "folder", "standard input", "-c"])
+@pytest.mark.parametrize("how", ["-m pack", "folder", "standard input", "-c", "descriptor", "pipe"])
 def test_what_no_child_can_import_goes_there_by_value(tmp_path: Path, how: str) -> None:
     pytest.importorskip("cloudpickle")
     write(tmp_path / "pack" / "__main__.py", SQUARES)
@@ -76,8 +77,23 @@ def test_what_no_child_can_import_goes_there_by_value(tmp_path: Path, how: str) 
         "folder": lambda: run(tmp_path, "pack"),
         "standard input": lambda: run(tmp_path, "-", stdin=SQUARES),
         "-c": lambda: run(tmp_path, "-c", SQUARES),
+        "descriptor": lambda: _run_in_bash(tmp_path, 'python /dev/stdin < "$0"'),
+        "pipe": lambda: _run_in_bash(tmp_path, 'python <(cat "$0")'),
     }[how]()
     assert (found.stdout, found.stderr) == ("49\n", "")
+
+
+def _run_in_bash(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in which ``python`` is the interpreter, and "$0" the program."""
+    bash = shutil.which("bash")
+    if bash is None or not Path("/dev/fd").exists():
+        pytest.skip("there is no bash, or no /dev/fd")
+    interpreter = f'python() {{ "{sys.executable}" -W ignore::ResourceWarning "$@"; }}'
+    return subprocess.run(
+        [bash, "-c", f"{interpreter}; {command}", write(folder / "squares.py", SQUARES)],
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["-m pack", "standard input", "-c"])

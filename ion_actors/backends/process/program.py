@@ -33,6 +33,8 @@ __all__ = [
     "take_on",
 ]
 
+_OF_A_DESCRIPTOR = ("/dev/fd/", "/dev/std", "/proc/")
+
 _lock = threading.Lock()  # guards the files
 _files: weakref.WeakKeyDictionary[ModuleType, str | None] = weakref.WeakKeyDictionary()
 _failure: BaseException | None = None  # of the import of the main module, in a child
@@ -64,8 +66,16 @@ def _importable_file(main: ModuleType | None) -> str | None:
     with _lock:
         if main not in _files:
             file = getattr(main, "__file__", None)
-            _files[main] = str(file) if file is not None and Path(file).exists() else None
+            _files[main] = str(file) if file is not None and _is_there(str(file)) else None
         return _files[main]
+
+
+def _is_there(file: str) -> bool:
+    """Whether a child finds the same file there: it has other descriptors, and a pipe is read once.
+
+    ``python /dev/stdin`` and ``python <(...)`` name a descriptor.
+    """
+    return Path(file).is_file() and not file.startswith(_OF_A_DESCRIPTOR)
 
 
 def preparation(name: str) -> dict[str, Any]:
