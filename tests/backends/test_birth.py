@@ -144,6 +144,38 @@ def test_the_forkserver_does_not_import_the_main_module(tmp_path: Path) -> None:
     assert run(tmp_path, main, top=top) == "False\nFalse\n"
 
 
+@METHODS
+def test_a_child_that_can_have_no_second_thread_is_want_of_room(
+    tmp_path: Path, method: str
+) -> None:
+    top = f"""
+        import _thread
+        first = Path({str(tmp_path / "first")!r})
+        if __name__ == "__mp_main__":
+            def no_more(*_):
+                raise RuntimeError("can't start new thread")
+            try:
+                first.touch(exist_ok=False)
+            except FileExistsError:
+                _thread.start_new_thread = no_more
+    """
+    main = f"""
+        logging.disable()
+        recovery = PanicRecovery(backoff=Backoff(initial=0.01, maximum=0.01, retries=2))
+        with Pool(
+            2,
+            backend=ProcessBackend(start_method={method!r}),
+            initializer=abs,
+            initargs=(1,),
+            panic_recovery=recovery,
+        ) as pool:
+            while pool.state == "running" and pool.metrics().restarts < 6:
+                time.sleep(0.01)
+            print(pool.submit(pow, 2, 3).result())
+    """
+    assert run(tmp_path, main, top=top) == "8\n"
+
+
 # -- its end -----------------------------------------------------------------------------------
 
 

@@ -112,8 +112,6 @@ class Servant:
         hold_back_others(signal.SIGTERM)
         sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
         renew_after_fork(self)
-        # A Thread's start() would wait for it to run; where many start at once, that takes long.
-        _thread.start_new_thread(self._watch, ())
         of_thread.task_context = self._task_context
         try:
             if self._start(self._tasks.receive()):
@@ -137,6 +135,9 @@ class Servant:
 
     def _start(self, message: Message) -> bool:
         try:
+            # A Thread's start() would wait for it to run; where many start at once, that takes
+            # long. In here, so that the parent is told if there can be no more threads.
+            _thread.start_new_thread(self._watch, ())
             check_main()
             preload(self._setup.preload)
             start = open_start(self._parcels, message[2])
