@@ -641,6 +641,7 @@ def test_spawned_children_do_as_well() -> None:
         ({"env": {"A=B": "1"}}, ValueError),
         ({"env": {"": "1"}}, ValueError),
         ({"env": {"A": "x\0"}}, ValueError),
+        ({"env": {"A": "\ud800"}}, ValueError),  # a child would only find out at its start
         ({"heartbeat": 0}, ValueError),
         ({"heartbeat": "1"}, TypeError),
     ],

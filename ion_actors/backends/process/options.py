@@ -158,6 +158,14 @@ def _checked_env(given: object) -> Mapping[str, str]:
             raise TypeError(
                 f"env must map strings to strings, not {name!r} to a {type(value).__name__}"
             )
-        if not name or "=" in name or "\0" in name + value:
+        if not name or "=" in name or not _is_for_the_system(name + value):
             raise ValueError(f"env: no variable can have the name {name!r}, or such a value")
     return MappingProxyType(dict(given))
+
+
+def _is_for_the_system(text: str) -> bool:
+    """Whether the system can be given this: it would only be found out by a child, at its start."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
