@@ -104,6 +104,23 @@ def test_a_parent_that_blocks_the_signal_of_an_end_is_told_of_it(
     assert run(tmp_path, main) == "7\n"  # and the forkserver ends, or its streams would not
 
 
+@METHODS
+def test_a_program_that_sigpipe_ends_outlives_its_children(tmp_path: Path, method: str) -> None:
+    main = f"""
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        logging.disable()
+        with Pool(1, backend=ProcessBackend(start_method={method!r})) as pool:
+            for _ in range(2):
+                server, child = pool.submit(os.getppid).result(), pool.submit(os.getpid).result()
+                if server != os.getpid():
+                    os.kill(server, signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
+                time.sleep(0.2)
+                print(pool.submit(pow, 2, 3).result())  # to one that is not there any more
+    """
+    assert run(tmp_path, main) == "8\n8\n"
+
+
 def test_the_forkserver_of_multiprocessing_is_as_it_would_be_without_a_pool(
     tmp_path: Path,
 ) -> None:
@@ -145,3 +162,18 @@ def test_a_signal_does_not_interrupt_what_a_task_waits_for(tmp_path: Path) -> No
 def test_a_storm_of_signals_does_not_overflow_the_stack_of_their_handlers(method: str) -> None:
     with Pool(1, backend=ProcessBackend(start_method=method)) as pool:
         assert pool.submit(errands.hear_all_at_once, 20).result(PATIENCE) == "alive"
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    main = """
+        from ion_actors.backends.process.dispositions import without_sigpipe
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            with without_sigpipe():
+                os.write(writing, b"x")
+        except BrokenPipeError:
+            print("an error", signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """
+    assert run(tmp_path, main) == "an error set()\n"

@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable
 from multiprocessing.connection import wait
 
+from ion_actors.backends.process.dispositions import NO_SIGPIPE
+
 __all__ = [
     "LAST",
     "NEWS",
@@ -123,7 +125,7 @@ class Channel:
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         while True:
             try:
-                return self._sock.send(data)
+                return self._sock.send(data, NO_SIGPIPE)
             except BlockingIOError:
                 self._look_up()
 
@@ -134,7 +136,7 @@ class Channel:
         """
         data = _HEAD.pack(_MAGIC, kind, 0, len(body)) + body
         try:
-            return self._sock.send(data) == len(data)
+            return self._sock.send(data, NO_SIGPIPE) == len(data)
         except OSError:
             return False
 

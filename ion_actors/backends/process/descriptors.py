@@ -24,6 +24,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ion_actors.backends.process.dispositions import NO_SIGPIPE
+
 __all__ = ["CAN_BE_SENT", "Descriptor", "Rights", "close_all", "descriptor_of"]
 
 #: Whether this system can hand descriptors over.
@@ -130,7 +132,7 @@ class Rights:
             some = array.array("i", [one.fd for one in descriptors[start : start + _MOST_AT_ONCE]])
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, some)]
             try:
-                self._sock.sendmsg([_SERIAL.pack(self._serial)], rights)
+                self._sock.sendmsg([_SERIAL.pack(self._serial)], rights, NO_SIGPIPE)
             except OSError as error:
                 if error.errno in _CLOSED and -1 not in some:
                     break

@@ -12,24 +12,31 @@ import contextlib
 import importlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 __all__ = [
+    "NO_SIGPIPE",
     "hold_back_others",
     "ignored_here",
     "leave_to_parent",
     "restore_in_forks",
     "take_over_ignored",
     "withheld",
+    "without_sigpipe",
 ]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 #: Those that may be sent to all processes of a program.
 TO_ALL = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+
+#: Flags of a send over a socket. That the other side is gone is an error of the call; it must not
+#: end a program that has taken back that Python ignores SIGPIPE, as tools for a command line do.
+NO_SIGPIPE: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 # Python ignores some by itself, and nobody can ignore the others.
 _NOT_TAKEN_OVER = {
@@ -130,4 +137,17 @@ def withheld() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def without_sigpipe() -> Iterator[None]:
+    """For the time in which this thread writes to a pipe: the same as ``NO_SIGPIPE`` does."""
+    pending = signal.SIGPIPE in signal.sigpending()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+    try:
+        yield
+    finally:
+        if not pending and signal.SIGPIPE in signal.sigpending():
+            signal.sigwait([signal.SIGPIPE])
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -20,6 +20,7 @@ as soon as its last child has ended.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import pickle
@@ -37,7 +38,7 @@ from multiprocessing.connection import wait
 from typing import IO
 
 from ion_actors.backends.process import birth, interpreter
-from ion_actors.backends.process.dispositions import leave_to_parent
+from ion_actors.backends.process.dispositions import NO_SIGPIPE, leave_to_parent, without_sigpipe
 from ion_actors.backends.process.guard import UNGUARDED, serving, unguarded
 from ion_actors.backends.protocol import Hopeless
 
@@ -74,8 +75,9 @@ class _Server:
             with os.fdopen(ours_too, "wb") as writing:
                 module = birth.__name__.rpartition(".")[0] + ".forkserver"
                 self.pid = interpreter.start_helper(module, stream, (control,), (control,), env)
-                writing.write(interpreter.path_here())
-                pickle.dump((*ALWAYS, *preload), writing)
+                with without_sigpipe():
+                    writing.write(interpreter.path_here() + pickle.dumps((*ALWAYS, *preload)))
+                    writing.flush()
         except BrokenPipeError:
             pass  # it has exited; who makes a request will learn how
         except BaseException:
@@ -96,7 +98,9 @@ class _Server:
             for start in range(0, len(fds), _MOST_FDS):
                 some = fds[start : start + _MOST_FDS]
                 word = _LAST if start + _MOST_FDS >= len(fds) else _MORE
-                socket.send_fds(self._control, [word], list(some))
+                # Not by `send_fds`, which takes flags, and leaves them out.
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", some))
+                self._control.sendmsg([word], [rights], NO_SIGPIPE)
 
     def close(self) -> None:
         """Have it exit when its last child has ended."""

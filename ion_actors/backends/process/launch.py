@@ -17,6 +17,7 @@ from multiprocessing import reduction, spawn
 from typing import Any, NamedTuple, Protocol
 
 from ion_actors.backends.process import birth, forkserver, interpreter, program
+from ion_actors.backends.process.dispositions import without_sigpipe
 from ion_actors.backends.process.guard import check_bootstrapped, temporary_name
 from ion_actors.backends.process.handle import Handle
 from ion_actors.backends.process.surroundings import (
@@ -219,7 +220,7 @@ def _start_frozen(
 def _tell(stream: int, data: bytes) -> None:
     """Write this for a child. If it is dead, who waits for it will find out."""
     try:
-        with open(stream, "wb", closefd=False) as file:
+        with without_sigpipe(), open(stream, "wb", closefd=False) as file:
             file.write(data)
     except BrokenPipeError:
         pass
