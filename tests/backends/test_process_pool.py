@@ -659,3 +659,9 @@ def test_settings_that_make_no_sense_are_refused(
 def test_what_is_no_backend_is_refused(wrong: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="backend"):
         Pool(1, backend=wrong)  # type: ignore[arg-type]
+
+
+def test_a_task_that_takes_the_standard_streams_away_keeps_its_result() -> None:
+    with Pool(1, backend="process") as pool:
+        pool.submit(exec, "import sys; del sys.stdout; sys.stderr = None").result(PATIENCE)
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8

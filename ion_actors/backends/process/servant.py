@@ -214,10 +214,10 @@ class Servant:
             return Kind.ERROR, error
 
     def _reply(self, kind: Kind, body: bytes, flags: int) -> None:
-        for stream in (sys.stdout, sys.stderr):
+        for name in ("stdout", "stderr"):
             try:
-                stream.flush()
-            except Exception:
+                getattr(sys, name).flush()
+            except Exception:  # a task may have put anything there, or taken it away
                 continue
         self._send(kind, body, flags)
 
