@@ -229,3 +229,37 @@ def test_a_pool_in_a_child_shares_what_the_child_has(monkeypatch: pytest.MonkeyP
 def test_a_number_of_threads_that_makes_no_sense(given: object) -> None:
     with pytest.raises((TypeError, ValueError), match="native_threads"):
         ProcessBackend(native_threads=given)  # type: ignore[arg-type]
+
+
+# -- standard streams that are closed ----------------------------------------------------------
+
+
+@METHODS
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_what_is_printed_where_the_parent_has_no_stream_goes_nowhere(
+    tmp_path: Path, method: str, closed: tuple[int, ...]
+) -> None:
+    found = tmp_path / "found"
+    top = """
+        def talk():
+            for stream in (1, 2):
+                os.write(stream, b"not for a channel\\n")
+            return [os.readlink(f"/proc/self/fd/{stream}") for stream in range(3)]
+    """
+    main = f"""
+        logging.disable()
+        if 0 not in {closed}:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), {3 - closed[0]})
+        for stream in {closed}:
+            os.close(stream)  # the next descriptors get these numbers
+        streams = set()
+        with Pool(3, backend=ProcessBackend(start_method={method!r})) as pool:
+            for one in [pool.submit(talk) for _ in range(12)]:
+                streams.update(one.result())
+            restarts = pool.metrics().restarts
+        Path({str(found)!r}).write_text(f"{{streams}} {{restarts}}")
+        for stream in {closed}:
+            os.dup2(os.open(os.devnull, os.O_RDWR), stream)
+    """
+    assert run(tmp_path, main, top=top) == ""
+    assert found.read_text() == "{'/dev/null'} 0"

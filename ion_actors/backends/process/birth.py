@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from ion_actors.backends.process import program
 from ion_actors.backends.process.death import ORPHANED
-from ion_actors.backends.process.surroundings import Surroundings
+from ion_actors.backends.process.surroundings import Surroundings, open_streams
 
 __all__ = ["ChildProcess", "Inherited", "SameNumber", "begin", "main", "make_own"]
 
@@ -73,13 +73,14 @@ def _run_exit_handlers() -> None:
     ``multiprocessing`` leaves that out before CPython 3.14. What was called is not called again.
     """
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # it may be anything, or closed
-            stream.flush()
+    for name in ("stdout", "stderr"):
+        with contextlib.suppress(Exception):  # it may be anything, closed, or not there
+            getattr(sys, name).flush()
 
 
 def main(stream: IO[bytes], fds: Sequence[int]) -> None:
     """Of a child that is an interpreter of its own."""
+    open_streams()
     for fd in fds:
         os.set_inheritable(fd, False)
     sys.exit(begin(stream, fds))

@@ -11,6 +11,7 @@ from ion_actors.backends.process.arrays import Parcels
 from ion_actors.backends.process.capture import Capture
 from ion_actors.backends.process.channel import Channel
 from ion_actors.backends.process.descriptors import Rights
+from ion_actors.backends.process.interpreter import streams_occupied
 from ion_actors.backends.process.last_words import LastWords
 from ion_actors.backends.process.launch import Conditions, launch
 from ion_actors.backends.process.servant import Setup
@@ -54,7 +55,8 @@ class Equipment:
         self._ours, self._theirs = contextlib.ExitStack(), contextlib.ExitStack()
         renew_after_fork(self)  # before there is anything that a fork could keep open
         try:
-            self._make(worker, backend)
+            with streams_occupied():
+                self._make(worker, backend)
         except BaseException:
             self._ours.close()
             raise

@@ -40,6 +40,7 @@ from typing import IO
 from ion_actors.backends.process import birth, interpreter
 from ion_actors.backends.process.dispositions import NO_SIGPIPE, leave_to_parent, without_sigpipe
 from ion_actors.backends.process.guard import UNGUARDED, serving, unguarded
+from ion_actors.backends.process.surroundings import open_streams
 from ion_actors.backends.protocol import Hopeless
 
 __all__ = ["ALWAYS", "after_fork", "close_all", "fork", "read_number"]
@@ -294,6 +295,7 @@ def close_all() -> None:
 
 def main(stream: IO[bytes], control_fd: int) -> None:
     """Of a server."""
+    open_streams()
     leave_to_parent()
     # All of them: without SIGCHLD, which its parent may block, it would not hear of any end.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -7,13 +7,15 @@ before it imports anything.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import marshal
 import os
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker, spawn, util
 from typing import Any
 
@@ -29,6 +31,7 @@ __all__ = [
     "resource_tracker_fd",
     "start",
     "start_helper",
+    "streams_occupied",
 ]
 
 # `marshal` and `sys` are built into the interpreter, so nothing is searched for.
@@ -40,10 +43,17 @@ _TRACKER = "from multiprocessing.resource_tracker import main;main({fd})"
 
 _tracking = threading.Lock()  # guards the start of the resource tracker
 
+_streams = threading.Lock()  # guards the next two
+_occupying = 0  # threads that need the streams' numbers to be taken
+_occupants = contextlib.ExitStack()  # what has them
+
 
 def _after_fork() -> None:
-    global _tracking  # noqa: PLW0603  # the old one may be held by a thread that is not here
-    _tracking = threading.Lock()
+    # The old locks may be held by threads that are not here.
+    global _tracking, _streams, _occupying  # noqa: PLW0603
+    _tracking, _streams = threading.Lock(), threading.Lock()
+    _occupying = 0
+    _occupants.close()
 
 
 on_fork(_after_fork)
@@ -144,6 +154,28 @@ def above_streams(fd: int) -> int:
     found = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     os.close(fd)
     return found
+
+
+@contextlib.contextmanager
+def streams_occupied() -> Iterator[None]:
+    """For the time in which descriptors are made that lead to a child.
+
+    None of them gets the number of a standard stream that is closed here: the child would print
+    into it, and so would whatever this process starts meanwhile.
+    """
+    global _occupying  # noqa: PLW0603 - there is one table of descriptors
+    with _streams:
+        if not _occupying:
+            while _occupants.enter_context(socket.socket(socket.AF_UNIX)).fileno() <= 2:
+                pass
+        _occupying += 1
+    try:
+        yield
+    finally:
+        with _streams:
+            _occupying -= 1
+            if not _occupying:
+                _occupants.close()
 
 
 def resource_tracker_fd() -> int:

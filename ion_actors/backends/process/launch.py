@@ -148,7 +148,7 @@ def _forked(
     spawner = _Spawner(birth.Inherited)
     here = surroundings._replace(
         directory=_directory(opened),
-        streams=tuple((fd, Descriptor(fd)) for fd in (1, 2) if _is_open(fd)),
+        streams=tuple((fd, Descriptor(fd)) for fd in (1, 2) if _is_inherited(fd)),
     )
     data = _packed(spawner, here, program.preparation(process.name), process)
     theirs, ours = os.pipe()
@@ -175,12 +175,12 @@ def _directory(opened: ExitStack) -> Descriptor | None:
     return None
 
 
-def _is_open(fd: int) -> bool:
+def _is_inherited(fd: int) -> bool:
+    """Whether programs that this one starts have it. A closed stream's number may be any file's."""
     try:
-        os.fstat(fd)
+        return os.get_inheritable(fd)
     except OSError:
         return False
-    return True
 
 
 def _spawned(surroundings: Surroundings, process: Any, opened: ExitStack) -> Handle:

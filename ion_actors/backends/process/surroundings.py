@@ -33,6 +33,7 @@ __all__ = [
     "confinement",
     "cpus_to_share",
     "environment",
+    "open_streams",
     "process_status",
     "surroundings_here",
 ]
@@ -116,6 +117,17 @@ class Surroundings(NamedTuple):
                 _attempt(resource.setrlimit, kind, limit)
         if self.identity is not None and self.identity != identity_here():
             _take_over_identity(*self.identity)
+
+
+def open_streams() -> None:
+    """In a helper: open the standard streams that are closed, on nothing.
+
+    What is printed there would otherwise go into whatever is opened next.
+    """
+    with contextlib.suppress(OSError):  # there is no such device
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(fd, True)
+        os.close(fd)
 
 
 def _attempt(fn: Any, *args: object) -> None:
