@@ -97,18 +97,19 @@ class Context(Node):
         """
         limit = seconds("timeout", timeout)
         signal = Signal()
+        wake = signal.set  # the one object by which it is taken back
         if future is not None:
             _help(future)
-            future.add_done_callback(signal.set)
-        registration = self.add_callback(Waker(signal.set))
+            future.add_done_callback(wake)
+        registration = self.add_callback(Waker(wake))
         try:
             until = None if limit is None else self._clock.monotonic() + limit
             signal.wait(self._clock, until)
             registration.remove()
-            forget_done_callback(future, signal.set)
+            forget_done_callback(future, wake)
         except BaseException:  # Ctrl-C, perhaps as they were about to be removed
             registration.remove()
-            forget_done_callback(future, signal.set)
+            forget_done_callback(future, wake)
             raise
         try:
             return self._waited_for(future)

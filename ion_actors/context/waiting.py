@@ -82,14 +82,17 @@ class Interrupt:
 def forget_done_callback(
     future: concurrent.futures.Future[Any] | None, callback: Callable[[Any], object]
 ) -> None:
-    """Take a done-callback back, if the future is still to be done."""
+    """Take this very callback back, if the future is still to be done."""
     # There is no public way to take one back, and whoever polls a future would heap them up.
     if future is not None and not future.done():
         # The condition's own lock: entering a condition is Python code, and may be interrupted.
         with future._condition._lock:  # type: ignore[attr-defined]
             callbacks: list[Callable[[Any], object]] = future._done_callbacks  # type: ignore[attr-defined]
-            if callback in callbacks:
-                callbacks.remove(callback)
+            # By identity: the others are users' objects, whose __eq__ would run under the lock.
+            for place, one in enumerate(callbacks):
+                if one is callback:
+                    del callbacks[place]
+                    break
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

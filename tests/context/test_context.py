@@ -308,6 +308,40 @@ def test_a_wait_leaves_nothing_behind(clock):
 # -- waiting in a thread -----------------------------------------------------------------
 
 
+class _EqualToAll:
+    """A done-callback that is equal to all others, and says when it is compared."""
+
+    def __init__(self):
+        self.calls = self.comparisons = 0
+
+    def __call__(self, future):
+        self.calls += 1
+
+    def __eq__(self, other):
+        self.comparisons += 1
+        return True
+
+    __hash__ = None
+
+
+def test_a_wait_takes_back_no_callback_but_its_own():
+    given_up, awaited = Future(), Future()
+    theirs = _EqualToAll()
+    given_up.add_done_callback(theirs)
+    awaited.add_done_callback(theirs)
+    context = Context()
+
+    async def wait():
+        assert not await context.await_(awaited, timeout=0.001)
+
+    assert not context.wait(given_up, timeout=0.001)
+    asyncio.run(wait())
+    for future in (given_up, awaited):
+        assert len(future._done_callbacks) == 1
+        future.set(None)
+    assert (theirs.calls, theirs.comparisons) == (2, 0)
+
+
 def test_sleep_ends_after_its_time(clock, threads):
     sleeper = threads.submit(Context(clock=clock).sleep, 5)
     clock.wait_for_timers(1)
