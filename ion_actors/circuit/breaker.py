@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 _BACKGROUND = background()
 
+_Stack = tuple[Guard, Any] | None  # the innermost call, and the others
+
 
 class Options(TypedDict, total=False):
     """The keyword arguments of :class:`CircuitBreaker`."""
@@ -189,7 +191,7 @@ class CircuitBreaker:
         return Guard(self._core)
 
     def __enter__(self) -> None:
-        before, guard = _ENTERED.get(), Guard(self._core)
+        before, guard = _in_progress(_ENTERED.get()), Guard(self._core)
         try:
             guard.__enter__()
             _ENTERED.set((guard, before))
@@ -276,6 +278,24 @@ class CircuitBreaker:
         return f"<CircuitBreaker {self.name!r} {self.state.value}>"
 
 
+def _in_progress(stack: _Stack) -> _Stack:
+    """The stack without the calls that are over.
+
+    There are some in a copy of the variables that was made inside a block: in a chain of tasks that
+    start their successors in such blocks, the stack would grow for ever.
+    """
+    guards, rest = [], stack
+    while rest is not None:
+        guards.append(rest[0])
+        rest = rest[1]
+    if all(guard.in_use for guard in guards):
+        return stack
+    for guard in reversed(guards):
+        if guard.in_use:
+            rest = (guard, rest)
+    return rest
+
+
 def _check_name(name: object) -> None:
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, not {name!r}")
@@ -308,6 +328,6 @@ _AGGRESSIVE: Options = {
 }
 
 # The calls whose `with breaker:` block this context is in, innermost first.
-_ENTERED: contextvars.ContextVar[tuple[Guard, Any] | None] = contextvars.ContextVar(
+_ENTERED: contextvars.ContextVar[_Stack] = contextvars.ContextVar(
     "ion_actors_circuit", default=None
 )

@@ -204,6 +204,11 @@ class Guard:
         self.core = core
         self._permit = self._kept = None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether its block was entered and not left."""
+        return self._permit is not None
+
     def __enter__(self) -> None:
         if not HOOKS_RAN[0]:
             run_hooks()

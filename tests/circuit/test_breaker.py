@@ -19,6 +19,7 @@ import pytest
 
 from ion_actors import CircuitOpen, Context
 from ion_actors.circuit import CircuitBreaker, CircuitMetrics, CircuitState, FailureRate
+from ion_actors.circuit.breaker import _ENTERED
 from ion_actors.clock import system_clock
 from ion_actors.testing import VirtualClock
 
@@ -242,6 +243,29 @@ def test_a_block_left_where_it_was_not_entered_says_what_to_do() -> None:
     contextvars.copy_context().run(breaker.__enter__)
     with pytest.raises(RuntimeError, match="use guard"):
         breaker.__exit__(None, None, None)
+
+
+def test_calls_that_are_over_do_not_pile_up_in_copies_of_the_variables() -> None:
+    outer, inner = CircuitBreaker("outer"), CircuitBreaker("inner")
+    depths = []
+
+    def start_successors(left: int) -> None:
+        if not left:
+            return
+        with inner:
+            stack, depth = _ENTERED.get(), 0
+            while stack is not None:
+                stack, depth = stack[1], depth + 1
+            depths.append(depth)
+            copy = contextvars.copy_context()  # as a task that is submitted here gets
+        copy.run(start_successors, left - 1)
+
+    with outer:
+        contextvars.copy_context().run(start_successors, 50)
+        assert outer.metrics().running == 1
+    assert depths == [2] * 50
+    assert outer.metrics().succeeded == 1
+    assert inner.metrics().succeeded == 50
 
 
 def test_a_guard_may_be_left_in_another_thread(threads: ThreadPoolExecutor) -> None:
