@@ -7,6 +7,7 @@ import math
 __all__ = [
     "boolean",
     "exceptions_or_predicate",
+    "make_plain",
     "moment",
     "number",
     "optional_callable",
@@ -78,6 +79,20 @@ def _float(name: str, value: object, what: str) -> float:
         return float(value)
     except OverflowError:  # an int that no float can hold
         return math.inf if value > 0 else -math.inf
+
+
+def make_plain(checked: object, *names: str) -> None:
+    """Have these attributes of a frozen object be numbers of no subclass, where they are numbers.
+
+    What a subclass makes of arithmetic and of comparisons would run wherever the numbers are used:
+    on threads that must not block, and under locks.
+    """
+    for name in names:
+        value = getattr(checked, name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(checked, name, int.__int__(value))
+        elif isinstance(value, float):
+            object.__setattr__(checked, name, float.__float__(value))
 
 
 def optional_callable(name: str, value: object) -> None:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ion_actors._arguments import exceptions_or_predicate, number, seconds, whole_number
+from ion_actors._arguments import exceptions_or_predicate, make_plain, number, seconds, whole_number
 from ion_actors.context import current_context
 from ion_actors.errors import CircuitOpen, DeadlineExceeded
 from ion_actors.interruption import is_interruption
@@ -80,6 +80,7 @@ class FailureRate:
             whole_number("calls", self.calls, minimum=1)
         if self.minimum is None:
             object.__setattr__(self, "minimum", min(_MINIMUM, self.calls or _MINIMUM))
+        make_plain(self, "rate", "calls", "seconds", "minimum")
         minimum = whole_number("minimum", self.minimum, minimum=1)
         if self.calls is not None and minimum > self.calls:
             raise ValueError(f"minimum must be at most calls ({self.calls}), not {minimum}")
@@ -110,6 +111,10 @@ class Rules:
         if (timeout := seconds("trial_timeout", self.trial_timeout)) == 0:
             raise ValueError("trial_timeout must be more than zero seconds, or None")
         object.__setattr__(self, "trial_timeout", timeout)
+        make_plain(
+            self, "failure_threshold", "recovery_timeout", "half_open_max_requests",
+            "half_open_success_threshold",
+        )  # fmt: skip
         exceptions_or_predicate("is_failure", self.is_failure)
 
 

@@ -37,7 +37,7 @@ class _OneBucket(Limiter):
         tracer: Tracer | None,
     ) -> None:
         limit = self._limit(rate, burst)
-        number("jitter", jitter, minimum=0, maximum=1)
+        jitter = number("jitter", jitter, minimum=0, maximum=1)
         clock = current_context().clock if clock is None else clock
         probe = Probe.checked(metrics, tracer, limiter=name)
         self._bucket = Bucket(limit, ticks(clock.monotonic()))
@@ -196,7 +196,7 @@ class TokenBucket(_OneBucket):
 
     def drain_to(self, tokens: int) -> None:
         """Leave so many tokens now, or fewer if there are fewer: zero or more."""
-        whole_number("tokens", tokens, minimum=0)
+        tokens = whole_number("tokens", tokens, minimum=0)
         with self._gate.changing() as now:
             self._bucket.drain_to(tokens, now)
 
@@ -261,6 +261,6 @@ class LeakyBucket(_OneBucket):
 
     def fill_to(self, level: int) -> None:
         """Let it be at least so full now: zero or more, at most the capacity."""
-        whole_number("level", level, minimum=0)
+        level = whole_number("level", level, minimum=0)
         with self._gate.changing() as now:
             self._bucket.drain_to(max(0, self._bucket.current.burst - level), now)

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import NamedTuple, TypeVar
 
-from ion_actors._arguments import number, whole_number
+from ion_actors._arguments import make_plain, number, whole_number
 
 __all__ = ["HeaderBounds", "ServerLimits", "parse_headers"]
 
@@ -111,6 +111,7 @@ class HeaderBounds:
         number("reset_after", self.reset_after, minimum=0)
         for name in ("requests", "name", "field"):
             whole_number(name, getattr(self, name), minimum=1)
+        make_plain(self, "retry_after", "reset_after", "requests", "name", "field")
 
 
 _AS_TOLD = HeaderBounds(retry_after=1e15, reset_after=1e15, requests=10**15)

@@ -189,10 +189,10 @@ class MultiTierLimiter(RequestLimiter):
         self._routes = Routes(routes or {})
         self._resources = Keys()
         own = {self._routes.key(route): limit for route, limit in (routes or {}).items()}
-        number("jitter", jitter, minimum=0, maximum=1)
-        if number("bucket_ttl", bucket_ttl, minimum=0) == 0:
+        jitter = number("jitter", jitter, minimum=0, maximum=1)
+        if (ttl := number("bucket_ttl", bucket_ttl, minimum=0)) == 0:
             raise ValueError(f"bucket_ttl must be more than 0 seconds, not {bucket_ttl!r}")
-        whole_number("max_buckets", max_buckets, minimum=1)
+        max_buckets = whole_number("max_buckets", max_buckets, minimum=1)
         if not isinstance(header_bounds, HeaderBounds):
             raise TypeError(f"header_bounds must be HeaderBounds, not {header_bounds!r}")
         clock = current_context().clock if clock is None else clock
@@ -203,7 +203,7 @@ class MultiTierLimiter(RequestLimiter):
             Gate(name, clock, jitter, everything),
             None if probe is None else Hooks(probe, "ion_ratelimit_tokens_available"),
             Log(logger, "ion_actors.ratelimit", limiter=name),
-            Tiers(everything, defaults, own, ticks(bucket_ttl), max_buckets),
+            Tiers(everything, defaults, own, ticks(ttl), max_buckets),
             (),
             header_bounds,
         )

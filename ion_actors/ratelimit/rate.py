@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ion_actors._arguments import number, whole_number
+from ion_actors._arguments import make_plain, number, whole_number
 
 __all__ = ["Limit", "Rate", "per", "per_hour", "per_minute", "per_second"]
 
@@ -32,6 +32,7 @@ class Rate:
         number("tokens", self.tokens, minimum=0)
         if number("seconds", self.seconds, minimum=0) == 0:
             raise ValueError(f"seconds must be more than 0, not {self.seconds!r}")
+        make_plain(self, "tokens", "seconds")
 
     @property
     def exact(self) -> Fraction:
@@ -94,3 +95,4 @@ class Limit:
         if not isinstance(self.rate, Rate):
             raise TypeError(f"rate must be a Rate, as made by per_second(), not {self.rate!r}")
         whole_number("burst", self.burst, minimum=1)
+        make_plain(self, "burst")

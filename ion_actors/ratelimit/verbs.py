@@ -70,8 +70,8 @@ class Limiter(ABC):
         Raises:
             TypeError, ValueError: ``n`` is no whole number, is less than 1 or more than the burst.
         """
-        if n.__class__ is not int or n < 1:
-            whole_number("n", n, minimum=1)
+        if type(n) is not int or n < 1:
+            n = whole_number("n", n, minimum=1)
         allowed = self._take(n)
         if self._hooks is not None:
             self._hooks.answered("allowed" if allowed else "denied", self._level())
@@ -93,7 +93,8 @@ class Limiter(ABC):
             Cancelled, DeadlineExceeded: the current context has ended.
             TypeError, ValueError: an argument makes no sense: see :meth:`allow`.
         """
-        context, until = self._prepared(n, timeout)
+        n = whole_number("n", n, minimum=1)
+        context, until = self._prepared(timeout)
         if not self._gate.crowded and self._take(n):
             self._answered("allowed")
             return
@@ -113,7 +114,8 @@ class Limiter(ABC):
 
         Cancelling it gives up the place in line.
         """
-        context, until = self._prepared(n, timeout)
+        n = whole_number("n", n, minimum=1)
+        context, until = self._prepared(timeout)
         if not self._gate.crowded and self._take(n):
             self._answered("allowed")
             return
@@ -128,8 +130,7 @@ class Limiter(ABC):
                 late=lambda: self._gate.late(claim),
             )
 
-    def _prepared(self, n: int, timeout: float | None) -> tuple[Context, float | None]:
-        whole_number("n", n, minimum=1)
+    def _prepared(self, timeout: float | None) -> tuple[Context, float | None]:
         limit = seconds("timeout", timeout)
         context = current_context()
         context.check()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from ion_actors._arguments import boolean, seconds
+from ion_actors._arguments import boolean, make_plain, seconds
 from ion_actors._printable import printable
 from ion_actors.context import Context, background, current_context
 from ion_actors.observe import Log, Metrics, Probe
@@ -44,6 +44,7 @@ class ChildSpec:
         _check_id(self.id)
         if self.shutdown != "default":
             seconds("shutdown", self.shutdown)
+            make_plain(self, "shutdown")
         boolean("significant", self.significant)
         if self.significant and self.restart is Restart.PERMANENT:
             raise ValueError(f"child {self.id!r} is always restarted, so it cannot be significant")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ion_actors._arguments import seconds
+from ion_actors._arguments import make_plain, seconds
 
 __all__ = ["CoDel", "Delays"]
 
@@ -44,6 +44,7 @@ class CoDel:
             if not seconds(name, getattr(self, name)):
                 given = getattr(self, name)
                 raise ValueError(f"{name} must be a positive number of seconds, not {given!r}")
+        make_plain(self, "target", "interval")
 
 
 @dataclass(frozen=True, slots=True)

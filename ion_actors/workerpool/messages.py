@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ion_actors._arguments import seconds, whole_number
+from ion_actors._arguments import make_plain, seconds, whole_number
 from ion_actors.own_variables import copy_variables
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Drain:
 
     def __post_init__(self) -> None:
         seconds("timeout", self.timeout)
+        make_plain(self, "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Close:
 
     def __post_init__(self) -> None:
         seconds("timeout", self.timeout)
+        make_plain(self, "timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class Resize:
 
     def __post_init__(self) -> None:
         whole_number("size", self.size, minimum=1)
+        make_plain(self, "size")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ion_actors._arguments import seconds, whole_number
+from ion_actors._arguments import make_plain, seconds, whole_number
 from ion_actors.context import Context, current_context
 from ion_actors.errors import ContextEnded, DeadlineExceeded
 from ion_actors.raised import is_a
@@ -40,9 +40,10 @@ class TaskOptions:
             object.__setattr__(self, "name", str.__str__(self.name))
         seconds("ttl", self.ttl)
         if self.priority is not None:
-            object.__setattr__(self, "priority", whole_number("priority", self.priority))
+            whole_number("priority", self.priority)
         if self.retry_on_worker_death is not None:
             whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
+        make_plain(self, "timeout", "ttl", "priority", "retry_on_worker_death")
         try:
             hash(self.key)
         except TypeError:

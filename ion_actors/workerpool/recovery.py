@@ -14,6 +14,7 @@ from typing import Any
 
 from ion_actors._arguments import (
     exceptions_or_predicate,
+    make_plain,
     number,
     optional_callable,
     seconds,
@@ -53,6 +54,7 @@ class Backoff:
         number("factor", self.factor, minimum=1)
         number("jitter", self.jitter, minimum=0, maximum=1)
         whole_number("retries", self.retries, minimum=0)
+        make_plain(self, "initial", "factor", "maximum", "jitter", "retries")
 
     def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float | None:
         """Seconds to wait after so many failures in a row; None to give up.
@@ -108,6 +110,7 @@ class PanicRecovery:
             whole_number("max_restarts", self.max_restarts, minimum=0)
         if not seconds("within", self.within):
             raise ValueError(f"within must be a positive number of seconds, not {self.within!r}")
+        make_plain(self, "max_restarts", "within")
         if not isinstance(self.backoff, Backoff):
             raise TypeError(f"backoff must be a Backoff, not {self.backoff!r}")
         exceptions_or_predicate("is_panic", self.is_panic)

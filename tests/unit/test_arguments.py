@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import math
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +20,22 @@ from ion_actors._arguments import (
     seconds,
     whole_number,
 )
+from ion_actors.circuit import FailureRate
+from ion_actors.circuit.rules import Rules
+from ion_actors.ratelimit import (
+    HeaderBounds,
+    LeakyBucket,
+    Limit,
+    MultiTierLimiter,
+    Rate,
+    TokenBucket,
+    per_second,
+)
+from ion_actors.supervision import ChildSpec
+from ion_actors.workerpool.codel import CoDel
+from ion_actors.workerpool.messages import Close, Drain, Resize
+from ion_actors.workerpool.options import TaskOptions
+from ion_actors.workerpool.recovery import Backoff, PanicRecovery
 
 anything = st.one_of(
     st.none(),
@@ -128,3 +147,69 @@ def test_what_is_no_exception_and_no_predicate_is_named(value, named):
     with pytest.raises(TypeError, match="it must be") as caught:
         exceptions_or_predicate("it", value)
     assert repr(named) in str(caught.value)
+
+
+# -- numbers of subclasses: their arithmetic is users' code --------------------------------
+
+
+class _Whole(int):
+    def _never(self, *_: object) -> Any:
+        raise AssertionError("a number's own arithmetic was asked")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _never
+    __floordiv__ = __neg__ = _never
+
+
+class _Real(float):
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = _Whole._never
+    __rtruediv__ = __pow__ = __neg__ = as_integer_ratio = _Whole._never
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Backoff(_Real(1), _Real(2), _Real(3), _Real(0.5), _Whole(4)),
+        PanicRecovery(max_restarts=_Whole(3), within=_Real(9)),
+        Drain(_Real(3)),
+        Close(_Whole(3)),
+        Resize(_Whole(3)),
+        CoDel(_Real(1), _Real(10)),
+        TaskOptions(
+            timeout=_Real(3), ttl=_Real(2), priority=_Whole(4), retry_on_worker_death=_Whole(2)
+        ),
+        ChildSpec(print, "c", shutdown=_Real(3)),
+        Rate(_Whole(3), _Real(2)),
+        Limit(Rate(1), _Whole(3)),
+        HeaderBounds(_Real(1), _Real(2), _Whole(3), _Whole(4), _Whole(5)),
+        FailureRate(_Real(0.5), calls=_Whole(9), minimum=_Whole(3)),
+        FailureRate(_Real(0.5), seconds=_Real(9)),
+        Rules(_Whole(3), _Real(2), _Whole(3), _Whole(2), _Real(4)),
+    ],
+    ids=lambda made: type(made).__name__,
+)
+def test_what_is_kept_is_no_number_of_a_subclass(made):
+    for field in dataclasses.fields(made):
+        value = getattr(made, field.name)
+        assert not isinstance(value, _Whole | _Real), field.name
+
+
+@pytest.mark.parametrize("make", [TokenBucket, LeakyBucket])
+def test_no_arithmetic_of_users_numbers_runs_under_the_lock_of_a_limiter(make):
+    limiter = make(per_second(_Whole(10)), _Whole(10), jitter=_Real(0.5))
+    assert limiter.allow(_Whole(2))
+    limiter.wait(_Whole(2), timeout=_Real(5))
+    asyncio.run(limiter.awaits(_Whole(2), timeout=_Whole(5)))
+    assert not limiter.allow(_Whole(9))
+    limiter.set_temporary_limit(per_second(_Real(20)), _Whole(20), _Real(5))
+    getattr(limiter, "drain_to" if make is TokenBucket else "fill_to")(_Whole(2))
+
+
+def test_nor_under_that_of_a_limiter_with_tiers():
+    limiter = MultiTierLimiter(bucket_ttl=_Real(9), max_buckets=_Whole(2), jitter=_Real(0.5))
+    request = limiter.for_(route="GET /", resource="one")
+    assert request.allow(_Whole(2))
+    request.wait(_Whole(2), timeout=_Real(5))
+    request.set_temporary_limit(per_second(_Whole(9)), _Whole(9), _Whole(5))
+    limiter.pause_for(_Real(0))
+    for n in range(4):
+        assert limiter.for_(resource=n).allow()
