@@ -22,22 +22,26 @@ import _thread
 import contextlib
 import itertools
 import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ion_actors.forking import on_fork
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = [
     "ERRANDS",
+    "LEAVINGS",
     "PATIENCE",
     "Delivery",
     "Errands",
     "is_kept_free",
     "keep_free",
     "kept_free",
+    "let_go",
     "run_elsewhere",
 ]
 
@@ -345,3 +349,23 @@ class Delivery:
             if (lost := self._lost) != self._told:
                 more, self._told = lost - self._told, lost
                 self._tell_lost(more)
+
+
+def _no_news(_: int) -> None:
+    """None of them is ever lost."""
+
+
+#: Where what users have given is let go of, if the thread that is done with it must not block.
+LEAVINGS = Delivery("ion_actors-finalizers", _no_news, limit=sys.maxsize)
+
+
+def let_go(things: list[Any]) -> None:
+    """Empty the list: here or, if this thread must not block, on another one.
+
+    To let go of the last reference to an object runs its finalizer, which is the user's code. So
+    the caller has to have no other reference to what is in the list.
+    """
+    if is_kept_free():
+        LEAVINGS.post(things.clear)
+    else:
+        things.clear()

@@ -86,7 +86,7 @@ class Registration:
         if callback is None:
             return
         if postponed:
-            _postponed.callbacks = (*_postponed.callbacks, callback)
+            _postponed.callbacks = [*(_postponed.callbacks or ()), callback]
             return
         try:
             callback()
@@ -101,7 +101,7 @@ class Registration:
 class _Postponed(threading.local):
     """Callbacks of users for which the thread that has ended their context must not be kept."""
 
-    callbacks: tuple[Callable[[], object], ...] = ()
+    callbacks: list[Callable[[], object]] | None = None
 
 
 _postponed = _Postponed()
@@ -109,12 +109,13 @@ _postponed = _Postponed()
 
 def _call_postponed() -> None:
     if callbacks := _postponed.callbacks:
-        _postponed.callbacks = ()
+        _postponed.callbacks = None
         run_elsewhere(functools.partial(_call_all, callbacks))
 
 
-def _call_all(callbacks: tuple[Callable[[], object], ...]) -> None:
-    for callback in callbacks:
+def _call_all(callbacks: list[Callable[[], object]]) -> None:
+    while callbacks:
+        callback = callbacks.pop(0)  # who has posted it must not be the last to let go of it
         try:
             callback()
         except BaseException:

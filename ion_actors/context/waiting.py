@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ion_actors.clock import Clock
 from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.logs import Logger
+from ion_actors.raised import is_a
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -76,7 +77,7 @@ class Interrupt:
 
     def settle(self, exc: BaseException | None) -> bool:
         """Whether the block ended because of this interrupt."""
-        return self._ours and isinstance(exc, asyncio.CancelledError)
+        return self._ours and is_a(exc, asyncio.CancelledError)
 
 
 def forget_done_callback(

@@ -16,7 +16,9 @@ from ion_actors.clock import system_clock
 __all__ = ["assert_no_leaks"]
 
 # They live a little longer than there is something to do, to be there for the next: not a leak.
-_LINGERING = frozenset(("ion_actors-timer", "ion_actors-log", "ion_actors-hooks"))
+_LINGERING = frozenset(
+    ("ion_actors-timer", "ion_actors-log", "ion_actors-hooks", "ion_actors-finalizers")
+)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 from typing_extensions import override
 
 from ion_actors.context import Context
-from ion_actors.delivery import is_kept_free
+from ion_actors.delivery import is_kept_free, let_go
 from ion_actors.errors import IonError
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.handoff import Dropped, Waiter
@@ -81,7 +81,7 @@ class Endings(Line):
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
-        task._release()
+        let_go([task._release(), task._give_up_key()])
         self._dropped(task, error, reason)
         if elsewhere:
             run_callbacks_in_thread([(task, callbacks)])
@@ -168,6 +168,8 @@ class Endings(Line):
                         self._ledger.withdrawn += 1
                 over = not self._queue
             dropped += [(task, task._release(), callbacks) for task, _, _, callbacks in ended]
+            if keys := [task._give_up_key() for task, *_ in ended if task._key is not None]:
+                let_go(keys)
             self._all_dropped([one[:3] for one in ended])
             if over:
                 return dropped

@@ -20,7 +20,7 @@ from concurrent.futures._base import FINISHED
 from typing import Any
 
 from ion_actors.actors import Flag
-from ion_actors.delivery import ERRANDS
+from ion_actors.delivery import ERRANDS, LEAVINGS
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
 from ion_actors.futures.state import Parked
@@ -130,7 +130,7 @@ def _at_exit() -> None:
     _await_told(_pools.all())  # also of those that ended a moment ago
     ERRANDS.finish()
     ERRANDS.flush()
-    for delivery in (HOOKS, LOGS):
+    for delivery in (HOOKS, LOGS, LEAVINGS):
         if not delivery.flush():
             delivery.deliver_here()
 

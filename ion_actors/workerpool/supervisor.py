@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from ion_actors._printable import Lines
 from ion_actors.clock import Timer
-from ion_actors.delivery import ERRANDS
+from ion_actors.delivery import ERRANDS, let_go
 from ion_actors.errors import (
     BrokenPool,
     ContextEnded,
@@ -38,6 +38,7 @@ from ion_actors.errors import (
     TaskAbandoned,
 )
 from ion_actors.futures import Future
+from ion_actors.raised import is_a
 from ion_actors.standby import STANDBY
 from ion_actors.workerpool.core import Core, closed
 from ion_actors.workerpool.inbox import Request, SupervisorInbox
@@ -114,6 +115,7 @@ class Supervisor(Surviving):
     @override
     def _ion_finish(self) -> None:
         """Leave nobody untold of the end. Whoever awaits it does not wait for this for long."""
+        self._let_go_of_spent()
         STANDBY.leave(self._inbox.control.bell)
         STANDBY.attend()
         insist(ERRANDS.finish)
@@ -264,9 +266,10 @@ class Supervisor(Surviving):
     def _cancel_all(self) -> None:
         self._drop_queue(self._core.closed_error)
         # From here on no worker takes another one, so this misses none that will be stopped.
-        for task, unfinished in self._core.running():
-            if not task.done():
-                self._asked_to_stop.setdefault(task, unfinished)
+        running = self._core.running()
+        asked = {task: unfinished for task, unfinished in running if not task.done()}
+        self._asked_to_stop = asked | self._asked_to_stop
+        let_go(running)  # some may have ended meanwhile
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
         self._forget_retries()
 
@@ -328,10 +331,14 @@ class Supervisor(Surviving):
         while self._requests:
             self._answer(self._requests[0], self._report)
             del self._requests[0]
+        leavings: list[object] = [self._report] if self._report.unfinished else []
+        leavings += [one for one in (self._asked_to_stop, self._abandoned) if one]
         self._asked_to_stop, self._abandoned = {}, {}
         self._forget_timers()
         self._inbox.ended = True
         self._report = None
+        if leavings:
+            let_go(leavings)
         self.stop()
 
     def _make_report(self) -> DrainReport:
@@ -341,7 +348,7 @@ class Supervisor(Surviving):
             unfinished
             for task, unfinished in self._asked_to_stop.items()
             if task not in self._abandoned
-            if task.cancelled() or isinstance(task._exception, ContextEnded)
+            if task.cancelled() or is_a(task._exception, ContextEnded)
         ]
         return DrainReport(
             completed=after.completed - before.completed,

@@ -33,12 +33,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from ion_actors.delivery import keep_free
+from ion_actors.delivery import keep_free, let_go
 from ion_actors.logs import Logger
 from ion_actors.standby import STANDBY
 from ion_actors.workerpool.core import Core
 from ion_actors.workerpool.inbox import Request
 from ion_actors.workerpool.messages import Broadcast
+from ion_actors.workerpool.news import Panicked, StartFailed
 from ion_actors.workerpool.recovery import PanicRecovery, RestartWindow
 from ion_actors.workerpool.tending import Tending
 
@@ -62,6 +63,7 @@ class Surviving(Tending):
         self._faults = RestartWindow()
         self._uncounted = 0  # faults of which not even the time is known
         self._handlers: dict[type, Callable[[Any], Any]] = {}
+        self._spent: list[Any] = []  # what was handled, and has in it what users have made
 
     @abc.abstractmethod
     def _reconcile(self) -> None:
@@ -91,7 +93,17 @@ class Surviving(Tending):
     @override
     def on_receive(self, message: Any) -> Any:
         """Handle a message."""
+        self._let_go_of_spent()
+        given = message.message if type(message) is Request else message
+        if isinstance(given, Broadcast | Panicked | StartFailed):
+            self._spent.append(message)
         return self._attempt(self._handlers[type(message)], message)
+
+    def _let_go_of_spent(self) -> None:
+        """From the message on that comes next, nobody on this thread refers to the last one."""
+        if self._spent:
+            spent, self._spent = self._spent, []
+            let_go(spent)
 
     def _attempt(self, handle: Callable[[Any], Any], message: Any) -> Any:
         fault: BaseException | None = None

@@ -282,6 +282,11 @@ class TaskFuture(Future[T]):
         self._leave_context()
         return call
 
+    def _give_up_key(self) -> Hashable | None:
+        """It will not run, and its place may stay in the queue for a while. Returns its key."""
+        key, self._key = self._key, None
+        return key
+
     def _keep(self, registration: Registration) -> None:
         """Note its place on its context, to be given up when the task is over."""
         self._registration = registration
@@ -306,7 +311,9 @@ def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> 
         return
 
     def run() -> None:
-        for task, callbacks in ended:
+        ended.reverse()
+        while ended:  # who has posted this must not be the last to let go of them
+            task, callbacks = ended.pop()
             task._run_callbacks(callbacks)
 
     run_elsewhere(run)

@@ -50,6 +50,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     yield system
     system.full = False
     assert flush(PATIENCE)
+    assert delivery.LEAVINGS.flush(PATIENCE)
     assert not STANDBY.busy or STANDBY.attend() is None
 
 
