@@ -34,6 +34,7 @@ from typing_extensions import override
 from ion_actors.clock import acquire, start_thread
 from ion_actors.forking import check
 from ion_actors.logs import Logger
+from ion_actors.raised import traceback_of
 from ion_actors.standby import NO_MORE_THREADS, STANDBY
 
 __all__ = [
@@ -158,7 +159,7 @@ class ActorThread(threading.Thread):
         self._watch = None  # first: what is let go of below has not ended
         del boot
         vars(self).pop("_bootstrap", None)
-        traceback.clear_frames(error.__traceback__)  # they may hold it, too
+        traceback.clear_frames(traceback_of(error))  # they may hold it, too
         boot = None if probe is None else probe()
         if boot is not None and self._on_end is not None:
             self._watch = weakref.ref(boot, self._on_end)
@@ -204,7 +205,7 @@ class Request:
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if somebody asked and there was no answer yet."""
         if (reply_to := self.reply_to) is not None:
-            given = (type(error), error, error.__traceback__)
+            given = (type(error), error, traceback_of(error))
             settle(reply_to, functools.partial(reply_to.set_exception, given))
             self.reply_to = None
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+from ion_actors.raised import traceback_of
+
 __all__ = ["is_interruption"]
 
 _RAISE = dis.opmap["RAISE_VARARGS"]
@@ -30,7 +32,7 @@ def is_interruption(error: BaseException) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
     handlers = set(_codes(map(signal.getsignal, signal.valid_signals())))
-    outer, traceback = None, error.__traceback__
+    outer, traceback = None, traceback_of(error)
     raised = False
     while traceback is not None:
         inner = traceback.tb_frame

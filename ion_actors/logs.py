@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 from ion_actors._printable import for_log, printable
 from ion_actors.delivery import PATIENCE, Delivery, is_kept_free
+from ion_actors.raised import traceback_of
 
 __all__ = ["LOGS", "Logger", "flush", "is_inside", "warn_in_finalizer", "warn_later"]
 
@@ -230,7 +231,7 @@ def post_record(
     target: Any, level: int, message: str, args: Any, error: BaseException | None, extra: Any
 ) -> None:
     """Have a record made and handled by the thread of :data:`LOGS`."""
-    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    exc_info = None if error is None else (type(error), error, traceback_of(error))
     variables, origin = contextvars.copy_context(), _origin()
     LOGS.post(lambda: variables.run(_handle, target, level, message, args, exc_info, extra, origin))
 

@@ -476,16 +476,16 @@ def _is_not_its_own(error: BaseException) -> bool:
 def _as_exception(given: BaseException | ExcInfo | None) -> BaseException:
     kind: Any
     value: Any
-    kind, value, traceback = given if isinstance(given, tuple) else (None, given, None)
+    kind, value, traceback = given if is_a(given, tuple) else (None, given, None)
     if given is None:
         value = sys.exc_info()[1]
     if value is None and kind is not None:
         value = kind()
-    if isinstance(value, type) and issubclass(value, BaseException):
+    if issubclass(type(value), type) and issubclass(value, BaseException):
         value = value()
-    if not isinstance(value, BaseException):
+    if not is_a(value, BaseException):
         raise TypeError(f"set_exception() takes an exception, not {given!r}")
-    return value.with_traceback(traceback) if traceback is not None else value
+    return BaseException.with_traceback(value, traceback) if traceback is not None else value
 
 
 def _in_main_thread() -> bool:

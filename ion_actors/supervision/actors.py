@@ -18,9 +18,10 @@ from typing import Any
 import pykka
 from typing_extensions import override
 
+from ion_actors._printable import shown, words
 from ion_actors.actors import Envelope, Flag, Inbox, IsolatedActor, settle, unregister
 from ion_actors.logs import Logger
-from ion_actors.raised import traceback_of
+from ion_actors.raised import is_a, traceback_of
 from ion_actors.supervision.core import EXIT_PATIENCE
 from ion_actors.supervision.living import OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
@@ -96,7 +97,7 @@ class _Watched(IsolatedActor):
         try:
             self.on_failure(type(error), error, traceback_of(error))
         except Exception as fault:
-            self._handle_failure(type(fault), fault, fault.__traceback__)
+            self._handle_failure(type(fault), fault, traceback_of(fault))
         finally:
             del error
 
@@ -118,7 +119,7 @@ class _Watched(IsolatedActor):
 
     def _ion_failed(self, envelope: Envelope[Any], error: Exception) -> None:
         """A message failed: that is for whoever asked, or the actor's end."""
-        given = (type(error), error, error.__traceback__)
+        given = (type(error), error, traceback_of(error))
         try:
             if envelope.reply_to is not None:
                 settle(envelope.reply_to, functools.partial(envelope.reply_to.set_exception, given))
@@ -137,12 +138,12 @@ class _Watched(IsolatedActor):
         try:
             self.on_stop()
         except Exception as error:
-            self._handle_failure(type(error), error, error.__traceback__)
+            self._handle_failure(type(error), error, traceback_of(error))
 
     @override
     def _ion_finish(self) -> None:
         watch = self._ion_watch
-        if watch.failure is not None and not isinstance(watch.failure, Exception):
+        if watch.failure is not None and not is_a(watch.failure, Exception):
             self._ion_tell_failure(watch.failure)
         watch.end()
 
@@ -175,7 +176,8 @@ class _Watched(IsolatedActor):
         except BaseException as error:
             self._ion_watch.note(error)
             self._ion_end()
-            raise pykka.ActorDeadError(f"{self} was ended by {error!r}") from error
+            why = f"{words(self)} was ended by {shown(error)}"
+            raise pykka.ActorDeadError(why) from error
 
 
 def start_actor(

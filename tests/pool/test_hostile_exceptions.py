@@ -5,13 +5,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
+import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
+import pykka
 import pytest
 
-from ion_actors import Cancelled, PanicRecovery, Pool, RemoteError, TaskPanicked, TaskQuarantined
-from ion_actors.raised import in_a_line, message_of, repr_of
+from ion_actors import (
+    BrokenPool,
+    Cancelled,
+    Context,
+    Future,
+    PanicRecovery,
+    Pool,
+    RemoteError,
+    TaskPanicked,
+    TaskQuarantined,
+    current_context,
+)
+from ion_actors.errors import ChildStartFailed
+from ion_actors.logs import flush
+from ion_actors.raised import in_a_line, message_of, repr_of, traceback_of
+from ion_actors.supervision import Supervisor, child
 
 PATIENCE = 30.0
 
@@ -210,3 +227,107 @@ def test_what_they_say_is_found_another_way() -> None:
     assert repr_of(RaisingRepr("why")) == "<RaisingRepr: why>"
     assert repr_of(Empty()) == "<Empty>"
     assert repr_of(ValueError("two\nlines")) == "ValueError('two\\nlines')"
+
+
+# -- outside of tasks --------------------------------------------------------------------------
+
+
+def caught(kind: Any) -> BaseException:
+    found = raised_by(functools.partial(fail, kind))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_future_takes_them(kind: type[Exception]) -> None:
+    error = caught(kind)
+    for given in (error, (type(error), error, traceback_of(error))):
+        future = Future[None]()
+        future.set_exception(given)
+        assert future.exception() is error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_callback_that_raises_one_keeps_nobody_from_being_called(
+    kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1)  # to show them is the handlers' affair
+    called: list[str] = []
+    future, context = Future[None](), Context()
+    future.add_done_callback(lambda _: fail(kind))
+    future.add_done_callback(lambda _: called.append("of the future"))
+    context.add_callback(lambda: fail(kind))
+    context.add_callback(lambda: called.append("of the context"))
+    future.set(None)
+    context.cancel()
+    assert called == ["of the future", "of the context"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_with_state_and_a_supervised_actor_answer_with_them(
+    kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL + 1)
+    with Pool(1, worker=Answering) as pool:
+        answer = pool.ask(kind)
+        assert type(answer.exception(PATIENCE)) is kind
+        assert pool.ask(None).result(PATIENCE) == "well"
+        assert pool.metrics().restarts == 0
+    with Supervisor([child(Answering, id="actor")], max_restarts=None) as tree:
+        actor = tree["actor"]
+        answer = raised_by(lambda: actor.ask(kind, timeout=PATIENCE))
+        # pykka's future asks it for its ``with_traceback``
+        assert type(answer) is (RuntimeError if kind is RaisingGetattribute else kind)
+        assert actor.ask(None, timeout=PATIENCE) == "well"
+
+
+class Answering(pykka.ThreadingActor):
+    def on_receive(self, message: Any) -> str:
+        return "well" if message is None else fail(message)
+
+
+class Watched(Exception):
+    """Says on which threads its own code runs."""
+
+    threads: ClassVar[set[str]] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        Watched.threads.add(threading.current_thread().name)
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        Watched.threads.add(threading.current_thread().name)
+        return "Watched()"
+
+    __str__ = __repr__
+
+
+def fail_when_stopped() -> NoReturn:
+    current_context().wait(timeout=PATIENCE)
+    raise Watched
+
+
+def test_none_of_their_code_runs_on_a_supervisors_thread() -> None:
+    Watched.threads.clear()
+    with pytest.raises(BrokenPool), Pool(1, initializer=fail, initargs=(Watched,)) as pool:
+        pool.submit(int).result(PATIENCE)
+    with Pool(1, panic_recovery=PanicRecovery(is_panic=Watched)) as pool:
+        assert type(pool.submit(fail, Watched).exception(PATIENCE)) is TaskPanicked
+    pool = Pool(1)
+    future = pool.submit(fail_when_stopped)
+    while not future.running():
+        time.sleep(0.001)
+    assert pool.close(PATIENCE).failed == 1
+    with (
+        pytest.raises(ChildStartFailed),
+        Supervisor([child(functools.partial(fail, Watched), id="child")]),
+    ):
+        pass
+    with Supervisor([child(Answering, id="actor")], max_restarts=None) as tree:
+        restarted = threading.Event()
+        tree.subscribe(lambda event: restarted.set() if event.restarts else None)
+        tree["actor"].tell(Watched)
+        assert restarted.wait(PATIENCE)
+    assert flush(PATIENCE)
+    assert Watched.threads
+    assert not [name for name in Watched.threads if name.endswith("-supervisor")]
