@@ -7,7 +7,7 @@ stopped by those who are left.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ class TreeCore:
     spec: TreeSpec
     bus: LifecycleBus
     inbox: TreeInbox | None = None  # until it is started
+    has_thread: Callable[[], bool] = lambda: False  # whether the actor of that inbox has got one
     state: SupervisorState = SupervisorState.NEW
     infos: tuple[ChildInfo, ...] = ()
     living: Mapping[str, Living] = field(default_factory=dict)  # by the ids of the children
@@ -143,6 +144,19 @@ class TreeCore:
         self.bus.tell()
         telling = self.bus.thread
         await until_over([*([] if telling is None else [telling]), *self.threads], _JOIN_PATIENCE)
+
+    def call_off(self) -> None:
+        """Its start was interrupted, or there was no thread for it: end it."""
+        if self.has_thread():
+            self.tell(Close(None))
+            return
+        self.state = SupervisorState.STOPPED
+        if self.inbox is not None:
+            self.inbox.empty()
+        if not self.begun.done():
+            self.begun.set(False)
+        if not self.ended.done():
+            self.ended.set(StopReport((), self.failure, 0.0))
 
     def never_begun(self) -> bool:
         """Make sure that it is never started. Returns False if it was."""

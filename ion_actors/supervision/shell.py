@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -90,6 +91,8 @@ class TreeActor(IsolatedActor):
         }
         inbox = cast("TreeInbox", self.actor_inbox)
         inbox.understood = frozenset(self._handlers)
+        me = weakref.ref(self)
+        core.has_thread = lambda: (actor := me()) is not None and actor._ion_thread is not None
         self._inbox = core.inbox = inbox
 
     @staticmethod
@@ -101,6 +104,9 @@ class TreeActor(IsolatedActor):
     def on_start(self) -> None:
         """Have its thread known."""
         keep_free()
+        if self._core.state is SupervisorState.STOPPED:  # it was called off as it was starting
+            self._stop()
+            return
         STANDBY.join(self._inbox.control.bell)
         if (thread := self._ion_thread) is not None and thread not in self._core.threads:
             self._core.threads.insert(0, thread)

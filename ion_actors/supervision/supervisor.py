@@ -137,14 +137,21 @@ class Supervisor(Face):
         core.check_fork()
         if process.is_exiting():
             raise RuntimeError("cannot start a supervisor at interpreter exit")
-        with core.launch:
-            if core.state is not SupervisorState.NEW:
-                raise RuntimeError(f"supervisor {self.name!r} can be started only once")
-            core.state = SupervisorState.STARTING
-            TreeActor.start(core)
-        process.register(core)
-        core.tell(Begin())
-        core.spec.context.add_callback(lambda: core.tell(Close(None)))
+        ours = False
+        try:
+            with core.launch:
+                if core.state is not SupervisorState.NEW:
+                    raise RuntimeError(f"supervisor {self.name!r} can be started only once")
+                ours = True
+                core.state = SupervisorState.STARTING
+                TreeActor.start(core)
+            process.register(core)
+            core.tell(Begin())
+            core.spec.context.add_callback(lambda: core.tell(Close(None)))
+        except BaseException:  # Ctrl-C, or there was no thread: nobody else would end it
+            if ours:
+                core.call_off()
+            raise
 
     @override
     def _check_start(self) -> None:
