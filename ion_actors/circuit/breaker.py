@@ -206,7 +206,17 @@ class CircuitBreaker:
         exc: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        self._entered().__exit__(exc_type, exc, traceback)
+        guard = None
+        try:
+            guard = self._entered()
+            guard.__exit__(exc_type, exc, traceback)
+            self._take_off(guard)
+        except BaseException:  # Ctrl-C: nobody leaves this block again
+            guard = guard or self._entered()
+            if guard.in_use:
+                guard.__exit__(exc_type, exc, traceback)
+            self._take_off(guard)
+            raise
 
     async def __aenter__(self) -> None:
         self.__enter__()
@@ -220,22 +230,20 @@ class CircuitBreaker:
         self.__exit__(exc_type, exc, traceback)
 
     def _entered(self) -> Guard:
-        """The innermost call of this breaker in this context, which is taken off the stack."""
-        passed = []
+        """The innermost call of this breaker in this context."""
         stack = _ENTERED.get()
         while stack is not None and stack[0].core is not self._core:
-            passed.append(stack[0])
             stack = stack[1]
         if stack is None:
             raise RuntimeError(
                 f"a block of circuit {self.name!r} is left in a context where it was not entered; "
                 "use guard()"
             )
-        found, stack = stack
-        for guard in reversed(passed):
-            stack = (guard, stack)
-        _ENTERED.set(stack)
-        return found
+        return stack[0]
+
+    def _take_off(self, guard: Guard) -> None:
+        """Take a call off the stack, if it is there."""
+        _ENTERED.set(_without(_ENTERED.get(), lambda one: one is guard))
 
     # -- by hand ---------------------------------------------------------------------------
 
@@ -284,15 +292,19 @@ def _in_progress(stack: _Stack) -> _Stack:
     There are some in a copy of the variables that was made inside a block: in a chain of tasks that
     start their successors in such blocks, the stack would grow for ever.
     """
-    guards, rest = [], stack
+    return _without(stack, lambda guard: not guard.in_use)
+
+
+def _without(stack: _Stack, is_off: Callable[[Guard], bool]) -> _Stack:
+    passed, rest = [], stack
     while rest is not None:
-        guards.append(rest[0])
+        passed.append(rest[0])
         rest = rest[1]
-    if all(guard.in_use for guard in guards):
+    kept = [guard for guard in passed if not is_off(guard)]
+    if len(kept) == len(passed):
         return stack
-    for guard in reversed(guards):
-        if guard.in_use:
-            rest = (guard, rest)
+    for guard in reversed(kept):
+        rest = (guard, rest)
     return rest
 
 

@@ -115,6 +115,13 @@ class Core:
             self.tell()
         return outcome
 
+    def interrupted(self, guard: Guard, permit: Permit) -> None:
+        """A call is over, and its end was interrupted: perhaps before it was counted."""
+        with self.lock:
+            if guard in self.running:
+                self.running.discard(guard)
+                self.machine.settle(permit, Outcome.CANCELLED, self.now())
+
     def trip(self, duration: float | None) -> None:
         """Open it."""
         if not HOOKS_RAN[0]:
@@ -246,12 +253,16 @@ class Guard:
         if permit is None:
             self._leave_later()
             return
-        if self.core.hooks is not None:
-            self._leave_watched(self.core, self.core.hooks, permit, exc)
-        elif exc is None:
-            self.core.returned(self, permit)
-        else:
-            self.core.raised(self, permit, exc)
+        try:
+            if self.core.hooks is not None:
+                self._leave_watched(self.core, self.core.hooks, permit, exc)
+            elif exc is None:
+                self.core.returned(self, permit)
+            else:
+                self.core.raised(self, permit, exc)
+        except BaseException:  # Ctrl-C
+            self.core.interrupted(self, permit)
+            raise
 
     def keep(self) -> None:
         """The call goes on after this block: the next time it is left, nothing happens."""
