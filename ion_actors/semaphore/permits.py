@@ -53,8 +53,13 @@ class Permits:
             raise
         return taken
 
-    def give_back(self, permits: int) -> bool:
-        """Give them back, and serve who is next; False, and nothing happens, if fewer are held."""
+    def give_back(self, permits: int, receipt: list[bool] | None = None) -> bool:
+        """Give them back, and serve who is next; False, and nothing happens, if fewer are held.
+
+        Args:
+            permits: how many.
+            receipt: filled once that has happened, for one who may be interrupted before.
+        """
         if not HOOKS_RAN[0]:
             run_hooks()
         given = False
@@ -62,6 +67,8 @@ class Permits:
         try:
             with self._lock:
                 given = self._line.give_back(permits)
+                if receipt is not None:
+                    receipt.append(given)
                 if self._line.waiting:
                     self._serve(served)
             for turn in served:
@@ -69,6 +76,8 @@ class Permits:
         except BaseException:  # Ctrl-C: nobody will give them back a second time
             with self._lock:
                 given = given or self._line.give_back(permits)
+                if receipt is not None:
+                    receipt.append(given)
             self._serve_and_wake(served)
             raise
         return given

@@ -180,6 +180,13 @@ class WeightedSemaphore:
         if self._hooks is not None:
             self._hooks.changed()
 
+    def _give_back(self, n: int, receipt: list[bool]) -> None:
+        """:meth:`release` that fills the receipt once it has happened."""
+        if not self._permits.give_back(n, receipt):
+            raise OverReleased(self.name, n, self._capacity - self._permits.available)
+        if self._hooks is not None:
+            self._hooks.changed()
+
     # -- blocks and wrappers ---------------------------------------------------------------
 
     def hold(
@@ -290,7 +297,13 @@ class Hold:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._semaphore.release(self._n)
+        receipt: list[bool] = []
+        try:
+            self._semaphore._give_back(self._n, receipt)
+        except BaseException:  # Ctrl-C, perhaps before it began: nobody leaves this block again
+            if not receipt:
+                self._semaphore.release(self._n)
+            raise
 
     async def __aenter__(self) -> None:
         await self._semaphore.aacquire(self._n, self._timeout, self._context)
@@ -301,4 +314,4 @@ class Hold:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._semaphore.release(self._n)
+        self.__exit__(exc_type, exc, traceback)

@@ -103,6 +103,19 @@ def test_an_interrupted_release_has_happened_and_wakes_whom_it_serves(observed: 
     assert len(every_point(make)) > 5
 
 
+def test_a_block_that_is_interrupted_as_it_ends_gives_its_permits_back() -> None:
+    def make(point: int) -> str:
+        semaphore = WeightedSemaphore(2)
+        block = semaphore.hold(2)
+        block.__enter__()
+        where, _ = interrupt(point, lambda: block.__exit__(None, None, None))
+        if not where.startswith("call in Hold.__exit__"):  # before its first step
+            assert semaphore.available == 2, where
+        return where
+
+    assert len(every_point(make)) > 3
+
+
 def test_an_interrupted_giving_up_wakes_those_behind() -> None:
     def make(point: int) -> str:
         one = WeightedSemaphore(4)
