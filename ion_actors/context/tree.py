@@ -10,6 +10,7 @@ nothing here recurses along them.
 
 from __future__ import annotations
 
+import _thread
 import enum
 import functools
 import itertools
@@ -29,7 +30,7 @@ from ion_actors.forking import HOOKS_RAN, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.naming import is_own
-from ion_actors.standby import STANDBY
+from ion_actors.standby import NO_MORE_THREADS, STANDBY
 
 __all__ = ["Node", "Registration", "Waker"]
 
@@ -331,7 +332,11 @@ class Node:
     def _check_clock(self) -> None:
         # Who waits for a context looks at the time himself. Others would never be told.
         if self._clock is system_clock and STANDBY.neglected and self._end is None:
-            raise RuntimeError("can't start new thread, which a context's deadline needs")
+            try:  # there may be threads again, and nobody has looked since
+                _thread.start_new_thread(STANDBY.attend, ())
+            except NO_MORE_THREADS as error:
+                what = "can't start new thread, which a context's deadline needs"
+                raise RuntimeError(what) from error
 
     def _keep(self, registration: Registration) -> _Kept:
         """Keep it, if that is of use. Returns what is to be done next: see :func:`_place`."""

@@ -103,6 +103,20 @@ def test_a_callback_that_nobody_would_call_is_refused(system: System) -> None:
     assert clock.system_clock.timers == 0
 
 
+def test_once_there_are_threads_again_callbacks_are_taken_though_jobs_are_left(
+    system: System,
+) -> None:
+    tried = threading.Event()
+    STANDBY.ask(lambda: tried.set() or None)  # nobody has come to it since
+    assert STANDBY.neglected
+    context = Context(timeout=PATIENCE)
+    called = threading.Event()
+    context.add_callback(called.set)
+    assert tried.wait(PATIENCE)
+    context.cancel()
+    assert called.wait(PATIENCE)
+
+
 def test_coroutines_are_woken_on_their_loop(system: System) -> None:
     async def both() -> tuple[bool, bool]:
         system.fill()
