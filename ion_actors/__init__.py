@@ -1,10 +1,38 @@
 """ion_actors: a supervised pool of actors behind the futures API.
 
 Start at :class:`Pool`.
+
+The rooms, from the top down::
+
+    testing/       what tests of concurrent code need, for users' tests as well
+    supervision/   trees of pools, actors and supervisors
+    workerpool/    the pool
+    backends/      where a worker runs its tasks
+    semaphore/     limits what is used at the same time
+    ratelimit/     limits how fast calls go
+    circuit/       stops calling what keeps failing
+    observe/       hooks: logs, metrics, traces
+    futures/       the future, with two faces
+    context/       who still wants this work, and until when
+    actors         the one place that knows pykka's internals
+    stateful       the actor that lives in a worker: the public Worker
+    wrapping       wrappers of tasks: around any function
+    clock          time, behind a seam
+    errors         every error of the library's own
+    keys           keys that users give, compared where it may take any time
+    logs           the library's log records
+    delivery       calls that are made later, by a thread that may block
+    standby        what no thread could be started for
+    forking        what a forked child must put right
+    interruption   exceptions that come from outside, at any point of a thread
+    awaitables     what a call returned: a result, or something that has yet to run
+    own_variables  context variables that hold something that is changed in place
+    raised         what an exception is and says
+    naming         how users' objects are named, safely
+    _arguments     checks of what users pass in
 """
 
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.resident import Worker
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import (
     AcquireTimeout,
@@ -40,10 +68,8 @@ from ion_actors.errors import (
     WorkerDied,
 )
 from ion_actors.futures import Future, Output, Progress, report_progress
-from ion_actors.workerpool.codel import CoDel
-from ion_actors.workerpool.directive import Directive
-from ion_actors.workerpool.health import PoolDump, StuckTask, WorkerDump
-from ion_actors.workerpool.letters import DeadLetter, DeadLetters
+from ion_actors.stateful import Worker
+from ion_actors.workerpool.mailbox.dead_letters import DeadLetter, DeadLetters
 from ion_actors.workerpool.messages import (
     Broadcast,
     Close,
@@ -54,13 +80,22 @@ from ion_actors.workerpool.messages import (
     Submit,
     TrySubmit,
 )
-from ion_actors.workerpool.metrics import PoolMetrics, PoolState
-from ion_actors.workerpool.overflow import Overflow
+from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.model.outcomes import Directive, DropReason
+from ion_actors.workerpool.model.overflow import CoDel, Overflow
+from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.reports import (
+    DrainReport,
+    Panic,
+    PoolDump,
+    StuckTask,
+    TaskState,
+    UnfinishedTask,
+    WorkerDeath,
+    WorkerDump,
+)
 from ion_actors.workerpool.pool import Pool
 from ion_actors.workerpool.proxy import WorkerProxy
-from ion_actors.workerpool.reasons import DropReason
-from ion_actors.workerpool.recovery import Backoff, PanicRecovery
-from ion_actors.workerpool.report import DrainReport, Panic, TaskState, UnfinishedTask, WorkerDeath
 from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [

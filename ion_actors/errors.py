@@ -51,9 +51,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ion_actors.circuit.machine import CircuitState
-    from ion_actors.supervision.words import ChildState
-    from ion_actors.workerpool.reasons import DropReason
-    from ion_actors.workerpool.report import DrainReport, WorkerDeath
+    from ion_actors.supervision.states import ChildState
+    from ion_actors.workerpool.model.outcomes import DropReason
+    from ion_actors.workerpool.model.reports import DrainReport, WorkerDeath
 
 __all__ = [
     "AcquireTimeout",

@@ -12,7 +12,7 @@ else that ``logging`` lets users replace: loggers, filters, formatters, the reco
   kind;
 - what somebody else has made, as the name of a task or the message of an exception, is shown in one
   line, and cannot be taken for another record. What has several lines by intention is given as
-  ``Lines`` of :mod:`ion_actors._printable`;
+  ``Lines`` of :mod:`ion_actors.naming`;
 - a finalizer may run at any point of any thread. If that is in the middle of this library, or of
   what it is built upon, it is such a place, too (:func:`is_inside`).
 
@@ -35,8 +35,8 @@ from _thread import get_ident
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from ion_actors._printable import for_log, printable
 from ion_actors.delivery import PATIENCE, Delivery, is_kept_free
+from ion_actors.naming import for_log, printable
 from ion_actors.raised import traceback_of
 
 __all__ = ["LOGS", "Logger", "flush", "is_inside", "warn_in_finalizer", "warn_later"]

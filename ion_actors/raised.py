@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
 
-from ion_actors._printable import printable
+from ion_actors.naming import printable
 
 __all__ = [
     "add_note",

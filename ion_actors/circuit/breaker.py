@@ -10,10 +10,10 @@ from typing import Any, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from ion_actors._arguments import optional_callable, seconds
 from ion_actors.awaitables import is_coroutine
-from ion_actors.circuit.core import Core, Guard, OnStateChange
-from ion_actors.circuit.hooks import Hooks
+from ion_actors.circuit.core import BreakerCore, Guard, OnStateChange
+from ion_actors.circuit.hooks import BreakerHooks
 from ion_actors.circuit.machine import CircuitMetrics, CircuitState
-from ion_actors.circuit.rules import FailureRate, IsFailure, Rules
+from ion_actors.circuit.rules import BreakerRules, FailureRate, IsFailure
 from ion_actors.clock import Clock
 from ion_actors.context import background, current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
@@ -100,15 +100,15 @@ class CircuitBreaker:
         _check_name(name)
         optional_callable("on_state_change", on_state_change)
         probe = Probe.checked(metrics, tracer, circuit=name)
-        rules = Rules(
+        rules = BreakerRules(
             failure_threshold, recovery_timeout, half_open_max_requests,
             half_open_success_threshold, trial_timeout, is_failure, window,
         )  # fmt: skip
         log = Log(logger, "ion_actors.circuit", circuit=name)
-        hooks = None if probe is None else Hooks(probe)
+        hooks = None if probe is None else BreakerHooks(probe)
         _check_clock(clock)
         now = (current_context().clock if clock is None else clock).monotonic
-        self._core = Core(name, rules, now, log, hooks, on_state_change)
+        self._core = BreakerCore(name, rules, now, log, hooks, on_state_change)
 
     # -- presets ---------------------------------------------------------------------------
 

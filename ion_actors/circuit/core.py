@@ -12,23 +12,23 @@ import threading
 import types
 from collections.abc import Callable
 
-from ion_actors.circuit.hooks import Hooks
-from ion_actors.circuit.machine import Change, CircuitMetrics, CircuitState, Machine, Permit
-from ion_actors.circuit.rules import Outcome, Rules, judge
+from ion_actors.circuit.hooks import BreakerHooks
+from ion_actors.circuit.machine import BreakerMachine, Change, CircuitMetrics, CircuitState, Permit
+from ion_actors.circuit.rules import BreakerRules, CallOutcome, judge
 from ion_actors.context import background, current_context
 from ion_actors.errors import CircuitOpen
 from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.observe import Log, Span
 
-__all__ = ["Core", "Guard", "OnStateChange"]
+__all__ = ["BreakerCore", "Guard", "OnStateChange"]
 
 OnStateChange = Callable[[CircuitState, CircuitState], object]
 
 _BACKGROUND = background()
 
 
-class Core:
+class BreakerCore:
     """One breaker, without its face.
 
     Attributes:
@@ -42,10 +42,10 @@ class Core:
     def __init__(
         self,
         name: str,
-        rules: Rules,
+        rules: BreakerRules,
         now: Callable[[], float],
         log: Log,
-        hooks: Hooks | None,
+        hooks: BreakerHooks | None,
         on_state_change: OnStateChange | None,
     ) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class Core:
         self.hooks = hooks
         self._log = log
         self._on_state_change = on_state_change
-        self.machine = Machine(rules)
+        self.machine = BreakerMachine(rules)
         self.running: set[Guard] = set()
         self._make_locks()
         renew_after_fork(self)
@@ -85,7 +85,7 @@ class Core:
         except BaseException:  # Ctrl-C in the callback: this call will not be made
             if isinstance(answer, Permit):
                 with self.lock:
-                    machine.settle(answer, Outcome.CANCELLED, self.now())
+                    machine.settle(answer, CallOutcome.CANCELLED, self.now())
             raise
         if isinstance(answer, Permit):
             return answer
@@ -102,9 +102,9 @@ class Core:
         if machine.changes:
             self.tell()
 
-    def raised(self, guard: Guard, permit: Permit, error: BaseException) -> Outcome:
+    def raised(self, guard: Guard, permit: Permit, error: BaseException) -> CallOutcome:
         """A call is over, with this error. Returns what that means."""
-        outcome = Outcome.FAILED
+        outcome = CallOutcome.FAILED
         try:
             outcome = judge(error, self.name, self.rules.is_failure)
         finally:  # whatever a predicate does
@@ -120,7 +120,7 @@ class Core:
         with self.lock:
             if guard in self.running:
                 self.running.discard(guard)
-                self.machine.settle(permit, Outcome.CANCELLED, self.now())
+                self.machine.settle(permit, CallOutcome.CANCELLED, self.now())
 
     def trip(self, duration: float | None) -> None:
         """Open it."""
@@ -207,7 +207,7 @@ class Guard:
 
     __slots__ = ("_began", "_kept", "_permit", "_span", "core")
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: BreakerCore) -> None:
         self.core = core
         self._permit = self._kept = None
 
@@ -241,7 +241,7 @@ class Guard:
         if permit is not None:
             with self.core.lock:
                 self.core.running.discard(self)
-                self.core.machine.settle(permit, Outcome.CANCELLED, self.core.now())
+                self.core.machine.settle(permit, CallOutcome.CANCELLED, self.core.now())
 
     def __exit__(
         self,
@@ -274,10 +274,10 @@ class Guard:
         self._permit, self._kept = self._kept, None
 
     def _leave_watched(
-        self, core: Core, hooks: Hooks, permit: Permit, exc: BaseException | None
+        self, core: BreakerCore, hooks: BreakerHooks, permit: Permit, exc: BaseException | None
     ) -> None:
         took = core.now() - self._began
-        outcome = Outcome.SUCCEEDED if exc is None else Outcome.FAILED
+        outcome = CallOutcome.SUCCEEDED if exc is None else CallOutcome.FAILED
         try:
             if exc is None:
                 core.returned(self, permit)

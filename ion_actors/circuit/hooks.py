@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ion_actors.circuit.machine import Change, CircuitState
-from ion_actors.circuit.rules import Outcome
+from ion_actors.circuit.rules import CallOutcome
 from ion_actors.observe import Probe, Span
 
-__all__ = ["Hooks"]
+__all__ = ["BreakerHooks"]
 
 
-class Hooks:
+class BreakerHooks:
     """The hooks of one breaker.
 
     Metrics (label ``circuit``): ``circuit.requests_total`` (let through) and
@@ -33,7 +33,7 @@ class Hooks:
         self._probe.inc("circuit.requests_rejected", state=state.value)
 
     def ended(
-        self, outcome: Outcome, took: float, span: Span | None, error: BaseException | None
+        self, outcome: CallOutcome, took: float, span: Span | None, error: BaseException | None
     ) -> None:
         """A call is over after so many seconds."""
         self._probe.inc(f"circuit.requests_{outcome.value}")

@@ -22,10 +22,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ion_actors.circuit.rules import Outcome, Rules
+from ion_actors.circuit.rules import BreakerRules, CallOutcome
 from ion_actors.circuit.window import Window, window_of
 
-__all__ = ["Change", "CircuitMetrics", "CircuitState", "Machine", "Permit", "Refusal"]
+__all__ = ["BreakerMachine", "Change", "CircuitMetrics", "CircuitState", "Permit", "Refusal"]
 
 
 class CircuitState(enum.Enum):
@@ -89,7 +89,7 @@ class Refusal(NamedTuple):
     retry_after: float
 
 
-class Machine:
+class BreakerMachine:
     """The machine. The caller sees to it that only one thread is in it at a time.
 
     Attributes:
@@ -99,7 +99,7 @@ class Machine:
         changes: what is to be told, oldest first; whoever tells takes it out.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: BreakerRules) -> None:
         self._rules = rules
         self.changes: deque[Change] = deque()
         self.state = CircuitState.CLOSED
@@ -133,18 +133,18 @@ class Machine:
         self._rejected += 1
         return Refusal(self.state, self.retry_after(now))
 
-    def settle(self, permit: Permit, outcome: Outcome, now: float) -> None:
+    def settle(self, permit: Permit, outcome: CallOutcome, now: float) -> None:
         """A call that was let through is over."""
-        if outcome is Outcome.SUCCEEDED:
+        if outcome is CallOutcome.SUCCEEDED:
             self.succeed(permit, now)
             return
         says = self._end_trial(permit)
-        if outcome is Outcome.FAILED:
+        if outcome is CallOutcome.FAILED:
             self._failed += 1
             self._last_failure = now
             if says:
                 self._note_failure(now)
-        elif outcome is Outcome.IGNORED:
+        elif outcome is CallOutcome.IGNORED:
             self._ignored += 1
         else:
             self._cancelled += 1

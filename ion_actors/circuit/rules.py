@@ -15,7 +15,7 @@ from ion_actors.errors import CircuitOpen, DeadlineExceeded
 from ion_actors.interruption import is_interruption
 from ion_actors.raised import is_a
 
-__all__ = ["FailureRate", "IsFailure", "Outcome", "Rules", "judge"]
+__all__ = ["BreakerRules", "CallOutcome", "FailureRate", "IsFailure", "judge"]
 
 logger = logging.getLogger("ion_actors")
 
@@ -34,7 +34,7 @@ _CALLED_OFF = (
 )
 
 
-class Outcome(enum.Enum):
+class CallOutcome(enum.Enum):
     """How a call ended, as far as the breaker is concerned."""
 
     SUCCEEDED = "succeeded"  #: it returned
@@ -87,7 +87,7 @@ class FailureRate:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BreakerRules:
     """What a breaker goes by; the arguments are documented there."""
 
     failure_threshold: int | None = None
@@ -123,7 +123,7 @@ def _positive(name: str, value: object) -> None:
         raise ValueError(f"{name} must be more than zero seconds, not {value!r}")
 
 
-def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Outcome:
+def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> CallOutcome:
     """What it means for the breaker of this name that a call of it raised ``error``.
 
     A predicate that raises is logged, and then the error counts as a failure.
@@ -131,18 +131,18 @@ def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Outc
     if is_a(error, asyncio.CancelledError):
         error = _deadline() or error
     if is_a(error, _CALLED_OFF) or (is_a(error, CircuitOpen) and error.name == name):
-        return Outcome.CANCELLED
+        return CallOutcome.CANCELLED
     if not is_a(error, Exception) or is_failure is None:
-        return Outcome.FAILED
+        return CallOutcome.FAILED
     if isinstance(is_failure, type | tuple):
-        return Outcome.FAILED if is_a(error, is_failure) else Outcome.IGNORED
+        return CallOutcome.FAILED if is_a(error, is_failure) else CallOutcome.IGNORED
     try:
-        return Outcome.FAILED if is_failure(error) else Outcome.IGNORED
+        return CallOutcome.FAILED if is_failure(error) else CallOutcome.IGNORED
     except Exception as fault:
         if is_interruption(fault):
             raise
         logger.exception("is_failure of circuit %r failed; the call counts as failed", name)
-        return Outcome.FAILED
+        return CallOutcome.FAILED
 
 
 def _deadline() -> DeadlineExceeded | None:

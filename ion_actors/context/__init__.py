@@ -4,6 +4,14 @@ A :class:`Context` is a node of a tree. It ends once, by :meth:`Context.cancel`,
 because a parent ended; what runs under it learns of that by asking (:attr:`Context.cancelled`,
 :meth:`Context.check`), by waiting (:meth:`Context.sleep`, :meth:`Context.wait`), or by a callback.
 The semantics are those of Go's ``context`` package, the feel is that of trio's cancel scopes.
+
+From the top down, each importing only from below::
+
+    turns    waiting in a line for one's turn, for a thread and for a coroutine
+    scope    the context as its users have it
+    current  which context is current, and the blocks that make it so
+    waiting  what waits for the end of a context
+    tree     how contexts end, and how the news of it travels
 """
 
 from ion_actors.context.current import CURRENT

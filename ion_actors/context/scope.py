@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from ion_actors._arguments import moment, seconds
-from ion_actors._printable import words
 from ion_actors.clock import Clock
 from ion_actors.context.current import CURRENT, Block, current
 from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.context.waiting import Interrupt, Signal, call_in_loop, forget_done_callback
+from ion_actors.naming import words
 
 if TYPE_CHECKING:
     import concurrent.futures

@@ -23,9 +23,14 @@ copying                fails                       copies                 fails
 A plain lock guards a future's state; it is reentrant, since a signal handler may settle a future
 that its thread is at. The condition, which the base class builds for every future at a cost of a
 microsecond and half a kilobyte, is built when somebody waits.
+
+From the top down, each importing only from below::
+
+    future    the future as its users have it; its progress and output
+    derived   futures of other futures' values
+    state     pending, running, done; who waits for it, and who is told
 """
 
-from ion_actors.futures.future import Future, get_all
-from ion_actors.futures.progress import Output, Progress, report_progress
+from ion_actors.futures.future import Future, Output, Progress, get_all, report_progress
 
 __all__ = ["Future", "Output", "Progress", "get_all", "report_progress"]

@@ -9,6 +9,14 @@ own, to be imported from there, so that nobody imports what they do not use:
     opentelemetry   OtelMetrics, OtelTracer                       extra: otel
     prometheus      register, PoolCollector, PrometheusMetrics    extra: prometheus
     structured      LoggingTracer, merge_extra
+
+The others::
+
+    bus          tells what happens to those who have subscribed
+    tee          several hooks where one is asked for
+    probe        the hooks of one part of a program, made safe to call
+    protocols    the hooks, as protocols
+    conventions  what the adapters agree on
 """
 
 from ion_actors.observe.bus import Bus, Subscription

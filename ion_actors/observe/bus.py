@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from ion_actors._printable import printable
 from ion_actors.forking import check, renew_after_fork
 from ion_actors.logs import Logger
+from ion_actors.naming import printable
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = ["Bus", "Subscription"]

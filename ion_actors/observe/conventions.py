@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ion_actors._printable import printable
 from ion_actors.errors import Cancelled, TaskAbandoned
+from ion_actors.naming import printable
 from ion_actors.raised import is_a
 
 __all__ = ["SECONDS", "error_type", "is_in_seconds", "was_wanted"]

@@ -15,8 +15,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, Status, StatusCode
 
-from ion_actors._printable import printable, words
 from ion_actors.forking import renew_after_fork
+from ion_actors.naming import printable, words
 from ion_actors.observe.conventions import SECONDS, error_type, is_in_seconds, was_wanted
 
 __all__ = ["OtelMetrics", "OtelTracer"]

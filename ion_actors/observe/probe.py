@@ -7,10 +7,10 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
-from ion_actors._printable import printable
 from ion_actors.delivery import Delivery
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
+from ion_actors.naming import printable
 from ion_actors.observe.protocols import Metrics, Span, Tracer
 
 __all__ = ["HOOKS", "Log", "Probe", "guarded"]

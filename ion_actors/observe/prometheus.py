@@ -21,8 +21,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ion_actors._printable import printable
 from ion_actors.forking import on_fork, renew_after_fork
+from ion_actors.naming import printable
 from ion_actors.observe.conventions import SECONDS, is_in_seconds
 
 __all__ = ["PoolCollector", "PrometheusMetrics", "register"]

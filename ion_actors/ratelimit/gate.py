@@ -25,14 +25,124 @@ from contextlib import contextmanager
 
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Turn
-from ion_actors.errors import DeadlineExceeded, RateLimited
+from ion_actors.errors import DeadlineExceeded, RateLimited, RateLimitedPastDeadline
 from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
-from ion_actors.ratelimit.lines import Lines
 from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
-from ion_actors.ratelimit.refusal import earliest, refusal
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "WaitingLines", "earliest", "refusal"]
+
+
+class WaitingLines:
+    """All lines of one limiter: whoever wants tokens of several buckets stands in several.
+
+    Ctrl-C may come in the midst of any change. So whoever waits is put into ``waiting`` first and
+    taken out last, and :meth:`mend` makes all else from that.
+
+    Args:
+        shared: the place that all others share, if there is one. It has a line only for those
+            who want nothing else.
+
+    Attributes:
+        waiting: all who wait, in order of arrival.
+        fronts: those who are first in all of their lines.
+    """
+
+    def __init__(self, shared: Place | None) -> None:
+        self._shared = shared
+        self.waiting: dict[Turn[Claim], None] = {}
+        self.fronts: dict[Turn[Claim], None] = {}
+
+    def of(self, claim: Claim) -> tuple[Place, ...]:
+        """Where it stands in line."""
+        places = claim.places
+        return places[:-1] if len(places) > 1 and places[-1] is self._shared else places
+
+    def enter(self, turn: Turn[Claim]) -> None:
+        """Stand at the end of its lines."""
+        claim = turn.item
+        self.waiting[turn] = None
+        for place in self.of(claim):
+            place.line[turn] = None
+            place.wanted += claim.n
+        if self._is_front(turn):
+            self.fronts[turn] = None
+
+    def leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
+        """Take it out of its lines. Returns who is at the front instead."""
+        self.fronts.pop(turn, None)
+        heirs = []
+        for place in self.of(turn.item):
+            del place.line[turn]
+            place.wanted -= turn.item.n
+            if place.line:
+                heir = next(iter(place.line))
+                if heir not in self.fronts and self._is_front(heir):
+                    self.fronts[heir] = None
+                    heirs.append(heir)
+        del self.waiting[turn]
+        return heirs
+
+    def mend(self) -> None:
+        """After an interruption: those whose wait is over leave, and are woken; the rest stay."""
+        waiting, self.waiting, self.fronts = self.waiting, {}, {}
+        for turn in waiting:
+            for place in turn.item.places:
+                place.line.clear()
+                place.wanted = 0
+        for turn in waiting:
+            if turn.over:
+                turn.wake()  # twice does no harm
+            else:
+                self.enter(turn)
+
+    def _is_front(self, turn: Turn[Claim]) -> bool:
+        return all(next(iter(place.line)) is turn for place in self.of(turn.item))
+
+
+def earliest(claim: Claim, now: int, behind: tuple[Place, ...] = ()) -> tuple[int | None, Place]:
+    """The first tick at which a claim may be served, and by the lack of what it waits.
+
+    Args:
+        claim: what is wanted, and where.
+        now: this tick.
+        behind: the places in whose lines it is the last, so that all who wait there come first.
+
+    Returns:
+        None for a tick that never comes. It may be later, if others are served meanwhile.
+    """
+    found: tuple[int | None, Place] = (now, claim.places[0])
+    for place in claim.places:
+        ahead = place.wanted - claim.n if place in behind else 0
+        due = place.bucket.when(claim.n, now, ahead)
+        if due is None:
+            return None, place
+        if found[0] is not None and due > found[0]:
+            found = due, place
+    return found
+
+
+def refusal(
+    limiter: str, claim: Claim, now: int, behind: tuple[Place, ...], *, in_context: bool
+) -> RateLimited:
+    """The error for it; ``in_context`` if it is the context's deadline that has passed."""
+    due, place = earliest(claim, now, behind)
+    retry_after = None if due is None else moment(due - now)
+    what = f"{claim.n} token{'s' if claim.n > 1 else ''}"
+    what += "" if place.label is None else f" of {place.label}"
+    kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited
+    end = "the timeout" if kind is RateLimited else "the deadline of the context"
+    return kind(
+        f"limiter {limiter!r}: by its limit, {what} will never come"
+        if retry_after is None
+        else f"limiter {limiter!r}: {what} can come in {retry_after:.3g} s; {end} is before",
+        limiter=limiter,
+        retry_after=retry_after,
+        is_global=place.is_global,
+        bucket=place.label,
+        remaining=int(place.bucket.tokens(now)),
+        limit=place.bucket.current.burst,
+    )
 
 
 class Gate:
@@ -52,7 +162,7 @@ class Gate:
         self._jitter = jitter
         self._shared = shared
         self._numbers = itertools.count()
-        self._lines = Lines(shared)
+        self._lines = WaitingLines(shared)
         self._reset()
         renew_after_fork(self)
 

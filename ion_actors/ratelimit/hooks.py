@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ion_actors.observe import Probe, Span
 
-__all__ = ["Hooks"]
+__all__ = ["LimiterHooks"]
 
 
-class Hooks:
+class LimiterHooks:
     """The hooks of one limiter.
 
     Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``: allowed,

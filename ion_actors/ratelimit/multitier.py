@@ -11,16 +11,15 @@ from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.keys import Keys
 from ion_actors.observe import Log, Metrics, Probe, Tracer
-from ion_actors.ratelimit.bucket import ticks
+from ion_actors.ratelimit.bucket import ServerBucket, ticks
 from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
-from ion_actors.ratelimit.hooks import Hooks
+from ion_actors.ratelimit.hooks import LimiterHooks
+from ion_actors.ratelimit.limiter import Limiter
 from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate, per_second
 from ion_actors.ratelimit.routes import Routes, resource_key
-from ion_actors.ratelimit.server import ServerBucket
-from ion_actors.ratelimit.tiers import Key, Tiers
-from ion_actors.ratelimit.verbs import Limiter
+from ion_actors.ratelimit.tiers import TierKey, Tiers
 
 __all__ = ["MultiTierLimiter", "RequestLimiter"]
 
@@ -31,10 +30,10 @@ class RequestLimiter(Limiter):
     def __init__(
         self,
         gate: Gate,
-        hooks: Hooks | None,
+        hooks: LimiterHooks | None,
         log: Log,
         tiers: Tiers,
-        keys: tuple[Key, ...],
+        keys: tuple[TierKey, ...],
         bounds: HeaderBounds,
     ) -> None:
         super().__init__(gate, hooks)
@@ -201,7 +200,7 @@ class MultiTierLimiter(RequestLimiter):
         probe = Probe.checked(metrics, tracer, limiter=name)
         super().__init__(
             Gate(name, clock, jitter, everything),
-            None if probe is None else Hooks(probe, "ion_ratelimit_tokens_available"),
+            None if probe is None else LimiterHooks(probe, "ion_ratelimit_tokens_available"),
             Log(logger, "ion_actors.ratelimit", limiter=name),
             Tiers(everything, defaults, own, ticks(ttl), max_buckets),
             (),
@@ -222,14 +221,14 @@ class MultiTierLimiter(RequestLimiter):
         Raises:
             TypeError: ``route`` is no string, or ``resource`` cannot be hashed.
         """
-        keys: list[Key] = []
+        keys: list[TierKey] = []
         if route is not None:
             if not isinstance(route, str):
                 raise TypeError(f"route must be a string or None, not {route!r}")
-            keys.append(Key.of("route", self._routes.key(route)))
+            keys.append(TierKey.of("route", self._routes.key(route)))
         if resource is not None:
             name = resource_key(resource)
-            keys.append(Key.of("resource", name, self._resources.key(name)))
+            keys.append(TierKey.of("resource", name, self._resources.key(name)))
         return RequestLimiter(
             self._gate, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
         )

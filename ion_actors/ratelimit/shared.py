@@ -1,30 +1,109 @@
-"""A limit that several processes or machines share."""
+"""A limit that several processes or machines share, and what it says while its storage fails."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from ion_actors._arguments import number, seconds, whole_number
+from ion_actors.clock import Clock
 from ion_actors.context import await_turn, current_context, wait_turn
 from ion_actors.errors import RateLimited, StorageUnavailable
+from ion_actors.forking import renew_after_fork
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.door import Door
-from ion_actors.ratelimit.outage import Outage
-from ion_actors.ratelimit.polling import Attempt, until_worth_asking
 from ion_actors.ratelimit.rate import Rate
-from ion_actors.ratelimit.secrets import Secrets
-from ion_actors.ratelimit.store import Store, WindowStrategy, open_storage
+from ion_actors.ratelimit.store import (
+    Secrets,
+    Store,
+    StoreWait,
+    WindowStrategy,
+    open_storage,
+    until_worth_asking,
+)
 from ion_actors.wrapping import Wrapper
 
 if TYPE_CHECKING:
     from limits.storage import Storage
 
-__all__ = ["SharedLimiter"]
+__all__ = ["Outage", "SharedLimiter"]
+
+# Failures that do not end by themselves: somebody has to change something.
+_FOR_PEOPLE = frozenset({"authentication", "read_only", "out_of_memory", "script", "refused"})
+
+
+class Outage:
+    """Counts what is let through because the storage fails, and says so at a bounded rate.
+
+    Args:
+        limiter: the limiter's name.
+        clock: what tells the time.
+        every: seconds between two messages, at least.
+        log: where to.
+        probe: gets the counter ``ion_ratelimit_fail_open_total`` with the label ``kind``, or None.
+    """
+
+    def __init__(
+        self, limiter: str, clock: Clock, every: float, log: Log, probe: Probe | None
+    ) -> None:
+        self._limiter = limiter
+        self._clock = clock
+        self._every = every
+        self._log = log
+        self._probe = probe
+        self._said_at: float | None = None
+        self._since = 0  # let through since the last message
+        self._announced = False  # the last message said that the storage fails
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread that had the lock may not be there."""
+        # Guards what is counted and said. Nobody waits for it: who does not get it, says nothing.
+        self._lock = threading.Lock()
+
+    def failed(self, error: StorageUnavailable) -> None:
+        """One call was let through because of this."""
+        if self._probe is not None:
+            self._probe.inc("ion_ratelimit_fail_open_total", kind=error.kind)
+        self._since += 1
+        if (count := self._due()) is None:
+            return
+        level = logging.ERROR if error.kind in _FOR_PEOPLE else logging.WARNING
+        facts = {"kind": error.kind, "count": count}
+        if count == 1:
+            self._log(level, "%s lets everything through: %s", self._limiter, error, **facts)
+        else:
+            self._log(
+                level, "%s lets everything through, %d calls since it last said so: %s",
+                self._limiter, count, error, **facts,
+            )  # fmt: skip
+
+    def _due(self) -> int | None:
+        """How many were let through since the last message; None if it is not yet time for one."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            now, last = self._clock.monotonic(), self._said_at
+            if last is not None and now < last + self._every:
+                return None
+            self._said_at, self._announced = now, True
+            count, self._since = self._since, 0
+            return count or None
+        finally:
+            self._lock.release()
+
+    def over(self) -> None:
+        """The storage has answered."""
+        if self._announced:
+            self._announced = False  # a race of two threads here only logs twice
+            self._log(logging.INFO, "%s limits again", self._limiter)
+
 
 _numbers = itertools.count(1)
 
@@ -263,12 +342,12 @@ class SharedLimiter:
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _attempt(self, n: int, timeout: float | None) -> Attempt:
+    def _attempt(self, n: int, timeout: float | None) -> StoreWait:
         self._check_tokens(n)
         limit = seconds("timeout", timeout)
         context = current_context()
         context.check()
-        return Attempt(self._name, self._rate, n, context, limit)
+        return StoreWait(self._name, self._rate, n, context, limit)
 
     def _check_tokens(self, n: int) -> None:
         if whole_number("n", n, minimum=1) > self._rate.tokens:
@@ -277,7 +356,7 @@ class SharedLimiter:
                 "so many are never there"
             )
 
-    def _poll(self, attempt: Attempt) -> float | None:
+    def _poll(self, attempt: StoreWait) -> float | None:
         """Take the tokens (None), or say for how many seconds to pause before the next try."""
         attempt.context.check()
         if self._take(attempt.n):
@@ -311,7 +390,7 @@ class SharedLimiter:
             self._probe.inc("ion_ratelimit_requests_total", result=result)
 
     @contextmanager
-    def _observed(self, attempt: Attempt) -> Iterator[None]:
+    def _observed(self, attempt: StoreWait) -> Iterator[None]:
         if self._probe is None:
             yield
             return

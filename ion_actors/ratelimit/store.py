@@ -1,31 +1,225 @@
 """One limit in a storage of the library `limits`, which several processes may share.
 
 What is here blocks for as long as the storage takes to answer. `limits` is imported when the first
-store is made: it belongs to an extra.
+store is made: it belongs to an extra. The password in a storage's address is for the storage alone:
+it is in no message. Here is also decided when a storage is asked again, and how long to wait for
+what it keeps.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import unquote, unquote_plus
 
-from ion_actors._printable import printable
-from ion_actors.errors import StorageUnavailable
-from ion_actors.ratelimit.ailments import kind_of
-from ion_actors.ratelimit.polling import Level
+from ion_actors.context import Context
+from ion_actors.errors import RateLimited, RateLimitedPastDeadline, StorageUnavailable
+from ion_actors.naming import printable
 from ion_actors.ratelimit.rate import Rate
-from ion_actors.ratelimit.secrets import Secrets
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
     from limits.storage import Storage
 
-__all__ = ["Store", "WindowStrategy", "open_storage"]
+__all__ = [
+    "Level",
+    "Secrets",
+    "Store",
+    "StoreWait",
+    "WindowStrategy",
+    "kind_of",
+    "open_storage",
+    "until_worth_asking",
+]
 
 T = TypeVar("T")
+
+_USER = re.compile(r"://(.*)@", re.DOTALL)  # up to the last one: a password may have another
+_QUERY = re.compile(r"[?&][a-z_]*password=([^&#]*)", re.IGNORECASE)
+
+
+class Secrets:
+    """What is secret in an address, in each form in which it may be shown."""
+
+    def __init__(self, address: str) -> None:
+        found = [*_QUERY.findall(address)]
+        if (user := _USER.search(address)) is not None:
+            found.append(user[1].partition(":")[2])
+        forms = {form for one in found for form in (one, unquote(one), unquote_plus(one))}
+        # The longest first, or what is left of it would be shown.
+        self._forms = sorted(filter(None, forms), key=len, reverse=True)
+
+    def without(self, text: str) -> str:
+        """The text with ``***`` in place of what is secret."""
+        for form in self._forms:
+            text = text.replace(form, "***")
+        return text
+
+    def are_told_by(self, error: BaseException) -> bool:
+        """Whether the message of this error, or of one that it is chained to, shows one."""
+        pending: list[BaseException | None] = [error]
+        seen: set[int] = set()
+        while pending:
+            one = pending.pop()
+            if one is None or id(one) in seen:
+                continue
+            seen.add(id(one))
+            text = f"{one} {one!r}"
+            if any(form in text for form in self._forms):
+                return True
+            pending += [one.__cause__, one.__context__]
+        return False
+
+
+# By the names of classes, since clients of several storages have them, and none may be installed.
+_BY_CLASS = {
+    "AuthenticationError": "authentication",
+    "AuthenticationWrongNumberOfArgsError": "authentication",
+    "AuthorizationError": "authentication",
+    "NoPermissionError": "authentication",
+    "ReadOnlyError": "read_only",
+    "OutOfMemoryError": "out_of_memory",
+    "NoScriptError": "script",
+    "AskError": "cluster",  # MovedError is one
+    "ClusterError": "cluster",
+    "TryAgainError": "cluster",
+    "RedisClusterException": "cluster",
+    "ConnectionError": "unreachable",
+    "TimeoutError": "unreachable",
+    "OSError": "unreachable",
+}
+
+# By the code that Redis puts first, or quotes as what has failed inside a script.
+_BY_CODE = {
+    "NOAUTH": "authentication",
+    "WRONGPASS": "authentication",
+    "NOPERM": "authentication",
+    "READONLY": "read_only",
+    "MISCONF": "read_only",  # it does not write, since it cannot save
+    "OOM": "out_of_memory",
+    "NOSCRIPT": "script",
+    "MOVED": "cluster",
+    "ASK": "cluster",
+    "CLUSTERDOWN": "cluster",
+    "CROSSSLOT": "cluster",
+    "MASTERDOWN": "cluster",
+}
+_CODE = re.compile(rf"\b(?:{'|'.join(_BY_CODE)})\b")
+_OF_SCRIPT = re.compile(r"\bscript\b|\beval(?:sha)?\b", re.IGNORECASE)
+
+
+def kind_of(error: BaseException) -> str:
+    """One of the words of :attr:`ion_actors.StorageUnavailable.kind`."""
+    error = getattr(error, "storage_error", error)  # what `limits` wraps, if it was told to
+    text = str(error)
+    if (code := _CODE.search(text)) is not None:
+        return _BY_CODE[code[0]]
+    names = [kind.__name__ for kind in type(error).__mro__]
+    for name in names:
+        if name in _BY_CLASS:
+            return _BY_CLASS[name]
+    if "ResponseError" in names:
+        return "script" if _OF_SCRIPT.search(text) else "refused"
+    return "other"
+
+
+# When the tokens are gone, the storage is asked again when it expects the next one; but not sooner
+# than about a token's time, nor later than this, since another process may have cleared the limit.
+_SHORTEST, _SHORTEST_FOR_SLOW = 0.005, 0.05
+_LONGEST = 30.0
+
+# What a storage says of time is rounded, by Redis' Lua to a tenth of a millisecond.
+_ROUNDING = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a storage says of a limit.
+
+    Attributes:
+        remaining: tokens that could be had now.
+        reset_after: seconds until there are more.
+    """
+
+    remaining: int
+    reset_after: float
+
+
+def until_worth_asking(level: Level, wanted: int, rate: Rate) -> float:
+    """Seconds until a storage that refused so many tokens is to be asked again."""
+    step = min(max(rate.seconds / rate.tokens, _SHORTEST), _SHORTEST_FOR_SLOW)
+    if level.remaining >= wanted:  # it has changed since the refusal: others ask as well
+        return step
+    return min(max(level.reset_after + _ROUNDING, step), _LONGEST)
+
+
+class StoreWait:
+    """One wait for tokens.
+
+    Args:
+        limiter: the name of the limiter.
+        rate: its rate.
+        n: tokens wanted.
+        context: whose end is the end of the wait.
+        timeout: seconds to wait at most, or None.
+
+    Attributes:
+        deadline: the moment of the clock that the timeout makes, or None.
+        level: what the storage said last, or None.
+    """
+
+    def __init__(
+        self, limiter: str, rate: Rate, n: int, context: Context, timeout: float | None
+    ) -> None:
+        self._limiter = limiter
+        self._limit = int(rate.tokens)
+        self.n = n
+        self.context = context
+        self.clock = context.clock
+        self._began = self.clock.monotonic()
+        self.deadline = None if timeout is None else self._began + timeout
+        self.level: Level | None = None
+
+    @property
+    def waited(self) -> float:
+        """Seconds since it began."""
+        return self.clock.monotonic() - self._began
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has to be over."""
+        ends = [end for end in (self.deadline, self.context.deadline) if end is not None]
+        return min(ends) - self.clock.monotonic() if ends else math.inf
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the storage said that the tokens will not be there in time."""
+        left, level = self.left, self.level
+        return left <= 0 or (
+            level is not None and level.remaining < self.n and level.reset_after > left
+        )
+
+    def refusal(self) -> RateLimited:
+        """The error that the tokens cannot be had in time."""
+        level = self.level
+        kind = RateLimitedPastDeadline if self._ends_with_context() else RateLimited
+        return kind(
+            f"{printable(self._limiter)} does not have {self.n} of {self._limit} tokens in time",
+            limiter=self._limiter,
+            retry_after=0.0 if level is None else level.reset_after,
+            remaining=None if level is None else level.remaining,
+            limit=self._limit,
+        )
+
+    def _ends_with_context(self) -> bool:
+        outer = self.context.deadline
+        return outer is not None and (self.deadline is None or outer <= self.deadline)
+
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
 

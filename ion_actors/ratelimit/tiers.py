@@ -13,19 +13,19 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ion_actors._printable import printable, shown
+from ion_actors.naming import printable, shown
+from ion_actors.ratelimit.bucket import ServerBucket
 from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit
-from ion_actors.ratelimit.server import ServerBucket
 
-__all__ = ["Key", "Tiers"]
+__all__ = ["TierKey", "Tiers"]
 
 _SWEEP = 2  # buckets looked at per request, so that the old ones go faster than new ones come
 _LOOKS = 8  # buckets looked at to make room for a new one
 _LONGEST = 300  # characters of a label
 
 
-class Key(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no other slots
+class TierKey(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no other slots
     """Of a route, of a resource, or of a bucket that the server has named: the kind, and which one.
 
     It compares in C, as a tuple does: an interruption in the middle of Python code would leave the
@@ -38,7 +38,7 @@ class Key(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no other sl
     label: str
 
     @classmethod
-    def of(cls, kind: str, name: Hashable, compared: Hashable | None = None) -> Key:
+    def of(cls, kind: str, name: Hashable, compared: Hashable | None = None) -> TierKey:
         """The key of this kind and name; ``compared`` is compared in the place of the name."""
         key = cls((kind, name if compared is None else compared))
         text = printable(name) if isinstance(name, str) else shown(name)[:_LONGEST]
@@ -70,8 +70,10 @@ class Tiers:
         self._defaults = defaults
         self._ttl = ttl
         self._most = most  # buckets, and routes whose bucket the server has named
-        self._own: dict[Key, Limit] = {Key.of("route", name): one for name, one in routes.items()}
-        self._slots: OrderedDict[Key, _Slot] = OrderedDict()  # the one asked for last is last
+        self._own: dict[TierKey, Limit] = {
+            TierKey.of("route", name): one for name, one in routes.items()
+        }
+        self._slots: OrderedDict[TierKey, _Slot] = OrderedDict()  # the one asked for last is last
         # route: the server's name for its bucket; the one that was asked for last is last
         self._named: OrderedDict[str, str] = OrderedDict()
 
@@ -83,20 +85,20 @@ class Tiers:
         for slot in self._slots.values():
             yield slot.place
 
-    def find(self, keys: tuple[Key, ...], now: int) -> tuple[Place, ...]:
+    def find(self, keys: tuple[TierKey, ...], now: int) -> tuple[Place, ...]:
         """The places that a request with these keys has to pass; made, if they are not there."""
         self._evict(now)
         return (*[self._slot(key, now).place for key in keys], self.everything)
 
-    def one(self, keys: tuple[Key, ...], now: int) -> Place:
+    def one(self, keys: tuple[TierKey, ...], now: int) -> Place:
         """The first of them: the one that is meant if only one can be."""
         return self.find(keys, now)[0]
 
-    def _slot(self, key: Key, now: int) -> _Slot:
+    def _slot(self, key: TierKey, now: int) -> _Slot:
         if key[0] == "route" and key[1] in self._named:
             route = str(key[1])
             self._named.move_to_end(route)
-            key = Key.of("bucket", self._named[route])
+            key = TierKey.of("bucket", self._named[route])
         slot = self._slots.get(key)
         if slot is None:
             self._make_room()
@@ -105,7 +107,7 @@ class Tiers:
         slot.used = now
         return slot
 
-    def _made(self, key: Key, now: int) -> Place:
+    def _made(self, key: TierKey, now: int) -> Place:
         bucket = ServerBucket(self._own.get(key, self._defaults[key[0]]), now)
         return Place(bucket, key.label)
 
@@ -120,7 +122,7 @@ class Tiers:
                 continue
             self._forget(key)
 
-    def _forget(self, key: Key) -> None:
+    def _forget(self, key: TierKey) -> None:
         for route in self._slots.pop(key).routes:
             del self._named[route]
 
@@ -139,12 +141,12 @@ class Tiers:
             full = (key for key, slot in idle if slot.place.bucket.as_new(slot.used))
             self._forget(next(full, idle[0][0]))
 
-    def set_own(self, key: Key, limit: Limit, now: int) -> None:
+    def set_own(self, key: TierKey, limit: Limit, now: int) -> None:
         """A limit of its own for a route or a resource."""
         self._own[key] = limit
         self._slot(key, now).place.bucket.set_lasting(limit, now)
 
-    def name_bucket(self, key: Key, name: str, now: int) -> None:
+    def name_bucket(self, key: TierKey, name: str, now: int) -> None:
         """The server's name for the bucket of this route: all routes with this name share it.
 
         A bucket of this route alone goes on under the new name: a server that makes up a name for
@@ -156,19 +158,19 @@ class Tiers:
         mine = self._slot(key, now)
         before = mine.place.bucket.tokens(now)
         mine = self._released(key, mine, now)
-        bucket = Key.of("bucket", name)
+        bucket = TierKey.of("bucket", name)
         shared = self._slots.setdefault(bucket, mine)
         shared.place.label = bucket.label
         shared.routes.add(route)
         self._named[route] = name
         if len(self._named) > self._most:
             forgotten, named = self._named.popitem(last=False)
-            self._slots[Key.of("bucket", named)].routes.discard(forgotten)
+            self._slots[TierKey.of("bucket", named)].routes.discard(forgotten)
         # It cannot have more than the route had, or the route would win from the change.
         if shared.place.bucket.tokens(now) > before:
             shared.place.bucket.drain_to(int(before), now)
 
-    def _released(self, key: Key, slot: _Slot, now: int) -> _Slot:
+    def _released(self, key: TierKey, slot: _Slot, now: int) -> _Slot:
         """The slot without its old name; or a new one, if other routes share it by that name."""
         route = str(key[1])
         named = self._named.pop(route, None)
@@ -178,5 +180,5 @@ class Tiers:
         slot.routes.discard(route)
         if slot.routes:
             return _Slot(self._made(key, now), now)
-        del self._slots[Key.of("bucket", named)]
+        del self._slots[TierKey.of("bucket", named)]
         return slot

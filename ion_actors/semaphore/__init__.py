@@ -6,6 +6,7 @@
       Attempt            one wait and what is told of it                      attempt
       Permits            the line, shared: a lock, and waking                 permits
       PermitLine         whose turn it is: decisions without threads          line
+      SemaphoreHooks     what a semaphore tells its hooks                     hooks
 """
 
 from ion_actors.semaphore.line import Fairness, SemaphoreMetrics

@@ -11,20 +11,20 @@ from ion_actors.errors import AcquireTimeout, DeadlineExceeded
 
 if TYPE_CHECKING:
     from ion_actors.observe import Log, Span
-    from ion_actors.semaphore.hooks import Hooks
+    from ion_actors.semaphore.hooks import SemaphoreHooks
     from ion_actors.semaphore.permits import Permits
 
-__all__ = ["Attempt", "Core"]
+__all__ = ["Attempt", "SemaphoreCore"]
 
 
 @dataclass(frozen=True, slots=True)
-class Core:
+class SemaphoreCore:
     """What the parts of one semaphore share."""
 
     name: str
     permits: Permits
     log: Log
-    hooks: Hooks | None
+    hooks: SemaphoreHooks | None
 
     def late(self, permits: int, timeout: float) -> AcquireTimeout:
         """The error of one who was not served in time."""
@@ -48,7 +48,9 @@ class Attempt:
         context: ends the wait when it ends, and has the clock that it goes by.
     """
 
-    def __init__(self, core: Core, permits: int, timeout: float | None, context: Context) -> None:
+    def __init__(
+        self, core: SemaphoreCore, permits: int, timeout: float | None, context: Context
+    ) -> None:
         self._core = core
         self._n = permits
         self._timeout = timeout

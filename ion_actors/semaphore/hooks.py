@@ -5,10 +5,10 @@ from __future__ import annotations
 from ion_actors.observe import Probe, Span
 from ion_actors.semaphore.permits import Permits
 
-__all__ = ["Hooks"]
+__all__ = ["SemaphoreHooks"]
 
 
-class Hooks:
+class SemaphoreHooks:
     """The hooks of one semaphore.
 
     Metrics (label ``semaphore``): ``ion_semaphore_acquisitions_total`` (and label ``status``:

@@ -11,8 +11,8 @@ from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import CURRENT, Context, background, current_context, of_thread
 from ion_actors.errors import OverReleased, WeightExceedsCapacity
 from ion_actors.observe import Log, Metrics, Probe, Tracer
-from ion_actors.semaphore.attempt import Attempt, Core
-from ion_actors.semaphore.hooks import Hooks
+from ion_actors.semaphore.attempt import Attempt, SemaphoreCore
+from ion_actors.semaphore.hooks import SemaphoreHooks
 from ion_actors.semaphore.line import Fairness, SemaphoreMetrics
 from ion_actors.semaphore.permits import Permits
 from ion_actors.wrapping import Wrapper
@@ -63,9 +63,9 @@ class WeightedSemaphore:
         name = name or f"semaphore-{next(_numbers)}"
         self._permits = permits = Permits(self._capacity, fairness)
         probe = Probe.checked(metrics, tracer, semaphore=name)
-        self._hooks = None if probe is None else Hooks(probe, permits)
+        self._hooks = None if probe is None else SemaphoreHooks(probe, permits)
         log = Log(logger, "ion_actors.semaphore", semaphore=name)
-        self._core = Core(name, permits, log, self._hooks)
+        self._core = SemaphoreCore(name, permits, log, self._hooks)
 
     # -- acquiring -------------------------------------------------------------------------
 

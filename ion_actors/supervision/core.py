@@ -20,13 +20,13 @@ from ion_actors.logs import flush
 from ion_actors.supervision.events import LifecycleBus
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec, TreeSpec
-from ion_actors.supervision.words import SupervisorState
+from ion_actors.supervision.states import SupervisorState
 from ion_actors.workerpool.core import until_over
-from ion_actors.workerpool.inbox import ControlLane, Envelope, Request, refuse
 from ion_actors.workerpool.messages import Close, Drain
+from ion_actors.workerpool.worker.inbox import ControlLane, Envelope, Request, refuse
 
 if TYPE_CHECKING:
-    from ion_actors.supervision.living import Living
+    from ion_actors.supervision.protocol import Living
 
 __all__ = ["EXIT_PATIENCE", "Face", "TreeCore", "TreeInbox", "time_to_stop"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from typing_extensions import override
 
-from ion_actors._printable import printable, shown
+from ion_actors.naming import printable, shown
 from ion_actors.observe.bus import Bus
 
 __all__ = ["Lifecycle", "LifecycleBus", "LifecycleEvent"]

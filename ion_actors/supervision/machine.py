@@ -18,14 +18,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ion_actors.supervision.words import (
+from ion_actors.supervision.states import (
     AutoShutdown,
+    ChildOutcome,
     ChildState,
     Finish,
     GaveUp,
     Kid,
     Order,
-    Outcome,
     Restart,
     Restarting,
     Retry,
@@ -35,7 +35,7 @@ from ion_actors.supervision.words import (
     Strategy,
     SupervisorState,
 )
-from ion_actors.workerpool.recovery import RestartWindow
+from ion_actors.workerpool.model.recovery import RestartWindow
 
 __all__ = ["Machine"]
 
@@ -55,7 +55,7 @@ class Machine:
     stops: tuple[str, ...] = ()  # the plan, of which the first is under way …
     starts: tuple[str, ...] = ()  # … or, when there is nothing to stop, the first of these
     backlog: tuple[str, ...] = ()  # who went DOWN or is to be tried again, since the plan began
-    outcome: Outcome | None = None
+    outcome: ChildOutcome | None = None
 
     def kid(self, child: str) -> Kid | None:
         """The child of that id, unless it is forgotten."""
@@ -81,7 +81,7 @@ class Machine:
         if kid is None or kid.state is not ChildState.STARTING:
             return self, ()
         if self.state is SupervisorState.STARTING:
-            return self._with(child, ChildState.ENDED)._stop(Outcome.START_FAILED, now)
+            return self._with(child, ChildState.ENDED)._stop(ChildOutcome.START_FAILED, now)
         if self.state is SupervisorState.STOPPING:
             return self._with(child, ChildState.ENDED)._advance(now)
         failures = kid.failures + 1
@@ -114,8 +114,10 @@ class Machine:
     def stop(self, now: float) -> _Step:
         """Somebody asks for the end."""
         if self.state is SupervisorState.NEW:
-            return replace(self, state=SupervisorState.STOPPED, outcome=Outcome.ASKED), (Finish(),)
-        return self._stop(Outcome.ASKED, now)
+            return replace(self, state=SupervisorState.STOPPED, outcome=ChildOutcome.ASKED), (
+                Finish(),
+            )
+        return self._stop(ChildOutcome.ASKED, now)
 
     # -- what follows ----------------------------------------------------------------------
 
@@ -187,7 +189,7 @@ class Machine:
         if kid.restart is Restart.TEMPORARY:
             gone = gone._forget(child)
         if kid.significant and gone._shall_shut_down():
-            return gone._stop(Outcome.SIGNIFICANT, now)
+            return gone._stop(ChildOutcome.SIGNIFICANT, now)
         return gone, ()
 
     def _shall_shut_down(self) -> bool:
@@ -218,9 +220,9 @@ class Machine:
 
     def _give_up(self, child: str, now: float) -> _Step:
         over = self._with(child, ChildState.ENDED)
-        return _before(GaveUp(child), over._stop(Outcome.GAVE_UP, now))
+        return _before(GaveUp(child), over._stop(ChildOutcome.GAVE_UP, now))
 
-    def _stop(self, outcome: Outcome, now: float) -> _Step:
+    def _stop(self, outcome: ChildOutcome, now: float) -> _Step:
         if self.state in (SupervisorState.STOPPING, SupervisorState.STOPPED):
             return self, ()
         live = (ChildState.STARTING, ChildState.RUNNING, ChildState.STOPPING)

@@ -6,10 +6,10 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.supervision.words import ChildState, Restart
+from ion_actors.supervision.states import ChildState, Restart
 
 if TYPE_CHECKING:
-    from ion_actors.workerpool.report import DrainReport
+    from ion_actors.workerpool.model.reports import DrainReport
 
 __all__ = ["ChildEnd", "ChildInfo", "ChildKind", "StopReport"]
 

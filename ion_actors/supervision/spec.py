@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ion_actors._arguments import boolean, make_plain, seconds
-from ion_actors._printable import printable
 from ion_actors.context import Context, background, current_context
+from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe
-from ion_actors.supervision.words import AutoShutdown, Kid, Restart, Rules, Strategy
-from ion_actors.workerpool.recovery import Backoff, PanicRecovery
+from ion_actors.supervision.states import AutoShutdown, Kid, Restart, Rules, Strategy
+from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 
 __all__ = ["WORKER_SHUTDOWN", "ChildSpec", "TreeSpec", "child"]
 

@@ -12,22 +12,22 @@ from typing import Any, Self
 from typing_extensions import override
 
 from ion_actors._arguments import seconds
-from ion_actors._printable import printable
 from ion_actors.context import Context, background, current_context
 from ion_actors.errors import Cancelled, ChildUnavailable
 from ion_actors.logs import warn_in_finalizer
+from ion_actors.naming import printable
 from ion_actors.observe import Metrics, Probe, Subscription
-from ion_actors.supervision import process
+from ion_actors.supervision import exit_hooks
+from ion_actors.supervision.actor import TreeActor
+from ion_actors.supervision.child_table import Begin
 from ion_actors.supervision.core import Face, TreeCore
-from ion_actors.supervision.drawing import draw
 from ion_actors.supervision.events import LifecycleBus, LifecycleEvent
 from ion_actors.supervision.report import ChildInfo, StopReport
-from ion_actors.supervision.seat import Begin
-from ion_actors.supervision.shell import TreeActor
 from ion_actors.supervision.spec import ChildSpec, TreeSpec
-from ion_actors.supervision.words import AutoShutdown, ChildState, Strategy, SupervisorState
+from ion_actors.supervision.states import AutoShutdown, ChildState, Strategy, SupervisorState
+from ion_actors.supervision.tree_text import draw
 from ion_actors.workerpool.messages import Close, Drain
-from ion_actors.workerpool.recovery import Backoff
+from ion_actors.workerpool.model.recovery import Backoff
 
 __all__ = ["Supervisor"]
 
@@ -135,7 +135,7 @@ class Supervisor(Face):
     def _launch(self) -> None:
         core = self._core
         core.check_fork()
-        if process.is_exiting():
+        if exit_hooks.is_exiting():
             raise RuntimeError("cannot start a supervisor at interpreter exit")
         ours = False
         try:
@@ -145,7 +145,7 @@ class Supervisor(Face):
                 ours = True
                 core.state = SupervisorState.STARTING
                 TreeActor.start(core)
-            process.register(core)
+            exit_hooks.register(core)
             core.tell(Begin())
             core.spec.context.add_callback(lambda: core.tell(Close(None)))
         except BaseException:  # Ctrl-C, or there was no thread: nobody else would end it

@@ -6,6 +6,14 @@
 - :func:`assert_no_leaks`: no thread, actor or child process is left behind.
 
 Nothing here sleeps and hopes: every wait is for an event, and gives up with a clear error.
+
+::
+
+    clock      VirtualClock
+    leaks      assert_no_leaks
+    metrics    RecordingMetrics
+    sequencer  Sequencer, SequenceBroken
+    tracer     RecordedSpan, RecordingTracer
 """
 
 from ion_actors.testing.clock import VirtualClock

@@ -25,23 +25,28 @@ from ion_actors.futures import Future
 from ion_actors.keys import Keys
 from ion_actors.logs import LOGS, flush
 from ion_actors.observe import HOOKS
-from ion_actors.workerpool.health import PoolDump, WorkerDump
-from ion_actors.workerpool.inbox import Envelope, SupervisorInbox
-from ion_actors.workerpool.mailbox import Mailbox
-from ion_actors.workerpool.metrics import PoolMetrics, PoolState
-from ion_actors.workerpool.reasons import DropReason
-from ion_actors.workerpool.report import DrainReport, TaskState, UnfinishedTask
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.task import TaskFuture, released
+from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.model.outcomes import DropReason
+from ion_actors.workerpool.model.reports import (
+    DrainReport,
+    PoolDump,
+    TaskState,
+    UnfinishedTask,
+    WorkerDump,
+)
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.stacks import stack_of
-from ion_actors.workerpool.task import TaskFuture, released
+from ion_actors.workerpool.worker.inbox import Envelope, SupervisorInbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ion_actors.workerpool.caller import Caller
-    from ion_actors.workerpool.worker import Worker
+    from ion_actors.workerpool.caller_runs import Caller
+    from ion_actors.workerpool.worker.worker import PoolWorker
 
-__all__ = ["Core", "closed", "until_over"]
+__all__ = ["PoolCore", "closed", "until_over"]
 
 # How often a coroutine looks whether a thread is gone without a pause, and then the pause in s.
 _GLANCES = 20
@@ -49,14 +54,14 @@ _PAUSE = 0.001
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Core:
+class PoolCore:
     """The parts of one pool, and what has become of it. Its life is the supervisor's to write."""
 
     spec: PoolSpec
     mailbox: Mailbox
     inbox: SupervisorInbox = field(default_factory=SupervisorInbox)  # until there is a supervisor
     # Every one that is not gone, and callers that stand in.
-    workers: list[Worker | Caller] = field(default_factory=list)
+    workers: list[PoolWorker | Caller] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
     state: PoolState = PoolState.RUNNING
     broken: BaseException | None = None
@@ -175,9 +180,9 @@ class Core:
             for one in left_behind(self.spec.context)
         )  # fmt: skip
 
-    def at_work(self) -> list[tuple[Worker | Caller, TaskFuture[Any], float]]:
+    def at_work(self) -> list[tuple[PoolWorker | Caller, TaskFuture[Any], float]]:
         """What the workers are at, and since when; below each task, those that it interrupts."""
-        found: dict[TaskFuture[Any], tuple[Worker | Caller, TaskFuture[Any], float]] = {}
+        found: dict[TaskFuture[Any], tuple[PoolWorker | Caller, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
             for task, began in _work_of(worker):
                 if task is not None:
@@ -198,7 +203,7 @@ class Core:
             left_behind=tuple(one.task for one in left_behind(self.spec.context)),
         )
 
-    def _dump_worker(self, worker: Worker | Caller) -> WorkerDump:
+    def _dump_worker(self, worker: PoolWorker | Caller) -> WorkerDump:
         task, began = worker.current, worker.started_at
         below = [one._task_name() for one, _ in worker.interrupted if one is not None]
         return WorkerDump(
@@ -216,7 +221,7 @@ class Core:
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
 
 
-def _work_of(worker: Worker | Caller) -> list[tuple[TaskFuture[Any] | None, float]]:
+def _work_of(worker: PoolWorker | Caller) -> list[tuple[TaskFuture[Any] | None, float]]:
     while True:
         current, began = worker.current, worker.started_at
         below = [*worker.interrupted]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ion_actors.observe import Probe, Span
-from ion_actors.workerpool.reasons import DropReason
+from ion_actors.workerpool.model.outcomes import DropReason
 
-__all__ = ["Ending", "Hooks"]
+__all__ = ["Ending", "PoolHooks"]
 
 #: Whether the end of a task has still to be told, and the span that has still to be finished.
 Ending = tuple[bool, Span | None]
 
 
-class Hooks:
+class PoolHooks:
     """The hooks of one pool.
 
     Metrics (label ``pool``): ``ion_workerpool_tasks_submitted_total``,

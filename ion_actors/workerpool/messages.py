@@ -1,8 +1,8 @@
-"""What a pool's supervisor understands, for programs made of actors.
+"""What a pool's supervisor understands.
 
-``pool.actor_ref`` takes these with pykka's ``ask`` and ``tell``. A reply is a future that can be
-awaited (``ref.ask(message, block=False)``). A message that makes no sense is refused when it is
-made.
+For programs made of actors: ``pool.actor_ref`` takes these with pykka's ``ask`` and ``tell``. A
+reply is a future that can be awaited (``ref.ask(message, block=False)``). A message that makes no
+sense is refused when it is made.
 
 =====================  ========================================================================
 message                the reply to ``ask``
@@ -18,6 +18,8 @@ message                the reply to ``ask``
 :class:`Broadcast`     a list of futures: the answer of each worker, of a pool with ``worker=``
 pykka's own stop       as :class:`Close` with the pool's ``drain_timeout``
 =====================  ========================================================================
+
+The others come from inside the pool: from its workers, its clock, and its face.
 """
 
 from __future__ import annotations
@@ -28,12 +30,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ion_actors._arguments import make_plain, seconds, whole_number
+from ion_actors.naming import as_repr
 from ion_actors.own_variables import copy_variables
+from ion_actors.workerpool.model.outcomes import Directive
 
 if TYPE_CHECKING:
     from ion_actors.context import Context
+    from ion_actors.workerpool.caller_runs import Caller
+    from ion_actors.workerpool.worker.worker import PoolWorker
 
-__all__ = ["Broadcast", "Close", "Drain", "GetMetrics", "GetState", "Resize", "Submit", "TrySubmit"]
+__all__ = [
+    "Broadcast",
+    "Close",
+    "Drain",
+    "Forgotten",
+    "GetMetrics",
+    "GetState",
+    "Look",
+    "Needed",
+    "Panicked",
+    "Ready",
+    "Resize",
+    "RetrySeat",
+    "StartFailed",
+    "Stopped",
+    "Submit",
+    "Tick",
+    "TrySubmit",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +138,68 @@ class GetMetrics:
 @dataclass(frozen=True, slots=True)
 class GetState:
     """Ask where the pool is in its life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """To the supervisor: there is something for this worker, which has no thread yet."""
+
+    worker: PoolWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """To the supervisor: this worker's initializer has run."""
+
+    worker: PoolWorker
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """To the supervisor: this worker could not start."""
+
+    worker: PoolWorker
+    error: BaseException
+    shown: str = ""  # its repr, which is made on the thread where it was raised
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shown", as_repr(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class Panicked:
+    """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
+
+    worker: PoolWorker | Caller
+    task: str
+    error: BaseException
+    directive: Directive = Directive.RESTART
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """To the supervisor: this worker's thread is about to end."""
+
+    worker: PoolWorker | Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A moment that was planned for has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """It is time to look for tasks that are stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySeat:
+    """It is time to try a worker again."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The pool's face was collected, or the interpreter exits."""

@@ -23,29 +23,26 @@ from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.logs import warn_in_finalizer
 from ion_actors.observe import Metrics, Tracer
-from ion_actors.workerpool import process
-from ion_actors.workerpool.codel import CoDel
-from ion_actors.workerpool.core import Core, closed
-from ion_actors.workerpool.ending import Ending
-from ion_actors.workerpool.health import PoolDump, StuckTask
-from ion_actors.workerpool.inbox import Envelope, refuse
-from ion_actors.workerpool.letters import DeadLetters
-from ion_actors.workerpool.mailbox import Mailbox
-from ion_actors.workerpool.messages import Broadcast, Close, Resize, Submit, TrySubmit
-from ion_actors.workerpool.metrics import PoolMetrics, PoolState
-from ion_actors.workerpool.news import Forgotten
-from ion_actors.workerpool.overflow import Overflow, OverflowPolicy
-from ion_actors.workerpool.recovery import PanicRecovery
-from ion_actors.workerpool.report import Panic
-from ion_actors.workerpool.shedding import SheddingMailbox
+from ion_actors.workerpool import exit_hooks
+from ion_actors.workerpool.core import PoolCore, closed
+from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.shedding import SheddingMailbox
+from ion_actors.workerpool.messages import Broadcast, Close, Forgotten, Resize, Submit, TrySubmit
+from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
+from ion_actors.workerpool.model.recovery import PanicRecovery
+from ion_actors.workerpool.model.reports import Panic, PoolDump, StuckTask
+from ion_actors.workerpool.shutdown import Shutdown
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
-from ion_actors.workerpool.supervisor import Supervisor
+from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
+from ion_actors.workerpool.worker.inbox import Envelope, refuse
 
 __all__ = ["Pool"]
 
 
-class Pool(Ending, Submitter, concurrent.futures.Executor):
+class Pool(Shutdown, Submitter, concurrent.futures.Executor):
     """A supervised pool of worker actors.
 
     Args:
@@ -125,17 +122,17 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             panic_recovery, task_wrapper, initializer, initargs, helping,
             stuck_after, on_stuck, replace_stuck, overflow, worker, backend,
         )  # fmt: skip
-        if process.is_exiting():
+        if exit_hooks.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
-        core = Core(spec, _mailbox(spec))
+        core = PoolCore(spec, _mailbox(spec))
         super().__init__(core)
         try:
-            self._ref = Supervisor.start(core)
+            self._ref = PoolSupervisor.start(core)
         except NO_MORE_THREADS:
             core.ended.set()  # there is nobody to be told that it was forgotten
             raise
         core.inbox.accept = _acceptor(Submitter(core))
-        process.register(core)
+        exit_hooks.register(core)
         # The pool's context ends with the given one; closing in turn ends the pool's context.
         spec.context.add_callback(functools.partial(_on_context_end, core))
 
@@ -227,7 +224,7 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
             raise self._core.mailbox.refusal() or closed(self.name) from None
 
     @property
-    def actor_ref(self) -> pykka.ActorRef[Supervisor]:
+    def actor_ref(self) -> pykka.ActorRef[PoolSupervisor]:
         """The supervisor, for programs made of actors: see :mod:`ion_actors.workerpool.messages`.
 
         As long as somebody holds this reference, the pool is not taken for forgotten.
@@ -268,7 +265,7 @@ class Pool(Ending, Submitter, concurrent.futures.Executor):
     # -- forgotten -------------------------------------------------------------------------
 
     def __del__(self) -> None:
-        core: Core | None = getattr(self, "_core", None)
+        core: PoolCore | None = getattr(self, "_core", None)
         # `ended` first: at exit every pool has, and then the module's globals may be gone.
         if core is None or core.ended.is_set() or core.phase is not PoolState.RUNNING:
             return
@@ -320,5 +317,5 @@ def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
     return accept
 
 
-def _on_context_end(core: Core) -> None:
+def _on_context_end(core: PoolCore) -> None:
     core.ask_for_end(Close(core.spec.drain_timeout))

@@ -17,18 +17,16 @@ from ion_actors._arguments import (
     seconds,
     whole_number,
 )
-from ion_actors._printable import printable
 from ion_actors.backends.protocol import Backend
-from ion_actors.backends.resident import Residence
 from ion_actors.backends.thread import ThreadBackend
 from ion_actors.context import Context, background
+from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe, Tracer
-from ion_actors.workerpool.codel import CoDel
-from ion_actors.workerpool.health import StuckTask
-from ion_actors.workerpool.hooks import Hooks
-from ion_actors.workerpool.overflow import Overflow, OverflowPolicy, checked_overflow
-from ion_actors.workerpool.recovery import PanicRecovery
-from ion_actors.workerpool.report import Panic
+from ion_actors.stateful import Residence
+from ion_actors.workerpool.hooks import PoolHooks
+from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy, checked_overflow
+from ion_actors.workerpool.model.recovery import PanicRecovery
+from ion_actors.workerpool.model.reports import Panic, StuckTask
 
 __all__ = ["DEFAULT_QUEUE_SIZE", "PoolSpec", "TaskWrapper"]
 
@@ -50,7 +48,7 @@ class PoolSpec:
     context: Context  # the pool's own: a child of the one that was given
     drain_timeout: float | None
     log: Log
-    hooks: Hooks | None
+    hooks: PoolHooks | None
     recovery: PanicRecovery
     task_wrapper: TaskWrapper | None
     helping: bool
@@ -119,7 +117,7 @@ class PoolSpec:
             context=Context(background() if context is None else context),
             drain_timeout=seconds("drain_timeout", drain_timeout),
             log=Log(logger, "ion_actors.pool", later=True, pool=name),
-            hooks=None if probe is None else Hooks(probe),
+            hooks=None if probe is None else PoolHooks(probe),
             recovery=_checked_recovery(panic_recovery),
             task_wrapper=task_wrapper,
             helping=boolean("helping", helping),

@@ -24,8 +24,8 @@ import threading
 import traceback
 from collections.abc import Iterator
 
-from ion_actors._printable import printable
 from ion_actors.forking import has_ghosts
+from ion_actors.naming import printable
 
 __all__ = ["stack_of"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ion_actors.backends.process import forkserver, interpreter
-from ion_actors.backends.process.launch import living
+from ion_actors.backends.process.parent import forkserver, interpreter
+from ion_actors.backends.process.parent.launch import living
 from tests.pool.helpers import eventually
 
 

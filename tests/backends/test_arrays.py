@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors.backends.process import arrays
-from ion_actors.backends.process.arrays import Parcels, Receiver, Sender
-from ion_actors.backends.process.pickling import LARGE, pack, unpack
-from ion_actors.backends.process.shelf import Shelf
+from ion_actors.backends.process.transport import shared_buffers
+from ion_actors.backends.process.transport.anonymous_file import Shelf
+from ion_actors.backends.process.transport.pickling import LARGE, pack, unpack
+from ion_actors.backends.process.transport.shared_buffers import Parcels, Receiver, Sender
 
 DESCRIPTORS = Path("/proc/self/fd")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -122,8 +122,8 @@ def test_what_outlives_the_shelf_stays(ends):
 
 
 def test_many_views_do_not_cost_a_descriptor_each(ends, monkeypatch):
-    mapped = len(arrays._mappings)
-    monkeypatch.setattr(arrays, "_most_mapped", lambda: mapped + 3)
+    mapped = len(shared_buffers._mappings)
+    monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: mapped + 3)
     before = len(list(DESCRIPTORS.iterdir()))
     found = [ends.reply(buffer(bytes([65 + i]))) for i in range(10)]
     assert len(list(DESCRIPTORS.iterdir())) <= before + 3
@@ -137,8 +137,8 @@ def test_many_views_do_not_cost_a_descriptor_each(ends, monkeypatch):
 
 
 def test_all_receivers_share_the_descriptors(monkeypatch):
-    mapped = len(arrays._mappings)
-    monkeypatch.setattr(arrays, "_most_mapped", lambda: mapped + 3)
+    mapped = len(shared_buffers._mappings)
+    monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: mapped + 3)
     before, found = len(list(DESCRIPTORS.iterdir())), []
     for _ in range(10):  # as with children that end after their first task
         shelf = Shelf()
@@ -147,9 +147,9 @@ def test_all_receivers_share_the_descriptors(monkeypatch):
         sender.close()
         receiver.close()
     assert len(list(DESCRIPTORS.iterdir())) == before + 3
-    assert len(arrays._mappings) == mapped + 3
+    assert len(shared_buffers._mappings) == mapped + 3
     del found
-    assert len(arrays._mappings) == mapped
+    assert len(shared_buffers._mappings) == mapped
     assert len(list(DESCRIPTORS.iterdir())) == before
 
 
@@ -157,32 +157,32 @@ def test_a_quarter_of_the_descriptors_is_for_arrays(monkeypatch):
     import resource
 
     limit, maps = resource.RLIM_INFINITY, None
-    monkeypatch.setattr(arrays, "_map_count", lambda: maps)
+    monkeypatch.setattr(shared_buffers, "_map_count", lambda: maps)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
-    assert arrays._most_mapped() == 256
+    assert shared_buffers._most_mapped() == 256
     limit = 1024
-    assert arrays._most_mapped() == 256
+    assert shared_buffers._most_mapped() == 256
     limit = 100
-    assert arrays._most_mapped() == 25
+    assert shared_buffers._most_mapped() == 25
     maps = 40  # so is a quarter of the mappings
-    assert arrays._most_mapped() == 10
+    assert shared_buffers._most_mapped() == 10
     limit = resource.RLIM_INFINITY
-    assert arrays._most_mapped() == 10
+    assert shared_buffers._most_mapped() == 10
 
 
 def test_what_the_kernel_says_of_mappings(monkeypatch, tmp_path):
     said = tmp_path / "max_map_count"
     said.write_text("65530\n")
     for path, found in ((said, 65530), (tmp_path / "nothing", None)):
-        monkeypatch.setattr(arrays, "Path", lambda _, path=path: path)
-        assert arrays._map_count.__wrapped__() == found
+        monkeypatch.setattr(shared_buffers, "Path", lambda _, path=path: path)
+        assert shared_buffers._map_count.__wrapped__() == found
 
 
 def test_without_a_descriptor_it_is_copied(ends, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr(arrays.mmap, "mmap", refuse)
+    monkeypatch.setattr(shared_buffers.mmap, "mmap", refuse)
     assert ends.reply(buffer()) == bytearray(b"x" * LARGE)
 
 
@@ -190,7 +190,7 @@ def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(arrays.os, "pwrite", full)
+    monkeypatch.setattr(shared_buffers.os, "pwrite", full)
     assert bytes(ends.send(buffer())) == b"x" * LARGE
     assert ends.parent._out._used == {}
 
@@ -198,14 +198,14 @@ def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
 def test_a_shelf_that_is_cut_short_is_an_error_and_not_a_signal(monkeypatch):
     shelf = Shelf()
     receiver = Receiver(shelf, private=True)
-    monkeypatch.setattr(arrays, "_most_mapped", lambda: 0)
+    monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: 0)
     with pytest.raises(EOFError):
         receiver.fetch((0, LARGE))
     shelf.close()
 
 
 def test_free_memory_beyond_what_is_kept_goes_back_to_the_system(ends, monkeypatch):
-    monkeypatch.setattr(arrays, "_KEPT", 2 * LARGE)
+    monkeypatch.setattr(shared_buffers, "_KEPT", 2 * LARGE)
     found = ends.send([buffer() for _ in range(8)])
     assert ends.sizes()[0] == 8 * LARGE
     del found
@@ -216,7 +216,7 @@ def test_free_memory_beyond_what_is_kept_goes_back_to_the_system(ends, monkeypat
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_REMOVE"), reason="files can have no holes here")
 def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
-    monkeypatch.setattr(arrays, "_KEPT", 2 * LARGE)
+    monkeypatch.setattr(shared_buffers, "_KEPT", 2 * LARGE)
     sender = ends.parent._out
     found = ends.send([buffer(), buffer(size=10 * LARGE), buffer(b"k"), buffer(size=4 * LARGE)])
     kept = found[2]
@@ -242,8 +242,8 @@ def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
 
 
 def test_where_a_file_can_have_no_holes_free_memory_is_used_again(ends, monkeypatch):
-    monkeypatch.setattr(arrays, "_KEPT", LARGE)
-    monkeypatch.setattr(arrays, "_punch", lambda *_: False)
+    monkeypatch.setattr(shared_buffers, "_KEPT", LARGE)
+    monkeypatch.setattr(shared_buffers, "_punch", lambda *_: False)
     kept = ends.send([buffer(size=4 * LARGE), buffer()])[1]
     ends.reply()
     end = ends.parent._out._end

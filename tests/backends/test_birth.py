@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ion_actors import BrokenPool, Pool, ProcessBackend, TaskPanicked, WorkerDied
-from ion_actors.backends.process import forkserver, last_words
-from ion_actors.backends.process.last_words import LastWords
+from ion_actors.backends.process.child import last_words
+from ion_actors.backends.process.child.last_words import LastWords
+from ion_actors.backends.process.parent import forkserver
 from tests.backends import errands
 from tests.backends.programs import ROOT, run
 from tests.pool.helpers import PATIENCE, eventually

@@ -14,17 +14,9 @@ from typing import Any
 
 import pytest
 
-from ion_actors import (
-    Cancelled,
-    Context,
-    DeadlineExceeded,
-    Output,
-    Pool,
-    TaskPanicked,
-    WorkerDied,
-)
+from ion_actors import Cancelled, Context, DeadlineExceeded, Output, Pool, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.child import Child
+from ion_actors.backends.process.parent.child_process import Child
 from ion_actors.testing import VirtualClock
 from tests.backends import errands
 from tests.pool.helpers import eventually, is_alive

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ion_actors import Output
-from ion_actors.backends.process import capture
-from ion_actors.backends.process.capture import Capture
+from ion_actors.backends.process.transport import output_capture
+from ion_actors.backends.process.transport.output_capture import OutputCapture
 
 
-def _child(files: Capture, orders: object, what: Callable[[], None]) -> None:
+def _child(files: OutputCapture, orders: object, what: Callable[[], None]) -> None:
     files.redirect()
     while orders.recv():
         what()
@@ -33,13 +33,15 @@ def print_much() -> None:
 
 
 @pytest.fixture
-def printing() -> Iterator[Callable[[Callable[[], None]], tuple[Capture, Callable[[], None]]]]:
+def printing() -> Iterator[
+    Callable[[Callable[[], None]], tuple[OutputCapture, Callable[[], None]]]
+]:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    files = Capture()
+    files = OutputCapture()
     children = []
 
-    def begin(what: Callable[[], None]) -> tuple[Capture, Callable[[], None]]:
+    def begin(what: Callable[[], None]) -> tuple[OutputCapture, Callable[[], None]]:
         child = context.Process(target=_child, args=(files, there, what))
         child.start()
         children.append(child)
@@ -71,7 +73,7 @@ def test_all_that_is_printed_is_kept_once(printing):
 
 
 def test_of_too_much_the_end_is_kept(printing, monkeypatch):
-    monkeypatch.setattr(capture, "_MOST", 1000)
+    monkeypatch.setattr(output_capture, "_MOST", 1000)
     files, once = printing(print_much)
     once()
     stdout = files.take().stdout
@@ -80,6 +82,6 @@ def test_of_too_much_the_end_is_kept(printing, monkeypatch):
 
 
 def test_closing_twice_does_no_harm():
-    files = Capture()
+    files = OutputCapture()
     files.close()
     files.close()

@@ -24,13 +24,13 @@ from typing import Any
 import pytest
 
 from ion_actors import Context, Pool, TaskNotPicklable, TaskPanicked
-from ion_actors.backends.process import pickling
-from ion_actors.backends.process.arrays import Parcels
-from ion_actors.backends.process.descriptors import Descriptor, Rights
-from ion_actors.backends.process.pickling import pack, pickle_value, unpack
-from ion_actors.backends.process.reducers import reducers, starting_a_child
-from ion_actors.backends.process.remote_errors import pack_error, unpack_error
-from ion_actors.backends.process.variables import pack_variables, unpack_variables
+from ion_actors.backends.process.transport import pickling
+from ion_actors.backends.process.transport.context_vars import pack_variables, unpack_variables
+from ion_actors.backends.process.transport.descriptors import Descriptor, Rights
+from ion_actors.backends.process.transport.pickling import pack, pickle_value, unpack
+from ion_actors.backends.process.transport.reducers import reducers, starting_a_child
+from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
+from ion_actors.backends.process.transport.shared_buffers import Parcels
 from tests.backends import errands
 from tests.pool.helpers import eventually
 

@@ -166,7 +166,7 @@ def test_a_storm_of_signals_does_not_overflow_the_stack_of_their_handlers(method
 
 def test_a_pipe_that_nobody_reads_is_an_error_and_no_signal(tmp_path: Path) -> None:
     main = """
-        from ion_actors.backends.process.dispositions import without_sigpipe
+        from ion_actors.backends.process.signals import without_sigpipe
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         reading, writing = os.pipe()
         os.close(reading)

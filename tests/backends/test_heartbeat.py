@@ -14,9 +14,9 @@ import pytest
 
 from ion_actors import Cancelled, Context, Pool, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.child import Child
-from ion_actors.backends.process.pulse import Pulse, Question, judge
-from ion_actors.backends.process.runner import ProcessRunner
+from ion_actors.backends.process.parent.child_process import Child
+from ion_actors.backends.process.parent.heartbeat import Heartbeat, Question, judge
+from ion_actors.backends.process.parent.runner import ProcessRunner
 from ion_actors.clock import Timer
 from ion_actors.testing import VirtualClock
 from tests.pool.helpers import PATIENCE, eventually
@@ -182,7 +182,7 @@ class Frozen:
 
 def test_who_asks_late_does_not_judge() -> None:
     frozen = Frozen()
-    pulse = Pulse(frozen, INTERVAL, frozen)
+    pulse = Heartbeat(frozen, INTERVAL, frozen)
     pulse.begin()
     for late in (0, 100, 0):  # seconds that this process was stopped for, too
         frozen.now += INTERVAL + late

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from ion_actors.backends.process import program
+from ion_actors.backends.process import main_module
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,7 +150,7 @@ def test_the_file_of_main_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None
     main = ModuleType("__main__")
     main.__file__ = __file__
     monkeypatch.setitem(sys.modules, "__main__", main)
-    program.remember_main()
+    main_module.remember_main()
     del main.__file__  # it has come to its end
-    assert program.preparation("name")["init_main_from_path"] == __file__
-    assert program.main_can_be_imported()
+    assert main_module.preparation("name")["init_main_from_path"] == __file__
+    assert main_module.main_can_be_imported()

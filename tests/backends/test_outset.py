@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from ion_actors import BrokenPool, Pool, TaskNotPicklable, TaskPanicked, Worker
-from ion_actors.backends.process import ProcessBackend, outset
-from ion_actors.backends.process.launch import living
-from ion_actors.backends.process.outset import Outset, outset_of
+from ion_actors.backends.process import ProcessBackend
+from ion_actors.backends.process.parent.launch import living
+from ion_actors.backends.process.transport import initializer
+from ion_actors.backends.process.transport.initializer import Initializer, initializer_of
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.context import Context, background
 from tests.backends import errands
@@ -156,16 +157,16 @@ def test_without_room_for_a_file_they_go_through_the_pipe(
         raise OSError(28, "No space left on device")
 
     if place == "none":
-        monkeypatch.setattr(outset, "new_shelf", lambda: None)
+        monkeypatch.setattr(initializer, "new_shelf", lambda: None)
     else:
-        monkeypatch.setattr(outset, "write_all", full)
+        monkeypatch.setattr(initializer, "write_all", full)
     initargs = (errands.Costly(LARGE),)
     with Pool(1, backend="process", initializer=errands.keep, initargs=initargs) as pool:
         assert pool.submit(errands.kept_sizes).result(PATIENCE)[1] == LARGE
 
 
 def test_what_cannot_be_packed_is_tried_again_by_the_next() -> None:
-    one = Outset(errands.keep, (errands.Unpackable(),))
+    one = Initializer(errands.keep, (errands.Unpackable(),))
     for _ in range(2):
         with pytest.raises(Hopeless, match=r"argument 1 of task 'initializer'.*not me"):
             one.pack()
@@ -173,12 +174,12 @@ def test_what_cannot_be_packed_is_tried_again_by_the_next() -> None:
 
 def test_one_outset_for_each_context_and_what_it_is_of() -> None:
     context, other, initargs = Context(background()), Context(background()), (1,)
-    one = outset_of(context, errands.keep, initargs)
-    assert outset_of(context, errands.keep, initargs) is one
-    assert outset_of(other, errands.keep, initargs) is not one
-    assert outset_of(context, errands.echo, initargs) is not one
+    one = initializer_of(context, errands.keep, initargs)
+    assert initializer_of(context, errands.keep, initargs) is one
+    assert initializer_of(other, errands.keep, initargs) is not one
+    assert initializer_of(context, errands.echo, initargs) is not one
     context.cancel()
-    assert outset_of(context, errands.echo, initargs) is not one
+    assert initializer_of(context, errands.echo, initargs) is not one
     other.cancel()
 
 

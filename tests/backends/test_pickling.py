@@ -11,8 +11,8 @@ import weakref
 import pytest
 
 from ion_actors import TaskNotPicklable
-from ion_actors.backends.process import pickling
-from ion_actors.backends.process.pickling import (
+from ion_actors.backends.process.transport import pickling
+from ion_actors.backends.process.transport.pickling import (
     LARGE,
     not_rebuilt,
     pack,
@@ -153,7 +153,7 @@ def test_what_goes_wrong_at_the_other_end_can_be_told():
 
 MAIN = """
 import sys
-from ion_actors.backends.process.pickling import pack_call
+from ion_actors.backends.process.transport.pickling import pack_call
 def f(): return 42
 class C: pass
 sys.stdout.buffer.write(pack_call(lambda: "t", f, (C(),), None)[0])

@@ -27,8 +27,8 @@ from ion_actors import (
     WorkerDied,
 )
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.child import Child
-from ion_actors.backends.process.launch import living
+from ion_actors.backends.process.parent.child_process import Child
+from ion_actors.backends.process.parent.launch import living
 from ion_actors.futures import Future
 from tests.backends import errands
 from tests.pool.helpers import PATIENCE

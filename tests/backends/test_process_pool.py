@@ -30,8 +30,8 @@ from ion_actors import (
     WorkerDied,
 )
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.child import Child
-from ion_actors.backends.process.runner import ProcessRunner
+from ion_actors.backends.process.parent.child_process import Child
+from ion_actors.backends.process.parent.runner import ProcessRunner
 from ion_actors.testing import VirtualClock
 from tests.pool.helpers import PATIENCE, eventually, is_alive
 

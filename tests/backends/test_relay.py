@@ -11,8 +11,8 @@ import warnings
 import pytest
 
 from ion_actors import Progress, report_progress
-from ion_actors.backends.process import relay
-from ion_actors.backends.process.relay import Settings, relay_to, settings_here, show
+from ion_actors.backends.process.transport import log_relay
+from ion_actors.backends.process.transport.log_relay import Settings, relay_to, settings_here, show
 from ion_actors.context import of_thread
 from ion_actors.futures import Future
 
@@ -305,5 +305,5 @@ def test_a_hook_for_warnings_that_fails_is_logged_and_no_more(monkeypatch, caplo
         raise ValueError("hook")
 
     monkeypatch.setattr(warnings, "showwarning", fail)
-    show(pickle.dumps((int(relay._News.WARNING), ("x", UserWarning, "f", 1, None))))
+    show(pickle.dumps((int(log_relay._News.WARNING), ("x", UserWarning, "f", 1, None))))
     assert "could not be shown" in caplog.text

@@ -11,8 +11,12 @@ import traceback
 import pytest
 
 from ion_actors import QueueFull, RateLimited, RemoteError, RemotePanic
-from ion_actors.backends.process import remote_errors
-from ion_actors.backends.process.remote_errors import RemoteTraceback, pack_error, unpack_error
+from ion_actors.backends.process.transport import remote_errors
+from ion_actors.backends.process.transport.remote_errors import (
+    RemoteTraceback,
+    pack_error,
+    unpack_error,
+)
 from ion_actors.raised import add_note
 
 
@@ -154,7 +158,7 @@ def test_the_traceback_is_shown_and_the_chain_is_untouched():
 
 def test_frames_of_this_library_that_lead_to_the_task_are_not_shown():
     # Code that calls itself a part of it.
-    names = {"__name__": "ion_actors.backends.process.main"}
+    names = {"__name__": "ion_actors.backends.process.child.main"}
     exec("def call(fn):\n    fn()", names)
     try:
         names["call"](lambda: 1 / 0)

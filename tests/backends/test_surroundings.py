@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ion_actors import Pool, ProcessBackend
-from ion_actors.backends.process.surroundings import environment
+from ion_actors.backends.process.child.environment import environment
 from tests.backends import errands
 from tests.backends.programs import run, run_source
 from tests.pool.helpers import PATIENCE

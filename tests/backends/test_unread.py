@@ -16,8 +16,8 @@ import pytest
 
 from ion_actors import Cancelled, Pool, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.child import Child, Unsent
-from ion_actors.backends.process.runner import _TRIES, ProcessRunner
+from ion_actors.backends.process.parent.child_process import Child, Unsent
+from ion_actors.backends.process.parent.runner import _TRIES, ProcessRunner
 from tests.pool.helpers import PATIENCE, eventually
 
 from . import errands

@@ -12,8 +12,8 @@ import types
 import pytest
 
 from ion_actors import Context
-from ion_actors.backends.process import variables
-from ion_actors.backends.process.variables import (
+from ion_actors.backends.process.transport import context_vars
+from ion_actors.backends.process.transport.context_vars import (
     left_behind,
     pack_variables,
     unpack_variables,
@@ -40,7 +40,7 @@ class Later:
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr(variables, "_known", variables._Known())
+    monkeypatch.setattr(context_vars, "_known", context_vars._Known())
 
 
 def made_of(**values):
@@ -139,12 +139,12 @@ def test_what_cannot_be_set_over_there_is_left_out(values):
 
 
 def test_a_program_that_makes_variables_by_the_thousand_does_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(variables, "_MOST_KNOWN", 10)
+    monkeypatch.setattr(context_vars, "_MOST_KNOWN", 10)
     for number in range(50):
         context = contextvars.Context()
         context.run(contextvars.ContextVar(f"v{number}").set, number)
         assert pack_variables(context) is None
-    assert len(variables._known._addresses) <= 11
+    assert len(context_vars._known._addresses) <= 11
 
 
 # -- traces ------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from ion_actors.backends.process.arrays import Parcels
-from ion_actors.backends.process.pickling import pack, unpack
-from ion_actors.backends.process.shelf import new_shelf
+from ion_actors.backends.process.transport.anonymous_file import new_shelf
+from ion_actors.backends.process.transport.pickling import pack, unpack
+from ion_actors.backends.process.transport.shared_buffers import Parcels
 from tests.benchmarks.command import run_contests
 from tests.benchmarks.measure import Contest, Line, Target
 

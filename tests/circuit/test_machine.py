@@ -16,8 +16,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ion_actors.circuit.machine import CircuitState, Machine, Permit, Refusal
-from ion_actors.circuit.rules import FailureRate, Outcome, Rules
+from ion_actors.circuit.machine import BreakerMachine, CircuitState, Permit, Refusal
+from ion_actors.circuit.rules import BreakerRules, CallOutcome, FailureRate
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -37,7 +37,7 @@ windows = st.one_of(
     ),
 )
 settings = st.builds(
-    Rules,
+    BreakerRules,
     failure_threshold=st.none() | st.integers(1, 4),
     recovery_timeout=st.sampled_from([1.0, 8.0]),
     half_open_max_requests=st.integers(1, 3),
@@ -59,14 +59,14 @@ class Era:
 
 class Modelled(RuleBasedStateMachine):
     @initialize(rules=settings)
-    def begin(self, rules: Rules) -> None:
+    def begin(self, rules: BreakerRules) -> None:
         self.rules = rules
-        self.machine = Machine(rules)
+        self.machine = BreakerMachine(rules)
         self.now = 0.0
         self.era = Era(CLOSED)
         self.running: list[tuple[Permit, Era]] = []
         self.seen = [CLOSED]  # every state, in order
-        self.counts = dict.fromkeys([*Outcome, "rejected"], 0)
+        self.counts = dict.fromkeys([*CallOutcome, "rejected"], 0)
 
     # -- the model ---------------------------------------------------------------------------
 
@@ -123,16 +123,16 @@ class Modelled(RuleBasedStateMachine):
             self.era.trials[permit] = self.now
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def a_call_ends(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(CallOutcome))
+    def a_call_ends(self, data: st.DataObject, outcome: CallOutcome) -> None:
         which = data.draw(st.integers(0, len(self.running) - 1))
         permit, era = self.running.pop(which)
         era.trials.pop(permit, None)
         self.counts[outcome] += 1
         self.machine.settle(permit, outcome, self.now)
-        if era is not self.era or outcome in (Outcome.IGNORED, Outcome.CANCELLED):
+        if era is not self.era or outcome in (CallOutcome.IGNORED, CallOutcome.CANCELLED):
             return
-        failed = outcome is Outcome.FAILED
+        failed = outcome is CallOutcome.FAILED
         era.results.append((self.now, failed))
         if era.state is HALF_OPEN:
             if failed:
@@ -178,7 +178,7 @@ class Modelled(RuleBasedStateMachine):
     @invariant()
     def the_numbers_add_up(self) -> None:
         seen = self.machine.metrics("m", self.now, running=len(self.running))
-        ended = {one: getattr(seen, one.value) for one in Outcome}
+        ended = {one: getattr(seen, one.value) for one in CallOutcome}
         assert ended | {"rejected": seen.rejected} == self.counts
         assert seen.requests == len(self.running) + sum(ended.values())
         assert seen.state_changes == len(self.seen) - 1
@@ -199,49 +199,49 @@ def test_the_machine_is_its_model() -> None:
 # -- some sentences of the documentation, one by one --------------------------------------------
 
 
-def failing(machine: Machine, times: int, now: float = 0.0) -> None:
+def failing(machine: BreakerMachine, times: int, now: float = 0.0) -> None:
     for _ in range(times):
-        end(machine, Outcome.FAILED, now)
+        end(machine, CallOutcome.FAILED, now)
 
 
-def end(machine: Machine, outcome: Outcome, now: float = 0.0) -> None:
+def end(machine: BreakerMachine, outcome: CallOutcome, now: float = 0.0) -> None:
     permit = machine.admit(now)
     assert isinstance(permit, Permit)
     machine.settle(permit, outcome, now)
 
 
-def half_open(**settings: object) -> Machine:
-    machine = Machine(Rules(**settings))  # type: ignore[arg-type]
+def half_open(**settings: object) -> BreakerMachine:
+    machine = BreakerMachine(BreakerRules(**settings))  # type: ignore[arg-type]
     machine.trip(0.0, 0.0)
     return machine
 
 
 def test_a_success_ends_a_row_of_failures() -> None:
-    machine = Machine(Rules(3))
+    machine = BreakerMachine(BreakerRules(3))
     failing(machine, 2)
-    end(machine, Outcome.SUCCEEDED)
+    end(machine, CallOutcome.SUCCEEDED)
     failing(machine, 2)
     assert machine.state is CLOSED
     failing(machine, 1)
     assert machine.state is OPEN
 
 
-@pytest.mark.parametrize("outcome", [Outcome.IGNORED, Outcome.CANCELLED])
-def test_what_is_neither_does_not_end_a_row_of_failures(outcome: Outcome) -> None:
-    machine = Machine(Rules(2))
+@pytest.mark.parametrize("outcome", [CallOutcome.IGNORED, CallOutcome.CANCELLED])
+def test_what_is_neither_does_not_end_a_row_of_failures(outcome: CallOutcome) -> None:
+    machine = BreakerMachine(BreakerRules(2))
     failing(machine, 1)
     end(machine, outcome)
     failing(machine, 1)
     assert machine.state is OPEN
 
 
-@pytest.mark.parametrize("outcome", [Outcome.IGNORED, Outcome.CANCELLED])
-def test_what_is_neither_gives_its_slot_back_and_no_more(outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [CallOutcome.IGNORED, CallOutcome.CANCELLED])
+def test_what_is_neither_gives_its_slot_back_and_no_more(outcome: CallOutcome) -> None:
     machine = half_open(half_open_max_requests=1, half_open_success_threshold=1)
     for _ in range(5):
         end(machine, outcome)
         assert machine.state is HALF_OPEN
-    end(machine, Outcome.SUCCEEDED)
+    end(machine, CallOutcome.SUCCEEDED)
     assert machine.state is CLOSED
 
 
@@ -249,7 +249,7 @@ def test_more_successes_than_slots_are_made_one_after_the_other() -> None:
     machine = half_open(half_open_max_requests=1, half_open_success_threshold=3)
     for _ in range(3):
         assert machine.state_at(0.0) is HALF_OPEN
-        end(machine, Outcome.SUCCEEDED)
+        end(machine, CallOutcome.SUCCEEDED)
     assert machine.state is CLOSED
 
 
@@ -260,7 +260,7 @@ def test_a_trial_that_hangs_loses_its_slot_but_not_its_say() -> None:
     assert isinstance(machine.admit(4.9), Refusal)
     assert isinstance(machine.admit(5.0), Permit)
     assert isinstance(machine.admit(5.0), Refusal)
-    machine.settle(hanging, Outcome.SUCCEEDED, 6.0)
+    machine.settle(hanging, CallOutcome.SUCCEEDED, 6.0)
     assert machine.state is CLOSED
 
 
@@ -269,7 +269,7 @@ def test_a_late_failure_of_a_hanging_trial_opens_it_again() -> None:
     hanging = machine.admit(0.0)
     assert isinstance(hanging, Permit)
     assert isinstance(machine.admit(5.0), Permit)
-    machine.settle(hanging, Outcome.FAILED, 6.0)
+    machine.settle(hanging, CallOutcome.FAILED, 6.0)
     assert machine.state is OPEN
 
 
@@ -280,7 +280,7 @@ def test_without_a_trial_timeout_a_trial_keeps_its_slot() -> None:
 
 
 def test_a_rate_is_not_judged_before_there_are_enough_calls() -> None:
-    machine = Machine(Rules(window=FailureRate(0.5, calls=10, minimum=4)))
+    machine = BreakerMachine(BreakerRules(window=FailureRate(0.5, calls=10, minimum=4)))
     failing(machine, 3)
     assert machine.state is CLOSED
     failing(machine, 1)
@@ -289,33 +289,33 @@ def test_a_rate_is_not_judged_before_there_are_enough_calls() -> None:
 
 
 def test_a_success_never_opens_it() -> None:
-    machine = Machine(Rules(window=FailureRate(0.5, calls=10, minimum=4)))
+    machine = BreakerMachine(BreakerRules(window=FailureRate(0.5, calls=10, minimum=4)))
     failing(machine, 3)
-    end(machine, Outcome.SUCCEEDED)
+    end(machine, CallOutcome.SUCCEEDED)
     assert machine.state is CLOSED
     failing(machine, 1)
     assert machine.state is OPEN
 
 
 def test_a_window_replaces_the_limit_in_a_row_unless_both_are_given() -> None:
-    assert Rules().failure_threshold == 5
-    assert Rules(window=FailureRate(0.5)).failure_threshold is None
-    both = Machine(Rules(2, window=FailureRate(1.0)))
+    assert BreakerRules().failure_threshold == 5
+    assert BreakerRules(window=FailureRate(0.5)).failure_threshold is None
+    both = BreakerMachine(BreakerRules(2, window=FailureRate(1.0)))
     failing(both, 2)
     assert both.changes[-1].reason == "failures in a row: 2"
 
 
 def test_a_window_of_seconds_forgets() -> None:
-    machine = Machine(Rules(window=FailureRate(0.5, seconds=60, minimum=4)))
+    machine = BreakerMachine(BreakerRules(window=FailureRate(0.5, seconds=60, minimum=4)))
     failing(machine, 3, now=0.0)
-    end(machine, Outcome.SUCCEEDED, now=30.0)
+    end(machine, CallOutcome.SUCCEEDED, now=30.0)
     failing(machine, 3, now=61.0)  # 3 of 4; the first three are too old
     assert machine.state is OPEN
     assert machine.changes[-1].reason == "3 of 4 calls failed"
 
 
 def test_it_begins_with_an_empty_window_after_it_was_open() -> None:
-    machine = Machine(Rules(window=FailureRate(0.5, calls=4, minimum=2)))
+    machine = BreakerMachine(BreakerRules(window=FailureRate(0.5, calls=4, minimum=2)))
     failing(machine, 2)
     machine.reset(0.0)
     failing(machine, 1)

@@ -12,14 +12,7 @@ import weakref
 
 import pytest
 
-from ion_actors import (
-    Cancelled,
-    Context,
-    DeadlineExceeded,
-    Future,
-    background,
-    current_context,
-)
+from ion_actors import Cancelled, Context, DeadlineExceeded, Future, background, current_context
 from ion_actors.clock import system_clock
 from ion_actors.testing import VirtualClock
 

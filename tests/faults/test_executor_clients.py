@@ -24,7 +24,7 @@ from ion_actors import (
     PoolClosed,
     TaskPanicked,
 )
-from ion_actors.workerpool.recovery import Backoff
+from ion_actors.workerpool.model.recovery import Backoff
 
 PATIENCE = 30.0
 Occupy = Callable[[Pool], list[Future[Any]]]

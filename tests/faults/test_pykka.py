@@ -31,7 +31,7 @@ from ion_actors import (
     TaskPanicked,
     TrySubmit,
 )
-from ion_actors.workerpool.recovery import Backoff
+from ion_actors.workerpool.model.recovery import Backoff
 
 PATIENCE = 30.0
 Occupy = Callable[[Pool], list[Future[Any]]]
@@ -265,7 +265,7 @@ def test_a_thread_that_cannot_be_started_breaks_the_pool(
     def no_more(self: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("ion_actors.workerpool.worker.Worker.start_thread", no_more)
+    monkeypatch.setattr("ion_actors.workerpool.worker.worker.PoolWorker.start_thread", no_more)
     pool = Pool(2, panic_recovery=PanicRecovery(backoff=Backoff(initial=0, retries=0)))
     waiting = pool.submit(print)  # only now is there need of a thread
     assert isinstance(waiting.exception(PATIENCE), BrokenPool)

@@ -11,8 +11,8 @@ import pytest
 
 from ion_actors import BrokenPool, Pool
 from ion_actors.testing import assert_no_leaks
-from ion_actors.workerpool.recovery import Backoff, PanicRecovery
-from ion_actors.workerpool.worker import Worker
+from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.worker.worker import PoolWorker
 from tests.pool.helpers import PATIENCE, Gate, busy, eventually
 
 
@@ -20,13 +20,13 @@ from tests.pool.helpers import PATIENCE, Gate, busy, eventually
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of all workers whose threads were started, in that order."""
     names: list[str] = []
-    real = Worker.start_thread
+    real = PoolWorker.start_thread
 
-    def start_thread(self: Worker) -> None:
+    def start_thread(self: PoolWorker) -> None:
         names.append(self.name)
         real(self)
 
-    monkeypatch.setattr(Worker, "start_thread", start_thread)
+    monkeypatch.setattr(PoolWorker, "start_thread", start_thread)
     return names
 
 
@@ -153,11 +153,11 @@ def test_without_another_thread_the_tasks_go_to_those_there_are(
         blocked = pool.submit(gate)
         gate.await_entered()
 
-        def no_more(self: Worker) -> None:
+        def no_more(self: PoolWorker) -> None:
             refused.set()
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr(Worker, "start_thread", no_more)
+        monkeypatch.setattr(PoolWorker, "start_thread", no_more)
         future = pool.submit(str, 1)  # the submitter is not told: the task is accepted
         assert refused.wait(PATIENCE)
         gate.open()
@@ -169,15 +169,15 @@ def test_without_another_thread_the_tasks_go_to_those_there_are(
 def test_a_thread_that_began_after_all_forgets_the_failures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, fails = Worker.start_thread, []
+    real, fails = PoolWorker.start_thread, []
 
-    def every_second_fails(self: Worker) -> None:
+    def every_second_fails(self: PoolWorker) -> None:
         fails.append(len(fails) % 2 == 0)
         if fails[-1]:
             raise RuntimeError("can't start new thread")
         real(self)
 
-    monkeypatch.setattr(Worker, "start_thread", every_second_fails)
+    monkeypatch.setattr(PoolWorker, "start_thread", every_second_fails)
     policy = PanicRecovery(
         is_panic=ValueError, max_restarts=None, backoff=Backoff(initial=0.001, retries=1)
     )

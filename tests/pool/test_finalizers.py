@@ -14,7 +14,7 @@ import pytest
 
 from ion_actors import Close, Context, Pool, current_context
 from ion_actors.delivery import LEAVINGS, is_kept_free
-from ion_actors.workerpool.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 
 PATIENCE = 30.0
 LIMIT = 0.02

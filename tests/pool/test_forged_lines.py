@@ -14,9 +14,9 @@ import pykka
 import pytest
 
 from ion_actors import ChildStartFailed, Context, Pool, QueueFull, TaskAbandoned
-from ion_actors._printable import printable
 from ion_actors.circuit import CircuitBreaker
 from ion_actors.logs import flush
+from ion_actors.naming import printable
 from ion_actors.observe.structured import LoggingTracer
 from ion_actors.ratelimit import SharedLimiter, TokenBucket, per, per_second
 from ion_actors.semaphore import WeightedSemaphore

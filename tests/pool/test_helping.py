@@ -33,7 +33,7 @@ from ion_actors import (
 from ion_actors.clock import Clock
 from ion_actors.context.waiting import Signal
 from ion_actors.testing import VirtualClock
-from ion_actors.workerpool import deadlock
+from ion_actors.workerpool.worker import deadlock
 from tests.pool.helpers import PATIENCE, Gate, busy, eventually, until_waiting
 
 SMALL_POOLS = [(1, 1), (1, 0), (2, 1), (3, 0), (4, 100)]

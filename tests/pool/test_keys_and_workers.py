@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ion_actors import Context, PanicRecovery, Pool, TaskPanicked
-from ion_actors.workerpool.deadlock import _waits
-from ion_actors.workerpool.mailbox import Mailbox
-from ion_actors.workerpool.metrics import Tally
-from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.worker.deadlock import _waits
 
 from .helpers import PATIENCE, Gate, eventually, run_in_thread, until_waiting
 

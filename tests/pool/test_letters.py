@@ -27,8 +27,8 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import VirtualClock
-from ion_actors.workerpool.letters import DeadLetters
-from ion_actors.workerpool.task import TaskFuture
+from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
+from ion_actors.workerpool.mailbox.task import TaskFuture
 
 from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread, until_waiting
 

@@ -265,12 +265,12 @@ def test_the_retries_of_an_initializer_back_off_on_the_clock() -> None:
 
 
 def test_a_fault_in_the_very_end_hangs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ion_actors.workerpool.supervisor import Supervisor
+    from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 
-    def fails(self: Supervisor) -> None:
+    def fails(self: PoolSupervisor) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(Supervisor, "_make_report", fails)
+    monkeypatch.setattr(PoolSupervisor, "_make_report", fails)
     pool = Pool(1)
     with pytest.raises(BrokenPool, match="supervisor failed"):
         pool.drain()
@@ -328,17 +328,17 @@ def test_a_done_callback_that_exits_does_not_take_its_worker_down() -> None:
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ion_actors.workerpool.worker import Worker
+    from ion_actors.workerpool.worker.worker import PoolWorker
 
-    real, refused = Worker.start_thread, []
+    real, refused = PoolWorker.start_thread, []
 
-    def start_thread(self: Worker) -> None:
+    def start_thread(self: PoolWorker) -> None:
         if not refused:
             refused.append(self.name)
             raise RuntimeError("can't start new thread")
         real(self)
 
-    monkeypatch.setattr(Worker, "start_thread", start_thread)
+    monkeypatch.setattr(PoolWorker, "start_thread", start_thread)
     with Pool(1, panic_recovery=PanicRecovery(backoff=QUICK)) as pool:
         assert pool.submit(pow, 2, 2).result(PATIENCE) == 4
     assert refused
@@ -347,7 +347,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
 def test_a_fault_of_the_supervisor_breaks_the_pool_and_hangs_nobody(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from ion_actors.workerpool.recovery import RestartWindow
+    from ion_actors.workerpool.model.recovery import RestartWindow
 
     def allow(self: RestartWindow, policy: object, now: float) -> object:
         raise ZeroDivisionError("a bug")

@@ -32,8 +32,8 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
-from ion_actors.workerpool.directive import Directive
-from ion_actors.workerpool.quarantine import Fate, fate
+from ion_actors.workerpool.model.outcomes import Directive
+from ion_actors.workerpool.worker.failure import Fate, fate
 
 from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 

@@ -32,23 +32,23 @@ from ion_actors import (
 )
 from ion_actors.clock import Timer, system_clock
 from ion_actors.testing import VirtualClock
-from ion_actors.workerpool.inbox import ControlLane
-from ion_actors.workerpool.lane import Lane
-from ion_actors.workerpool.lifecycle import Life
-from ion_actors.workerpool.mailbox import Mailbox
-from ion_actors.workerpool.news import Needed, Ready, Stopped
-from ion_actors.workerpool.recovery import RestartWindow
-from ion_actors.workerpool.staff import Staff
-from ion_actors.workerpool.supervisor import Supervisor
-from ion_actors.workerpool.tending import Tending
-from ion_actors.workerpool.worker import Worker
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.task_queue import TaskQueue
+from ion_actors.workerpool.messages import Needed, Ready, Stopped
+from ion_actors.workerpool.model.lifecycle import Life
+from ion_actors.workerpool.model.recovery import RestartWindow
+from ion_actors.workerpool.supervisor.roster import Roster
+from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
+from ion_actors.workerpool.supervisor.watchdog import Watchdog
+from ion_actors.workerpool.worker.inbox import ControlLane
+from ion_actors.workerpool.worker.worker import PoolWorker
 
 from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 #: What a supervisor consists of, without what begins it.
 OWN = [
     (kind, name)
-    for kind in (Staff, Tending, Supervisor)
+    for kind in (Roster, Watchdog, PoolSupervisor)
     for name, member in vars(kind).items()
     if callable(member) and name not in ("__init__", "_give_up", "_end_without_report")
     if not isinstance(member, staticmethod) and not getattr(member, "__isabstractmethod__", False)
@@ -56,8 +56,9 @@ OWN = [
 #: What it relies on: it may fail before it does anything.
 OTHERS = [
     (Mailbox, "drop_queue"), (Mailbox, "fence"), (Mailbox, "count_restart"), (Mailbox, "refuse"),
-    (Lane, "discharge"), (Lane, "unpark"), (Life, "drain"), (Life, "close"), (Life, "all_ended"),
-    (RestartWindow, "allow"), (Worker, "start_thread"), (Worker, "retire"),
+    (TaskQueue, "discharge"), (TaskQueue, "unpark"), (Life, "drain"), (Life, "close"),
+    (Life, "all_ended"),
+    (RestartWindow, "allow"), (PoolWorker, "start_thread"), (PoolWorker, "retire"),
 ]  # fmt: skip
 
 
@@ -328,15 +329,15 @@ def test_what_is_thrown_into_it_while_it_waits_for_mail(
 def test_a_worker_without_a_thread_whose_dismissal_failed_is_not_waited_for(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failed = Lane.discharge, []
+    real, failed = TaskQueue.discharge, []
 
-    def discharge(self: Lane, *args: Any) -> None:
+    def discharge(self: TaskQueue, *args: Any) -> None:
         if not failed:
             failed.append(args)
             raise Bug
         real(self, *args)
 
-    monkeypatch.setattr(Lane, "discharge", discharge)
+    monkeypatch.setattr(TaskQueue, "discharge", discharge)
     pool = Pool(2, context=Context(clock=clock), logger=quiet())
     draining = run_in_thread(pool.drain, 60)
     try:
@@ -349,15 +350,15 @@ def test_a_worker_without_a_thread_whose_dismissal_failed_is_not_waited_for(
 def test_the_fourth_fault_in_a_minute_breaks_the_pool(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, faults = Supervisor._on_look, []
+    real, faults = PoolSupervisor._on_look, []
 
-    def look(self: Supervisor, message: Any) -> None:
+    def look(self: PoolSupervisor, message: Any) -> None:
         if not faults or faults[-1] != clock.monotonic():  # once each time
             faults.append(clock.monotonic())
             raise Bug
         real(self, message)
 
-    monkeypatch.setattr(Tending, "_on_look", look)
+    monkeypatch.setattr(Watchdog, "_on_look", look)
     pool = Pool(1, context=Context(clock=clock), logger=quiet(), stuck_after=50)
 
     def fault(after: float) -> None:
@@ -374,10 +375,10 @@ def test_the_fourth_fault_in_a_minute_breaks_the_pool(
 
 
 def test_a_request_that_cannot_be_done_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    def resize(self: Supervisor, message: Any) -> None:
+    def resize(self: PoolSupervisor, message: Any) -> None:
         raise Bug("always")
 
-    monkeypatch.setattr(Tending, "_resize", resize)
+    monkeypatch.setattr(Watchdog, "_resize", resize)
     pool = Pool(1, logger=quiet())
     with pytest.raises(Bug, match="always"):
         pool.resize(3)

@@ -181,14 +181,14 @@ def test_a_thread_that_ends_without_a_word_is_noticed(
     bystander: pykka.ActorRef[Bystander], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is thrown in so often that nothing of the worker's own comes through."""
-    from ion_actors.workerpool.worker import Worker
+    from ion_actors.workerpool.worker.worker import PoolWorker
 
     begun = threading.Event()
 
     def takes_everything_down() -> None:
         begun.set()
-        monkeypatch.setattr(Worker, "_ion_live", fails)
-        monkeypatch.setattr(Worker, "_failed", fails)
+        monkeypatch.setattr(PoolWorker, "_ion_live", fails)
+        monkeypatch.setattr(PoolWorker, "_failed", fails)
         raise SystemExit
 
     def fails(*_: object) -> None:

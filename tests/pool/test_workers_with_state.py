@@ -23,8 +23,7 @@ from ion_actors import (
     TaskPanicked,
     Worker,
 )
-from ion_actors.backends.calls import Method, Receive
-from ion_actors.backends.resident import Residence
+from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.testing import VirtualClock
 
 from .helpers import PATIENCE, Gate, busy, eventually

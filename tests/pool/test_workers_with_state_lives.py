@@ -33,7 +33,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import VirtualClock
-from ion_actors.workerpool.worker import current_worker
+from ion_actors.workerpool.worker.worker import current_worker
 
 from .helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
@@ -273,7 +273,7 @@ def test_a_worker_with_tasks_below_is_told_when_they_are_over() -> None:
 
 
 def test_a_worker_that_crashes_outside_of_a_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ion_actors.workerpool.mailbox import Mailbox
+    from ion_actors.workerpool.mailbox.mailbox import Mailbox
 
     diary, worker = with_diary()
     crash = threading.Event()

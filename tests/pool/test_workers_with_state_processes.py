@@ -24,9 +24,8 @@ from ion_actors import (
     WorkerDied,
     current_context,
 )
-from ion_actors.backends.calls import Fetch, Leaving, Method, Opening, Receive
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.resident import Residence, here
+from ion_actors.stateful import Fetch, Leaving, Method, Opening, Receive, Residence, here
 
 from .helpers import PATIENCE, eventually, run_in_thread
 

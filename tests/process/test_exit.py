@@ -59,10 +59,10 @@ def test_an_unclosed_pool_finishes_its_accepted_work_at_exit_and_warns(run: Run)
 def test_dead_letters_are_told_before_the_interpreter_goes(run: Run) -> None:
     code, lines, errors = run(
         """
-        from ion_actors.workerpool import process
+        from ion_actors.workerpool import exit_hooks
 
         def tell(letter):
-            assert process._exiting.wait(20)
+            assert exit_hooks._exiting.wait(20)
             say(letter.task, letter.args)
 
         gate = threading.Event()

@@ -175,7 +175,7 @@ def test_whoever_maps_at_exit_is_told_that_there_will_be_no_more(run: Run) -> No
 
 TREE = """
 import pykka
-from ion_actors.supervision import Supervisor, child, core, process
+from ion_actors.supervision import Supervisor, child, core, exit_hooks
 class Stuck(pykka.ThreadingActor):
     def on_stop(self):
         threading.Event().wait()
@@ -190,8 +190,8 @@ def test_a_child_that_may_take_any_time_has_a_limit_at_exit(run: Run) -> None:
         TREE
         + """
 core.EXIT_PATIENCE = 0.1
-from ion_actors.supervision import actors
-actors.EXIT_PATIENCE = 0.1
+from ion_actors.supervision import watched_actor
+watched_actor.EXIT_PATIENCE = 0.1
 inner = lambda: Supervisor([child(Stuck, shutdown=None)], name="inner")
 tree = Supervisor([Said, child(inner, id="inner"), child(Stuck, shutdown=None)]).start()
 """,
@@ -206,8 +206,8 @@ def test_an_end_that_was_asked_for_before_has_a_limit_at_exit_too(run: Run) -> N
     code, lines, errors = run(
         TREE
         + """
-from ion_actors.supervision import actors
-actors.EXIT_PATIENCE = 0.1
+from ion_actors.supervision import watched_actor
+watched_actor.EXIT_PATIENCE = 0.1
 tree = Supervisor([Said, child(Stuck, shutdown=None)]).start()
 threading.Thread(target=tree.drain, daemon=True).start()
 while tree.state.value != "stopping":
@@ -237,9 +237,9 @@ def test_a_supervisor_that_does_not_answer_is_not_waited_for_for_ever(run: Run) 
     code, lines, errors = run(
         TREE
         + """
-from ion_actors.supervision.shell import TreeActor
+from ion_actors.supervision.actor import TreeActor
 tree = Supervisor([child(Said, shutdown=0.1)]).start()
-process._MARGIN = 0.1
+exit_hooks._MARGIN = 0.1
 tree._core.inbox.control.put = lambda envelope: True  # its mail is lost
 """,
         *IGNORE,

@@ -87,13 +87,13 @@ def test_workers_without_a_thread_are_no_use_to_the_child_and_of_use_to_the_pare
     code, lines, errors = run(
         program(
             """
-            from ion_actors.workerpool.worker import Worker
-            real, asked, forked = Worker.start_thread, threading.Event(), threading.Event()
+            from ion_actors.workerpool.worker.worker import PoolWorker
+            real, asked, forked = PoolWorker.start_thread, threading.Event(), threading.Event()
             def start_thread(worker):
                 asked.set()
                 forked.wait()
                 real(worker)
-            Worker.start_thread = start_thread
+            PoolWorker.start_thread = start_thread
             with Pool(4) as idle, Pool(4) as pool:
                 handed = pool.submit(str, 1)
                 asked.wait()

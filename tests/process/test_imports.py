@@ -13,7 +13,7 @@ def test_a_pool_of_threads_does_not_import_multiprocessing(
         with Pool(1) as pool:
             pool.submit(pow, 2, 3).result()
         say(any(name.partition(".")[0] == "multiprocessing" for name in sys.modules))
-        say("ion_actors.backends.process.runner" in sys.modules)
+        say("ion_actors.backends.process.parent.runner" in sys.modules)
     """
     code, said, complaints = run(program, measured=False)
     assert (code, said, complaints) == (0, ["False", "False"], "")

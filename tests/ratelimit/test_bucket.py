@@ -12,9 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ion_actors.ratelimit import Limit, Rate, per, per_hour, per_minute, per_second
-from ion_actors.ratelimit.bucket import Bucket, Mark, moment, ticks
+from ion_actors.ratelimit.bucket import Bucket, Mark, ServerBucket, moment, ticks
 from ion_actors.ratelimit.headers import ServerLimits
-from ion_actors.ratelimit.server import ServerBucket
 
 rates = st.one_of(
     # Not down to 1e-308: fractions of that are exact too, and slow.

@@ -25,7 +25,7 @@ from ion_actors import (
 )
 from ion_actors.context import Turn
 from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
-from ion_actors.ratelimit.lines import Lines
+from ion_actors.ratelimit.gate import WaitingLines
 from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
 
@@ -670,9 +670,9 @@ def test_who_was_served_waits_no_more(
     limiter = TokenBucket(per_second(1), 1, clock=clock)
     assert limiter.allow()
     looked = threading.Event()
-    leave = Lines.leave
+    leave = WaitingLines.leave
 
-    def late(lines: Lines, turn: Any) -> Any:  # it is awake by now
+    def late(lines: WaitingLines, turn: Any) -> Any:  # it is awake by now
         looked.wait(0.1)
         return leave(lines, turn)
 
@@ -685,7 +685,7 @@ def test_who_was_served_waits_no_more(
 
     one = threads.submit(wait)
     until(lambda: limiter.waiting == 1)
-    monkeypatch.setattr(Lines, "leave", late)
+    monkeypatch.setattr(WaitingLines, "leave", late)
     clock.advance(1)
     assert one.result(PATIENCE) == 0
 

@@ -29,7 +29,7 @@ from ion_actors import (
     StorageUnavailable,
 )
 from ion_actors.ratelimit import Rate, SharedLimiter, WindowStrategy, per, per_second
-from ion_actors.ratelimit.polling import Level, until_worth_asking
+from ion_actors.ratelimit.store import Level, until_worth_asking
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 
 

@@ -18,8 +18,7 @@ from redis.retry import Retry
 
 from ion_actors import Context, RateLimited, StorageUnavailable
 from ion_actors.ratelimit import SharedLimiter, per, per_second
-from ion_actors.ratelimit.ailments import kind_of
-from ion_actors.ratelimit.secrets import Secrets
+from ion_actors.ratelimit.store import Secrets, kind_of
 from ion_actors.testing import RecordingMetrics, VirtualClock
 
 from .test_shared import ClockedStorage, storage

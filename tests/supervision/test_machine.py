@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from ion_actors import Backoff, PanicRecovery
 from ion_actors.supervision import AutoShutdown, ChildState, Restart, Strategy, SupervisorState
 from ion_actors.supervision.machine import Machine
-from ion_actors.supervision.words import (
+from ion_actors.supervision.states import (
+    ChildOutcome,
     Finish,
     GaveUp,
     Kid,
-    Outcome,
     Restarting,
     Retry,
     Rules,
@@ -28,10 +28,10 @@ from .otp import Otp
 
 LIVE = (ChildState.STARTING, ChildState.RUNNING, ChildState.STOPPING)
 OUTCOMES = {
-    "asked": Outcome.ASKED,
-    "gave up": Outcome.GAVE_UP,
-    "start failed": Outcome.START_FAILED,
-    "significant": Outcome.SIGNIFICANT,
+    "asked": ChildOutcome.ASKED,
+    "gave up": ChildOutcome.GAVE_UP,
+    "start failed": ChildOutcome.START_FAILED,
+    "significant": ChildOutcome.SIGNIFICANT,
 }
 
 
@@ -402,4 +402,4 @@ def test_a_significant_child_that_waits_for_another_one_does_not_keep_the_superv
     machine, _ = machine.start_failed("a", 0.0)
     machine, orders = machine.ended("x", 0.0, failed=False)
     assert orders == (Finish(),)
-    assert machine.outcome is Outcome.SIGNIFICANT
+    assert machine.outcome is ChildOutcome.SIGNIFICANT

@@ -29,7 +29,7 @@ from ion_actors.supervision import (
     Supervisor,
     SupervisorState,
     child,
-    seat,
+    child_table,
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
 
@@ -644,8 +644,8 @@ def test_a_child_that_ends_before_the_word_of_its_start_is_seen_to(monkeypatch):
     def hasty_once(spec, core):
         return next(children, None) or open_child(spec, core)
 
-    open_child = seat.open_child
-    monkeypatch.setattr(seat, "open_child", hasty_once)
+    open_child = child_table.open_child
+    monkeypatch.setattr(child_table, "open_child", hasty_once)
     tree = Supervisor([Echo])
     diary = Diary(tree)
     with tree:

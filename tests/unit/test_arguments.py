@@ -21,7 +21,7 @@ from ion_actors._arguments import (
     whole_number,
 )
 from ion_actors.circuit import FailureRate
-from ion_actors.circuit.rules import Rules
+from ion_actors.circuit.rules import BreakerRules
 from ion_actors.ratelimit import (
     HeaderBounds,
     LeakyBucket,
@@ -32,10 +32,10 @@ from ion_actors.ratelimit import (
     per_second,
 )
 from ion_actors.supervision import ChildSpec
-from ion_actors.workerpool.codel import CoDel
 from ion_actors.workerpool.messages import Close, Drain, Resize
-from ion_actors.workerpool.options import TaskOptions
-from ion_actors.workerpool.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.overflow import CoDel
+from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.submitter import TaskOptions
 
 anything = st.one_of(
     st.none(),
@@ -183,7 +183,7 @@ class _Real(float):
         HeaderBounds(_Real(1), _Real(2), _Whole(3), _Whole(4), _Whole(5)),
         FailureRate(_Real(0.5), calls=_Whole(9), minimum=_Whole(3)),
         FailureRate(_Real(0.5), seconds=_Real(9)),
-        Rules(_Whole(3), _Real(2), _Whole(3), _Whole(2), _Real(4)),
+        BreakerRules(_Whole(3), _Real(2), _Whole(3), _Whole(2), _Real(4)),
     ],
     ids=lambda made: type(made).__name__,
 )

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ion_actors import CoDel, Overflow, Pool, Worker
-from ion_actors.workerpool.codel import Delays
-from ion_actors.workerpool.overflow import checked_overflow
+from ion_actors.workerpool.model.overflow import Delays, checked_overflow
 
 POLICY = CoDel(target=1.0, interval=10.0)
 

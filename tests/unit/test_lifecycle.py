@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors.workerpool.lifecycle import Action, Life, Phase, grace
+from ion_actors.workerpool.model.lifecycle import Action, Life, Phase, grace
 
 STOP, CANCEL, ABANDON, FINISH = (
     Action.STOP_ACCEPTING,

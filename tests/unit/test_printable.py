@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ion_actors._printable import Lines, OneLine, for_log, indented, printable, shown, words
+from ion_actors.naming import Lines, OneLine, for_log, indented, printable, shown, words
 from ion_actors.observe import Log
 
 ANY_TEXT = st.text(st.characters()) | st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl"]))

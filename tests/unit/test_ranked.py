@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ion_actors.workerpool.ranked import Ranked
+from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
 
 STRIDE = 3
 
@@ -55,7 +55,7 @@ class Model:
 class RankedMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.queue: Ranked[Item] = Ranked([], STRIDE)
+        self.queue: PriorityQueue[Item] = PriorityQueue([], STRIDE)
         self.model = Model()
         self.out: list[Item] = []  # taken out, not over
 
@@ -154,7 +154,7 @@ TestRanked = RankedMachine.TestCase
 def test_nobody_is_overtaken_more_often_than_priorities_allow(
     priorities: list[int], takes: list[bool]
 ):
-    queue: Ranked[Item] = Ranked([], STRIDE)
+    queue: PriorityQueue[Item] = PriorityQueue([], STRIDE)
     order: list[Item] = []
     for number, priority in enumerate(priorities):
         queue.append(Item(priority, None, number))
@@ -170,14 +170,14 @@ def test_nobody_is_overtaken_more_often_than_priorities_allow(
 
 def test_what_was_queued_before_keeps_its_order():
     early = [Item(number=n) for n in range(3)]
-    queue = Ranked(early, STRIDE)
+    queue = PriorityQueue(early, STRIDE)
     urgent = Item(_priority=1)
     queue.append(urgent)
     assert [queue.popleft() for _ in range(4)] == [*early[:1], urgent, *early[1:]]
 
 
 def test_cancelling_most_of_a_long_queue_frees_its_places():
-    queue: Ranked[Item] = Ranked([], STRIDE)
+    queue: PriorityQueue[Item] = PriorityQueue([], STRIDE)
     items = [Item(number=n) for n in range(1000)]
     for item in items:
         queue.append(item)

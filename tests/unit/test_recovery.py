@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ion_actors import Backoff, Directive, PanicRecovery
-from ion_actors.workerpool.recovery import RestartWindow
+from ion_actors.workerpool.model.recovery import RestartWindow
 
 backoffs = st.builds(
     Backoff,

@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 
 from ion_actors import DrainReport, TaskState, UnfinishedTask
-from ion_actors.workerpool.mapping import _Chunk
-from ion_actors.workerpool.report import describe
+from ion_actors.workerpool.model.reports import describe
+from ion_actors.workerpool.parallel_map import _Chunk
 
 
 def through_pickle(thing):

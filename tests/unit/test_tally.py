@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ion_actors import PoolMetrics
-from ion_actors.workerpool.metrics import Outcome, Tally
+from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.model.outcomes import Outcome
 
 outcomes = st.lists(st.sampled_from(Outcome))
 

@@ -1,0 +1,23 @@
+"""The main function of a child process: what is set up before anything of a user's is called."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+
+from ion_actors.backends.process.child.system import die_with_parent
+from ion_actors.backends.process.child.task_server import Setup, TaskServer
+
+__all__ = ["run"]
+
+
+def run(setup: Setup) -> None:
+    """The main function of a child process."""
+    multiprocessing.current_process().name = setup.name
+    for one in (setup.tasks, setup.control, setup.lifeline, setup.rights):
+        one.set_inheritable(False)
+    faulthandler.enable(setup.words)
+    if setup.capture is not None:
+        setup.capture.redirect()
+    die_with_parent(setup.lifeline)
+    TaskServer(setup).serve()

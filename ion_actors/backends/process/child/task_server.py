@@ -1,0 +1,337 @@
+"""What runs in a child process: tasks, one after the other, in its main thread.
+
+The main thread is the tasks' own: signals and event loops work as in any program. A second thread
+watches the control channel. It makes a task's context end, and ends the process when the parent is
+gone; nobody could get a result any more.
+
+Signals that are sent to all processes of a program are the parent's, and do nothing here: see
+:mod:`ion_actors.backends.process.signals`. So does SIGTERM that comes from elsewhere. The
+watching thread sends it to the main thread when the parent forces a task to end; it raises
+:class:`.Terminated` there, also in the middle of a system call.
+"""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NamedTuple
+
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.process.child.last_words import LastWords
+from ion_actors.backends.process.child.running_task import RunningTask, Terminated
+from ion_actors.backends.process.child.system import (
+    ORPHANED,
+    is_importing,
+    resident_memory,
+    signal_main_thread,
+)
+from ion_actors.backends.process.main_module import check_main
+from ion_actors.backends.process.signals import hold_back_others
+from ion_actors.backends.process.transport.anonymous_file import Shelf
+from ion_actors.backends.process.transport.channel import (
+    LAST,
+    RESULT,
+    STOP,
+    Channel,
+    Garbled,
+    Message,
+    MessageKind,
+)
+from ion_actors.backends.process.transport.descriptors import Rights
+from ion_actors.backends.process.transport.log_relay import relay_to
+from ion_actors.backends.process.transport.messages import (
+    Cancel,
+    Received,
+    open_error,
+    open_parcel,
+    open_start,
+    pack_error,
+    unpack_request,
+)
+from ion_actors.backends.process.transport.output_capture import OutputCapture
+from ion_actors.backends.process.transport.pickling import Packed, pack_result
+from ion_actors.backends.process.transport.shared_buffers import Parcels, Receiver
+from ion_actors.backends.protocol import Broken, Hopeless, take_results
+from ion_actors.backends.thread import ThreadRunner
+from ion_actors.clock import system_clock
+from ion_actors.context import Context, of_thread
+from ion_actors.errors import TaskNotPicklable
+from ion_actors.forking import renew_after_fork
+from ion_actors.raised import in_a_line
+from ion_actors.stateful import leave_quietly
+
+__all__ = ["Setup", "TaskServer"]
+
+
+class Setup(NamedTuple):
+    """What a child gets from its parent, besides the messages."""
+
+    name: str  # the worker's
+    tasks: socket.socket
+    control: socket.socket
+    lifeline: socket.socket  # ends when the parent does, and tells nothing else
+    rights: socket.socket  # for descriptors, in both directions
+    words: LastWords
+    shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
+    preload: tuple[str, ...]
+    max_tasks: int | None
+    max_memory: int | None
+    capture: OutputCapture | None  # of what it prints
+
+
+class TaskServer:
+    """Runs what the parent sends."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._tasks = Channel(setup.tasks)
+        self._control = Channel(setup.control)
+        self._parcels = Parcels(setup.shelves[1], setup.shelves[0], rights=Rights(setup.rights))
+        self._setup = setup
+        self._limited = setup.max_tasks is not None or setup.max_memory is not None
+        self._pid = os.getpid()
+        # Guards that messages go one after the other. Reentrant: the handler of a signal may log.
+        self._sending = threading.RLock()
+        self._sender: int | None = None  # the thread that is in the midst of a message
+        self._runner = ThreadRunner()
+        self._number = 0
+        self._running: RunningTask | None = None
+        self._cancel: Cancel | None = None  # the last one that came
+
+    # -- the main thread -------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Start, and run tasks until the parent says so, or is gone."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        hold_back_others(signal.SIGTERM)
+        sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
+        renew_after_fork(self)
+        of_thread.task_context = self._task_context
+        try:
+            if self._start(self._tasks.receive()):
+                while True:  # not `while <condition>`: CPython 3.11 does not specialise that
+                    if not self._serve_one(self._tasks.receive()):
+                        break
+        except EOFError:
+            os._exit(ORPHANED)
+        self._runner.stop()
+
+    def after_fork(self) -> None:
+        """In what a task has forked: nothing in there is the parent's business."""
+        self._tasks.close()
+        self._control.close()
+        self._parcels.after_fork()
+        self._sending, self._sender = threading.RLock(), None
+        if self._running is not None:
+            self._running.after_fork()
+        if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it is for that process
+
+    def _start(self, message: Message) -> bool:
+        try:
+            # A Thread's start() would wait for it to run; where many start at once, that takes
+            # long. In here, so that the parent is told if there can be no more threads.
+            _thread.start_new_thread(self._watch, ())
+            check_main()
+            preload(self._setup.preload)
+            start = open_start(self._parcels, message[2])
+            relay_to(self._tell, start.settings)
+            self._runner.start(start.initializer, start.initargs)
+        except BaseException as error:
+            self._reply(MessageKind.ERROR, self._parcels.seal(self._pack_error(error)), 0)
+            return False
+        self._reply(MessageKind.READY, b"", 0)
+        return True
+
+    def _serve_one(self, message: Message) -> bool:
+        """Run a task. Returns whether there may be another one."""
+        kind, _, body = message
+        if kind == STOP:
+            if body:
+                leave_quietly(open_error(self._parcels, body))
+            return False
+        self._number += 1
+        running = self._running = RunningTask(self._number)
+        cancel = self._cancel  # after the above: either side sees what the other has written
+        if cancel is not None and cancel.number == self._number:
+            running.cancel(cancel)
+        kind, packed = self._perform(running, body)
+        self._running = None
+        if os.getpid() != self._pid:
+            os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
+        last = self._parcels.is_worn_out or (self._limited and self._has_done_its_share())
+        if running.terminated:
+            last = not self._renew_runner() or running.importing or last
+        try:
+            body = self._parcels.seal(packed)
+        except OSError as error:  # its descriptors cannot be sent
+            kind, body = MessageKind.ERROR, self._parcels.seal(self._pack_error(error))
+        self._reply(kind, body, LAST if last else 0)
+        return not last
+
+    def _perform(self, running: RunningTask, body: bytes | bytearray) -> tuple[MessageKind, Packed]:
+        try:
+            received = open_parcel(self._parcels, body)
+            running.may_be_interrupted = True  # not before: what was received would be lost
+            try:
+                running.interrupt()  # the signal may have come before
+                value = self._call(running, received)
+                if type(value) is Broken:
+                    return self._pack_broken(value)
+                return RESULT, pack_result(str, value)
+            finally:
+                running.may_be_interrupted = False
+        except Terminated:
+            return MessageKind.ERROR, self._pack_error(running.error())
+        except BaseException as error:
+            if running.terminated and isinstance(error, TaskNotPicklable):
+                return MessageKind.ERROR, self._pack_error(running.error())  # a pickler met with it
+            if results := take_results(error):
+                return self._pack_broken(Broken(results, error))
+            return MessageKind.ERROR, self._pack_error(error)
+
+    def _call(self, running: RunningTask, received: Received) -> Any:
+        fn, args, kwargs, variables, remaining = unpack_request(received)
+        if remaining is not None:
+            running.deadline = system_clock.monotonic() + remaining
+        value = variables.run(fn, *args) if kwargs is None else variables.run(fn, *args, **kwargs)
+        if type(value) not in PLAIN_TYPES and is_coroutine(value):
+            value = self._runner.finish(value, running.context(), variables)
+        return value
+
+    def _pack_broken(self, broken: Broken) -> tuple[MessageKind, Packed]:
+        """Results and the error that came after them; the error alone, if they cannot be sent."""
+        error = pack_error(broken.error, self._setup.name)
+        try:
+            return RESULT, pack_result(str, Broken(broken.results, error))
+        except TaskNotPicklable:
+            return MessageKind.ERROR, error
+
+    def _reply(self, kind: MessageKind, body: bytes, flags: int) -> None:
+        for name in ("stdout", "stderr"):
+            try:
+                getattr(sys, name).flush()
+            except Exception:  # a task may have put anything there, or taken it away
+                continue
+        self._send(kind, body, flags)
+
+    def _send(self, kind: MessageKind, body: bytes, flags: int = 0) -> None:
+        with self._sending:
+            self._sender = threading.get_ident()
+            try:
+                self._tasks.send(kind, body, flags)
+            finally:
+                self._sender = None
+
+    def _pack_error(self, error: BaseException) -> Packed:
+        try:
+            return pack_error(error, self._setup.name)
+        finally:
+            del error
+
+    def _renew_runner(self) -> bool:
+        """Terminated may have left an event loop at any place. Returns whether it is closed."""
+        runner, self._runner = self._runner, ThreadRunner()
+        try:
+            runner.stop()
+        except BaseException:
+            return False
+        return True
+
+    def _tell(self, news: bytes) -> None:
+        """Send news. Any thread may call this.
+
+        Raises:
+            EOFError: the parent is gone.
+        """
+        if self._sender == threading.get_ident():
+            return  # the handler of a signal, in the midst of a message
+        running = self._running
+        if (
+            running is None
+            or not running.may_be_interrupted
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            self._send(MessageKind.NEWS, news)
+            return
+        running.may_be_interrupted = False  # half a message would be the end of this process
+        try:
+            self._send(MessageKind.NEWS, news)
+        finally:
+            running.may_be_interrupted = True
+        if running.terminated:
+            running.may_be_interrupted = False
+            raise Terminated
+
+    def _task_context(self) -> Context | None:
+        running = self._running
+        return None if running is None else running.context()
+
+    def _has_done_its_share(self) -> bool:
+        tasks, memory = self._setup.max_tasks, self._setup.max_memory
+        if tasks is not None and self._number >= tasks:
+            return True
+        return memory is not None and resident_memory() > memory
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if frame is not None and frame.f_globals.get("__name__") == Receiver.__module__:
+            # Views die wherever they like, and an exception there would go nowhere: a little later.
+            _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
+        elif self._running is not None:
+            self._running.importing |= is_importing(frame)
+            self._running.interrupt()
+
+    def _on_unraisable(self, before: Callable[[Any], object]) -> Callable[[Any], object]:
+        """For an exception that goes nowhere: in a destructor, say, which runs anywhere."""
+
+        def hook(unraisable: Any) -> None:
+            running = self._running
+            if isinstance(unraisable.exc_value, Terminated) and running is not None:
+                running.may_be_interrupted = True
+                _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))  # a little later
+            else:
+                before(unraisable)
+
+        return hook
+
+    # -- the thread that watches -----------------------------------------------------------
+
+    def _watch(self) -> None:
+        threading.current_thread().name = "ion_actors-watch"
+        try:
+            while True:
+                kind, _, body = self._control.receive()
+                if kind == MessageKind.ASK:
+                    self._control.answer()
+                else:
+                    self._on_cancel(Cancel.unpack(body))
+        except (EOFError, Garbled):  # the parent is gone; or a task has read what was not its own
+            os._exit(ORPHANED)
+
+    def _on_cancel(self, cancel: Cancel) -> None:
+        self._cancel = cancel
+        running = self._running
+        if running is None or running.number != cancel.number:
+            return
+        running.cancel(cancel)
+        if cancel.forced:
+            signal_main_thread(signal.SIGTERM)
+
+
+def preload(modules: tuple[str, ...]) -> None:
+    """Import them.
+
+    Raises:
+        Hopeless: there is no such module.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise Hopeless(f"preload={name!r} cannot be imported: {in_a_line(error)}") from error

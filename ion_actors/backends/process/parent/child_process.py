@@ -1,0 +1,321 @@
+"""One child process, as its parent has it."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from ion_actors.backends.process.parent.escalation import (
+    ABORT,
+    KILL,
+    TERMINATE,
+    Escalation,
+    Step,
+    plan,
+)
+from ion_actors.backends.process.parent.handle import how_it_died, signal_name
+from ion_actors.backends.process.parent.heartbeat import Heartbeat
+from ion_actors.backends.process.parent.launch import forget, register
+from ion_actors.backends.process.parent.resources import Resources
+from ion_actors.backends.process.transport.channel import (
+    NEWS,
+    TASK,
+    Garbled,
+    Message,
+    MessageKind,
+    Unread,
+)
+from ion_actors.backends.process.transport.log_relay import show
+from ion_actors.backends.process.transport.messages import Cancel
+from ion_actors.context import Context, Registration
+from ion_actors.errors import DeadlineExceeded, WorkerDied
+from ion_actors.naming import indented
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process.backend import ProcessBackend
+    from ion_actors.backends.process.transport.pickling import Packed
+    from ion_actors.backends.protocol import Task
+    from ion_actors.futures import Output
+
+__all__ = ["Child"]
+
+# Seconds that a process may live on after it has closed its stream; it may be writing a core dump.
+_EOF_PATIENCE = 2.0
+# How long a child may take to end when it was told to, if tasks may take any time.
+_DEFAULT_GRACE = 1.0
+# Characters of what it printed that are among its last words.
+_MOST_PRINTED = 4000
+
+_NO_VARIABLES = contextvars.Context()
+
+
+class Child:
+    """A child process, from its start to its end.
+
+    It belongs to one thread. Others may only :meth:`kill` it.
+
+    Args:
+        worker: the name of the worker that it runs the tasks of.
+        backend: the settings.
+        context: the pool's.
+        start: what its first message says.
+
+    Raises:
+        Exception: it cannot be started.
+    """
+
+    def __init__(
+        self, worker: str, backend: ProcessBackend, context: Context, start: Packed
+    ) -> None:
+        self.worker = worker
+        self.ready = False  # it has said so
+        self.output: Output | None = None  # of its last task, if that is captured
+        self._grace, self._kill_after = backend.grace, backend.kill_after
+        self.silent = False  # it was ended because it did not answer
+        self._heartbeat = backend.heartbeat
+        self._pulse: Heartbeat | None = None
+        self._number = 0  # of tasks so far; the child counts as well
+        self._busy = False  # with the last one
+        self._cancel: Cancel | None = None  # of the one under way, if that is to end
+        self._follows = False  # wants to know of contexts of the one under way
+        self._followed: Registration | None = None  # with the context of the one under way
+        self._context = context
+        # Guards what a context that ends must find unchanged: the task under way, the control
+        # channel. Reentrant: a context may have ended when its callback is added.
+        self._lock = threading.RLock()
+        self._equipment = Resources(worker, backend)
+        self._handle, self._tasks = self._equipment.handle, self._equipment.tasks
+        self._control, self._capture = self._equipment.control, self._equipment.capture
+        self.parcels = self._equipment.parcels
+        self._leash = Escalation(context.clock, self._send_signal)
+        if self._heartbeat is not None:
+            self._pulse = Heartbeat(context.clock, self._heartbeat, self)
+        self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
+        register(self)
+        with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
+            self._tasks.send(MessageKind.START, self.parcels.seal(start))
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._handle.pid
+
+    # -- a task ----------------------------------------------------------------------------
+
+    def is_usable(self) -> bool:
+        """Whether it can be given a task: it is idle, and was not told to end."""
+        return self.ready and not self._busy and self._leash.sent is None
+
+    def await_ready(self, timeout: float | None) -> Message | None:
+        """Wait until it is ready. Returns its last message, if it never will be.
+
+        Args:
+            timeout: seconds until it is killed. They begin now, since until now nobody has heard
+                what it had to say, which may have kept it.
+
+        Raises:
+            EOFError, Garbled: it has died.
+        """
+        if timeout is not None:
+            self._leash.pull((Step(timeout, KILL),))
+        message = self._receive()
+        if message[0] != MessageKind.READY:
+            return message
+        self._leash.slacken()
+        self.ready = True
+        if self._pulse is not None:
+            self._pulse.begin()
+        return None
+
+    def exchange(self, task: Task, request: Packed) -> Message:
+        """Give it a task, and wait for the reply.
+
+        Args:
+            task: when its context ends, the child is told, and at last forced.
+            request: the task in bytes.
+
+        Raises:
+            Unsent: it has died, and had not read the whole of the task by then.
+            EOFError, Garbled: it has died since.
+        """
+        with self._lock:
+            self._number += 1
+            self._busy = self._follows = True
+        task._follower = self._follow
+        if task._context is not None:
+            self._follow(task._context)
+        if self._context._end is not None:  # perhaps just before it was busy
+            self._context_ended(self._context)
+        try:
+            self._give(request)
+            message = self._receive(task._vars)
+        except Unread as error:
+            self._leave(task, busy=True)
+            raise Unsent("the child has died and has not read it") from error
+        except BaseException:
+            self._leave(task, busy=True)
+            raise
+        self._leave(task, busy=False)  # from here on nobody pulls the leash for this task
+        self._leash.slacken()
+        if self._capture is not None:
+            task._output = self._take_output()
+        return message
+
+    def _follow(self, context: Context) -> None:
+        """The task under way has this context. It may be said twice, and too late."""
+        with self._lock:
+            if self._follows and self._followed is None:
+                ended = functools.partial(self._context_ended, context, self._number)
+                self._followed = context.add_callback(ended)
+
+    def _leave(self, task: Task, *, busy: bool) -> None:
+        """The task is none of its business any more; it may be at it still."""
+        task._follower = None
+        with self._lock:
+            self._busy, self._follows, self._cancel = busy, False, None
+            followed, self._followed = self._followed, None
+        if followed is not None:
+            followed.remove()
+
+    def _take_output(self) -> Output | None:
+        if self._capture is not None:
+            self.output = self._capture.take()
+        return self.output
+
+    def _give(self, request: Packed) -> None:
+        try:
+            self._tasks.send(TASK, self.parcels.seal(request))
+        except EOFError as error:
+            raise Unsent("the child had died before") from error
+
+    def _receive(self, variables: contextvars.Context = _NO_VARIABLES) -> Message:
+        """Its next reply. What else it has to say is shown."""
+        while True:
+            message = self._tasks.receive()
+            if message[0] != NEWS:
+                return message
+            variables.copy().run(show, message[2])  # a wrapper of the task may be in them
+
+    def _context_ended(self, context: Context, number: int | None = None) -> None:
+        """A task is to end: the one of this number, or any. Called by whoever ended the context."""
+        expired = isinstance(context._error(), DeadlineExceeded)
+        with self._lock:
+            if not self._busy or number not in (None, self._number):
+                return
+            if self._cancel is None:
+                self._cancel = cancel = Cancel(self._number, expired, context.reason or "")
+                self._control.send_at_once(MessageKind.CANCEL, cancel.pack())
+                if self._leash.idle:  # else its end has been decided on already
+                    self._leash.pull(plan(self._grace, self._kill_after))
+
+    def _send_signal(self, signum: signal.Signals) -> None:
+        """For the leash, which holds its lock: so this may not take the child's."""
+        cancel = self._cancel
+        if signum is TERMINATE and cancel is not None:
+            # By a message with the number of the task, since signals may come too late.
+            self._control.send_at_once(MessageKind.CANCEL, cancel._replace(forced=True).pack())
+        elif not self._handle.send_signal(signum) and signum is KILL:
+            self._equipment.cut()  # not allowed any more; so by what it lives by
+
+    # -- whether it answers: see Heartbeat -------------------------------------------------
+
+    def task_under_way(self) -> int | None:
+        """The number of its task, if it has one."""
+        return self._number if self._busy else None
+
+    def has_answered(self) -> bool:
+        """Whether it has answered since this was called last."""
+        return self._control.has_answered()
+
+    def ask(self) -> None:
+        """Ask it."""
+        with self._lock:
+            self._control.send_at_once(MessageKind.ASK, b"")
+
+    def give_up(self, task: int) -> None:
+        """End it, unless it has ended this task just now, or is being ended already."""
+        with self._lock:
+            if self._busy and self._number == task and self._leash.idle:
+                self.silent = True
+                self._leash.pull((Step(0.0, ABORT), Step(self._kill_after, KILL)))
+
+    # -- its end ---------------------------------------------------------------------------
+
+    def dismiss(self, failure: Packed | None = None) -> None:
+        """Tell it to end, and because of which error. It gets some time for that."""
+        if self._busy or self._leash.sent is not None:
+            self.kill()  # it would not hear, or it is not known what it is at
+            return
+        with contextlib.suppress(EOFError):
+            told = failure is not None and self._number  # else it was another's
+            self._tasks.send(
+                MessageKind.STOP, self.parcels.seal(failure) if failure and told else b""
+            )
+        # No SIGTERM first: it is not heard by who runs no task.
+        self._leash.pull((Step(_DEFAULT_GRACE if self._grace is None else self._grace, KILL),))
+
+    def kill(self) -> None:
+        """End it at once. Any thread may call this."""
+        self._leash.strike(KILL)
+
+    @property
+    def was_forced(self) -> bool:
+        """Whether it was sent a signal from here."""
+        return self._leash.sent is not None
+
+    def bury(self) -> WorkerDied:
+        """Wait for its end, and let go of all that it took. Returns how it died.
+
+        It must have been told to end, or be as good as dead.
+        """
+        self._with_pool.remove()
+        if self._pulse is not None:
+            self._pulse.end()
+        self._hear_out()
+        self._leash.let_go()  # before its number is given to another process
+        exitcode = self._handle.bury()
+        forget(self)
+        self._take_output()
+        try:
+            how = self._how_it_was_ended(exitcode) if self.silent else how_it_died(exitcode)
+            return WorkerDied(
+                f"the child process {self.pid} of worker {self.worker} {how}",
+                worker=self.worker,
+                pid=self.pid,
+                exitcode=exitcode,
+                signal=signal_name(exitcode),
+                last_words=self._last_words(),
+            )
+        finally:
+            with self._lock:
+                self._equipment.close()
+
+    def _how_it_was_ended(self, exitcode: int | None) -> str:
+        name = signal_name(exitcode) or "force"
+        return f"had not answered for {self._heartbeat:g} s, and was ended by {name}"
+
+    def _last_words(self) -> str:
+        printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""
+        words = "\n".join(one for one in (printed.strip(), self._equipment.words.read()) if one)
+        return indented(words).lstrip()  # an error indents the first line when it shows it
+
+    def _hear_out(self) -> None:
+        """Show what it still has to say, and wait for its end."""
+        if self._leash.idle:
+            self._leash.pull((Step(_EOF_PATIENCE, KILL),))
+        with contextlib.suppress(EOFError, Garbled):
+            while True:
+                self._receive()
+        self._handle.await_end()
+
+    def has_ended(self) -> bool:
+        """Whether the process has."""
+        return self._handle.has_ended()
+
+
+class Unsent(Exception):
+    """The child has not read the task, so it cannot have begun."""

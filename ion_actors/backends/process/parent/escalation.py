@@ -1,0 +1,114 @@
+"""What has to end gets time to do so; then it is told so by signals, each stronger than the last.
+
+The plan is a tuple of steps; an :class:`Escalation` carries it out by the clock's timers. It never
+sends a signal once it was let go: whoever lets go of it may be sure of that.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ion_actors.clock import Clock, Timer
+
+__all__ = ["ABORT", "KILL", "TERMINATE", "Escalation", "Step", "plan"]
+
+#: Whoever gets this says where it is, in its last words.
+ABORT = signal.SIGABRT
+TERMINATE = signal.SIGTERM
+#: There is none elsewhere; what ends a process there is not asked which signal it was.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+class Step(NamedTuple):
+    """A signal, and the seconds to wait before it is sent."""
+
+    delay: float
+    signum: signal.Signals
+
+
+def plan(grace: float | None, kill_after: float) -> tuple[Step, ...]:
+    """The steps for a task or a process that should end by itself.
+
+    Args:
+        grace: seconds until the first signal; None for no signal at all.
+        kill_after: seconds from then until it is killed.
+    """
+    if grace is None:
+        return ()
+    return Step(grace, TERMINATE), Step(kill_after, KILL)
+
+
+class Escalation:
+    """Sends the signals of a plan, one after the other, until it is slackened.
+
+    Args:
+        clock: what tells the time.
+        send: sends a signal; may be called by any thread.
+    """
+
+    def __init__(self, clock: Clock, send: Callable[[signal.Signals], object]) -> None:
+        self._clock = clock
+        self._send = send
+        self._steps: tuple[Step, ...] = ()
+        self._timer: Timer | None = None
+        self._let_go = False
+        self.sent: signal.Signals | None = None  # the last one
+        # Guards all of the above. Held while a signal is sent, so that none comes after slacken().
+        # Reentrant: a clock fires at once what is due, in the thread that plans it.
+        self._lock = threading.RLock()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it was not pulled, and nothing was sent."""
+        return self._timer is None and self.sent is None
+
+    def pull(self, steps: tuple[Step, ...]) -> None:
+        """Begin with these steps, instead of what is left of others."""
+        with self._lock:
+            if not self._let_go:
+                self._plan(steps)
+
+    def strike(self, signum: signal.Signals) -> None:
+        """Send this signal now."""
+        with self._lock:
+            if not self._let_go:
+                self.sent = signum
+                self._send(signum)
+
+    def slacken(self) -> None:
+        """Send nothing more, until it is pulled again: the task is over.
+
+        If it was told to end it has ended; whatever else was sent was for the process.
+        """
+        if self._timer is None and not self._steps:
+            return  # only who pulls it from another thread needs the lock; see Child._leave()
+        with self._lock:
+            self._plan(())
+            if self.sent is TERMINATE:
+                self.sent = None
+
+    def let_go(self) -> None:
+        """Send nothing more, ever."""
+        with self._lock:
+            self._let_go = True
+            self._plan(())
+
+    def _plan(self, steps: tuple[Step, ...]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._steps, self._timer = steps, None
+        if steps:
+            due = self._clock.monotonic() + steps[0].delay
+            timer = self._clock.call_at(due, functools.partial(self._step, steps))
+            if timer.pending:  # else it has fired already, and planned the next
+                self._timer = timer
+
+    def _step(self, steps: tuple[Step, ...]) -> None:
+        with self._lock:
+            if steps is self._steps:  # else it was slackened, or pulled anew, in between
+                self.strike(steps[0].signum)
+                self._plan(steps[1:])

@@ -1,0 +1,125 @@
+"""A child process and what it shares with its parent, as the parent has it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ion_actors.backends.process.child import main
+from ion_actors.backends.process.child.last_words import LastWords
+from ion_actors.backends.process.child.task_server import Setup
+from ion_actors.backends.process.parent.interpreter import streams_occupied
+from ion_actors.backends.process.parent.launch import Conditions, launch
+from ion_actors.backends.process.transport.anonymous_file import NoPlace, new_shelf
+from ion_actors.backends.process.transport.channel import Channel
+from ion_actors.backends.process.transport.descriptors import Rights
+from ion_actors.backends.process.transport.output_capture import OutputCapture
+from ion_actors.backends.process.transport.shared_buffers import Parcels
+from ion_actors.backends.protocol import Hopeless
+from ion_actors.forking import renew_after_fork
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process.backend import ProcessBackend
+
+__all__ = ["Resources"]
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=_Closable | None)
+
+
+class Resources:
+    """Starts a process, and has the parent's ends of all that leads there.
+
+    Args:
+        worker: the name of the worker that it runs the tasks of.
+        backend: the settings.
+
+    Attributes:
+        handle: the process.
+        tasks: where tasks go and results come from.
+        control: for what cannot wait until the task is over. It never blocks.
+        words: what the child says when it dies.
+        parcels: for what is large.
+        capture: what it prints, if that is wanted.
+
+    Raises:
+        Exception: it cannot be started. Then nothing is left of it.
+    """
+
+    def __init__(self, worker: str, backend: ProcessBackend) -> None:
+        self._ours, self._theirs = contextlib.ExitStack(), contextlib.ExitStack()
+        renew_after_fork(self)  # before there is anything that a fork could keep open
+        try:
+            with streams_occupied():
+                self._make(worker, backend)
+        except BaseException:
+            self._ours.close()
+            raise
+        finally:
+            self._theirs.close()
+
+    def _make(self, worker: str, backend: ProcessBackend) -> None:
+        tasks, tasks_there = self._pair()
+        control, control_there = self._pair()
+        lifeline_here, lifeline = self._pair()
+        self._lifelines = (lifeline_here, control)
+        rights, rights_there = self._pair()
+        self.words = self._kept(LastWords())
+        out, back = self._kept(new_shelf()), self._kept(new_shelf())
+        # What comes from there may well be seen by forks of this process.
+        self.parcels = Parcels(out, back, private=True, rights=Rights(rights))
+        self.capture = self._kept(_capture() if backend.capture_output else None)
+        setup = Setup(
+            worker, tasks_there, control_there, lifeline, rights_there, self.words, (out, back),
+            backend.preload, backend.max_tasks_per_child, backend.max_memory_per_child,
+            self.capture,
+        )  # fmt: skip
+        conditions = Conditions(
+            backend.start_method or "spawn", backend.preload, backend.env, backend.nice,
+            backend.threads_per_child, backend.start_timeout,
+        )  # fmt: skip
+        self.handle = launch(conditions, worker, main.run, setup)
+        self.tasks = Channel(tasks, self.handle.has_ended)
+        self.control = Channel(control)
+        control.setblocking(False)
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        here, there = socket.socketpair()
+        self._ours.callback(here.close)
+        self._theirs.callback(there.close)
+        return here, there
+
+    def _kept(self, one: Kept) -> Kept:
+        if one is not None:
+            self._ours.callback(one.close)
+        return one
+
+    def after_fork(self) -> None:
+        """In a forked process: close what would hide from the child that its parent is gone."""
+        self._theirs.close()
+        self._ours.close()
+
+    def cut(self) -> None:
+        """End the streams that the process lives by: the kernel kills it, or it ends itself.
+
+        To close them would not do: a fork of this process may have them open, too.
+        """
+        for one in self._lifelines:
+            with contextlib.suppress(OSError):  # it has ended already
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of all but the process."""
+        self._ours.close()
+
+
+def _capture() -> OutputCapture:
+    try:
+        return OutputCapture()
+    except NoPlace as error:
+        raise Hopeless(f"capture_output is not possible: {error}") from error

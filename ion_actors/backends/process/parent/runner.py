@@ -1,0 +1,267 @@
+"""The parent's side of the process backend, for one worker."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ion_actors.backends.process.main_module import UNGUARDED, unguarded
+from ion_actors.backends.process.parent.child_process import Child, Unsent
+from ion_actors.backends.process.transport.channel import LAST, RESULT, Garbled, Message
+from ion_actors.backends.process.transport.descriptors import close_all
+from ion_actors.backends.process.transport.initializer import Initializer, initializer_of
+from ion_actors.backends.process.transport.log_relay import settings_here
+from ion_actors.backends.process.transport.messages import (
+    open_result,
+    pack_request,
+    raise_error,
+    raise_packed,
+)
+from ion_actors.backends.process.transport.pickling import Packed
+from ion_actors.backends.process.transport.remote_errors import pack_error
+from ion_actors.backends.protocol import Broken, NotReady, give_results
+from ion_actors.context import Context
+from ion_actors.errors import WorkerDied
+from ion_actors.naming import Lines
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process.backend import ProcessBackend
+    from ion_actors.backends.protocol import Task
+    from ion_actors.observe import Log
+
+__all__ = ["ProcessRunner"]
+
+# Children that may die before they have read a task, one after the other, until it is the task that
+# they die of: it may be too large for them.
+_TRIES = 3
+
+
+class ProcessRunner:
+    """Runs the tasks of one worker in a child process; see :class:`ion_actors.backends.Runner`.
+
+    The child is replaced when it has done its share, and when it had to be killed for a task that
+    would not end: that is nobody's fault here, so the worker stays. When it dies by itself, the
+    task panics, and the worker with it.
+    """
+
+    inline = False
+
+    def __init__(self, backend: ProcessBackend, worker: str, context: Context, log: Log) -> None:
+        self._backend = backend
+        self._worker = worker
+        self._context = context
+        self._log = log
+        self._outset: Initializer | None = None
+        self._lock = threading.Lock()  # guards the children, for kill()
+        self._child: Child | None = None
+        self._leaving: list[Child] = []  # told to end, and not buried
+        self._killed = False
+
+    # -- starting --------------------------------------------------------------------------
+
+    def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        """Start the child, and wait until the initializer has returned there.
+
+        Raises:
+            ContextEnded: the pool closes.
+            Hopeless: there never will be one.
+            WorkerDied: the child died, or was not ready in time.
+            BaseException: whatever the initializer raised.
+        """
+        self._outset = initializer_of(self._context, initializer, initargs)
+        self._outset.pack()
+        try:
+            self._ready_child()
+            return
+        except NotReady as error:
+            self._context.check()
+            failure = error if error.__cause__ is None else error.__cause__
+        try:
+            raise failure  # with its own cause
+        finally:
+            del failure
+
+    def _ready_child(self, task: Task | None = None) -> Child:
+        """The child, ready for a task.
+
+        Raises:
+            NotReady: there is none to be had.
+            ContextEnded: the task's context has ended meanwhile.
+        """
+        if (child := self._child) is not None and child.is_usable():
+            return child
+        if child is not None and child.ready:  # something interrupted its last task
+            self._see_off(child)
+        try:
+            ready = self._make_ready(self._child or self._launch())
+            self._bury_ended()
+        except BaseException as error:
+            raise NotReady(f"worker {self._worker} has no child process") from error
+        if task is not None:  # that has taken a while
+            task.task_context().check()
+        return ready
+
+    def _launch(self) -> Child:
+        """Start a child; it begins with the initializer while this thread goes on."""
+        assert self._outset is not None, "a child before the start"
+        first = self._outset.message(settings_here())
+        child = Child(self._worker, self._backend, self._context, first)
+        with self._lock:
+            self._child = child
+            if self._killed:
+                child.kill()
+        return child
+
+    def _make_ready(self, child: Child) -> Child:
+        registration = self._context.add_callback(child.kill)
+        try:
+            failure = child.await_ready(self._backend.start_timeout)
+        except (EOFError, Garbled):
+            forced = child.was_forced
+            died = self._bury(child)
+            if died.exitcode == UNGUARDED:
+                raise unguarded() from None
+            if forced and self._backend.start_timeout and not self._context.cancelled:
+                died.args = (
+                    f"the child process {died.pid} of worker {self._worker} was not ready within "
+                    f"{self._backend.start_timeout:g} seconds (start_timeout), and was killed",
+                )
+            raise died from None
+        finally:
+            registration.remove()
+        if failure is not None:
+            self._see_off(child)
+            raise_error(child.parcels, failure[2], lambda: "initializer")
+        return child
+
+    # -- a task ----------------------------------------------------------------------------
+
+    def call(self, task: Task) -> Any:
+        """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
+        try:
+            child, (kind, _, body) = self._ask(task, pack_request(task))
+            if kind != RESULT:
+                raise_error(child.parcels, body, task._task_name)
+            value = open_result(child.parcels, body, task._task_name)
+            if type(value) is Broken:
+                _raise_broken(value, task._task_name)
+            return value
+        finally:
+            del task  # the error's traceback holds this frame, and the task will hold the error
+
+    def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
+        """Give the task to a child; to another one, if that has died and never read it."""
+        tries = 0
+        try:
+            while True:
+                child = self._ready_child(task)
+                try:
+                    return child, self._exchange(child, task, request)
+                except Unsent:
+                    died = self._bury(child)
+                tries += 1
+                if tries == _TRIES:
+                    raise died
+                self._log(logging.WARNING, "worker %s: %s; it was idle", self._worker, Lines(died))
+                task.task_context().check()
+        finally:
+            close_all(request[1])
+            del task, request
+
+    def _exchange(self, child: Child, task: Task, request: Packed) -> Message:
+        try:
+            reply = child.exchange(task, request)
+            if reply[1] & LAST or not child.is_usable():
+                self._see_off(child)
+                self._launch_next()
+        except (EOFError, Garbled):
+            forced = child.was_forced
+            died = self._bury(child)
+            task._output = child.output
+            if forced and (context := task.task_context()).cancelled:
+                self._launch_next()
+                context.check()
+            raise died from None
+        finally:
+            del task, request
+        return reply
+
+    def _launch_next(self) -> None:
+        """Have the next child start while this worker settles its task."""
+        if self._killed or self._context.cancelled:
+            return
+        try:
+            self._launch()
+        except BaseException as error:  # it is tried again for the next task
+            self._log(logging.ERROR, "worker %s cannot start a child", self._worker, error=error)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def kill(self) -> bool:
+        """End the child at once."""
+        with self._lock:
+            self._killed = True
+            children = [self._child, *self._leaving]
+        for child in children:
+            if child is not None:
+                child.kill()
+        return True
+
+    def stop(self, failure: BaseException | None = None) -> None:
+        """Tell the child to end, and wait for it."""
+        if self._child is not None:
+            self._see_off(self._child, None if failure is None else pack_error(failure))
+        self._bury_leaving()
+        self._outset = None
+
+    def _see_off(self, child: Child, failure: Packed | None = None) -> None:
+        """Tell it to end; the next one need not wait for it."""
+        with self._lock:
+            if self._child is child:
+                self._child = None
+            self._leaving.append(child)
+        child.dismiss(failure)
+
+    def _bury_ended(self) -> None:
+        """Those that take their time are not waited for while there are tasks."""
+        for child in [one for one in self._leaving if one.has_ended()]:
+            self._bury(child)
+
+    def _bury_leaving(self) -> None:
+        for child in list(self._leaving):
+            self._bury(child)
+
+    def _bury(self, child: Child) -> WorkerDied:
+        try:
+            return child.bury()
+        finally:
+            with self._lock:
+                if self._child is child:
+                    self._child = None
+                if child in self._leaving:
+                    self._leaving.remove(child)
+
+    # -- what an inline runner has to do ---------------------------------------------------
+
+    def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
+        """A coroutine has been finished by the child. One that comes from there is a value."""
+        return value
+
+    @contextlib.contextmanager
+    def on_top(self) -> Iterator[None]:
+        """Nothing is under way here while a worker waits: its tasks wait in the child."""
+        yield
+
+
+def _raise_broken(broken: Broken, name: Callable[[], str]) -> NoReturn:
+    try:
+        raise_packed(broken.error, name)
+    except BaseException as error:
+        give_results(error, broken.results)
+        raise
+    finally:
+        del broken, name  # as in call()

@@ -1,0 +1,226 @@
+"""Messages between a parent and its child, each whole or not at all.
+
+A message is a kind, flags, and bytes that only those who pack and unpack them understand. What is
+not such a message (a task can write to any descriptor) is :class:`Garbled`, and nothing of it is
+believed.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket
+import struct
+from collections.abc import Callable
+from multiprocessing.connection import wait
+
+from ion_actors.backends.process.signals import NO_SIGPIPE
+
+__all__ = [
+    "LAST",
+    "NEWS",
+    "RESULT",
+    "STOP",
+    "TASK",
+    "Channel",
+    "Garbled",
+    "Message",
+    "MessageKind",
+    "Unread",
+]
+
+_HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
+_HEAD_SIZE = _HEAD.size
+_MAGIC = b"ion\x01"
+_LOOK_UP = struct.pack("ll", 1, 0) if os.name == "posix" else struct.pack("L", 1000)  # a second
+_CHUNK = 64 * 1024  # bytes to read at a time, as long as it is not known how many there are
+
+
+class MessageKind(enum.IntEnum):
+    """What a message is."""
+
+    START = 1  #: to the child: what to do first
+    TASK = 2  #: to the child: a task to run
+    STOP = 3  #: to the child: there will be nothing more
+    CANCEL = 4  #: to the child, on the other channel: a task is to end
+    READY = 5  #: from the child: it has started
+    RESULT = 6  #: from the child: what the task returned
+    ERROR = 7  #: from the child: what the task, or the start, raised
+    NEWS = 8  #: from the child, at any time: log records, warnings, progress
+    ASK = 9  #: to the child, on the other channel: whether it still answers
+
+
+# Those that are asked for with every task: CPython 3.11 calls a function for each look-up in the
+# enumeration.
+TASK, STOP, RESULT, NEWS = MessageKind.TASK, MessageKind.STOP, MessageKind.RESULT, MessageKind.NEWS
+
+# What a reply says besides.
+LAST = 1  #: the child ends now: it has done its share
+
+
+class Garbled(Exception):
+    """What came was no message."""
+
+
+class Unread(EOFError):
+    """The other side is gone, and had not read the whole of what it was sent last.
+
+    Linux says so. Elsewhere it is the end of a stream like any other.
+    """
+
+
+# Kind, flags, body.
+Message = tuple[int, int, bytes | bytearray]
+
+
+class Channel:
+    """One end of a stream of messages. For one reader and one writer at a time.
+
+    The end of the other process ends the stream, unless a process that it has forked keeps its end
+    open. For that case the channel looks up now and then: see ``over``.
+
+    Args:
+        sock: a connected stream socket, which this owns from now on.
+        over: whether the process on the other side has ended; by default nobody asks.
+    """
+
+    def __init__(self, sock: socket.socket, over: Callable[[], bool] | None = None) -> None:
+        self._sock = sock
+        self._over = over
+        self._surplus = b""  # read, and belongs to the next message
+        if over is not None:
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, _LOOK_UP)
+
+    def fileno(self) -> int:
+        """The descriptor of its socket; -1 once it is closed."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close it. Doing so twice does no harm."""
+        self._sock.close()
+
+    def send(self, kind: MessageKind, body: bytes | bytearray = b"", flags: int = 0) -> None:
+        """Send a message.
+
+        Raises:
+            EOFError: the other side is gone. It has not got the message.
+        """
+        head = _HEAD.pack(_MAGIC, kind, flags, len(body))
+        if len(body) <= _CHUNK:
+            self._write(head + body)
+        else:
+            self._write(head)
+            self._write(body)
+
+    def _write(self, data: bytes | bytearray) -> None:
+        try:
+            sent = self._send(data)
+            if sent < len(data):  # hardly ever
+                with memoryview(data) as view:
+                    while sent < len(data):
+                        sent += self._send(view[sent:])
+        except OSError as error:
+            raise EOFError("the other side is gone") from error
+
+    def _send(self, data: bytes | bytearray | memoryview) -> int:
+        while True:
+            try:
+                return self._sock.send(data, NO_SIGPIPE)
+            except BlockingIOError:
+                self._look_up()
+
+    def send_at_once(self, kind: MessageKind, body: bytes) -> bool:
+        """Send a short message without ever blocking. Returns whether it could be sent.
+
+        After a False the channel is of no more use: half a message may have gone.
+        """
+        data = _HEAD.pack(_MAGIC, kind, 0, len(body)) + body
+        try:
+            return self._sock.send(data, NO_SIGPIPE) == len(data)
+        except OSError:
+            return False
+
+    def answer(self) -> None:
+        """Say that somebody is there, and no more.
+
+        Raises:
+            EOFError: the other side is gone.
+        """
+        self._write(b".")
+
+    def has_answered(self) -> bool:
+        """Whether the other side has answered since. For a socket that does not block."""
+        try:
+            return bool(self._sock.recv(_CHUNK))
+        except OSError:
+            return False
+
+    def receive(self) -> Message:
+        """The next message.
+
+        Raises:
+            EOFError: the other side is gone.
+            Unread: it was gone before it had read everything.
+            Garbled: what came is no message.
+        """
+        data = self._surplus or self._some()
+        while len(data) < _HEAD_SIZE:
+            data += self._some()
+        magic, kind, flags, length = _HEAD.unpack_from(data)
+        if magic != _MAGIC:
+            raise Garbled(f"a message cannot begin with {data[:_HEAD_SIZE]!r}")
+        end = _HEAD_SIZE + length
+        if len(data) >= end:
+            self._surplus = data[end:]
+            return kind, flags, data[_HEAD_SIZE:end]
+        self._surplus = b""
+        return kind, flags, self._rest(data[_HEAD_SIZE:], length)
+
+    def _rest(self, start: bytes, length: int) -> bytearray:
+        try:
+            body = bytearray(length)
+        except (MemoryError, OverflowError) as error:
+            raise Garbled(f"there is no room for a message of {length} bytes") from error
+        have = len(start)
+        body[:have] = start
+        with memoryview(body) as view:
+            while have < length:
+                have += self._into(view[have:])
+        return body
+
+    def _some(self) -> bytes:
+        while True:
+            try:
+                data = self._sock.recv(_CHUNK)
+            except BlockingIOError:
+                self._look_up()
+                continue
+            except ConnectionResetError as error:
+                raise Unread("the other side is gone, and has not read everything") from error
+            except OSError as error:
+                raise EOFError("the other side is gone") from error
+            if not data:
+                raise EOFError("the other side is gone")
+            return data
+
+    def _into(self, view: memoryview) -> int:
+        while True:
+            try:
+                count = self._sock.recv_into(view)
+            except BlockingIOError:
+                self._look_up()
+                continue
+            except OSError as error:
+                raise EOFError("the other side is gone") from error
+            if not count:
+                raise EOFError("the other side is gone")
+            return count
+
+    def _look_up(self) -> None:
+        """Nothing has moved for a while."""
+        if self._over is None or not self._over():
+            return
+        # It may have said something since, and then died.
+        if not wait([self._sock], 0):
+            raise EOFError("the other process has ended")

@@ -1,0 +1,297 @@
+"""Context variables go with a task to its process, and so does its trace.
+
+A variable is known there by where it stands: the module, and the name in it. Its value goes as a
+plain pickle. What stands in no module, or whose value cannot be pickled, is left behind: no task
+fails for that. :func:`left_behind` lists it.
+
+Some libraries keep theirs where nobody finds them, or with values that cannot be pickled. Those of
+decimal, numpy (from 2 on) and structlog are known here, and their values are set there by the
+functions that these libraries have for that.
+
+OpenTelemetry keeps its context in a variable of its own, with objects of this process. What of it
+is meant for other processes (the trace, the baggage), its propagators put into words.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import importlib
+import logging
+import pickle
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ion_actors.backends.process.main_module import main_can_be_imported
+from ion_actors.backends.process.transport.pickling import Packed, pack_simply, unpack
+from ion_actors.context import CURRENT
+from ion_actors.naming import OneLine
+from ion_actors.own_variables import decimal_variable
+
+__all__ = ["left_behind", "pack_variables", "unpack_variables"]
+
+logger = logging.getLogger("ion_actors")
+
+Variable = contextvars.ContextVar[Any]
+Address = tuple[str, str]  # module, name; or library, name
+Pickled = bytes | Packed
+Variables = tuple[list[tuple[Address, Pickled]], dict[str, str]]  # the values, the trace
+
+# The child has a context of its own for the task: see the messages of cancellation.
+_OURS: frozenset[Variable] = frozenset((CURRENT,))
+
+_OF_OPENTELEMETRY = "current_context"
+
+# How much is remembered about variables at most. (Some programs make them by the thousand.)
+_MOST_KNOWN = 4096
+
+
+def pack_variables(context: contextvars.Context) -> bytes | Variables | None:
+    """What of these variables can go to another process; None if nothing. It never raises.
+
+    Bytes, unless there is more to a value than bytes: then it is to be packed with all the rest.
+    """
+    if not context:
+        return None
+    values = [(address, pickled) for _, address, pickled in _crossing(context) if address]
+    trace = _inject(context)
+    if not all(isinstance(pickled, bytes) for _, pickled in values):
+        return values, trace
+    return pickle.dumps((values, trace), 5) if values or trace else None
+
+
+def unpack_variables(packed: bytes | Variables | None) -> contextvars.Context:
+    """A new context with the variables in it. It never raises: what cannot be set is left out."""
+    context = contextvars.Context()
+    if packed is None:
+        return context
+    values, trace = pickle.loads(packed) if isinstance(packed, bytes) else packed
+    for address, pickled in values:
+        try:
+            header, buffers = (pickled, ()) if isinstance(pickled, bytes) else pickled
+            context.run(_set, address, unpack(header, buffers))
+        except (Exception, SystemExit) as error:
+            logger.debug(
+                "the context variable %s.%s stays behind", *map(OneLine, address), exc_info=error
+            )
+    if trace:
+        context.run(_extract, trace)
+    return context
+
+
+def _set(address: Address, value: object) -> None:
+    known = _LIBRARIES.get(address[0])
+    if known is None:
+        _known.find(address).set(value)
+    else:
+        known.set(address[1], value)
+
+
+def left_behind(context: contextvars.Context | None = None) -> dict[str, str]:
+    """Which context variables do not go with a task to a child process.
+
+    Args:
+        context: what to look at; by default the variables of the caller.
+
+    Returns:
+        Why each of them is left behind, by its name.
+    """
+    context = contextvars.copy_context() if context is None else context
+    found = _crossing(context, try_again=True)
+    return {
+        variable.name: "no module has it under any name" if pickled else "it cannot be pickled"
+        for variable, address, pickled in found
+        if address is None
+    }
+
+
+def _crossing(
+    context: contextvars.Context, *, try_again: bool = False
+) -> Iterator[tuple[Variable, Address | None, Pickled]]:
+    """Each variable with its address and its value; without an address it stays behind."""
+    for variable, value in context.items():
+        if variable in _OURS or _is_of_opentelemetry(variable):
+            continue
+        address = _known.address(variable)
+        if address is None:
+            yield variable, None, b"\x80"
+        elif not try_again and _known.refuses(variable, type(value)):
+            yield variable, None, b""
+        elif value is not ...:  # with that structlog says that it is not set
+            pickled = _pickled(variable, value, _LIBRARIES.get(address[0]), context)
+            yield variable, address if pickled else None, pickled
+
+
+def _pickled(
+    variable: Variable, value: object, library: _Library | None, context: contextvars.Context
+) -> Pickled:
+    try:
+        if library is not None:
+            # In a copy: the context may be entered right now, by a wrapper of the task.
+            value = context.copy().run(library.get, value)
+        header, buffers = pack_simply(value)
+        return (header, buffers) if buffers else header
+    except BaseException as error:
+        _known.refuse(variable, type(value))
+        logger.debug("the context variable %s stays behind", OneLine(variable.name), exc_info=error)
+        return b""
+
+
+class _Known:
+    """What was found out about variables. Any threads may use it: it only ever saves work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards those below
+        self._addresses: dict[Variable, Address | None] = {}
+        self._modules = 0  # how many there were when the last one was looked for in vain
+        self._refused: set[tuple[Variable, type]] = set()
+        self._found: dict[Address, Variable] = {}
+
+    def address(self, variable: Variable) -> Address | None:
+        """Where a variable stands, if anywhere."""
+        found = self._addresses.get(variable)
+        if found is not None or (variable in self._addresses and self._modules == len(sys.modules)):
+            return found
+        modules = len(sys.modules)
+        found = _search(variable)
+        with self._lock:
+            if modules != self._modules or len(self._addresses) >= _MOST_KNOWN:
+                self._modules = modules
+                self._addresses = {one: where for one, where in self._addresses.items() if where}
+            self._addresses[variable] = found
+        return found
+
+    def find(self, address: Address) -> Variable:
+        """The variable that stands there.
+
+        Raises:
+            Exception: none does.
+        """
+        found = self._found.get(address)
+        if found is None:
+            module, name = address
+            found = getattr(importlib.import_module(module), name)
+            if not isinstance(found, contextvars.ContextVar):
+                raise TypeError(f"{module}.{name} is no context variable: {found!r}")
+            self._found[address] = found
+        return found
+
+    # An attempt may go through half the objects of a web framework before it fails.
+
+    def refuses(self, variable: Variable, kind: type) -> bool:
+        """Whether a value of this type could not be pickled."""
+        return (variable, kind) in self._refused
+
+    def refuse(self, variable: Variable, kind: type) -> None:
+        """A value of this type could not be pickled."""
+        with self._lock:
+            if len(self._refused) >= _MOST_KNOWN:
+                self._refused.clear()
+            self._refused.add((variable, kind))
+
+
+_known = _Known()
+
+
+def _search(variable: Variable) -> Address | None:
+    for library, found in _LIBRARIES.items():
+        if library in sys.modules and found.owns(variable):
+            return library, variable.name
+    for module, there in list(sys.modules.items()):
+        if module == "__mp_main__" or (module == "__main__" and not main_can_be_imported()):
+            continue
+        # Without triggering those that load themselves only when something of theirs is asked for.
+        try:
+            names = object.__getattribute__(there, "__dict__")
+        except AttributeError:
+            continue
+        for name, value in list(names.items()):
+            if value is variable:
+                return module, name
+    return None
+
+
+# -- libraries ---------------------------------------------------------------------------------
+
+
+class _Library(NamedTuple):
+    """How the values of a library's variables are got and set, by itself."""
+
+    owns: Callable[[Variable], bool]
+    get: Callable[[Any], object]  # what to send instead of a value; where that is current
+    set: Callable[[str, Any], object]  # what came for the variable of that name
+
+
+def _itself(value: object) -> object:
+    return value
+
+
+def _set_decimal(_name: str, value: Any) -> None:
+    importlib.import_module("decimal").setcontext(value)
+
+
+def _numpy_errors(_value: object) -> tuple[Mapping[str, str], object, int]:
+    numpy: Any = importlib.import_module("numpy")
+    return numpy.geterr(), numpy.geterrcall(), numpy.getbufsize()
+
+
+def _set_numpy_errors(_name: str, value: tuple[Mapping[str, str], Any, int]) -> None:
+    numpy: Any = importlib.import_module("numpy")
+    errors, call, size = value
+    numpy.seterrcall(call)
+    numpy.seterr(**errors)
+    numpy.setbufsize(size)
+
+
+def _set_structlog(name: str, value: object) -> None:
+    contextvars_there: Any = importlib.import_module("structlog.contextvars")
+    contextvars_there.bind_contextvars(**{name.removeprefix(_OF_STRUCTLOG): value})
+
+
+_OF_STRUCTLOG = "structlog_"
+
+# By the module that must have been imported for its variables to be there.
+_LIBRARIES: dict[str, _Library] = {
+    "decimal": _Library(lambda one: one is decimal_variable(), _itself, _set_decimal),
+    "numpy": _Library(
+        lambda one: one.name == "numpy.ufunc.extobj", _numpy_errors, _set_numpy_errors
+    ),
+    "structlog.contextvars": _Library(
+        lambda one: one.name.startswith(_OF_STRUCTLOG), _itself, _set_structlog
+    ),
+}
+
+
+# -- OpenTelemetry -----------------------------------------------------------------------------
+
+
+def _is_of_opentelemetry(variable: Variable) -> bool:
+    return variable.name == _OF_OPENTELEMETRY and "opentelemetry.context" in sys.modules
+
+
+def _inject(context: contextvars.Context) -> dict[str, str]:
+    """The trace and the baggage, in words."""
+    carrier: dict[str, str] = {}
+    if any(_is_of_opentelemetry(variable) for variable in context):
+        # In a copy: the context may be entered right now, by a wrapper of the task.
+        context.copy().run(_propagate, "inject", carrier)
+    return carrier
+
+
+def _extract(carrier: dict[str, str]) -> None:
+    """Make the trace of these words current."""
+    found = _propagate("extract", carrier)
+    if found is not None:
+        importlib.import_module("opentelemetry.context").attach(found)
+
+
+def _propagate(verb: str, carrier: dict[str, str]) -> Any:
+    try:
+        call: Callable[[dict[str, str]], Any] = getattr(
+            importlib.import_module("opentelemetry.propagate"), verb
+        )
+        return call(carrier)
+    except Exception as error:  # it is not installed there, or configured with a broken propagator
+        logger.debug("the trace stays behind", exc_info=error)
+        return None

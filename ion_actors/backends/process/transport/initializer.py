@@ -1,0 +1,185 @@
+"""What the children of a pool do first, packed once for all of them.
+
+An initializer's arguments may be large: a table for each worker. They are packed when the first
+worker starts, and what is large goes into a file without a name, of which each child maps what it
+needs: there is one copy for all of them, and none in the parent's own memory. Children that come
+later get the same, whatever has been done to the arguments since.
+
+Locks, queues and shared values may be among them, as with ``ProcessPoolExecutor``.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+import pickle
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ion_actors.backends.process.transport.anonymous_file import new_shelf
+from ion_actors.backends.process.transport.descriptors import Descriptor
+from ion_actors.backends.process.transport.log_relay import Settings
+from ion_actors.backends.process.transport.pickling import (
+    LARGE,
+    Packed,
+    pack_call,
+    pack_simply,
+    unpack,
+)
+from ion_actors.backends.process.transport.reducers import starting_a_child
+from ion_actors.backends.process.transport.shared_buffers import Parcels, write_all
+from ion_actors.backends.protocol import Hopeless
+from ion_actors.context import Context
+from ion_actors.errors import TaskNotPicklable
+from ion_actors.forking import on_fork
+from ion_actors.stateful import Opening
+
+__all__ = ["Initializer", "initializer_of", "open_initializer"]
+
+Place = tuple[int, int]  # offset and bytes, in the file
+
+
+class Initializer:
+    """An initializer with its arguments, in bytes. Any threads may use it.
+
+    Args:
+        initializer: is called first in each child; None for nothing.
+        initargs: its arguments.
+    """
+
+    def __init__(
+        self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self._initializer = initializer
+        self._initargs = initargs
+        self._lock = threading.Lock()  # guards the next: who comes first packs, others wait for it
+        self._packed: tuple[Descriptor | None, list[Any]] | None = None
+
+    def is_of(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> bool:
+        """Whether it is these that are packed here."""
+        mine = self._initializer
+        if isinstance(mine, Opening) and isinstance(initializer, Opening):
+            return mine.is_like(initializer)
+        return mine is initializer and self._initargs is initargs
+
+    def pack(self) -> None:
+        """Pack them, unless that has been done.
+
+        Raises:
+            Hopeless: the initializer, or one of its arguments, cannot be pickled.
+        """
+        with self._lock:
+            if self._packed is None:
+                self._packed = _put_away(self._in_bytes())
+
+    def message(self, settings: Settings) -> Packed:
+        """What a START message says. They must have been packed.
+
+        Args:
+            settings: of what the child relays.
+        """
+        assert self._packed is not None, "asked for before it was packed"
+        return pack_simply((settings, *self._packed))
+
+    def _in_bytes(self) -> Packed:
+        initializer: Any = self._initializer
+        try:
+            with starting_a_child():
+                return pack_call(lambda: "initializer", initializer, self._initargs, None)
+        except TaskNotPicklable as error:
+            raise Hopeless(f"its workers cannot start in processes: {error}") from error
+
+
+def _put_away(packed: Packed) -> tuple[Descriptor | None, list[Any]]:
+    """The same with what is large in a file, and the file; or without, if there can be none."""
+    header, buffers = packed
+    frames: list[Any] = [pickle.PickleBuffer(header), *map(pickle.PickleBuffer, buffers)]
+    large = [place for place, one in enumerate(frames) if one.raw().nbytes >= LARGE]
+    shelf = new_shelf() if large else None
+    if shelf is None:
+        return None, frames
+    end = 0
+    try:
+        for place in large:
+            raw = frames[place].raw()
+            write_all(shelf.fd, raw, end)
+            frames[place] = (end, raw.nbytes)
+            end += -(-raw.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        os.ftruncate(shelf.fd, end)
+        return Descriptor.copy_of(shelf.fd), frames
+    except OSError:  # there is no room for it: it goes through the pipes
+        return None, [pickle.PickleBuffer(header), *map(pickle.PickleBuffer, buffers)]
+    finally:
+        shelf.close()
+
+
+# -- those that there are ----------------------------------------------------------------------
+
+
+_lock = threading.Lock()  # guards the next
+_outsets: weakref.WeakKeyDictionary[Context, Initializer] = weakref.WeakKeyDictionary()
+
+
+def initializer_of(
+    context: Context, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> Initializer:
+    """The one that all workers of a pool share.
+
+    Args:
+        context: the pool's. When it ends, nobody comes who would need it.
+        initializer: the pool's.
+        initargs: the pool's.
+    """
+    with _lock:
+        found = _outsets.get(context)
+        if found is not None and found.is_of(initializer, initargs):
+            return found
+        made = _outsets[context] = Initializer(initializer, initargs)
+    context.add_callback(functools.partial(_forget, weakref.ref(context), made))
+    return made
+
+
+def _forget(context: weakref.ref[Context], outset: Initializer) -> None:
+    ended = context()
+    with _lock:
+        if ended is not None and _outsets.get(ended) is outset:
+            del _outsets[ended]
+
+
+def _after_fork() -> None:
+    """In a forked child: the pools are the parent's, and a thread there may hold the lock."""
+    global _lock, _outsets
+    _lock, _outsets = threading.Lock(), weakref.WeakKeyDictionary()
+
+
+on_fork(_after_fork)
+
+
+# -- in the child ------------------------------------------------------------------------------
+
+
+def open_initializer(parcels: Parcels, body: bytes | bytearray) -> tuple[Settings, Packed]:
+    """What a START message says: the settings, and the call of the initializer, still packed.
+
+    Raises:
+        Exception: it cannot be had.
+    """
+    settings, file, frames = unpack(*parcels.open(body))
+    header, *buffers = frames if file is None else _mapped(file, frames)
+    return settings, (header, buffers)
+
+
+def _mapped(file: Descriptor, frames: Sequence[Any]) -> list[Any]:
+    """What is in the file, in pages that are this process's own as soon as it writes to them."""
+    try:
+        way = {"flags": mmap.MAP_PRIVATE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+        view = memoryview(mmap.mmap(file.fd, 0, **way))
+    finally:
+        file.close()
+    return [
+        view[one[0] : sum(one)] if isinstance(one, tuple) else one  # offset, bytes
+        for one in frames
+    ]

@@ -1,0 +1,264 @@
+"""What a child process has to say while it works: log records, warnings, progress.
+
+::
+
+    child                                                     parent
+    logging, its root handler ──┐                       ┌──▶ the logger of that name, its handlers
+    warnings.showwarning     ───┼──▶ bytes ──▶ pipe ────┼──▶ warnings.showwarning
+    report_progress          ───┘                       └──▶ the future of the worker's task
+
+The parent decides what becomes of it, as if its own code had said it. So that it is not told what
+it would not want to hear, its levels and its filters go to the child, as they were at its start.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import pickle
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from ion_actors.backends.process.transport.pickling import pickle_value
+from ion_actors.context import of_thread
+
+__all__ = ["Settings", "relay_to", "settings_here", "show"]
+
+logger = logging.getLogger("ion_actors")
+
+
+class _News(enum.IntEnum):
+    """What is told."""
+
+    LOG = 1
+    WARNING = 2
+    PROGRESS = 3
+
+
+class Settings(NamedTuple):
+    """What the parent would want to hear.
+
+    Attributes:
+        levels: of the loggers that have one of their own, by name; "" is the root.
+        disabled: up to which level logging is switched off altogether.
+        filters: of warnings, each a pickle of action, message, category, module, line; the first
+            is asked first. The child may not have the category of each.
+    """
+
+    levels: dict[str, int]
+    disabled: int
+    filters: Sequence[bytes]
+
+
+def settings_here() -> Settings:
+    """Those of this process now. They can be pickled."""
+    loggers = {"": logging.root, **logging.root.manager.loggerDict}
+    levels = {name: one.level for name, one in loggers.items() if isinstance(one, logging.Logger)}
+    set_levels = {name: level for name, level in levels.items() if level}
+    filters = [one for one in map(_filter, warnings.filters) if one is not None]
+    return Settings(set_levels, logging.root.manager.disable, filters)
+
+
+def _filter(found: Sequence[Any]) -> bytes | None:
+    action, message, category, module, line = found
+    try:
+        return pickle.dumps((action, _pattern(message), category, _pattern(module), line), 5)
+    except Exception:
+        return None
+
+
+def _pattern(found: Any) -> str:
+    return str(getattr(found, "pattern", found or ""))
+
+
+# -- in the child ------------------------------------------------------------------------------
+
+
+def relay_to(send: Callable[[bytes], object], settings: Settings) -> None:
+    """From now on, tell the parent.
+
+    Handlers that there are already, because a module sets them up when it is imported, are taken
+    off their loggers: the same records would come out twice.
+
+    Args:
+        send: gets each piece of news, from any thread. It may raise ``EOFError``: nobody listens.
+        settings: the parent's.
+    """
+    _take_over_logging(_Handler(send), settings)
+    _take_over_warnings(send, settings)
+
+    def report(fraction: float, message: str) -> None:
+        _tell(send, _News.PROGRESS, fraction, message)
+
+    of_thread.report = report
+
+
+def _tell(send: Callable[[bytes], object], kind: _News, *what: object) -> bool:
+    """Returns whether anybody listens.
+
+    Nobody does when the parent is gone, and this process soon, too; or in what a task has forked.
+    """
+    packed = pickle_value((int(kind), what))
+    try:
+        send(packed)
+    except EOFError:
+        return False
+    return True
+
+
+def _take_over_logging(handler: logging.Handler, settings: Settings) -> None:
+    for one in list(logging.root.manager.loggerDict.values()):
+        if isinstance(one, logging.Logger):
+            one.handlers.clear()
+            one.propagate = True
+    logging.root.handlers[:] = [handler]
+    for name, level in settings.levels.items():
+        logging.getLogger(name or None).setLevel(level)
+    logging.disable(settings.disabled)
+
+
+class _Handler(logging.Handler):
+    """Sends records, as far as they can be pickled."""
+
+    def __init__(self, send: Callable[[bytes], object]) -> None:
+        super().__init__()
+        self._send = send
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See :class:`logging.Handler`."""
+        try:
+            state, extras = self._prepare(record)
+            if not _tell(self._send, _News.LOG, state, extras) and logging.lastResort is not None:
+                logging.lastResort.handle(record)  # as if nothing was set up
+        except Exception:
+            self.handleError(record)
+
+    def _prepare(self, record: logging.LogRecord) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the record has, and what its users have added, each packed alone.
+
+        Its text is made here: arguments may be anything.
+        """
+        state = dict(record.__dict__)
+        if record.exc_info and not record.exc_text:
+            state["exc_text"] = self._formatter.formatException(record.exc_info)
+        state.update(msg=record.getMessage(), args=None, exc_info=None)
+        state.pop("message", None)
+        extras = {name: value for name, value in state.items() if type(value) not in _PLAIN}
+        plain = {name: value for name, value in state.items() if name not in extras}
+        return plain, {name: _packed(value) for name, value in extras.items()}
+
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def _packed(value: object) -> tuple[bytes, str]:
+    """Its pickle, if it has one, and what to show if it has none, or does not come out of it."""
+    kind = type(value).__name__
+    try:
+        return pickle_value(value), f"<{kind} that cannot be rebuilt>"
+    except Exception:
+        return b"", _looks(value, f"<{kind} without a repr>")
+
+
+def _looks(value: object, otherwise: str) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return otherwise
+
+
+def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> None:
+    # To compile the filters that everybody has is half of the time that a start takes here.
+    if list(map(_filter, warnings.filters)) != list(settings.filters):
+        warnings.resetwarnings()
+        for one in settings.filters:
+            _take_over_filter(one)
+    as_before = warnings.showwarning
+
+    def showwarning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if file is not None:
+            as_before(message, category, filename, lineno, file, line)
+            return
+        _tell(send, _News.WARNING, *_picklable(message, category), filename, lineno, line)
+
+    warnings.showwarning = showwarning
+
+
+def _take_over_filter(found: bytes) -> None:
+    try:
+        action, message, category, module, line = pickle.loads(found)
+        warnings.filterwarnings(action, message, category, module, line, append=True)
+    except Exception as error:  # the category is not to be had here, or the action not known
+        logger.debug("a filter of warnings stays behind", exc_info=error)
+
+
+def _picklable(
+    message: Warning | str, category: type[Warning]
+) -> tuple[Warning | str, type[Warning]]:
+    for one in (message, str(message)):
+        for kind in category.__mro__:
+            if not issubclass(kind, Warning):
+                break
+            try:
+                pickle.loads(pickle_value((one, kind)))
+            except Exception:
+                continue
+            return one, kind
+    return str(message), Warning
+
+
+# -- in the parent -----------------------------------------------------------------------------
+
+
+def show(news: bytes | bytearray) -> None:
+    """Do what this process would do if it was its own. It never raises, but logs.
+
+    It is called in the thread of the worker whose child has sent this.
+    """
+    try:
+        kind, what = pickle.loads(news)
+        _SHOW[_News(kind)](*what)
+    except Exception:
+        logger.exception("a message of a worker's process could not be shown")
+
+
+def _show_log(state: dict[str, Any], extras: dict[str, tuple[bytes, str]]) -> None:
+    unpacked = {name: _unpacked(*extra) for name, extra in extras.items()}
+    record = logging.makeLogRecord({**state, **unpacked})
+    found = logging.getLogger(record.name)
+    if found.isEnabledFor(record.levelno):
+        found.handle(record)
+
+
+def _unpacked(pickled: bytes, looks: str) -> object:
+    try:
+        return pickle.loads(pickled) if pickled else looks
+    except Exception:
+        return looks
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None
+) -> None:
+    warnings.showwarning(message, category, filename, lineno, None, line)
+
+
+def _show_progress(fraction: float, message: str) -> None:
+    if of_thread.report is not None:
+        of_thread.report(fraction, message)
+
+
+_SHOW: dict[_News, Callable[..., None]] = {
+    _News.LOG: _show_log,
+    _News.WARNING: _show_warning,
+    _News.PROGRESS: _show_progress,
+}

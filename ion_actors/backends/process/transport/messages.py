@@ -1,0 +1,208 @@
+"""What a parent and its child say to each other, put into bytes and got out of them.
+
+Calls and results may be large, and go through
+:mod:`~ion_actors.backends.process.transport.shared_buffers`. The rest is small.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from ion_actors.backends.process.transport.context_vars import pack_variables, unpack_variables
+from ion_actors.backends.process.transport.initializer import open_initializer
+from ion_actors.backends.process.transport.log_relay import Settings
+from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, pack_call, unpack
+from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
+from ion_actors.backends.process.transport.shared_buffers import Parcels
+from ion_actors.backends.protocol import Task
+from ion_actors.clock import system_clock
+from ion_actors.context import Context
+from ion_actors.errors import TaskNotPicklable
+
+__all__ = [
+    "Cancel",
+    "Received",
+    "Request",
+    "StartMessage",
+    "open_error",
+    "open_parcel",
+    "open_result",
+    "open_start",
+    "pack_error",
+    "pack_request",
+    "raise_error",
+    "raise_packed",
+    "unpack_request",
+]
+
+_MOST_WORDS = 1000  # of a reason: a CANCEL must go through in one piece
+
+
+# A task to run: its function, the positional arguments, the keyword arguments if there are any, the
+# variables, and the seconds until its deadline.
+Request = tuple[
+    Callable[..., Any],
+    tuple[Any, ...],
+    dict[str, Any] | None,
+    contextvars.Context,
+    float | None,
+]
+
+
+# What came, before it is unpickled: a pickle, and its buffers.
+Received = tuple[Any, Sequence[Any]]
+
+
+class Cancel(NamedTuple):
+    """A task is to end."""
+
+    number: int
+    expired: bool  # its deadline has passed
+    reason: str
+    forced: bool = False  # it has had its time to do so by itself
+
+    def pack(self) -> bytes:
+        """What a CANCEL message says."""
+        short = self.reason.encode(errors="replace")[:_MOST_WORDS].decode(errors="replace")
+        return pickle.dumps((self.number, self.expired, short, self.forced), 5)
+
+    @classmethod
+    def unpack(cls, body: bytes | bytearray) -> Cancel:
+        """What was packed."""
+        return cls(*pickle.loads(body))
+
+
+# -- by the parent -----------------------------------------------------------------------------
+
+
+def pack_request(task: Task) -> Packed:
+    """What a TASK message says.
+
+    Raises:
+        TaskNotPicklable: something in the call cannot be pickled.
+    """
+    extra = None
+    if task._vars or task._context is not None:
+        variables, remaining = pack_variables(task._vars), _remaining(task._context)
+        extra = None if variables is None and remaining is None else (variables, remaining)
+    return pack_call(task._task_name, task._fn, task._args, task._kwargs, extra)
+
+
+def _remaining(context: Context | None) -> float | None:
+    """Seconds to the deadline for one who goes by the real time; None if there is none.
+
+    The end of a context that goes by another clock is announced, and cannot be foreseen.
+    """
+    if context is None or context.deadline is None or context.clock is not system_clock:
+        return None
+    return context.remaining()
+
+
+def open_result(parcels: Parcels, body: bytes | bytearray, name: Callable[[], str]) -> Any:
+    """The value of a RESULT message.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt.
+    """
+    try:
+        header, buffers = parcels.open(body)
+        return unpack(header, buffers)[0]
+    except BaseException as error:
+        raise not_rebuilt(name(), "the result", error) from error
+    finally:
+        del parcels, body, name  # a method of the task, which will hold the error and so this frame
+
+
+def open_error(parcels: Parcels, body: bytes | bytearray) -> BaseException:
+    """The exception of an ERROR or a STOP message."""
+    try:
+        return unpack_error(parcels.open(body))
+    except Exception as error:  # its descriptors or its buffers did not come
+        return not_rebuilt("", "the exception", error)
+
+
+def raise_error(parcels: Parcels, body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
+    """Raise what an ERROR message says."""
+    try:
+        _raise(open_error(parcels, body), name)
+    finally:
+        del parcels, body, name  # a method of the task, which will hold the error and so this frame
+
+
+def raise_packed(packed: Received, name: Callable[[], str]) -> NoReturn:
+    """Raise an exception that came in a RESULT message, beside a result."""
+    try:
+        _raise(unpack_error(packed), name)
+    finally:
+        del packed, name  # as above
+
+
+def _raise(error: BaseException, name: Callable[[], str]) -> NoReturn:
+    if type(error) is TaskNotPicklable and not error.task:
+        error.task = name()  # the child does not know it
+        rest = str(error.args[0]).removeprefix(error.what)
+        error.args = (f"{error.what} of task {error.task!r}{rest}",)
+    try:
+        raise error
+    finally:
+        del error, name
+
+
+# -- by the child ------------------------------------------------------------------------------
+
+
+class StartMessage(NamedTuple):
+    """What a child is to do first."""
+
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    settings: Settings  # of what it relays
+
+
+def open_start(parcels: Parcels, body: bytes | bytearray) -> StartMessage:
+    """What a START message says.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt here.
+    """
+    try:
+        settings, packed = open_initializer(parcels, body)
+    except BaseException as error:
+        raise not_rebuilt("initializer", "the call", error) from error
+    initializer, initargs, _, _ = _unpack(packed, "initializer")
+    return StartMessage(initializer, initargs, settings)
+
+
+def open_parcel(parcels: Parcels, body: bytes | bytearray) -> Received:
+    """What a TASK message says, still packed.
+
+    Raises:
+        TaskNotPicklable: it cannot be had.
+    """
+    try:
+        return parcels.open(body)
+    except BaseException as error:
+        raise not_rebuilt("", "the call", error) from error
+
+
+def unpack_request(received: Received) -> Request:
+    """What was packed.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt here.
+    """
+    fn, args, kwargs, extra = _unpack(received, "")
+    if extra is None:
+        return fn, args, kwargs, contextvars.Context(), None
+    variables, remaining = extra
+    return fn, args, kwargs, unpack_variables(variables), remaining
+
+
+def _unpack(received: Received, name: str) -> Any:
+    try:
+        return unpack(*received)
+    except BaseException as error:
+        raise not_rebuilt(name, "the call", error) from error

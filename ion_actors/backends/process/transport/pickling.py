@@ -1,0 +1,356 @@
+"""What goes to a child process and comes back, as bytes.
+
+Plain pickle first: it is the fastest, and sees nearly everything through. What it refuses, and
+what it may have taken for something else (see ``reducers``), is tried again with what
+``multiprocessing`` knows (pipes, sockets, what users have registered) and, if it is installed, by
+``cloudpickle`` (lambdas, closures, classes made in a function). Only then it is an error, and one
+that names the argument.
+
+Large buffers, such as the data of numpy's arrays, stay out of the bytes (see
+``shared_buffers``), and so do descriptors (see ``descriptors``).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import pickle
+import reprlib
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ion_actors.backends.process.main_module import main_can_be_imported
+from ion_actors.backends.process.transport.descriptors import Descriptor
+from ion_actors.backends.process.transport.reducers import CarefulPickler, reducers
+from ion_actors.errors import TaskNotPicklable
+from ion_actors.naming import printable
+from ion_actors.raised import add_note, in_a_line, traceback_of
+
+__all__ = [
+    "LARGE",
+    "Packed",
+    "not_rebuilt",
+    "pack",
+    "pack_call",
+    "pack_result",
+    "pack_simply",
+    "pickle_value",
+    "picklers",
+    "set_apart",
+    "unpack",
+]
+
+# Bytes from which on a buffer is kept apart. Below, to copy it through the pipe is as quick; see
+# tests/benchmarks/arrays.py.
+LARGE = 128 * 1024
+
+_PROTOCOL = 5
+
+_PICKLERS = frozenset((__name__, CarefulPickler.__module__, "cloudpickle.cloudpickle"))
+
+
+# An object in bytes: its pickle, and the large buffers and descriptors that were left out. This and
+# what else every task needs are plain tuples: to make a named one takes longer than to pickle one.
+Packed = tuple[bytes, Sequence[pickle.PickleBuffer | memoryview]]
+
+
+def pack(obj: object) -> Packed:
+    """Pickle ``obj`` by the first pickler that can.
+
+    Raises:
+        BaseException: whatever the last of them met with.
+    """
+    found = _attempt(obj)
+    if isinstance(found, tuple):
+        return found
+    try:
+        raise found
+    finally:
+        del found, obj
+
+
+def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:
+    """What was packed.
+
+    Raises:
+        BaseException: whatever its classes met with in being rebuilt.
+    """
+    return pickle.loads(header, buffers=buffers) if buffers else pickle.loads(header)
+
+
+def pack_call(
+    name: Callable[[], str],
+    fn: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    extra: object = None,
+) -> Packed:
+    """Pack a call as the tuple ``(fn, args, kwargs, extra)``.
+
+    Args:
+        name: says the task's name, for the error.
+        fn: what is to be called.
+        args: its positional arguments.
+        kwargs: its keyword arguments, or None for none.
+        extra: more for the child, which is known to be picklable.
+
+    Raises:
+        TaskNotPicklable: something in it cannot be pickled; the error says what.
+    """
+    found = _attempt((fn, args, kwargs, extra))
+    if isinstance(found, tuple):
+        return found
+    try:
+        raise _blame(name(), fn, args, kwargs or {}, found)
+    finally:
+        # The error's traceback holds this frame, and a task's future the error.
+        del name, fn, args, kwargs, extra, found
+
+
+def pack_result(name: Callable[[], str], value: object, extra: object = None) -> Packed:
+    """Pack a result as the tuple ``(value, extra)``. ``name`` is as for :func:`pack_call`.
+
+    Raises:
+        TaskNotPicklable: the value cannot be pickled.
+    """
+    found = _attempt((value, extra))
+    if isinstance(found, tuple):
+        return found
+    try:
+        raise _refusal(name(), "the result", value, found)
+    finally:
+        del name, value, extra, found
+
+
+def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
+    """What to raise if :func:`unpack` did: ``what`` was packed well, but is not wanted here.
+
+    Args:
+        task: the task's name, if it is known; else empty.
+        what: "the call" or "the result".
+        error: what ``unpack`` raised; becomes the cause.
+    """
+    shown = TaskNotPicklable(
+        f"{what}{_of(task)} cannot be rebuilt from its pickle: {in_a_line(error)}{_lost(error)}",
+        task=task,
+        what=what,
+    )
+    shown.__cause__ = error
+    try:
+        return shown
+    finally:
+        del error, shown  # a traceback may hold this frame
+
+
+# -- the picklers ------------------------------------------------------------------------------
+
+
+def picklers() -> Iterable[type[pickle.Pickler]]:
+    """Those that are tried after plain pickle, each able to do more."""
+    cloud = _cloud_pickler()
+    if cloud is None:
+        return (CarefulPickler,)
+    return (CarefulPickler, cloud) if main_can_be_imported() else (cloud, CarefulPickler)
+
+
+def pack_simply(obj: object) -> Packed:
+    """Pickle ``obj``, if the other side knows its class by name.
+
+    Raises:
+        BaseException: whatever pickle met with.
+    """
+    found = _simply(obj)
+    if isinstance(found, tuple):
+        return found
+    try:
+        raise found
+    finally:
+        del found, obj
+
+
+def pickle_value(value: object) -> bytes:
+    """As :func:`pack_simply`, for what can only be sent as bytes. Descriptors are refused.
+
+    Raises:
+        BaseException: whatever pickle met with.
+    """
+    if reducers.plain_is_enough():
+        pickled = pickle.dumps(value, _PROTOCOL)
+        if not reducers.may_hold_a_pipe(pickled):
+            return pickled
+    file = io.BytesIO()
+    CarefulPickler(file, _PROTOCOL, _refuse_descriptors).dump(value)
+    return file.getvalue()
+
+
+def _refuse_descriptors(buffer: pickle.PickleBuffer) -> bool:
+    if isinstance(buffer.raw().obj, Descriptor):
+        raise pickle.PicklingError("a descriptor cannot be handed over here")
+    return True
+
+
+def _attempt(obj: object) -> Packed | BaseException:
+    found = _simply(obj)
+    if isinstance(found, tuple):
+        if b"__main__" not in found[0] or _cloud_pickler() is None or main_can_be_imported():
+            return found
+        found = pickle.PicklingError("the child would not find it by its name")
+    # What is no Exception is not about pickling: somebody wants this to end.
+    kinds = iter(picklers())
+    while isinstance(found, Exception) and (kind := next(kinds, None)) is not None:
+        found = _by(kind, obj)
+    try:
+        return found
+    finally:
+        del found, obj  # an error's traceback leads back to this frame
+
+
+def _simply(obj: object) -> Packed | BaseException:
+    if not reducers.plain_is_enough():
+        return _by(CarefulPickler, obj)
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=functools.partial(set_apart, buffers))
+    except BaseException as error:
+        return error
+    return _by(CarefulPickler, obj) if reducers.may_hold_a_pipe(header) else (header, buffers)
+
+
+def _by(kind: Any, obj: object) -> Packed | BaseException:
+    buffers: list[pickle.PickleBuffer] = []
+    file = io.BytesIO()
+    try:
+        kind(file, _PROTOCOL, buffer_callback=functools.partial(set_apart, buffers)).dump(obj)
+    except BaseException as error:
+        return error
+    return file.getvalue(), buffers
+
+
+def set_apart(apart: list[pickle.PickleBuffer], buffer: pickle.PickleBuffer) -> bool:
+    """What pickle asks about each buffer: whether it is to stay in the bytes.
+
+    Args:
+        apart: gets those that are not.
+        buffer: the buffer.
+    """
+    try:
+        with buffer.raw() as raw:
+            if raw.nbytes < LARGE and not isinstance(raw.obj, Descriptor):
+                return True
+    except BufferError:  # not in one piece
+        return True
+    apart.append(buffer)
+    return False
+
+
+@functools.cache
+def _cloud_pickler() -> type[pickle.Pickler] | None:
+    try:
+        cloudpickle: Any = importlib.import_module("cloudpickle")  # an extra; slow to import
+    except ImportError:
+        return None
+
+    class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """It looks into its own table, but first into what users have registered."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            # Before: it is only looked for there, and that of the class is found otherwise.
+            self.dispatch_table = reducers.beside(cloudpickle.Pickler.dispatch_table)
+            super().__init__(*args, **kwargs)
+
+        def reducer_override(self, obj: Any) -> Any:
+            found = reducers.override(obj)
+            if found is NotImplemented and not reducers.registered(type(obj)):
+                return super().reducer_override(obj)
+            return found
+
+    return CloudPickler
+
+
+# -- whose fault it is -------------------------------------------------------------------------
+
+
+def _blame(
+    task: str,
+    fn: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    error: BaseException,
+) -> TaskNotPicklable:
+    """The error that names the first part of the call that cannot be pickled alone."""
+    parts: list[tuple[str, object]] = [("the function", fn)]
+    parts += [(f"argument {place}", value) for place, value in enumerate(args, start=1)]
+    parts += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+    found: Packed | BaseException = error
+    value: object = None
+    try:
+        for what, value in parts:
+            found = _attempt(value)
+            if not isinstance(found, tuple):
+                return _refusal(task, what, value, found)
+        return _refusal(task, "the call", fn, error)
+    finally:
+        del fn, args, kwargs, error, parts, found, value  # as in _attempt()
+
+
+def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskNotPicklable:
+    shown = _shorten(value)
+    refusal = TaskNotPicklable(
+        f"{what}{_of(task)} cannot be pickled: {shown}: {in_a_line(error)}{_hint(error)}",
+        task=task,
+        what=what,
+        shown=shown,
+    )
+    refusal.__cause__ = _without_frames(error)
+    return refusal
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, RuntimeError) and "through inheritance" in str(error):
+        return "; multiprocessing hands it over at the start of a child: put it into initargs"
+    if _cloud_pickler() is None and isinstance(error, AttributeError | pickle.PicklingError):
+        return "; with cloudpickle installed (the extra 'process') it might be"
+    return ""
+
+
+def _of(task: str) -> str:
+    return f" of task {task!r}" if task else ""
+
+
+def _lost(error: BaseException) -> str:
+    """What to do about something that this process, a child, does not find in its main module."""
+    if not isinstance(error, AttributeError) or "_main__'" not in str(error):
+        return ""
+    if "'__mp_main__'" in str(error):
+        return (
+            "; a child imports the main module, and finds there what that defines outside of "
+            'its `if __name__ == "__main__":`'
+        )
+    install = "" if _cloud_pickler() else ", or install cloudpickle (the extra 'process')"
+    return (
+        "; a child cannot import the main module of this program (it is a prompt, -c, standard "
+        f"input or a __main__.py): put what the task needs into a module of its own{install}"
+    )
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The same error, with its traceback in a note: its frames would hold the whole call."""
+    found = traceback_of(error)
+    while found is not None and found.tb_frame.f_globals.get("__name__") in _PICKLERS:
+        found = found.tb_next
+    if found is not None:
+        add_note(error, f"It was raised here:\n{''.join(traceback.format_tb(found)).rstrip()}")
+    return BaseException.with_traceback(error, None)
+
+
+_reprs = reprlib.Repr()
+_reprs.maxother = _reprs.maxstring = 80
+
+
+def _shorten(value: object) -> str:
+    try:
+        return printable(_reprs.repr(value))
+    except BaseException:  # it is a user's __repr__
+        return f"<{type(value).__name__} at {id(value):#x}>"

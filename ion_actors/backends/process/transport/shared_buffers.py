@@ -1,0 +1,395 @@
+"""Large buffers cross the border through memory that both sides see, and are not copied out of it.
+
+::
+
+    sender ──pwrite──▶ a place on the shelf ◀──mmap── receiver: the array lies there, and may be
+                             ▲                        changed there, until the last view of it dies
+                             └── free again ◀── the receiver's next message says so
+
+A shelf is a file that has no name from the start: ``memfd_create`` where there is one, else a
+temporary file that is unlinked. Whichever side is killed, and however, the kernel frees it with the
+last process that has it open; a named segment (``multiprocessing.shared_memory``) would be left
+behind, or hang on a third process. A memfd is not bounded by the size of ``/dev/shm``, either.
+
+The sender writes and does not map: that does not hold the GIL, and a full memory is an error (the
+buffer then goes through the pipe) and not a ``SIGBUS``. The receiver maps and does not read: an
+array of 100 MB is there in 10 ms, where filling fresh memory would take 80. Places are used again,
+since the pages of a fresh one cost more than all the rest. The mapping of a place lives as long as
+some view of it, and its end is what makes the place free: nobody has to say that he is done.
+
+A fork makes views that end unseen, so what is mapped at that moment is never written again. A task
+sees its arguments through shared pages; the parent process, which may well fork, sees its results
+through private ones: what a fork of it changes there stays its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+import pickle
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ion_actors.backends.process.transport.anonymous_file import Shelf
+from ion_actors.backends.process.transport.descriptors import Descriptor, Rights
+from ion_actors.backends.process.transport.pickling import LARGE, Packed
+
+__all__ = ["Parcels", "Receiver", "Sender", "write_all"]
+
+Place = tuple[int, int]  # offset and bytes
+Frame = Place | bytes | bytearray | None  # None: a descriptor, which comes another way
+
+# Bytes of free places that are kept for the next tasks. What is beyond them goes back to the
+# system: the end of the shelf is cut off, and elsewhere there are holes in it from then on. (Where
+# a file can have none, only the end goes back.)
+_KEPT = 128 * 1024 * 1024
+
+# Which part of the descriptors and of the mappings that this process may have can be taken by
+# arrays, each of which costs one of either; from there on what comes is copied. And how many if
+# nobody says how many it may have.
+_PART_MAPPED = 4
+_MOST_MAPPED = 256
+
+# Bytes that one call writes: some systems refuse what an int of 32 bits cannot count.
+_AT_ONCE = 1 << 30
+
+# Bytes that are read at a time: they are copied once more, which is quick while they are few.
+_PIECE = 1 << 18
+
+# Begins a message that is not simply a pickle, which begins with 0x80.
+_PARCEL = b"\x01"
+
+
+class Parcels:
+    """One side's end: makes messages of what is packed, and gets it out of the other's messages.
+
+    Any threads may use it. To be closed when the child has ended; what has been received stays.
+
+    Args:
+        out: where this side puts large buffers; None to put them into the messages.
+        back: where the other side does, under the same condition.
+        private: what this side changes in a received buffer is not seen by its forks.
+        rights: for the descriptors of either side; None where there can be none.
+    """
+
+    def __init__(
+        self,
+        out: Shelf | None = None,
+        back: Shelf | None = None,
+        *,
+        private: bool = False,
+        rights: Rights | None = None,
+    ) -> None:
+        self._out = None if out is None else Sender(out)
+        self._back = None if back is None else Receiver(back, private=private)
+        self._rights = rights
+
+    def seal(self, packed: Packed) -> bytes:
+        """The message to be sent. It is a plain pickle, if there is nothing large in it.
+
+        Each message must be sent: its places are the other side's from now on.
+
+        Raises:
+            OSError: too many descriptors are on their way.
+        """
+        header, buffers = packed
+        back = self._back
+        if not buffers and len(header) < LARGE and (back is None or not back.freed):
+            return header
+        raws = [pickle.PickleBuffer(buffer).raw() for buffer in buffers]
+        rights = self._send_rights([raw.obj for raw in raws if isinstance(raw.obj, Descriptor)])
+        freed = back.take_freed() if back is not None else ()
+        frames: list[Frame] = [self._put(memoryview(header)) or header]
+        for raw in raws:
+            here = isinstance(raw.obj, Descriptor)
+            frames.append(None if here else self._put(raw) or bytearray(raw))
+        return _PARCEL + pickle.dumps((frames, freed, rights), 5)
+
+    def open(self, message: bytes | bytearray) -> tuple[Any, Sequence[Any]]:
+        """What the other side packed: the pickle, and its buffers.
+
+        Raises:
+            Exception: the other side has not sealed this.
+        """
+        if message[:1] != _PARCEL:
+            return message, ()
+        frames, freed, rights = pickle.loads(memoryview(message)[1:])
+        if self._out is not None:
+            self._out.free(freed)
+        came = deque(self._receive_rights(*rights))
+        header, *buffers = (
+            came.popleft() if frame is None else self._fetch(frame) for frame in frames
+        )
+        return header, buffers
+
+    @property
+    def is_worn_out(self) -> bool:
+        """Whether more of what it has received can never be freed than is kept for later."""
+        return self._back is not None and self._back.pinned > _KEPT
+
+    def after_fork(self) -> None:
+        """In a fork of this process: nothing goes to the other side from there."""
+        if self._out is not None:
+            self._out.after_fork()
+        self.close()
+
+    def close(self) -> None:
+        """Close both shelves on this side, and the way of the descriptors."""
+        for side in (self._out, self._back, self._rights):
+            if side is not None:
+                side.close()
+
+    def _send_rights(self, descriptors: Sequence[Descriptor]) -> tuple[int, int]:
+        """Returns what is to be said of them in the message: its number, and how many they are."""
+        if not descriptors:
+            return 0, 0
+        assert self._rights is not None, "a descriptor, and no way for it"
+        return self._rights.send(descriptors), len(descriptors)
+
+    def _receive_rights(self, serial: int, count: int) -> list[Descriptor]:
+        if not count:
+            return []
+        assert self._rights is not None, "a descriptor, and no way for it"
+        return self._rights.receive(serial, count)
+
+    def _put(self, raw: memoryview) -> Place | None:
+        if self._out is None or raw.nbytes < LARGE:
+            return None
+        return self._out.put(raw)
+
+    def _fetch(self, frame: Place | bytes | bytearray) -> Any:
+        if not isinstance(frame, tuple):
+            return frame
+        assert self._back is not None, "a place on a shelf that is not there"
+        return self._back.fetch(frame)
+
+
+class Sender:
+    """Puts buffers on a shelf, each into the first free place where it fits."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._lock = threading.Lock()  # guards the four below, and the size of the file
+        self._free: list[Place] = []  # sorted, none touches the next
+        self._holes: list[Place] = []  # likewise, but there is no memory behind them
+        self._used: dict[int, int] = {}  # offset: bytes
+        self._end = 0
+
+    def put(self, raw: memoryview) -> Place | None:
+        """Copy a buffer of bytes to the shelf: where, or None if there is no memory."""
+        with self._lock:
+            offset = self._take(_whole_pages(raw.nbytes))
+        try:
+            write_all(self._shelf.fd, raw, offset)
+        except OSError:
+            self.free([(offset, raw.nbytes)])
+            return None
+        return offset, raw.nbytes
+
+    def free(self, places: Iterable[Place]) -> None:
+        """The other side is done with them."""
+        with self._lock:
+            for offset, _ in places:
+                size = self._used.pop(offset, None)
+                if size is not None:
+                    self._free.append((offset, size))
+            self._free = _joined(self._free)
+            self._trim()
+
+    def after_fork(self) -> None:
+        """A thread that stayed in the other process may have held the lock."""
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close this side's shelf."""
+        with self._lock:
+            self._shelf.close()
+
+    def _take(self, size: int) -> int:
+        for places in (self._free, self._holes):
+            found = next((one for one in places if one[1] >= size), None)
+            if found is not None:
+                offset, room = found
+                rest = [(offset + size, room - size)] if room > size else []
+                place = places.index(found)
+                places[place : place + 1] = rest
+                break
+        else:
+            offset, self._end = self._end, self._end + size
+        self._used[offset] = size
+        return offset
+
+    def _trim(self) -> None:
+        excess = sum(size for _, size in self._free) - _KEPT
+        if excess <= 0 or self._shelf.fd == -1:
+            return
+        for offset, size in reversed(self._free):
+            gone = min(_whole_pages(excess), size)
+            hole = (offset + size - gone, gone)
+            if sum(hole) != self._end and not _punch(self._shelf.fd, hole):
+                return  # it stays free, and will be used again
+            self._free[-1:] = [(offset, size - gone)] if size > gone else []
+            self._holes = _joined([*self._holes, hole])
+            self._cut_end()
+            excess -= gone
+            if excess <= 0:
+                return
+
+    def _cut_end(self) -> None:
+        if self._holes and sum(self._holes[-1]) == self._end:
+            self._end = self._holes.pop()[0]
+            os.ftruncate(self._shelf.fd, self._end)
+
+
+class Receiver:
+    """Gets buffers from a shelf, as views that the sender does not touch until they are gone."""
+
+    def __init__(self, shelf: Shelf, *, private: bool) -> None:
+        self._shelf = shelf
+        self._flags = _mapping_flags(private)
+        self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
+        self.freed: deque[Place] = deque()  # the places that nobody has been told of yet
+        self.pinned = 0  # bytes in places that will never be free
+        _receivers.add(self)
+
+    def fetch(self, place: Place) -> memoryview | bytearray:
+        """What lies there; it may be changed."""
+        if len(_mappings) >= _most_mapped():
+            return self._copy(place)
+        offset, size = place
+        try:
+            found = mmap.mmap(self._shelf.fd, size, offset=offset, **self._flags)
+        except OSError:  # no descriptor, or too many mappings
+            return self._copy(place)
+        reference = weakref.ref(found, self._unmapped)
+        self._mapped[reference] = place
+        _mappings.add(reference)  # last: an end is only seen of what is in here
+        return memoryview(found)
+
+    def _copy(self, place: Place) -> bytearray:
+        copy = _read(self._shelf.fd, *place)
+        self.freed.append(place)
+        return copy
+
+    def take_freed(self) -> list[Place]:
+        """The places that have become free since the last call."""
+        freed: list[Place] = []
+        while self.freed:
+            freed.append(self.freed.popleft())
+        return freed
+
+    def keep_mapped(self) -> None:
+        """Never free what is mapped now: there will be views of it in another process, too."""
+        self.pinned += sum(size for _, size in list(self._mapped.values()))
+        self._mapped.clear()
+
+    def close(self) -> None:
+        """Close this side's shelf."""
+        self._shelf.close()
+
+    # No lock: it is called wherever the last view dies, so perhaps in a thread that holds it.
+    def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
+        _mappings.discard(mapping)
+        place = self._mapped.pop(mapping, None)
+        if place is not None:
+            self.freed.append(place)
+
+
+def _most_mapped() -> int:
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+    except ImportError:
+        return _MOST_MAPPED
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limits = [_map_count()] if limit == resource.RLIM_INFINITY else [limit, _map_count()]
+    return min((one for one in limits if one is not None), default=_UNKNOWN) // _PART_MAPPED
+
+
+_UNKNOWN = _MOST_MAPPED * _PART_MAPPED
+
+
+@functools.cache
+def _map_count() -> int | None:
+    """How many mappings the kernel lets a process have; None if it does not say."""
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _punch(fd: int, hole: Place) -> bool:
+    """Give the memory of a part of the file back. Returns whether that can be."""
+    if not hasattr(mmap, "MADV_REMOVE"):
+        return False
+    try:
+        with mmap.mmap(fd, hole[1], offset=hole[0]) as there:
+            there.madvise(mmap.MADV_REMOVE)
+    except OSError:
+        return False
+    return True
+
+
+def _mapping_flags(private: bool) -> dict[str, Any]:
+    if not hasattr(mmap, "MAP_SHARED"):
+        return {}
+    # To fill in private pages in advance would be to copy them.
+    populate = getattr(mmap, "MAP_POPULATE", 0)
+    flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | populate
+    return {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+
+
+def write_all(fd: int, raw: memoryview, offset: int) -> None:
+    """Write all of it there.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    done = 0
+    while done < raw.nbytes:
+        done += os.pwrite(fd, raw[done : done + _AT_ONCE], offset + done)
+
+
+def _read(fd: int, offset: int, size: int) -> bytearray:
+    found = bytearray(size)
+    done = 0
+    while done < size:
+        piece = os.pread(fd, min(size - done, _PIECE), offset + done)
+        if not piece:
+            raise EOFError(f"a shelf ends at {offset + done}, before a place of {size} at {offset}")
+        found[done : done + len(piece)] = piece
+        done += len(piece)
+    return found
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+
+
+def _joined(places: list[Place]) -> list[Place]:
+    """The same free places, sorted, with neighbours made one."""
+    joined: list[Place] = []
+    for offset, size in sorted(places):
+        if joined and sum(joined[-1]) == offset:
+            joined[-1] = (joined[-1][0], joined[-1][1] + size)
+        else:
+            joined.append((offset, size))
+    return joined
+
+
+_receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
+#: What is mapped in this process, by all receivers, also those whose child has ended.
+_mappings: set[weakref.ref[mmap.mmap]] = set()
+
+
+def _before_fork() -> None:
+    for one in list(_receivers):
+        one.keep_mapped()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)

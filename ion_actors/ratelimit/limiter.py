@@ -1,0 +1,199 @@
+"""The verbs that all limiters have: allow, wait, awaits, wrap."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from ion_actors._arguments import seconds, whole_number
+from ion_actors.context import Context, await_turn, current_context, wait_turn
+from ion_actors.errors import ContextEnded
+from ion_actors.ratelimit.bucket import ticks
+from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.hooks import LimiterHooks
+from ion_actors.ratelimit.places import Claim, Place
+from ion_actors.wrapping import Wrapper
+
+__all__ = ["Limiter"]
+
+
+class Limiter(ABC):
+    """Lets calls through no faster than agreed; for threads and coroutines alike.
+
+    Those who wait are served in the order in which they came, whatever they are. A wait that was
+    served is final. One that ends otherwise has taken nothing, and those behind move up.
+    """
+
+    def __init__(self, gate: Gate, hooks: LimiterHooks | None) -> None:
+        self._gate = gate
+        self._hooks = hooks
+
+    @abstractmethod
+    def _find(self) -> tuple[Place, ...]:
+        """Where tokens are taken; called under the gate's lock."""
+
+    @abstractmethod
+    def _level(self) -> float:
+        """What the gauge shows."""
+
+    def _take(self, n: int) -> bool:
+        return self._gate.take(self._find, n)
+
+    # -- looking ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors, logs and metrics."""
+        return self._gate.name
+
+    @property
+    def tokens(self) -> float:
+        """How many tokens there are now; those who wait come first."""
+        with self._gate.lock:
+            now = ticks(self._gate.clock.monotonic())
+            return min(place.bucket.tokens(now) for place in self._find())
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._gate.waiting
+
+    # -- asking ----------------------------------------------------------------------------
+
+    def allow(self, n: int = 1) -> bool:
+        """Take ``n`` tokens if they are there now; never waits, and never overtakes who does.
+
+        Returns:
+            Whether they were taken.
+
+        Raises:
+            TypeError, ValueError: ``n`` is no whole number, is less than 1 or more than the burst.
+        """
+        if type(n) is not int or n < 1:
+            n = whole_number("n", n, minimum=1)
+        allowed = self._take(n)
+        if self._hooks is not None:
+            self._hooks.answered("allowed" if allowed else "denied", self._level())
+        return allowed
+
+    def wait(self, n: int = 1, timeout: float | None = None) -> None:
+        """Take ``n`` tokens, as soon as they are there and it is this call's turn.
+
+        Args:
+            n: tokens.
+            timeout: seconds to wait at most; None for as long as the current context lasts.
+
+        Raises:
+            RateLimited: the tokens cannot be there in that time. This is known, and raised, at
+                once; only if they are held up later (another rate, a pause, jitter) does it take
+                the whole time.
+            RateLimitedPastDeadline: the same for the deadline of the current context. It is a
+                ``DeadlineExceeded``, too.
+            Cancelled, DeadlineExceeded: the current context has ended.
+            TypeError, ValueError: an argument makes no sense: see :meth:`allow`.
+        """
+        n = whole_number("n", n, minimum=1)
+        context, until = self._prepared(timeout)
+        if not self._gate.crowded and self._take(n):
+            self._answered("allowed")
+            return
+        claim = self._claim(n, context, until)
+        with self._watched(n):
+            wait_turn(
+                self._gate,
+                claim,
+                context,
+                clock=self._gate.clock,
+                deadline=until,
+                late=lambda: self._gate.late(claim),
+            )
+
+    async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
+        """:meth:`wait` for coroutines: the event loop goes on meanwhile.
+
+        Cancelling it gives up the place in line.
+        """
+        n = whole_number("n", n, minimum=1)
+        context, until = self._prepared(timeout)
+        if not self._gate.crowded and self._take(n):
+            self._answered("allowed")
+            return
+        claim = self._claim(n, context, until)
+        with self._watched(n):
+            await await_turn(
+                self._gate,
+                claim,
+                context,
+                clock=self._gate.clock,
+                deadline=until,
+                late=lambda: self._gate.late(claim),
+            )
+
+    def _prepared(self, timeout: float | None) -> tuple[Context, float | None]:
+        limit = seconds("timeout", timeout)
+        context = current_context()
+        context.check()
+        return context, None if limit is None else self._gate.clock.monotonic() + limit
+
+    def _claim(self, n: int, context: Context, until: float | None) -> Claim:
+        # Moments of another clock mean nothing to this one; such a context still ends the wait.
+        deadline = context.deadline if context.clock is self._gate.clock else None
+        if deadline is None or (until is not None and until < deadline):
+            return Claim(n, self._find, until, False)
+        return Claim(n, self._find, deadline, True)
+
+    def _answered(self, result: str) -> None:
+        if self._hooks is not None:
+            self._hooks.answered(result, self._level())
+
+    @contextmanager
+    def _watched(self, n: int) -> Iterator[None]:
+        """Around a wait in line: tells the hooks."""
+        if (hooks := self._hooks) is None:
+            yield
+            return
+        clock = self._gate.clock
+        began = clock.monotonic()
+        span = hooks.span(n)
+        try:
+            yield
+        except BaseException as error:
+            hooks.finish(span, error)
+            self._answered(_result(error))
+            raise
+        hooks.finish(span, None)
+        hooks.waited(clock.monotonic() - began)
+        self._answered("allowed")
+
+    # -- around other calls ------------------------------------------------------------------
+
+    @property
+    def wrap(self) -> Wrapper:
+        """A decorator that takes one token before each call, and waits for it if it must.
+
+        As ``Pool(task_wrapper=limiter.wrap)`` it limits how fast tasks begin. A coroutine
+        function is held up without blocking the event loop. What :meth:`wait` raises, the call
+        raises.
+        """
+        return Wrapper(
+            self._scope,
+            self._ascope,
+            entry_only=True,
+            would_wait=lambda: self.waiting > 0 or self.tokens < 1,
+        )
+
+    @contextmanager
+    def _scope(self) -> Iterator[None]:
+        self.wait()
+        yield
+
+    @asynccontextmanager
+    async def _ascope(self) -> AsyncIterator[None]:
+        await self.awaits()
+        yield
+
+
+def _result(error: BaseException) -> str:
+    denied = isinstance(error, Exception) and not isinstance(error, ContextEnded)
+    return "denied" if denied else "cancelled"

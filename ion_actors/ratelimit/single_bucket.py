@@ -1,0 +1,266 @@
+"""The limiters with one bucket."""
+
+from __future__ import annotations
+
+import logging
+
+from ion_actors._arguments import moment as checked_moment
+from ion_actors._arguments import number, seconds, whole_number
+from ion_actors.clock import Clock
+from ion_actors.context import current_context
+from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.ratelimit.bucket import Bucket, ticks
+from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.hooks import LimiterHooks
+from ion_actors.ratelimit.limiter import Limiter
+from ion_actors.ratelimit.places import Place
+from ion_actors.ratelimit.rate import Limit, Rate
+
+__all__ = ["LeakyBucket", "TokenBucket"]
+
+
+class _OneBucket(Limiter):
+    """What both have in common."""
+
+    _gauge: str
+    _burst: str  # the word for it
+
+    def __init__(
+        self,
+        rate: Rate,
+        burst: int,
+        name: str,
+        clock: Clock | None,
+        jitter: float,
+        logger: logging.Logger | None,
+        metrics: Metrics | None,
+        tracer: Tracer | None,
+    ) -> None:
+        limit = self._limit(rate, burst)
+        jitter = number("jitter", jitter, minimum=0, maximum=1)
+        clock = current_context().clock if clock is None else clock
+        probe = Probe.checked(metrics, tracer, limiter=name)
+        self._bucket = Bucket(limit, ticks(clock.monotonic()))
+        self._place = (Place(self._bucket),)
+        self._log = Log(logger, "ion_actors.ratelimit", limiter=name)
+        super().__init__(
+            Gate(name, clock, jitter), None if probe is None else LimiterHooks(probe, self._gauge)
+        )
+
+    def _limit(self, rate: Rate, burst: int) -> Limit:
+        whole_number(self._burst, burst, minimum=1)
+        return Limit(rate, burst)
+
+    def _find(self) -> tuple[Place, ...]:
+        return self._place
+
+    def _take(self, n: int) -> bool:
+        return self._gate.take_one(self._find, self._bucket, n)
+
+    def _now(self) -> int:
+        return ticks(self._gate.clock.monotonic())
+
+    # -- looking ---------------------------------------------------------------------------
+
+    @property
+    def rate(self) -> Rate:
+        """The rate that holds now; a temporary one, if there is one."""
+        return self._limit_now().rate
+
+    def _limit_now(self) -> Limit:
+        with self._gate.lock:
+            self._bucket.refill(self._now())
+            return self._bucket.current
+
+    # -- changing --------------------------------------------------------------------------
+
+    def set_rate(self, rate: Rate) -> None:
+        """Let tokens flow at another rate from now on.
+
+        While a temporary limit holds, this is the rate for the time after it.
+
+        Raises:
+            TypeError: ``rate`` is no :class:`Rate`.
+        """
+        with self._gate.changing() as now:
+            self._bucket.set_lasting(Limit(rate, self._bucket.lasting.burst), now)
+        self._log(logging.INFO, "limiter %r lets %s through", self.name, rate)
+
+    def _set_burst(self, burst: int) -> None:
+        whole_number(self._burst, burst, minimum=1)
+        with self._gate.changing() as now:
+            self._bucket.set_lasting(Limit(self._bucket.lasting.rate, burst), now)
+        self._log(logging.INFO, "limiter %r has a %s of %d", self.name, self._burst, burst)
+
+    def _set_temporary(self, rate: Rate, burst: int, duration: float) -> None:
+        limit = self._limit(rate, burst)
+        if (length := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        with self._gate.changing() as now:
+            self._bucket.set_temporary(limit, now + ticks(length), now)
+        self._log(logging.INFO, "limiter %r lets %s through for %g s", self.name, rate, length)
+
+    def clear_temporary_limit(self) -> None:
+        """Go back to the lasting limit now. Without a temporary one, nothing happens."""
+        with self._gate.changing() as now:
+            self._bucket.clear_temporary(now)
+
+    # -- pausing ---------------------------------------------------------------------------
+
+    def pause_for(self, duration: float) -> None:
+        """Let nothing through for so many seconds. The longest of several pauses counts.
+
+        Tokens flow in meanwhile.
+        """
+        if (length := seconds("duration", duration)) is None:
+            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        with self._gate.changing() as now:
+            self._bucket.pause(now + ticks(length))
+
+    def pause_until(self, moment: float) -> None:
+        """Let nothing through until this moment of the clock. See :meth:`pause_for`."""
+        if (until := checked_moment("moment", moment)) is None:
+            raise ValueError(f"moment must be a finite moment of the clock, not {moment!r}")
+        with self._gate.changing():
+            self._bucket.pause(ticks(until))
+
+    def resume(self) -> None:
+        """End any pause; who can be served now is."""
+        with self._gate.changing():
+            self._bucket.resume()
+
+    def __repr__(self) -> str:
+        limit = self._limit_now()
+        return f"<{type(self).__name__} {self.name!r} {limit.rate}, {self._burst} {limit.burst}>"
+
+
+class TokenBucket(_OneBucket):
+    """A bucket into which tokens flow at a rate, and which holds at most ``burst``. It starts full.
+
+    Over any stretch of time, it lets through at most ``burst`` tokens plus what the rate brings in
+    that time. This holds strictly: nothing is rounded in favour of the caller.
+
+    Args:
+        rate: how fast tokens flow in.
+        burst: how many can gather while nobody takes any: a whole number of at least 1.
+        name: for errors, logs and metrics.
+        clock: what tells the time; by default the current context's.
+        jitter: whoever waits does so for up to this part longer, 0 to 1. It keeps several
+            programs from going in step, and costs throughput.
+        logger, metrics, tracer: hooks, see :mod:`ion_actors.observe`. By default, the logger is
+            named ``ion_actors.ratelimit``, and nothing is measured.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+    """
+
+    _gauge = "ion_ratelimit_tokens_available"
+    _burst = "burst"
+
+    def __init__(
+        self,
+        rate: Rate,
+        burst: int,
+        *,
+        name: str = "token_bucket",
+        clock: Clock | None = None,
+        jitter: float = 0.0,
+        logger: logging.Logger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        super().__init__(rate, burst, name, clock, jitter, logger, metrics, tracer)
+
+    def _level(self) -> float:
+        return self.tokens
+
+    @property
+    def burst(self) -> int:
+        """How many tokens can gather now; by a temporary limit, if there is one."""
+        return self._limit_now().burst
+
+    def set_burst(self, burst: int) -> None:
+        """Let another number of tokens gather from now on.
+
+        Tokens beyond it are lost; a larger burst fills at the rate. Who waits for more than it
+        gets a ``RateLimited``. While a temporary limit holds, this is for the time after it.
+        """
+        self._set_burst(burst)
+
+    def set_temporary_limit(self, rate: Rate, burst: int, duration: float) -> None:
+        """Another rate and burst for so many seconds, in place of any other temporary limit.
+
+        What is set by :meth:`set_rate` and :meth:`set_burst` meanwhile counts from its end on.
+        """
+        self._set_temporary(rate, burst, duration)
+
+    def drain_to(self, tokens: int) -> None:
+        """Leave so many tokens now, or fewer if there are fewer: zero or more."""
+        tokens = whole_number("tokens", tokens, minimum=0)
+        with self._gate.changing() as now:
+            self._bucket.drain_to(tokens, now)
+
+
+class LeakyBucket(_OneBucket):
+    """A bucket that calls fill, and that leaks at a rate; a call that would overflow it waits.
+
+    It starts empty. This is the same limit as that of a :class:`TokenBucket` whose burst is the
+    capacity, seen from the other side: there the tokens are counted that are left, here those that
+    were taken and have not leaked away.
+
+    Args:
+        rate: how fast it leaks.
+        capacity: how much it holds: a whole number of at least 1.
+        name, clock, jitter, logger, metrics, tracer: as for :class:`TokenBucket`.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+    """
+
+    _gauge = "ion_ratelimit_bucket_level"
+    _burst = "capacity"
+
+    def __init__(
+        self,
+        rate: Rate,
+        capacity: int,
+        *,
+        name: str = "leaky_bucket",
+        clock: Clock | None = None,
+        jitter: float = 0.0,
+        logger: logging.Logger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        super().__init__(rate, capacity, name, clock, jitter, logger, metrics, tracer)
+
+    def _level(self) -> float:
+        return self.level
+
+    @property
+    def level(self) -> float:
+        """How full it is now, in tokens."""
+        with self._gate.lock:
+            return self._bucket.room(self._now())
+
+    @property
+    def capacity(self) -> int:
+        """How much it holds now; by a temporary limit, if there is one."""
+        return self._limit_now().burst
+
+    def set_capacity(self, capacity: int) -> None:
+        """Another capacity from now on; the level rises or falls with it.
+
+        See :meth:`TokenBucket.set_burst`.
+        """
+        self._set_burst(capacity)
+
+    def set_temporary_limit(self, rate: Rate, capacity: int, duration: float) -> None:
+        """See :meth:`TokenBucket.set_temporary_limit`."""
+        self._set_temporary(rate, capacity, duration)
+
+    def fill_to(self, level: int) -> None:
+        """Let it be at least so full now: zero or more, at most the capacity."""
+        level = whole_number("level", level, minimum=0)
+        with self._gate.changing() as now:
+            self._bucket.drain_to(max(0, self._bucket.current.burst - level), now)

@@ -1,0 +1,435 @@
+"""An actor that lives in a worker: the instance of the class that a pool was given.
+
+To itself it is a whole pykka actor: it has a ref, what is sent to that reaches it between its
+worker's tasks, and ``stop()`` ends its worker. But it has no thread of its own, since the worker's
+is its, and it is not in pykka's registry, since its pool is.
+
+All that happens to it is a call, made where it lives::
+
+    Opening ──▶ make it, on_start ──▶ Method, Fetch, Receive (in tasks and letters) ──▶ Leaving
+                                         │                                       on_stop or
+                                         └── each finds the resident of its thread   on_failure
+
+So a call of a method is a task like any other, and whatever runs tasks elsewhere can let the
+resident live there: the callables can be pickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pykka
+from pykka._introspection import get_attr_directly  # private; the tests watch over it
+from pykka.messages import _ActorStop
+from typing_extensions import override
+
+from ion_actors.awaitables import is_coroutine
+from ion_actors.naming import OneLine
+from ion_actors.raised import traceback_of
+
+if TYPE_CHECKING:
+    from pykka._envelope import Envelope
+
+__all__ = [
+    "Alone",
+    "Fetch",
+    "Host",
+    "Leaving",
+    "Method",
+    "Opening",
+    "Receive",
+    "Residence",
+    "Resident",
+    "Worker",
+    "here",
+    "leave_quietly",
+    "refuse",
+]
+
+logger = logging.getLogger("ion_actors.pool")
+
+
+class Worker(pykka.ThreadingActor):
+    """The base of a class whose instances are the workers of a pool: ``Pool(worker=MyWorker)``.
+
+    Each worker makes an instance in its thread, and each worker that replaces another one makes its
+    own, so what it sets up is never shared, and is built anew after a panic. One thing happens to
+    it at a time. It is an ordinary pykka actor class: any other can be given to a pool, too, and
+    this one can be started as an actor.
+    """
+
+    @override
+    def on_start(self) -> None:
+        """Set up what the calls need. If it raises, the worker is tried again, with backoff."""
+
+    @override
+    def on_stop(self) -> None:
+        """Clean up: the pool ends or shrinks, or this worker called ``stop()``."""
+
+    @override
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Clean up after a panic, instead of :meth:`on_stop`, and before a successor is made."""
+
+    @override
+    def on_receive(self, message: Any) -> Any:
+        """Answer what was sent by ``pool.ask``, ``pool.tell`` or ``pool.broadcast``."""
+        return super().on_receive(message)
+
+
+class Host(Protocol):
+    """Whoever's thread it is that a resident lives in."""
+
+    def post(self, envelope: Envelope[Any], /) -> None:
+        """Take what was put into the resident's inbox, by any thread."""
+        ...
+
+    def finish(self, value: Any, /) -> Any:
+        """What a hook gave or, if that is a coroutine, what the coroutine gives."""
+        ...
+
+
+class _Here(threading.local):
+    """Who lives in this thread."""
+
+    host: Host | None = None
+    resident: Resident | None = None
+    alone: Alone | None = None  # the host, where nobody else is
+
+
+here = _Here()
+
+
+class Residence:
+    """What is to live in each worker of a pool."""
+
+    def __init__(
+        self, actor_class: type[pykka.Actor], args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.actor_class = actor_class
+        self._args = args
+        self._kwargs = kwargs or {}
+        self._names: dict[Any, str] = {}  # of its methods, found once
+
+    @classmethod
+    def checked(cls, worker: object) -> Residence:
+        """For the argument ``worker`` of a pool: a class, or a partial of one."""
+        given = (
+            worker if isinstance(worker, functools.partial) else functools.partial(_class(worker))
+        )
+        return cls(_class(given.func), given.args, given.keywords)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Residence, (self.actor_class, self._args, self._kwargs)
+
+    @property
+    def name(self) -> str:
+        """The name of the class."""
+        return self.actor_class.__qualname__
+
+    def name_of(self, function: Any) -> str:
+        """The name of a method that is given as a function: ``ImageWorker.resize``.
+
+        Raises:
+            TypeError: the class has none that is this.
+        """
+        try:
+            return self._names[function]
+        except KeyError:
+            found = self._names[function] = self._search(function)
+            return found
+
+    def _search(self, function: object) -> str:
+        for kind in self.actor_class.__mro__:
+            for name, member in vars(kind).items():
+                if member is function and callable(member):
+                    return name
+        raise TypeError(f"{function!r} is not a method of {self.name}")
+
+    def make(self, inbox: _Inbox) -> pykka.Actor:
+        """A new instance, with that inbox instead of pykka's queue."""
+        kind = self.actor_class
+        actor = kind.__new__(kind, *self._args, **self._kwargs)
+        # Found before the method of its class, so that the inbox is in place, also in the ref,
+        # before anything can be put into it.
+        vars(actor)["_create_actor_inbox"] = lambda: inbox
+        actor.__init__(*self._args, **self._kwargs)  # type: ignore[misc]
+        del vars(actor)["_create_actor_inbox"]
+        if getattr(actor, "_actor_ref", None) is None:
+            raise TypeError(f"{self.name}.__init__() does not call super().__init__()")
+        return actor
+
+
+def _class(worker: Any) -> type[pykka.Actor]:
+    if isinstance(worker, type) and issubclass(worker, pykka.Actor):
+        return worker
+    raise TypeError(
+        "worker must be a subclass of ion_actors.Worker or of pykka.ThreadingActor, or a "
+        f"functools.partial of one, not {worker!r}"
+    )
+
+
+class _Inbox:
+    """A resident's inbox, as pykka sees it: its host is who reads it."""
+
+    def __init__(self, post: Callable[[Envelope[Any]], None]) -> None:
+        self._post: Callable[[Envelope[Any]], None] | None = post
+
+    def put(self, envelope: Envelope[Any]) -> None:
+        """Called by senders, in their threads."""
+        if (post := self._post) is not None:
+            post(envelope)
+        else:
+            refuse(envelope)
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        self._post = None
+
+    def get(self) -> Envelope[Any]:
+        """pykka's loop would call this, and there is none."""
+        raise AssertionError("an actor that lives in a worker has no loop of its own")
+
+    def empty(self) -> bool:
+        """As :meth:`get`."""
+        return True
+
+
+class Resident:
+    """One actor that lives in this thread."""
+
+    def __init__(self, residence: Residence, host: Host) -> None:
+        self._finish = host.finish
+        self._inbox = _Inbox(host.post)
+        self.actor = residence.make(self._inbox)
+
+    def start(self) -> None:
+        """Run its hook."""
+        try:
+            self._finish(self.actor.on_start())  # type: ignore[func-returns-value]
+        except BaseException:
+            self._close()
+            raise
+
+    def leave(self, error: BaseException | None) -> None:
+        """Run the hook of its end, after which nothing reaches it."""
+        actor = self.actor
+        self._close()
+        try:
+            if error is None:
+                self._finish(actor.on_stop())  # type: ignore[func-returns-value]
+            else:
+                told = actor.on_failure(type(error), error, traceback_of(error))  # type: ignore[func-returns-value]
+                self._finish(told)
+        finally:
+            del error  # its traceback holds this frame
+
+    def _close(self) -> None:
+        self.actor.actor_stopped.set()
+        self._inbox.close()
+
+
+def refuse(envelope: Envelope[Any]) -> None:
+    """Answer that it is too late."""
+    if envelope.reply_to is not None:
+        dead = pykka.ActorDeadError("the actor had stopped before the message came")
+        envelope.reply_to.set_exception((type(dead), dead, None))
+
+
+class Opening:
+    """Moves it in, before a worker's first task and after the pool's own initializer."""
+
+    def __init__(
+        self, residence: Residence, initializer: Callable[..., object] | None, initargs: Any
+    ) -> None:
+        self._residence = residence
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def __call__(self) -> None:
+        """Call the initializer, make the actor, and run its ``on_start``."""
+        if here.host is None:
+            here.host = here.alone = Alone(self)
+            _leave_at_exit()
+        if self._initializer is not None:
+            here.host.finish(self._initializer(*self._initargs))
+        self.move_in()
+
+    def is_like(self, other: Opening) -> bool:
+        """Whether it does the same, with the same objects."""
+        mine, its = vars(self), vars(other)
+        return all(mine[name] is its[name] for name in mine)
+
+    def __repr__(self) -> str:
+        return f"<the start of a {self._residence.name}, with what it is made of>"
+
+    def move_in(self) -> None:
+        """Make the actor, and run its ``on_start``."""
+        assert here.host is not None
+        resident = Resident(self._residence, here.host)
+        here.resident = resident  # its on_start may call what a task may
+        try:
+            resident.start()
+        except BaseException:
+            here.resident = None
+            raise
+
+
+def _leave_at_exit() -> None:
+    """In a child process: the one way to be told of its orderly end."""
+    from multiprocessing import parent_process, util  # noqa: PLC0415 - seldom needed
+
+    if parent_process() is not None:
+        util.Finalize(None, leave_quietly, exitpriority=10)
+
+
+class Leaving:
+    """Moves it out: with its ``on_stop`` or, if there was an error, its ``on_failure``."""
+
+    def __call__(self, error: BaseException | None) -> None:
+        """Run the hook, if it has not been run."""
+        resident = here.resident
+        if resident is None:
+            return
+        try:
+            resident.leave(error)
+        finally:
+            here.resident = None
+            del error
+
+
+class Alone:
+    """The host of a resident in a process of its own, where nothing but calls is waited for.
+
+    What is sent to it there waits for the end of a call. When it stops itself, another one is made
+    for the next call: the process is as good as before.
+    """
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self._letters: deque[Envelope[Any]] = deque()
+
+    def post(self, envelope: Envelope[Any]) -> None:
+        """See :class:`Host`."""
+        self._letters.append(envelope)
+
+    def finish(self, value: Any) -> Any:
+        """See :class:`Host`. The loop is its runner's, and not at hand."""
+        return _plain(value, "the initializer, on_start, on_stop and on_failure")
+
+    def attend(self) -> None:
+        """Answer what has come by now."""
+        for _ in range(len(self._letters)):
+            self._answer(self._letters.popleft())
+
+    def _answer(self, envelope: Envelope[Any]) -> None:
+        reply = envelope.reply_to
+        if isinstance(envelope.message, _ActorStop):
+            leave_quietly()
+            value: Any = None
+        elif here.resident is None:
+            refuse(envelope)
+            return
+        else:
+            try:
+                value = here.resident.actor._handle_receive(envelope.message)
+                value = _plain(value, "those that answer messages to their own ref")
+            except BaseException as error:
+                logger.exception("a worker failed on message %r", OneLine(envelope.message))
+                if reply is not None:
+                    reply.set_exception((type(error), error, traceback_of(error)))
+                return
+        if reply is not None:
+            reply.set(value)
+
+
+def _plain(value: Any, what: str) -> Any:
+    if is_coroutine(value):
+        value.close()
+        raise TypeError(f"in a child process, {what} must be plain methods: no loop runs there")
+    return value
+
+
+def leave_quietly(error: BaseException | None = None) -> None:
+    """At the end of a process, or of a resident that stops there by itself."""
+    try:
+        Leaving()(error)
+    except BaseException:
+        logger.exception("on_stop failed" if error is None else "on_failure failed")
+    finally:
+        del error
+
+
+class _Call:
+    """Something to be done with the actor that lives in the thread of the caller."""
+
+    def __init__(self, owner: str, *path: str) -> None:
+        self._owner = owner
+        self._path = path
+        self.__name__ = path[-1]
+        self.__qualname__ = ".".join((owner, *path))  # the name of the task
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._owner, *self._path)
+
+    def _actor(self) -> pykka.Actor:
+        if here.resident is None and here.alone is not None:
+            here.alone.opening.move_in()
+        if here.resident is None:
+            raise RuntimeError(
+                f"{self.__qualname__} can only run in a worker of a pool that has that class"
+            )
+        return here.resident.actor
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__qualname__}>"
+
+
+class Method(_Call):
+    """Calls one of its methods, or one of an attribute's that it lets others reach into."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        try:
+            return get_attr_directly(self._actor(), self._path)(*args, **kwargs)
+        finally:
+            if here.alone is not None:
+                here.alone.attend()
+
+
+class Fetch(_Call):
+    """Reads one of its attributes."""
+
+    def __call__(self) -> Any:
+        """Read it."""
+        return get_attr_directly(self._actor(), self._path)
+
+
+class Receive(_Call):
+    """Has it answer a message, also one of pykka's own, which proxies send."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner, "on_receive")
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Receive, (self._owner,)
+
+    def __call__(self, message: Any) -> Any:
+        """Answer."""
+        try:
+            return self._actor()._handle_receive(message)
+        finally:
+            if here.alone is not None:
+                here.alone.attend()

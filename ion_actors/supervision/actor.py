@@ -1,0 +1,418 @@
+"""The supervisor's actor: it carries out what :mod:`~ion_actors.supervision.machine` decides.
+
+::
+
+    a child ended, started, did not start, time passed, somebody asks for the end
+        ─▶ Machine ─▶ Start │ Stop │ Retry │ GaveUp │ Finish
+
+It keeps no lock and never blocks: children are started in threads of their own, asked to stop
+without waiting, and their ends are messages. Users' code is never run on its thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
+
+from pykka.messages import _ActorStop
+from typing_extensions import override
+
+from ion_actors.actors import IsolatedActor
+from ion_actors.clock import Timer
+from ion_actors.delivery import keep_free
+from ion_actors.errors import ChildStartFailed, SupervisorFailed
+from ion_actors.logs import Logger
+from ion_actors.standby import STANDBY
+from ion_actors.supervision.child_table import (
+    Begin,
+    ChildNotStarted,
+    ChildReady,
+    ChildTable,
+    Ended,
+    Opened,
+    Overdue,
+    Seat,
+    TryAgain,
+    start_in_thread,
+)
+from ion_actors.supervision.core import TreeCore, TreeInbox, time_to_stop
+from ion_actors.supervision.events import Lifecycle
+from ion_actors.supervision.machine import Machine
+from ion_actors.supervision.protocol import StopMode
+from ion_actors.supervision.report import ChildEnd, StopReport
+from ion_actors.supervision.states import (
+    ChildOutcome,
+    GaveUp,
+    Order,
+    Restarting,
+    Retry,
+    Rules,
+    Start,
+    Stop,
+    SupervisorState,
+)
+from ion_actors.workerpool.messages import Drain
+from ion_actors.workerpool.worker.inbox import Request
+
+__all__ = ["TreeActor", "broken", "gave_up", "not_started"]
+
+logger = Logger("ion_actors", later=True)
+
+
+class TreeActor(IsolatedActor):
+    """See the module."""
+
+    def __init__(self, core: TreeCore) -> None:
+        super().__init__()
+        spec = core.spec
+        self._core = core
+        self._log = spec.log
+        self._clock = spec.context.clock
+        self._machine = Machine(spec.rules, tuple(one.kid for one in spec.children))
+        self._register = ChildTable(core)
+        self._retries: dict[str, Timer] = {}
+        self._because: str | None = None  # whose restart the current starts and stops belong to
+        self._draining = False  # nobody but drains has asked for the end
+        self._deadline: float | None = None  # of all requests
+        self._end_began: float | None = None
+        self._ends: list[ChildEnd] = []
+        self._requests: list[Request] = []  # who waits for the end
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Begin: lambda _: self._live(self._machine.begin()),
+            Opened: self._on_opened,
+            ChildReady: self._on_ready,
+            ChildNotStarted: self._on_start_failed,
+            Ended: self._on_ended,
+            Overdue: self._on_overdue,
+            TryAgain: lambda one: self._live(self._machine.retry(one.id, self._now())),
+            Request: self._on_request,
+        }
+        inbox = cast("TreeInbox", self.actor_inbox)
+        inbox.understood = frozenset(self._handlers)
+        me = weakref.ref(self)
+        core.has_thread = lambda: (actor := me()) is not None and actor._ion_thread is not None
+        self._inbox = core.inbox = inbox
+
+    @staticmethod
+    @override
+    def _create_actor_inbox() -> TreeInbox:  # type: ignore[override]  # put() also returns
+        return TreeInbox()
+
+    @override
+    def on_start(self) -> None:
+        """Have its thread known."""
+        keep_free()
+        if self._core.state is SupervisorState.STOPPED:  # it was called off as it was starting
+            self._stop()
+            return
+        STANDBY.join(self._inbox.control.bell)
+        if (thread := self._ion_thread) is not None and thread not in self._core.threads:
+            self._core.threads.insert(0, thread)
+
+    @override
+    def _ion_thread_name(self) -> str:
+        return f"{self._core.spec.name}-supervisor"
+
+    @override
+    def _ion_finish(self) -> None:
+        STANDBY.leave(self._inbox.control.bell)
+        STANDBY.attend()
+
+    @override
+    def _ion_interrupted(self, error: BaseException) -> None:
+        """What was thrown in from outside may have left a message half handled."""
+        in_hand = self._inbox.control.in_hand
+        if in_hand is None:
+            self._log(logging.ERROR, "the supervisor was interrupted, and goes on", error=error)
+            return
+        message = in_hand.message
+        if isinstance(message, Request) and message not in self._requests:
+            self._requests.append(message)  # it is answered at the end
+        self._failed(message, error)
+        self._inbox.control.done()
+
+    @override
+    def on_receive(self, message: Any) -> None:
+        """Handle a message. A fault in here must not be the end of supervision without a word."""
+        try:
+            self._handlers[type(message)](message)
+        except BaseException as error:
+            self._failed(message, error)
+        self._register.show(self._machine)
+        self._register.tell_news()
+        # Last: who waits for it may go by what was told.
+        if self._machine.state is SupervisorState.RUNNING and not self._core.begun.done():
+            self._core.begun.set(True)
+
+    def _failed(self, message: Any, error: BaseException) -> None:
+        self._log(logging.CRITICAL, "the supervisor failed on %r", message, error=error)
+        first = self._core.failure is None
+        self._core.failure = self._core.failure or broken(self._core.spec.name, error)
+        try:
+            if first:
+                self._live(self._machine.stop(self._now()))
+                return
+        except BaseException:
+            logger.exception("a supervisor could not stop its children")
+        if not self._core.ended.done():
+            self._finish()
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    # -- carrying out ----------------------------------------------------------------------
+
+    def _live(self, step: tuple[Machine, tuple[Order, ...]]) -> None:
+        """Take a step, and do what it says."""
+        self._machine, orders = step
+        stopping = self._machine.state in (SupervisorState.STOPPING, SupervisorState.STOPPED)
+        if stopping and self._end_began is None:
+            self._begin_end()
+        for order in orders:
+            self._carry_out(order)
+        self._register.show(self._machine)
+
+    def _begin_end(self) -> None:
+        self._end_began = self._now()
+        self._draining = self._draining or self._machine.outcome is ChildOutcome.SIGNIFICANT
+        self._because = None
+        for timer in self._retries.values():
+            timer.cancel()
+
+    def _carry_out(self, order: Order) -> None:
+        if isinstance(order, Start):
+            self._start(order.id)
+        elif isinstance(order, Stop):
+            seat = self._register.seats[order.id]
+            seat.stop_began = self._now()
+            self._ask_to_stop(seat)
+        elif isinstance(order, Retry):
+            self._plan_retry(order)
+        elif isinstance(order, Restarting):
+            self._because = order.id
+        elif isinstance(order, GaveUp):
+            self._give_up(order.id)
+        else:
+            self._finish()
+
+    def _start(self, child: str) -> None:
+        if (timer := self._retries.pop(child, None)) is not None:
+            timer.cancel()
+        start_in_thread(self._core, self._register.begin_life(child))
+
+    def _plan_retry(self, order: Retry) -> None:
+        again = functools.partial(self._core.tell, TryAgain(order.id))
+        if order.delay:
+            self._retries[order.id] = self._clock.call_at(self._now() + order.delay, again)
+        else:
+            again()
+
+    def _ask_to_stop(self, seat: Seat) -> None:
+        """Ask a child to stop, in the time that it has left."""
+        assert seat.stop_began is not None
+        now = self._now()
+        shutdown = time_to_stop(seat.spec, seat.living, exiting=self._core.exiting)
+        deadlines = [self._deadline] if self._deadline is not None else []
+        if shutdown is not None:
+            deadlines.append(seat.stop_began + shutdown)
+        timeout = max(0.0, min(deadlines) - now) if deadlines else None
+        seat.cancel_timer()
+        margin = 0.0
+        if seat.living is not None:
+            margin = seat.living.margin
+            mode = StopMode.DRAIN if self._draining else StopMode.CLOSE
+            seat.living.stop(mode, timeout)
+        if timeout is not None:
+            overdue = functools.partial(self._core.tell, Overdue(seat))
+            seat.timer = self._clock.call_at(now + timeout + margin, overdue)
+
+    def _give_up(self, child: str) -> None:
+        error = gave_up(
+            self._core.spec.name, child, self._core.spec.rules,
+            exhausted=self._exhausted(child), cause=self._register.errors.get(child),
+        )  # fmt: skip
+        self._core.failure = error
+        self._log(logging.CRITICAL, "%s", error, error=error.__cause__, child=child)
+        self._register.note(Lifecycle.GAVE_UP, None, error, because=child)
+
+    def _exhausted(self, child: str) -> bool:
+        kid = self._machine.kid(child)
+        return kid is not None and self._core.spec.rules.delay(kid.failures + 1) is None
+
+    # -- what happens ----------------------------------------------------------------------
+
+    def _on_opened(self, message: Opened) -> None:
+        seat, living = message.seat, message.living
+        if self._register.is_stale(seat):
+            living.stop(StopMode.CLOSE, living.shutdown)
+            return
+        self._register.take_seat(seat, living)
+        living.watch(lambda error, report: self._core.tell(Ended(seat, error, report)))
+        if seat.stop_began is not None:
+            self._ask_to_stop(seat)
+
+    def _on_ready(self, message: ChildReady) -> None:
+        seat = message.seat
+        if self._register.is_stale(seat) or seat.stop_began is not None:
+            return
+        seat.ready = True
+        kind = Lifecycle.RESTARTED if seat.restarts else Lifecycle.STARTED
+        self._register.note(kind, seat, because=self._because if seat.restarts else None)
+        self._live(self._machine.started(seat.spec.id, self._now()))
+        if seat.ended is not None and not self._register.is_stale(seat):
+            self._on_ended(seat.ended)
+
+    def _on_start_failed(self, message: ChildNotStarted) -> None:
+        seat, error = message.seat, message.error
+        if self._register.is_stale(seat):
+            return
+        child = seat.spec.id
+        self._register.errors[child] = error
+        if seat.stop_began is not None:
+            self._stopped(seat, error, abandoned=False)
+            return
+        self._register.leave(seat)
+        self._log(logging.ERROR, "child %s could not be started", child, error=error, child=child)
+        self._register.note(Lifecycle.START_FAILED, seat, error)
+        if self._machine.state is SupervisorState.STARTING and self._core.failure is None:
+            self._core.failure = not_started(self._core.spec.name, child, error, message.shown)
+        self._live(self._machine.start_failed(child, self._now()))
+
+    def _on_ended(self, message: Ended) -> None:
+        seat = message.seat
+        if self._register.is_stale(seat):
+            return
+        seat.ended = message
+        if message.error is not None:
+            self._register.errors[seat.spec.id] = message.error
+        if seat.stop_began is not None:
+            self._stopped(seat, message.error, abandoned=False)
+        elif seat.ready:  # else the word that it has started, or has not, is under way
+            self._died(seat, message.error)
+
+    def _died(self, seat: Seat, error: BaseException | None) -> None:
+        child = seat.spec.id
+        self._register.leave(seat)
+        failed = error is not None
+        level = logging.WARNING if failed else logging.INFO
+        self._log(level, "child %s has ended by itself", child, error=error, child=child)
+        self._register.note(Lifecycle.PANICKED if failed else Lifecycle.ENDED, seat, error)
+        self._live(self._machine.ended(child, self._now(), failed=failed))
+
+    def _on_overdue(self, message: Overdue) -> None:
+        seat = message.seat
+        if self._register.is_stale(seat) or seat.timer is None:
+            return
+        self._log(
+            logging.WARNING, "child %s did not stop in time and is abandoned", seat.spec.id,
+            child=seat.spec.id,
+        )  # fmt: skip
+        self._stopped(seat, None, abandoned=True)
+
+    def _stopped(self, seat: Seat, error: BaseException | None, *, abandoned: bool) -> None:
+        child = seat.spec.id
+        self._register.leave(seat)
+        seat.cancel_timer()
+        if seat.living is not None and not abandoned:
+            self._core.threads[1:] = [one for one in self._core.threads[1:] if one.is_alive()]
+            self._core.threads += seat.living.threads()
+        kind = Lifecycle.ABANDONED if abandoned else Lifecycle.STOPPED
+        self._register.note(kind, seat, error, because=self._because)
+        if self._end_began is not None:
+            took = self._now() - (seat.stop_began or 0.0)
+            report = None if seat.ended is None else seat.ended.report
+            self._ends.append(ChildEnd(child, abandoned, took, report, error))
+        self._live(self._machine.stopped(child, self._now()))
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _on_request(self, request: Request) -> None:
+        if self._core.ended.done():  # too late: it ends this moment
+            _answer(request, self._core.ended.result())
+            return
+        self._requests.append(request)
+        message = request.message
+        asked_before = self._end_began is not None
+        if not isinstance(message, _ActorStop) and message.timeout is not None:
+            deadline = self._now() + message.timeout
+            if self._deadline is None or deadline < self._deadline:
+                self._deadline = deadline
+        if isinstance(message, Drain):
+            self._draining = self._draining or not asked_before
+        else:
+            self._draining = False
+        if not asked_before:
+            self._live(self._machine.stop(self._now()))
+            return
+        for seat in list(self._register.seats.values()):
+            if seat.stop_began is not None:
+                self._ask_to_stop(seat)
+
+    def _finish(self) -> None:
+        core = self._core
+        core.spec.context.cancel(f"supervisor {core.spec.name!r} has ended")
+        now = self._now()
+        began = now if self._end_began is None else self._end_began
+        report = StopReport(tuple(self._ends), core.failure, now - began)
+        self._register.show(self._machine)
+        self._register.tell_news()
+        core.state = SupervisorState.STOPPED
+        self._log(logging.DEBUG, "supervisor %s has ended", core.spec.name)
+        core.ended.set(report)
+        if not core.begun.done():
+            core.begun.set(False)
+        requests, self._requests = self._requests, []
+        for request in requests:
+            _answer(request, report)
+        self._inbox.ended = True
+        self.stop()
+
+
+def _answer(request: Request, report: StopReport) -> None:
+    request.reply(None if isinstance(request.message, _ActorStop) else report)
+
+
+def gave_up(
+    name: str, child: str, rules: Rules, *, exhausted: bool, cause: BaseException | None
+) -> SupervisorFailed:
+    """There would have to be one restart too many.
+
+    Args:
+        name: the supervisor's.
+        child: the id of the child that would have to be restarted.
+        rules: the supervisor's.
+        exhausted: whether the child could not be started, however often that was tried.
+        cause: what the child failed with.
+    """
+    if exhausted and rules.backoff is not None:
+        why = f"child {child!r} could not be started after {rules.backoff.retries} retries"
+    else:
+        limit = rules.limit
+        why = (
+            f"child {child!r} would have to be restarted more than {limit.max_restarts} times in "
+            f"{limit.within:g} s"
+        )
+    error = SupervisorFailed(f"supervisor {name!r} gave up: {why}", supervisor=name, child=child)
+    error.__cause__ = cause
+    return error
+
+
+def not_started(name: str, child: str, cause: BaseException, shown: str) -> ChildStartFailed:
+    """A child did not start when the supervisor did."""
+    error = ChildStartFailed(
+        f"supervisor {name!r} could not start its child {child!r}: {shown}",
+        supervisor=name,
+        child=child,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def broken(name: str, cause: BaseException) -> SupervisorFailed:
+    """There is a bug in the supervisor."""
+    error = SupervisorFailed(f"supervisor {name!r} failed itself", supervisor=name, child=None)
+    error.__cause__ = cause
+    return error

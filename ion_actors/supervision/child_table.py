@@ -1,0 +1,225 @@
+"""Who of a supervisor's children is there, and what its actor and others are told of them.
+
+A child that lives has a :class:`Seat`; what happens to it comes to the supervisor's actor as a
+message. The :class:`ChildTable` is the actor's own. Others see the snapshots that it leaves in the
+core, and get the news by the bus.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ion_actors.context import make_current
+from ion_actors.naming import as_repr, printable
+from ion_actors.standby import NO_MORE_THREADS
+from ion_actors.supervision.children import open_child
+from ion_actors.supervision.events import Lifecycle, LifecycleEvent
+from ion_actors.supervision.protocol import Living, StopMode
+from ion_actors.supervision.report import ChildInfo, ChildKind
+from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
+from ion_actors.supervision.states import Kid, SupervisorState
+
+if TYPE_CHECKING:
+    from ion_actors.clock import Timer
+    from ion_actors.supervision.core import TreeCore
+    from ion_actors.supervision.machine import Machine
+    from ion_actors.supervision.report import StopReport
+    from ion_actors.workerpool.model.reports import DrainReport
+
+__all__ = [
+    "Begin",
+    "ChildNotStarted",
+    "ChildReady",
+    "ChildTable",
+    "Ended",
+    "Opened",
+    "Overdue",
+    "Seat",
+    "TryAgain",
+]
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One life of one child. All but the specification is the actor's to write."""
+
+    spec: ChildSpec
+    restarts: int  # how often the child had been started before
+    living: Living | None = None  # once it is made
+    ready: bool = False  # it has started
+    ended: Ended | None = None
+    stop_began: float | None = None  # when it was asked to stop
+    timer: Timer | None = field(default=None)  # for the end of its time to stop
+
+    def cancel_timer(self) -> None:
+        """Its time to stop does not matter any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start all children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The child was made."""
+
+    seat: Seat
+    living: Living
+
+
+@dataclass(frozen=True, slots=True)
+class ChildReady:
+    """The child has started."""
+
+    seat: Seat
+
+
+@dataclass(frozen=True, slots=True)
+class ChildNotStarted:
+    """The child could not be made, or could not start."""
+
+    seat: Seat
+    error: BaseException
+    shown: str = ""  # its repr, which is made on the thread where it was raised
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shown", as_repr(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The child has ended, with the error that it failed with, if it did."""
+
+    seat: Seat
+    error: BaseException | None
+    report: DrainReport | StopReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The child's time to stop is up."""
+
+    seat: Seat
+
+
+@dataclass(frozen=True, slots=True)
+class TryAgain:
+    """It is time to try again to start this child."""
+
+    id: str
+
+
+def start_in_thread(core: TreeCore, seat: Seat) -> None:
+    """Start the child in a thread of its own, since its start may take any time."""
+    run = core.spec.variables.copy().run
+    name = printable(f"{core.spec.name}-starts-{seat.spec.id}")
+    thread = threading.Thread(target=run, args=(_start, core, seat), name=name, daemon=True)
+    try:
+        thread.start()
+    except NO_MORE_THREADS as error:  # there can be no more threads
+        core.tell(ChildNotStarted(seat, error))
+
+
+def _start(core: TreeCore, seat: Seat) -> None:
+    make_current(core.spec.context)
+    try:
+        living = open_child(seat.spec, core)
+        if not core.tell(Opened(seat, living)):  # the tree has ended, and this one was abandoned
+            living.stop(StopMode.CLOSE, WORKER_SHUTDOWN)
+            return
+        living.wait_ready()
+    except BaseException as error:
+        core.tell(ChildNotStarted(seat, error))
+    else:
+        core.tell(ChildReady(seat))
+
+
+class ChildTable:
+    """See the module."""
+
+    def __init__(self, core: TreeCore) -> None:
+        self.seats: dict[str, Seat] = {}  # of the children that live
+        self.errors: dict[str, BaseException | None] = {}  # what each last failed with
+        self._core = core
+        self._now = core.spec.context.clock.monotonic
+        self._specs = {one.id: one for one in core.spec.children}
+        self._lives: dict[str, int] = {}  # how often each was started
+        self._kinds: dict[str, ChildKind] = {}
+        self._news: list[LifecycleEvent] = []  # to be told as soon as others can see it
+
+    # -- who is there ----------------------------------------------------------------------
+
+    def begin_life(self, child: str) -> Seat:
+        """A child is about to be started: its seat."""
+        lives = self._lives[child] = self._lives.get(child, 0) + 1
+        seat = self.seats[child] = Seat(self._specs[child], lives - 1)
+        return seat
+
+    def take_seat(self, seat: Seat, living: Living) -> None:
+        """The child was made."""
+        seat.living = living
+        self._kinds[seat.spec.id] = living.kind
+
+    def leave(self, seat: Seat) -> None:
+        """The child is not there any more."""
+        del self.seats[seat.spec.id]
+
+    def is_stale(self, seat: Seat) -> bool:
+        """Whether it was abandoned."""
+        return self.seats.get(seat.spec.id) is not seat
+
+    # -- what is told ----------------------------------------------------------------------
+
+    def note(
+        self,
+        kind: Lifecycle,
+        seat: Seat | None,
+        error: BaseException | None = None,
+        because: str | None = None,
+    ) -> None:
+        """Something has happened to a child, or to the supervisor itself.
+
+        Args:
+            kind: what.
+            seat: whose; None for the supervisor.
+            error: what it failed with.
+            because: the id of the child whose restart this belongs to.
+        """
+        path = (self._core.spec.name,) if seat is None else (self._core.spec.name, seat.spec.id)
+        because = None if seat is not None and because == seat.spec.id else because
+        restarts = 0 if seat is None else seat.restarts
+        self._news.append(LifecycleEvent(kind, path, self._now(), restarts, because, error))
+
+    def tell_news(self) -> None:
+        """Tell what was noted."""
+        news, self._news = self._news, []
+        for event in news:
+            self._core.bus.publish(event)
+
+    def show(self, machine: Machine) -> None:
+        """Let others see how it is, without asking."""
+        self._core.infos = tuple(self._info(kid) for kid in machine.kids)
+        self._core.living = {
+            name: seat.living for name, seat in self.seats.items() if seat.living is not None
+        }
+        if machine.state is not SupervisorState.STOPPED:  # that comes last
+            self._core.state = machine.state
+
+    def _info(self, kid: Kid) -> ChildInfo:
+        seat = self.seats.get(kid.id)
+        handle = seat.living.handle if seat is not None and seat.living is not None else None
+        return ChildInfo(
+            id=kid.id,
+            state=kid.state,
+            kind=self._kinds.get(kid.id),
+            child=handle,
+            restart=kid.restart,
+            restarts=max(0, self._lives.get(kid.id, 0) - 1),
+            error=self.errors.get(kid.id),
+        )

@@ -1,0 +1,158 @@
+"""What a child can be besides an actor (a pool, or a supervisor), and how any of them is made.
+
+A pool tells nobody that it broke, but its context ends when it closes for whatever reason. From
+then on all there is to do is to ask when it is over. A broken one is closed within its child's
+deadline, and not within its own, so that its successor need not wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pykka
+
+from ion_actors.context import background
+from ion_actors.errors import DrainTimeout
+from ion_actors.supervision.core import Face, TreeCore
+from ion_actors.supervision.protocol import Living, OnEnd, StopMode
+from ion_actors.supervision.report import ChildKind
+from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
+from ion_actors.supervision.states import SupervisorState
+from ion_actors.supervision.watched_actor import start_actor
+from ion_actors.workerpool.messages import Close, Drain
+from ion_actors.workerpool.pool import Pool
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+    from ion_actors.workerpool.model.reports import DrainReport
+
+__all__ = ["LivingPool", "LivingTree", "open_child"]
+
+
+class LivingTree:
+    """A supervisor as a child of another one. One that has not been started is started here."""
+
+    kind = ChildKind.SUPERVISOR
+    shutdown: float | None = None  # as in OTP: its children have deadlines
+    margin = 1.0  # it ends by its own deadline: this is for one that has lost its actor
+
+    def __init__(self, face: Face) -> None:
+        self.handle = face
+        self._core = face._core
+        self._core.nested = True
+        if self._core.state is SupervisorState.NEW:
+            face._launch()
+
+    def wait_ready(self) -> None:
+        """Block until all its children have started."""
+        background().wait(self._core.begun)
+        self.handle._check_start()
+
+    def watch(self, on_end: OnEnd) -> None:
+        """See :class:`Living`."""
+        self._core.ended.add_done_callback(lambda ended: on_end(self._core.failure, ended.result()))
+
+    def stop(self, mode: StopMode, timeout: float | None) -> None:
+        """See :class:`Living`."""
+        self._core.tell(Drain(timeout) if mode is StopMode.DRAIN else Close(timeout))
+
+    def is_own_thread(self) -> bool:
+        """See :class:`Living`."""
+        return self._core.owns_thread()
+
+    def exit_patience(self) -> float | None:
+        """See :class:`Living`."""
+        return self._core.patience()
+
+    def threads(self) -> list[threading.Thread]:
+        """See :class:`Living`."""
+        return list(self._core.threads)
+
+
+class LivingPool:
+    """A pool as a child: see the module."""
+
+    kind = ChildKind.POOL
+    shutdown: float | None = WORKER_SHUTDOWN
+    margin = 1.0  # a pool ends by its own deadline: this is for one that has lost its supervisor
+
+    def __init__(self, pool: Pool, shutdown: float | None) -> None:
+        self.handle = pool
+        self._core = pool._core
+        self._patience = shutdown
+        self._on_end: OnEnd | None = None
+        self._report: DrainReport | None = None  # the pool keeps none with the tasks in it
+
+    def wait_ready(self) -> None:
+        """A pool takes tasks from the start; its initializers have retries of their own."""
+
+    def watch(self, on_end: OnEnd) -> None:
+        """See :class:`Living`."""
+        self._on_end = on_end
+        self._core.spec.context.add_callback(self._ending)
+
+    def _ending(self) -> None:
+        # A drain without a deadline only asks: the pool is past where it would change anything.
+        broken = self._core.broken is not None
+        end = self._core.ask(Close(self._patience) if broken else Drain(None))
+        end.add_done_callback(self._ended)
+
+    def _ended(self, end: concurrent.futures.Future[Any]) -> None:
+        self._keep_report(end)
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(self._core.broken, self._report or self._core.last_report())
+
+    def _keep_report(self, end: concurrent.futures.Future[Any]) -> None:
+        error = end.exception()
+        if isinstance(error, DrainTimeout):
+            self._report = error.report
+        elif error is None:
+            self._report = self._report or end.result()
+
+    def stop(self, mode: StopMode, timeout: float | None) -> None:
+        """See :class:`Living`."""
+        message = Drain(timeout) if mode is StopMode.DRAIN else Close(timeout)
+        self._core.ask_for_end(message).add_done_callback(self._keep_report)
+
+    def is_own_thread(self) -> bool:
+        """See :class:`Living`."""
+        return self.handle._is_own_thread()
+
+    def exit_patience(self) -> float | None:
+        """See :class:`Living`."""
+        return self._core.spec.drain_timeout
+
+    def threads(self) -> list[threading.Thread]:
+        """See :class:`Living`."""
+        return list(self._core.threads)
+
+
+def open_child(spec: ChildSpec, parent: TreeCore) -> Living:
+    """Make it. What its start raises comes out here.
+
+    Raises:
+        TypeError: its start returned what cannot be a child.
+    """
+    start = spec.start
+    if isinstance(start, type) and issubclass(start, pykka.ThreadingActor):
+        return start_actor(start, spec.args, dict(spec.kwargs))
+    made = start(*spec.args, **spec.kwargs)
+    if isinstance(made, Pool):
+        return LivingPool(made, WORKER_SHUTDOWN if spec.shutdown == "default" else spec.shutdown)
+    if isinstance(made, Face):
+        made._core.bus.tell_parent(parent.bus, spec.id)
+        return LivingTree(made)
+    raise TypeError(_why_not(spec, made))
+
+
+def _why_not(spec: ChildSpec, made: Any) -> str:
+    if isinstance(made, pykka.ActorRef):
+        made.stop(block=False)
+        return (
+            f"child {spec.id!r} is an actor that was started before its supervisor could watch "
+            "it; give its class as the start"
+        )
+    return f"child {spec.id!r} must be a Pool, a Supervisor or an actor class, not {made!r}"

@@ -1,0 +1,169 @@
+"""The words in which a supervisor's decisions are spoken of: states, rules, orders."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+
+__all__ = [
+    "AutoShutdown",
+    "ChildOutcome",
+    "ChildState",
+    "Finish",
+    "GaveUp",
+    "Kid",
+    "Order",
+    "Restart",
+    "Restarting",
+    "Retry",
+    "Rules",
+    "Start",
+    "Stop",
+    "Strategy",
+    "SupervisorState",
+]
+
+
+class Strategy(enum.Enum):
+    """Who is restarted when a child has to be."""
+
+    ONE_FOR_ONE = "one_for_one"  #: only that child
+    ONE_FOR_ALL = "one_for_all"  #: all children
+    REST_FOR_ONE = "rest_for_one"  #: that child and those that were started after it
+
+
+class Restart(enum.Enum):
+    """Whether a child that has ended is restarted."""
+
+    PERMANENT = "permanent"  #: always
+    TRANSIENT = "transient"  #: if it failed
+    TEMPORARY = "temporary"  #: never; it is forgotten
+
+
+class AutoShutdown(enum.Enum):
+    """Whether a supervisor ends by itself, since its significant children have."""
+
+    NEVER = "never"
+    ANY_SIGNIFICANT = "any_significant"  #: when one of them has ended
+    ALL_SIGNIFICANT = "all_significant"  #: when the last of them has ended
+
+
+class ChildState(enum.Enum):
+    """Where a child is in its life."""
+
+    WAITING = "waiting"  #: it is to be started, after others
+    STARTING = "starting"  #: it is being started
+    RUNNING = "running"  #: it has started
+    DOWN = "down"  #: it has ended, and the supervisor is busy with something else
+    RESTARTING = "restarting"  #: it could not be started and will be tried again
+    STOPPING = "stopping"  #: it was asked to stop
+    ENDED = "ended"  #: it is not running and is not restarted for its own sake
+
+
+class SupervisorState(enum.Enum):
+    """Where a supervisor is in its life."""
+
+    NEW = "new"  #: nobody has started it
+    STARTING = "starting"  #: its children are being started
+    RUNNING = "running"  #: it sees to its children
+    STOPPING = "stopping"  #: its children are being stopped
+    STOPPED = "stopped"  #: it has ended
+
+
+class ChildOutcome(enum.Enum):
+    """Why a supervisor ends."""
+
+    ASKED = "it was asked to"
+    GAVE_UP = "too many restarts"
+    START_FAILED = "a child could not be started"
+    SIGNIFICANT = "its significant children have ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this child."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Stop this child."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Say :meth:`Machine.retry` for this child in so many seconds."""
+
+    id: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """Tell everybody: this child would have to be restarted once too often."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """No child is left: end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarting:
+    """Remember: what is stopped and started next is so because of this child."""
+
+    id: str
+
+
+Order = Start | Stop | Retry | Restarting | GaveUp | Finish
+
+#: The restart intensity of OTP when it is not told otherwise: once in five seconds.
+OTP_LIMIT = PanicRecovery(max_restarts=1, within=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a supervisor was told to do."""
+
+    strategy: Strategy = Strategy.ONE_FOR_ONE
+    limit: PanicRecovery = OTP_LIMIT
+    backoff: Backoff | None = None
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER
+    chance: Callable[[], float] = random.random
+
+    def delay(self, failures: int) -> float | None:
+        """Seconds until a start is tried again that failed so often in a row; None to give up."""
+        return 0.0 if self.backoff is None else self.backoff.delay(failures, self.chance)
+
+
+@dataclass(frozen=True, slots=True)
+class Kid:
+    """What the decisions need to know of a child."""
+
+    id: str
+    restart: Restart = Restart.PERMANENT
+    significant: bool = False
+    state: ChildState = ChildState.WAITING
+    failures: int = 0  # starts that failed, in a row
+    failed: bool = False  # how it went DOWN
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is something to stop."""
+        return self.state in (ChildState.STARTING, ChildState.RUNNING)
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it is restarted, now that it is DOWN."""
+        if self.restart is Restart.TRANSIENT:
+            return self.failed
+        return self.restart is Restart.PERMANENT

@@ -1,0 +1,188 @@
+"""A submitter that runs its task itself, because the mailbox is full and the policy says so.
+
+It stands in for a worker as long as the task takes: it is counted like one, seen in reports and
+dumps, and a drain waits for it. It is no actor: there is nobody to be replaced when the task
+panics.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures._base import RUNNING
+from typing import Any
+
+from ion_actors.backends.thread import ThreadRunner
+from ion_actors.context import of_thread
+from ion_actors.errors import TaskPanicked
+from ion_actors.interruption import is_interruption
+from ion_actors.naming import printable
+from ion_actors.raised import is_a
+from ion_actors.workerpool.core import PoolCore
+from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.messages import Panicked, Stopped
+from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.model.outcomes import Directive, Outcome
+from ion_actors.workerpool.model.reports import Panic
+from ion_actors.workerpool.worker.failure import judge, panic_error
+from ion_actors.workerpool.worker.inbox import Request
+from ion_actors.workerpool.worker.settlement import tell_begin, tell_end
+from ion_actors.workerpool.worker.task_wrapper import call_wrapped
+
+__all__ = ["Caller"]
+
+
+class Caller:
+    """A thread that runs one task of a pool that is not its own."""
+
+    index = -1  # it has no seat
+    ready = doomed = True
+
+    def __init__(self, core: PoolCore) -> None:
+        self.thread: threading.Thread | None = threading.current_thread()
+        self.name = f"{core.spec.name}-caller-{printable(self.thread.name)}"
+        self.tally = Tally()
+        self.slot: TaskFuture[Any] | None = None
+        self.current: TaskFuture[Any] | None = None
+        self.has_control = False
+        self.started_at = NOT_BEGUN
+        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []
+        self._core = core
+        self._spec = core.spec
+
+    def wake(self) -> None:
+        """It is awake."""
+
+    def run(self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]) -> bool:
+        """Accept the task and run it to its outcome. Returns whether its key was free.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+            BaseException: an interruption (Ctrl-C, a soft time limit): it came while the task ran,
+                and was meant for this thread.
+        """
+        core = self._core
+        try:
+            core.workers.append(self)  # first: from here on, nobody takes the pool for idle
+            core.mailbox.enlist(self.tally)
+            if not core.mailbox.claim_new(task, self):
+                return False
+            if task._special:
+                accepted(task)
+            self._perform(task)
+            return True
+        except BaseException as error:
+            self._write_off(task, error)
+            raise
+        finally:
+            try:
+                self._leave(task)
+            except BaseException:  # Ctrl-C: nobody else would do it
+                self._leave(task)
+                raise
+            finally:
+                del task
+
+    def _leave(self, task: TaskFuture[Any]) -> None:
+        """Stand in no longer. May be done again."""
+        if task._key is not None:
+            self._core.mailbox.release(task)
+        self.thread = None  # nobody should wait for it to end
+        self._core.tell(Stopped(self))
+
+    def _write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
+        """An interruption came before the task began, or before it was settled."""
+        try:
+            if task._state is RUNNING:
+                shown = panic_error(task._task_name(), self.name, error)
+                task._release()
+                task._fail(shown, self.tally, Outcome.PANICKED)
+                task._mark_read()  # the interruption is raised here
+            task.wake_again()
+        finally:
+            del task, error
+
+    def _perform(self, task: TaskFuture[Any]) -> None:
+        self.started_at = self._spec.context.clock.monotonic()
+        outer, of_thread.task_context = of_thread.task_context, task.task_context
+        outer_report, of_thread.report = of_thread.report, task._report
+        interruption: BaseException | None = None
+        try:
+            value = self._call(task)
+        except BaseException as error:
+            callbacks = self._failed(task, error)
+            if is_a(error, KeyboardInterrupt) or is_interruption(error):
+                interruption = error
+                task._mark_read()  # it is raised here
+        else:
+            if self._spec.hooks is not None:
+                tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, self._took())
+            callbacks = task._complete(value, self.tally)
+        finally:
+            of_thread.task_context, of_thread.report = outer, outer_report
+            self.current = None
+            value = None
+        task._run_callbacks(callbacks)  # they are not the task: its context is not theirs
+        if interruption is not None:
+            try:
+                raise interruption
+            finally:
+                del interruption, task
+
+    def _call(self, task: TaskFuture[Any]) -> Any:
+        spec, backend = self._spec, ThreadRunner(self._spec.context)
+        task._begin()
+        if spec.hooks is not None:
+            tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)
+        outer, of_thread.task_name = of_thread.task_name, task._task_name
+        with backend.on_top():  # it may be called by a coroutine
+            try:
+                if spec.task_wrapper is None:
+                    value = task._vars.run(task._fn, *task._args, **(task._kwargs or {}))
+                else:
+                    value = call_wrapped(spec.task_wrapper, backend, task)
+                return backend.finish(value, task.task_context(), task._vars)
+            finally:
+                of_thread.task_name = outer
+                backend.stop()
+
+    def _failed(self, task: TaskFuture[Any], error: BaseException) -> Any:
+        try:
+            outcome, shown, directive, reason = judge(task, error, self._spec)
+            if self._spec.hooks is not None:
+                tell_end(self._spec.hooks, task, outcome, error, self._took())
+            if outcome is Outcome.PANICKED:
+                task._count(outcome, self.tally)  # it runs no more, and what follows takes time
+                shown = self._panicked(task._task_name(), error, directive)
+            task._keep_name()
+            if reason is not None:
+                return self._core.mailbox.give_back(task, shown, self.tally, outcome, reason)
+            task._release()
+            return task._fail(shown, self.tally, outcome)
+        finally:
+            task = error = shown = None  # type: ignore[assignment]
+
+    def _panicked(self, task: str, error: BaseException, directive: Directive) -> TaskPanicked:
+        try:
+            self._core.tell(Request(Panicked(self, task, error, directive), None))
+            recovery = self._spec.recovery
+            if recovery.handler is not None:
+                restarts = self._core.metrics().restarts
+                panic = Panic(self._spec.name, self.name, task, error, restarts, directive)
+                self._tell_handler(recovery.handler, panic)
+            return panic_error(task, self.name, error)
+        finally:
+            del error
+
+    def _tell_handler(self, handler: Callable[[Panic], object], panic: Panic) -> None:
+        of_thread.task_context = None  # it is not the task: its context may have ended
+        try:
+            contextvars.Context().run(handler, panic)
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "the panic handler failed", error=error)
+
+    def _took(self) -> float:
+        return self._spec.context.clock.monotonic() - self.started_at

@@ -1,0 +1,136 @@
+"""Dead letters: the tasks that a pool has given up, for those who want to put them back.
+
+A task is a dead letter when the pool ended it for a :class:`DropReason`, and so did not do what it
+was asked to. What its submitter has wished is none: a task that was cancelled, or whose deadline
+has passed; nor is one that ran and failed. A submission that was refused is one only if it had
+been waiting for room: otherwise its caller has the call at hand, and the error.
+
+Nothing is kept for those who subscribe later: without a subscriber, a dead letter is not even made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ion_actors._arguments import seconds
+from ion_actors.observe import Bus, Subscription
+from ion_actors.workerpool.model.reports import WorkerDeath, describe
+
+if TYPE_CHECKING:
+    from ion_actors.clock import Clock
+    from ion_actors.futures import Future
+    from ion_actors.workerpool.model.outcomes import DropReason
+    from ion_actors.workerpool.submitter import Submitter
+
+__all__ = ["DeadLetter", "DeadLetters"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A task that a pool has given up, with what it takes to run it after all."""
+
+    pool: str  #: the pool's name
+    given_name: str | None  #: what the pool called the task; None: its function's name
+    fn: Callable[..., Any]  #: what was to be called
+    args: tuple[Any, ...] = field(repr=False)  #: its positional arguments
+    kwargs: Mapping[str, Any] = field(repr=False)  #: its keyword arguments
+    reason: DropReason  #: why it was given up
+    error: BaseException  #: what its future raises, or the submitter that waited for room
+    at: float  #: when: a moment of the pool's clock
+    history: tuple[WorkerDeath, ...] = ()  #: the workers that it took down, the first one first
+    _home: Submitter | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def task(self) -> str:
+        """The task's name: the one given by ``options(name=...)``, else its function's."""
+        return describe(self.fn, self.given_name)
+
+    def put_back(self, pool: Submitter | None = None) -> Future[Any]:
+        """Submit the call again, under its name and the current context; wait for room.
+
+        Args:
+            pool: where to; by default the pool that it comes from. What
+                :meth:`Pool.options <ion_actors.Pool.options>` returns will do, for tasks that need
+                a time limit, or any other option, again.
+
+        Returns:
+            The future of the result: a new one. The old one has its outcome.
+
+        Raises:
+            TypeError: this is a pickled copy, which knows no pool, and none is given.
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+            Cancelled, DeadlineExceeded: the current context has ended.
+        """
+        target = self._home if pool is None else pool
+        if target is None:
+            raise TypeError("pool must be given: a pickled dead letter does not know its own")
+        if self.given_name is not None:
+            target = target.options(name=self.given_name)
+        return target.submit(self.fn, *self.args, **self.kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = (self.pool, self.given_name, self.fn, self.args, dict(self.kwargs))
+        return DeadLetter, (*facts, self.reason, self.error, self.at, self.history)
+
+
+class DeadLetters:
+    """The tasks that one pool gives up, as they come: ``Pool.dead_letters``."""
+
+    def __init__(self, pool: str, clock: Clock, home: Submitter) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._home = home
+        self._bus: Bus[DeadLetter] = Bus(f"{pool}-dead-letters")
+
+    def subscribe(self, callback: Callable[[DeadLetter], object]) -> Subscription:
+        """Have ``callback(letter)`` called for each task that is given up from now on.
+
+        It is called on a thread for that purpose, one letter at a time, in their order, also after
+        the pool has ended. It may block. What it raises is logged.
+
+        Returns:
+            The subscription; its ``remove()`` takes it back.
+
+        Raises:
+            TypeError: it is not callable.
+        """
+        return self._bus.add(callback)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the subscribers have been told of all that was given up so far.
+
+        Args:
+            timeout: seconds to wait at most; None for as long as it takes.
+
+        Returns:
+            Whether they have. False at once in a subscriber, which cannot wait for itself.
+
+        Raises:
+            TypeError, ValueError: the timeout makes no sense.
+        """
+        return self._bus.join(seconds("timeout", timeout))
+
+    def _note(
+        self,
+        name: str | None,
+        call: tuple[Any, ...],
+        reason: DropReason,
+        error: BaseException,
+        history: tuple[WorkerDeath, ...],
+    ) -> None:
+        """A task is given up; under the lane's lock, before anybody can see its end."""
+        if not self._bus.heard:
+            return
+        fn, args, kwargs = call[:3]
+        now = self._clock.monotonic()
+        self._bus.note(
+            DeadLetter(
+                self._pool, name, fn, args, kwargs or {}, reason, error, now, history, self._home
+            )
+        )
+
+    def _tell(self) -> None:
+        """Have the subscribers told of what was noted; under no lock."""
+        self._bus.tell()

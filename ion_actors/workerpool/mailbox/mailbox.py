@@ -1,0 +1,452 @@
+"""A pool's mailbox, whole: the task queue, and all that happens to tasks besides their turn.
+
+A queued task is *withdrawn* when it was cancelled, and *dropped* when the pool ends or has no room
+or time for it. A running one is *fenced* when it will not end: it ends for its submitter, and what
+its worker may still make of it is ignored. What the pool gives up on its own account is counted by
+its reason, and told to those who listen to dead letters. A task may also be claimed before its
+turn, put back after it, or crowded out.
+
+One object with one lock, that of :mod:`ion_actors.workerpool.mailbox.task_queue`. What happens to a
+task is decided under it, so it happens at most once. Letters are written under it, so that whoever
+has seen a task's end finds its letter; hooks and subscribers are told without.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures._base import PENDING, RUNNING
+from typing import Any
+
+from typing_extensions import override
+
+from ion_actors.context import Context
+from ion_actors.delivery import is_kept_free, let_go
+from ion_actors.errors import IonError, TaskDropped
+from ion_actors.observe import HOOKS
+from ion_actors.workerpool.hooks import Ending
+from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
+from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
+from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, Dropped, Helping, Returning, Waiter
+from ion_actors.workerpool.mailbox.task import TaskFuture, run_callbacks_in_thread
+from ion_actors.workerpool.mailbox.task_queue import TaskQueue
+from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.model.outcomes import DropReason, Outcome, reason_of
+
+__all__ = ["Mailbox", "OnDropped"]
+
+#: Told how a task ended that the pool dropped, and why if it gave it up.
+OnDropped = Callable[[Ending, BaseException, DropReason | None], object]
+
+_TOLD: Ending = (False, None)  # its worker has told the hooks of its end
+
+_CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
+_MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
+
+
+def _tell_of(
+    on_dropped: OnDropped, news: Iterable[tuple[Ending, BaseException, DropReason | None]]
+) -> None:
+    for one in news:
+        on_dropped(*one)
+
+
+class Mailbox(TaskQueue):
+    """See the module.
+
+    Args:
+        name: the pool's.
+        limit: how many tasks may wait.
+        size: how many workers there are to be.
+        context: the pool's, of which every task's is a child.
+        on_dropped: told of each task that ends without its worker, or is given up.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        size: int,
+        context: Context,
+        on_dropped: OnDropped | None = None,
+    ) -> None:
+        super().__init__(name, limit, size, context.clock.monotonic)
+        self.context = context
+        self._on_dropped = on_dropped
+        self._letters: DeadLetters | None = None  # once somebody has asked for them
+
+    def withdraw(self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False) -> bool:
+        """End a task that is still queued, with that error. Returns whether it was.
+
+        Its callbacks run here or, if this thread must not be kept, elsewhere.
+        """
+        with self._lock:
+            if task._state is not PENDING or task._withdrawn:
+                return False
+            reason = self._reason(error)
+            callbacks = self._bury(task, error, reason)
+            self._vacate(task)
+            admitted = self._admit()
+        for waiter in admitted:
+            waiter.wake()
+        let_go([task._release(), task._give_up_key()])
+        self._dropped(task, error, reason)
+        if elsewhere:
+            run_callbacks_in_thread([(task, callbacks)])
+        else:
+            task._run_callbacks(callbacks)
+        return True
+
+    def _vacate(self, task: TaskFuture[Any]) -> None:
+        """Give up the place of a task that has ended in the queue; under the lock."""
+        if len(self._queue) <= _MIN_SWEEP or isinstance(self._queue, PriorityQueue):
+            self._queue.remove(task)
+            return
+        self._dead += 1
+        if self._dead > max(_MIN_SWEEP, len(self._queue) // 2):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        if self._dead:
+            self._queue = deque(one for one in self._queue if not one._withdrawn)
+            self._dead = 0
+
+    def _dropped(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
+        """Tell of a task that ended without its worker; not under the lock."""
+        if self._on_dropped is not None or self._letters is not None:
+            self._all_dropped([(task, error, reason)])
+
+    def _all_dropped(
+        self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None]]
+    ) -> None:
+        if self._on_dropped is not None:
+            news = [(task._take_ending(), error, reason) for task, error, reason in ended]
+            tell = functools.partial(_tell_of, self._on_dropped, news)
+            if is_kept_free():
+                HOOKS.post(tell)
+            else:
+                tell()
+        if self._letters is not None and any(reason is not None for _, _, reason in ended):
+            self._letters._tell()
+
+    def _lose(
+        self,
+        task: TaskFuture[Any],
+        call: tuple[Any, ...],
+        error: BaseException,
+        reason: DropReason | None,
+    ) -> None:
+        """Note that the pool gives a task up, before anybody can see its end; under the lock."""
+        if reason is None:
+            return
+        self._ledger.dropped[reason] += 1
+        if self._letters is not None:
+            self._letters._note(task._name, call, reason, error, task._history)
+
+    def _reason(self, error: IonError) -> DropReason | None:
+        """Why the pool gives up a queued task; None if that is its submitter's wish."""
+        # A task that knows of its pool's end before the supervisor does ends by its own context.
+        ended = DropReason.CLOSED if self.context.cancelled else None
+        return reason_of(error) or ended
+
+    def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
+        self._lose(task, (task._fn, task._args, task._kwargs), error, reason)
+        with task._lock:
+            task._withdrawn = True
+            self._ledger.withdrawn += 1
+            return task._end_early(error)
+
+    def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
+        """End everything that is queued. The callbacks are to be run by the caller."""
+        dropped: list[Dropped] = []
+        while True:
+            ended = []
+            with self._lock:
+                if isinstance(self._queue, PriorityQueue):
+                    self._queue = deque(self._queue)  # keys count no more
+                for _ in range(min(_CHUNK, len(self._queue))):
+                    task = self._queue.popleft()
+                    if task._withdrawn:
+                        self._dead -= 1
+                    elif task._state is PENDING:
+                        error = make_error(task)
+                        reason = self._reason(error)
+                        ended.append((task, error, reason, self._bury(task, error, reason)))
+                    else:  # a stranger has settled it
+                        self._ledger.withdrawn += 1
+                over = not self._queue
+            dropped += [(task, task._release(), callbacks) for task, _, _, callbacks in ended]
+            if keys := [task._give_up_key() for task, *_ in ended if task._key is not None]:
+                let_go(keys)
+            self._all_dropped([one[:3] for one in ended])
+            if over:
+                return dropped
+
+    def fence(
+        self, task: TaskFuture[Any], error: IonError, call: tuple[Any, ...] = ()
+    ) -> list[Any] | None:
+        """End a running task without its worker, whose late result will be ignored.
+
+        Args:
+            task: the task.
+            error: what its future shall raise.
+            call: its function, arguments and keywords, if the pool gives it up.
+
+        Returns:
+            The callbacks, to be run by the caller; None if it had ended.
+        """
+        reason = reason_of(error)
+        with self._lock, task._lock:
+            if task._state is not RUNNING or task._fenced:
+                return None
+            if not task._counted:
+                self._ledger.fenced += 1
+            self._lose(task, call, error, reason)
+            callbacks = task._end_early(error) or []
+        self._dropped(task, error, reason)
+        return callbacks
+
+    def give_back(
+        self,
+        task: TaskFuture[Any],
+        error: BaseException,
+        tally: Tally,
+        outcome: Outcome,
+        reason: DropReason,
+    ) -> list[Any] | None:
+        """A running task ends by its worker, and the pool gives it up. Returns the callbacks."""
+        call = task._release()
+        with self._lock:
+            lost = task._state is RUNNING
+            if lost:
+                self._lose(task, call, error, reason)
+            callbacks = task._fail(error, tally, outcome)
+        if lost and self._on_dropped is not None:
+            self._on_dropped(_TOLD, error, reason)
+        if lost and self._letters is not None:
+            self._letters._tell()
+        return callbacks
+
+    def letters(self, make: Callable[[], DeadLetters]) -> DeadLetters:
+        """The pool's dead letters; made now, if nobody has asked for them before."""
+        with self._lock:
+            if self._letters is None:
+                self._letters = make()
+            return self._letters
+
+    def tell_letters(self, patience: float | None) -> None:
+        """Wait for those who are told of dead letters, for so many seconds at most."""
+        if self._letters is not None:
+            self._letters.join(patience)
+
+    @override
+    def _turned_away(self, waiters: Iterable[Waiter]) -> None:
+        if self._letters is None:
+            return
+        for waiter in waiters:
+            task, error = waiter.item, waiter.error
+            assert error is not None
+            call = (task._fn, task._args, task._kwargs)
+            self._letters._note(task._name, call, DropReason.REFUSED, error, ())
+        self._letters._tell()
+
+    # -- workers that help themselves: see ion_actors.workerpool.worker.nested_waits ------------
+
+    def claim(self, task: TaskFuture[Any], worker: Helping) -> bool:
+        """Hand a queued task to the worker that waits for it. Returns whether it was queued."""
+        with self._lock:
+            if task._state is not PENDING or task._withdrawn:
+                return False
+            if isinstance(self._queue, PriorityQueue) and not self._queue.may_begin(task):
+                return False
+            try:
+                task._withdrawn = True
+                if isinstance(self._queue, PriorityQueue):
+                    self._queue.claim(task)
+                else:
+                    self._vacate(task)
+                self._hand_over(task, worker)
+            except BaseException:  # thrown in from outside
+                self._take_back(task)
+                raise
+            admitted = self._admit()
+        for waiter in admitted:
+            waiter.wake()
+        return True
+
+    def _take_back(self, task: TaskFuture[Any]) -> None:
+        """Have a task queued that was about to be handed over; under the lock."""
+        if task._state is PENDING:
+            task._withdrawn = False
+            if task not in self._queue:
+                self._queue.appendleft(task)
+        for heir in self.mend():
+            heir.wake()
+
+    def claim_new(self, task: TaskFuture[Any], worker: Helping) -> bool:
+        """Accept a task for which there is no room: the worker that submits it runs it itself.
+
+        Returns:
+            Whether it was accepted; its key may be taken.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        with self._lock:
+            if self._refusal is not None:
+                self._ledger.rejected += 1
+                raise self._refusal()
+            if task._ranked:
+                queue = self._ranked()
+                if not queue.may_begin(task):
+                    return False
+                queue.take_key(task)
+            try:
+                self._hand_over(task, worker)
+            except BaseException:  # thrown in from outside: it was not accepted
+                self._release(task)
+                raise
+            return True
+
+    def holder(self, task: TaskFuture[Any]) -> TaskFuture[Any] | None:
+        """The task that has the key of this one, which waits for it."""
+        with self._lock:
+            return self._queue.holder(task) if isinstance(self._queue, PriorityQueue) else None
+
+    def _hand_over(self, task: TaskFuture[Any], worker: Helping) -> None:
+        below = (worker.current, worker.started_at)
+        try:
+            worker.interrupted.append(below)
+        except BaseException:  # Ctrl-C, when it was done
+            if worker.interrupted and worker.interrupted[-1] is below:
+                del worker.interrupted[-1]
+            raise
+        # Nothing can be thrown in between these.
+        task._state = RUNNING
+        self._ledger.started += 1
+        worker.started_at = NOT_BEGUN
+        worker.current = task
+
+    # -- full: see ion_actors.workerpool.model.overflow ------------------------------------
+
+    def drop_newest(self, task: TaskFuture[Any]) -> None:
+        """Accept the task if there is room after all; else drop it.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        with self._lock:
+            if self.join_in(task):
+                return
+            error = self._crowded_out(task, DropReason.NEWEST)
+            callbacks = self._bury(task, error, error.why)
+        self._let_go(task, error, callbacks)
+
+    def drop_oldest(self, task: TaskFuture[Any]) -> None:
+        """Accept the task, in the place of the oldest one if need be.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        dropped = []
+        with self._lock:
+            # Perhaps more than one: what is tried again is queued beyond the limit.
+            while not self.join_in(task):
+                victim = self._pop_oldest() or task  # there may be none: the limit may be 0
+                error = self._crowded_out(victim, DropReason.OLDEST)
+                dropped.append((victim, error, self._bury(victim, error, error.why)))
+                if victim is task:
+                    break
+        for victim, error, callbacks in dropped:
+            self._let_go(victim, error, callbacks)
+
+    def join_in(self, task: TaskFuture[Any]) -> bool:
+        """Accept the task if there is room."""
+        return self.offer_ranked(task) if task._ranked else self.offer(task)
+
+    def _pop_oldest(self) -> TaskFuture[Any] | None:
+        queue = self._queue
+        while len(queue):
+            task = queue.pop_oldest() if isinstance(queue, PriorityQueue) else queue.popleft()
+            if task._state is PENDING and not task._withdrawn:
+                return task
+            self._count_dead(task)
+        return None
+
+    def _crowded_out(self, task: TaskFuture[Any], why: DropReason) -> TaskDropped:
+        name = task._task_name()
+        return TaskDropped(
+            f"task {name!r} was dropped: {self.limit} tasks are waiting in pool {self.name!r}",
+            task=name, why=why, retry_after=self._time_to_retry(),
+        )  # fmt: skip
+
+    def _let_go(self, task: TaskFuture[Any], error: TaskDropped, callbacks: Any) -> None:
+        task._release()
+        self._dropped(task, error, error.why)
+        task._run_callbacks(callbacks)
+
+    def put_back(self, task: TaskFuture[Any], worker: Returning, *, begun: bool = True) -> bool:
+        """Queue a running task again, at the front: it took its worker down, or found it down.
+
+        Args:
+            task: which one.
+            worker: whose it was; from here on it is not.
+            begun: it has run. Else its ``ttl`` counts on.
+
+        Returns:
+            Whether it was. Not if it has ended without its worker, or the pool is at its end.
+        """
+        with self._lock:
+            if self.context.cancelled:
+                return False
+            with task._lock:
+                if task._state is not RUNNING or task._fenced:
+                    return False
+                if task._withdrawn:
+                    self._sweep()  # it was claimed, and its old place may still be there
+                task._begin_anew(self._now(), begun=begun)
+                # Nothing can be thrown in between these.
+                task._state = PENDING
+                self._ledger.started -= 1
+                worker.current, worker.put_back = None, task
+            self._queue.appendleft(task)
+            heirs = self._hand_out()
+        for heir in heirs:
+            heir.wake()
+        task._come_back()
+        return True
+
+    def finish_put_back(self, task: TaskFuture[Any]) -> None:
+        """:meth:`put_back` was interrupted. If the task is pending, see to it that it is queued."""
+        with self._lock:
+            if task._state is PENDING and not task._withdrawn and task not in self._queue:
+                self._queue.appendleft(task)
+            heirs = self._hand_out()
+        for heir in heirs:
+            heir.wake()
+        task._come_back()
+
+    def disown(
+        self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
+    ) -> list[TaskFuture[Any]]:
+        """In a forked child: refuse everything. Returns the tasks that nobody will run here."""
+        # The old locks may be held by threads that are not here.
+        self._lock, self._turnstile = threading.RLock(), threading.RLock()
+        self._refusal = make_error
+        stranded = [task for task in self._queue if not (task.done() or task._withdrawn)]
+        self._queue, self._waiters, self._idle = deque(), deque(), {}
+        self._dead = 0
+        self._letters = None  # those who subscribed did so in the parent
+        self._ledger.withdrawn += len(stranded)
+        self._ledger.fenced += len(running)
+        return stranded + running
+
+    # -- numbers ---------------------------------------------------------------------------
+
+    def count_restart(self) -> int:
+        """One more worker was replaced. Returns how many have been."""
+        with self._lock:
+            self._ledger.restarts += 1
+            return self._ledger.restarts

@@ -1,0 +1,76 @@
+"""What passes between the mailbox, its workers and its waiters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+from ion_actors.context import Turn
+from ion_actors.workerpool.mailbox.task import TaskFuture
+
+__all__ = [
+    "NOT_BEGUN",
+    "PARKED",
+    "RETIRE",
+    "Dropped",
+    "Helping",
+    "Order",
+    "Returning",
+    "Taker",
+    "Waiter",
+]
+
+#: When a task began that was handed to a worker and has not begun: no time has passed since.
+NOT_BEGUN = math.inf
+
+#: A submitter that waits for room for its task.
+Waiter = Turn[TaskFuture[Any]]
+
+#: A task that was dropped: itself, its call (function, arguments, keywords, variables), callbacks.
+Dropped = tuple[TaskFuture[Any], tuple[Any, ...], Any]
+
+
+class Order:
+    """A word to a worker instead of a task."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+PARKED = Order("PARKED")  #: there is nothing; the worker counts as idle and will be woken
+RETIRE = Order("RETIRE")  #: there will be nothing more
+
+
+class Taker(Protocol):
+    """What the mailbox needs of a worker."""
+
+    slot: TaskFuture[Any] | None
+    current: TaskFuture[Any] | None
+    has_control: bool
+
+    def wake(self) -> None:
+        """Make it look at its slot. May be called by any thread, and once too often."""
+        ...
+
+
+class Helping(Taker, Protocol):
+    """A worker that may run a task in the middle of another."""
+
+    started_at: float  # when the current task began, or NOT_BEGUN
+    # Below the current one, with their beginnings. Grows under the mailbox's lock.
+    interrupted: list[tuple[TaskFuture[Any] | None, float]]
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it will take no further task."""
+        ...
+
+
+class Returning(Protocol):
+    """A worker that puts a task back."""
+
+    current: TaskFuture[Any] | None
+    put_back: TaskFuture[Any] | None  # queued again, no longer this worker's

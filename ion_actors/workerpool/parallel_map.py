@@ -1,0 +1,459 @@
+"""``map`` over a pool: a window of tasks that moves along the input.
+
+The window bounds what is under way, so the input may be endless and the results are never heaped
+up. A task is one call, or a chunk of them with a list for their results, which keeps those that
+came before an error.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import itertools
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from ion_actors._arguments import seconds, whole_number
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.protocol import Broken, give_results, take_results
+from ion_actors.clock import Clock, system_clock
+from ion_actors.context import Context, Signal, current_context, of_thread
+from ion_actors.errors import TaskPanicked
+from ion_actors.futures import Future
+from ion_actors.workerpool.model.reports import Wrapping
+
+__all__ = ["Plan", "as_they_come", "in_order", "in_order_async"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class _Submits(Protocol):
+    def submit(self, fn: Callable[..., R], /, *args: Any) -> Future[R]: ...
+    async def asubmit(self, fn: Callable[..., R], /, *args: Any) -> Future[R]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(Generic[T]):
+    """The checked arguments of a map."""
+
+    fn: Callable[..., T]
+    iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...]
+    timeout: float | None
+    deadline: float | None
+    chunksize: int
+    window: int
+    clock: Clock
+
+    @classmethod
+    def checked(
+        cls,
+        fn: Callable[..., T],
+        iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
+        timeout: float | None,
+        chunksize: int,
+        buffersize: int | None,
+        size: int,
+        clock: Clock,
+    ) -> Plan[T]:
+        """The plan for these arguments on a pool of ``size`` workers that goes by this clock.
+
+        Raises:
+            TypeError, ValueError: one of them makes no sense.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {fn!r}")
+        limit = seconds("timeout", timeout)
+        return cls(
+            fn,
+            iterables,
+            limit,
+            None if limit is None else clock.monotonic() + limit,
+            whole_number("chunksize", chunksize, minimum=1),
+            (
+                max(64, 4 * size)
+                if buffersize is None
+                else whole_number("buffersize", buffersize, minimum=1)
+            ),
+            clock,
+        )
+
+    def left(self) -> float | None:
+        """Seconds until the deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - self.clock.monotonic())
+
+    def context(self) -> Context:
+        """The current context, to wait by this map's clock."""
+        current = current_context()
+        return current if current.clock is self.clock else Context(current, clock=self.clock)
+
+    def too_late(self) -> TimeoutError:
+        """What to raise if a wait for what was left was in vain."""
+        return TimeoutError(f"not all results of the map had come within {self.timeout:g} seconds")
+
+
+class _Chunk(Wrapping, Generic[T]):
+    """Several calls as one task, with their results as they come."""
+
+    __slots__ = ("items", "results")
+
+    def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
+        self.func = func
+        self.items = items
+        self.results: list[T] = []
+
+    def __call__(self, *first: Any) -> Coroutine[Any, Any, None] | None:
+        self.results.clear()  # of a try before, which took its worker down
+        return _call_each(self.func, first, self.items, self.results)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _RemoteChunk, (self.func, self.items)
+
+
+class _RemoteChunk(Generic[T]):
+    """A chunk in another process, from where the results have to be sent back."""
+
+    def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
+        self._func = func
+        self._items = items
+
+    def __call__(self, *first: Any) -> list[T] | Broken | Coroutine[Any, Any, list[T] | Broken]:
+        results: list[T] = []
+        try:
+            rest = _call_each(self._func, first, self._items, results)
+        except Exception as error:
+            return Broken(results, error)
+        except BaseException as error:  # the end of this worker, which others see to
+            give_results(error, results)
+            raise
+        return results if rest is None else self._await(rest, results)
+
+    async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T] | Broken:
+        try:
+            await rest
+        except Exception as error:
+            return Broken(results, error)
+        except BaseException as error:  # as above
+            give_results(error, results)
+            raise
+        return results
+
+
+def _call_each(
+    func: Callable[..., T],
+    first: tuple[Any, ...],
+    items: list[tuple[Any, ...]],
+    results: list[T],
+) -> Coroutine[Any, Any, None] | None:
+    """Call for one item after the other. The results come one by one: those before an error stay.
+
+    Args:
+        func: what to call.
+        first: arguments of every call, before the item.
+        items: the arguments of each call.
+        results: where the results go.
+
+    Returns:
+        A coroutine that goes on, as soon as a call returns one.
+    """
+    rest = iter(items)
+    for item in rest:
+        value: Any = func(*first, *item)
+        if type(value) not in PLAIN_TYPES and is_coroutine(value):
+            return _await_each(value, functools.partial(func, *first), rest, results)
+        results.append(value)
+    return None
+
+
+async def _await_each(
+    value: Any, func: Callable[..., T], rest: Iterator[tuple[Any, ...]], results: list[T]
+) -> None:
+    results.append(await value)
+    for item in rest:
+        value = func(*item)
+        results.append(await value if is_coroutine(value) else value)
+
+
+#: A task of the window, and the list its results are in; None for a single call.
+_Piece = tuple[Future[Any], "list[Any] | None"]
+_Rows = list[tuple[Any, ...]]
+
+
+def _submit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
+    if plan.chunksize == 1:
+        return submitter.submit(plan.fn, *rows[0]), None
+    chunk = _Chunk(plan.fn, rows)
+    return submitter.submit(chunk), chunk.results
+
+
+async def _asubmit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
+    if plan.chunksize == 1:
+        return await submitter.asubmit(plan.fn, *rows[0]), None
+    chunk = _Chunk(plan.fn, rows)
+    return await submitter.asubmit(chunk), chunk.results
+
+
+def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
+    rows = zip(*plan.iterables)  # noqa: B905  # as map() does
+    while chunk := list(itertools.islice(rows, plan.chunksize)):
+        yield chunk
+
+
+def _of_chunk(future: Future[Any], here: list[Any], error: BaseException | None) -> list[Any]:
+    """The results of a chunk, which may have been made in another process."""
+    if here:
+        return here
+    if error is None:
+        return future.result() or []
+    if type(error) is TaskPanicked and error.__cause__ is not None:
+        error = error.__cause__
+    return take_results(error)
+
+
+def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
+    """The values of a piece, the last one first, and the error that came after them, if any.
+
+    Waits for it. An error of the task's own is never raised here.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the current context ended first.
+    """
+    future, results = piece
+    error: BaseException | None = None
+    try:
+        try:
+            error = future.exception()
+        except concurrent.futures.CancelledError as cancelled:
+            error = cancelled
+        if results is None:
+            return ([] if error is not None else [future.result()]), error
+        return _of_chunk(future, results, error)[::-1], error
+    finally:
+        del piece, future, error  # the error of a task that is run here holds this frame, too
+
+
+def _in_time(future: Future[Any], plan: Plan[Any]) -> bool:
+    """Wait until a future is done; whether it was before the map's time was up.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the current context ended first.
+    """
+    try:
+        if plan.clock is not system_clock:
+            return plan.context().wait(future, plan.left())
+        future.exception(plan.left())  # the same in less time
+    except concurrent.futures.CancelledError:  # this comes again when the outcome is asked for
+        return True
+    except TimeoutError as late:
+        if type(late) is not TimeoutError:  # the end of a context
+            raise
+        return False
+    finally:
+        del future  # as in _outcome()
+    return True
+
+
+def _cancel(pieces: Iterable[_Piece]) -> None:
+    for future, _ in pieces:
+        future.cancel()
+
+
+def in_order(submitter: _Submits, plan: Plan[T]) -> Iterator[T]:
+    """The results in the order of the input. The first window is submitted at once."""
+    chunks = _chunks(plan)
+    window: deque[_Piece] = deque()
+    try:
+        for rows in itertools.islice(chunks, plan.window):
+            window.append(_submit(submitter, plan, rows))
+    except BaseException:
+        _cancel(window)
+        raise
+    return _in_order(submitter, plan, chunks, window)
+
+
+def _in_order(
+    submitter: _Submits, plan: Plan[T], chunks: Iterator[_Rows], window: deque[_Piece]
+) -> Iterator[T]:
+    error: BaseException | None = None
+    try:
+        while window:
+            if plan.deadline is not None and not _in_time(window[0][0], plan):
+                raise plan.too_late()
+            values, error = _outcome(window[0])
+            window.popleft()
+            if error is None:
+                for rows in itertools.islice(chunks, 1):  # before yielding: workers stay busy
+                    window.append(_submit(submitter, plan, rows))
+            while values:
+                yield values.pop()  # held by nobody but the one who takes it
+            if error is not None:
+                raise error
+    finally:
+        error = None  # its traceback holds this frame
+        _cancel(window)
+
+
+def as_they_come(submitter: _Submits, plan: Plan[T]) -> Iterator[T]:
+    """The results as the tasks finish. The first window is submitted at once."""
+    chunks = _chunks(plan)
+    arrivals = _Arrivals()
+    try:
+        for rows in itertools.islice(chunks, plan.window):
+            arrivals.expect(_submit(submitter, plan, rows))
+    except BaseException:
+        _cancel(arrivals.expected.items())
+        raise
+    return _as_they_come(submitter, plan, chunks, arrivals)
+
+
+def _as_they_come(
+    submitter: _Submits, plan: Plan[T], chunks: Iterator[_Rows], arrivals: _Arrivals
+) -> Iterator[T]:
+    error: BaseException | None = None
+    try:
+        while arrivals.expected:
+            if (piece := arrivals.next(plan)) is None:
+                raise plan.too_late()
+            values, error = _outcome(piece)
+            del piece  # it holds its task
+            if error is None:
+                for rows in itertools.islice(chunks, 1):
+                    arrivals.expect(_submit(submitter, plan, rows))
+            while values:
+                yield values.pop()
+            if error is not None:
+                raise error
+    finally:
+        error = None
+        _cancel(arrivals.expected.items())
+
+
+class _Arrivals:
+    """Tasks under way, and those of them that are done, in the order in which they were."""
+
+    def __init__(self) -> None:
+        self.expected: dict[Future[Any], list[Any] | None] = {}
+        self._done: deque[Future[Any]] = deque()
+        self._signal: Signal | None = None  # of the one who waits, while nothing is done
+
+    def expect(self, piece: _Piece) -> None:
+        """Await one more."""
+        future, results = piece
+        self.expected[future] = results
+        future.add_done_callback(self._arrived)
+
+    def _arrived(self, future: Future[Any]) -> None:
+        self._done.append(future)  # first: who waits looks for it after giving its signal
+        if (signal := self._signal) is not None:
+            signal.set()
+
+    def next(self, plan: Plan[Any]) -> _Piece | None:
+        """Wait for the next one to be done; None if none was, in time.
+
+        Raises:
+            Cancelled, DeadlineExceeded: the current context ended first.
+        """
+        self._help()
+        if not self._done:
+            self._wait(plan)
+        if not self._done:
+            return None
+        future = self._done.popleft()
+        try:
+            return future, self.expected.pop(future)
+        finally:
+            del self, future  # as in _outcome()
+
+    def _wait(self, plan: Plan[Any]) -> None:
+        context = plan.context()
+        self._signal = signal = Signal()
+        registration = context.add_callback(signal.set)
+        try:
+            if not self._done:
+                signal.wait(plan.clock, plan.deadline)
+        finally:
+            registration.remove()
+            self._signal = None
+        if not self._done:
+            context.check()
+
+    def _help(self) -> None:
+        """Inside a task of the same pool: run what is queued, as long as nothing is done."""
+        if (helper := of_thread.helper) is None:
+            return
+        future = None
+        try:
+            for future in list(self.expected):
+                if self._done:
+                    return
+                helper.help(future)
+        finally:
+            del self, future  # as in _outcome()
+
+
+async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]:
+    """The results in the order of the input, without blocking the event loop."""
+    window: deque[_Piece] = deque()
+    error: BaseException | None = None
+    chunks = _achunks(plan)
+    try:
+        async for rows in chunks:
+            window.append(await _asubmit(submitter, plan, rows))
+            if len(window) >= plan.window:
+                break
+        while window:
+            # To cancel this wait leaves the task alone; the rest is cancelled below.
+            if not await plan.context().await_(window[0][0], plan.left()):
+                raise plan.too_late()
+            values, error = _outcome(window.popleft())
+            if error is None:
+                async for rows in chunks:
+                    window.append(await _asubmit(submitter, plan, rows))
+                    break
+            while values:
+                yield values.pop()
+            if error is not None:
+                raise error
+    finally:
+        error = None
+        _cancel(window)
+        await chunks.aclose()
+
+
+async def _achunks(plan: Plan[Any]) -> AsyncGenerator[_Rows, None]:
+    chunk: _Rows = []
+    async for row in _azip(plan.iterables):
+        chunk.append(row)
+        if len(chunk) == plan.chunksize:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+async def _azip(
+    iterables: tuple[Iterable[Any] | AsyncIterable[Any], ...],
+) -> AsyncGenerator[tuple[Any, ...], None]:
+    sources = [
+        one.__aiter__() if isinstance(one, AsyncIterable) else iter(one) for one in iterables
+    ]
+    while sources:
+        row = []
+        for source in sources:
+            try:
+                row.append(
+                    await anext(source) if isinstance(source, AsyncIterator) else next(source)
+                )
+            except (StopIteration, StopAsyncIteration):
+                return
+        yield tuple(row)

@@ -1,0 +1,447 @@
+"""The verbs that end a pool, and the signal that does.
+
+Each verb is a message to the pool's supervisor, and a wait for the answer. A signal drains the pool
+first, and then does what it would have done::
+
+    signal ──▶ main thread: the handler gives way ──▶ a thread drains the pool
+                                                            │ over, or out of time
+               main thread: what had the signal before ◀────┘ the signal, once more
+
+The kernel takes no default action on the first process of a container (PID 1). There, a handler
+stands in for the default: it ends the process by ``SystemExit``, with the status that shells give
+to a process that was ended by that signal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import pykka
+
+from ion_actors._arguments import seconds
+from ion_actors.context import background
+from ion_actors.errors import DrainTimeout, PoolClosed
+from ion_actors.forking import check
+from ion_actors.futures import Future
+from ion_actors.logs import Logger, flush
+from ion_actors.raised import is_a
+from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
+from ion_actors.workerpool import exit_hooks
+from ion_actors.workerpool.core import PoolCore
+from ion_actors.workerpool.messages import Close, Drain
+from ion_actors.workerpool.model.metrics import PoolState
+from ion_actors.workerpool.model.reports import DrainReport
+from ion_actors.workerpool.worker.worker import current_worker
+
+__all__ = ["DrainOnSignal", "Shutdown"]
+
+logger = Logger("ion_actors", later=True)
+
+# Seconds to wait for a thread that has said goodbye to be gone.
+_JOIN_PATIENCE = 1.0
+
+
+class Shutdown:
+    """Drain, close, shutdown, and the blocks that do it. A part of ``Pool``."""
+
+    _core: PoolCore
+
+    def drain(self, timeout: float | None = None) -> DrainReport:
+        """Accept nothing more, finish what was accepted, and end the pool.
+
+        Args:
+            timeout: seconds it may take; by default the pool's ``drain_timeout``. Shortly before
+                the end of that time the contexts of running tasks are cancelled, so that those who
+                listen end as cancelled; at the end of it, those who do not are abandoned.
+
+        Returns:
+            What was done since the drain began. If the pool has ended already: how that went.
+
+        Raises:
+            DrainTimeout: the time was up with work unfinished; the report is in the error.
+            PoolForked: this process is a fork of the one that the pool lives in.
+
+        Any thread may call this, any number of times; all wait for the same end, for which the
+        earliest deadline counts. Called by one of the pool's own tasks, it cannot wait: the drain
+        begins, and the report is an interim one.
+        """
+        return self._end(Drain(self._patience(timeout)))
+
+    def close(self, timeout: float | None = None) -> DrainReport:
+        """Cancel what has not started, ask what runs to stop, and end the pool.
+
+        Args:
+            timeout: seconds until what still runs is abandoned; by default the pool's
+                ``drain_timeout``.
+
+        Returns:
+            What was finished and what was not; tasks that would not stop are in ``running``.
+
+        Raises:
+            PoolForked: this process is a fork of the one that the pool lives in.
+
+        What holds for :meth:`drain` about threads and the pool's own tasks holds here.
+        """
+        return self._end(Close(self._patience(timeout)))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the pool as ``concurrent.futures`` does, by :meth:`drain`.
+
+        Args:
+            wait: wait for the end, at most for the pool's ``drain_timeout``. Without, there is no
+                deadline: nobody is waiting.
+            cancel_futures: cancel what has not started.
+
+        Raises:
+            DrainTimeout: as :meth:`drain`.
+        """
+        reply = self._begin_shutdown(wait, cancel_futures)
+        if wait and not self._is_own_thread():
+            self._report(reply)
+
+    def _begin_shutdown(self, wait: bool, cancel_futures: bool) -> Future[DrainReport]:
+        self._check_fork()
+        reply = self._core.ask_for_end(Drain(self._core.spec.drain_timeout if wait else None))
+        if cancel_futures:
+            # As in the standard executors, callbacks run here: in the thread that cancels.
+            for task, callbacks in self._core.drop_queue(self._core.closed_error):
+                task._run_callbacks(callbacks)
+        return reply
+
+    def begin_drain(self, timeout: float | None) -> Future[DrainReport]:
+        """Have a drain begin. Never blocks; the future is done when the drain is."""
+        return self._core.ask_for_end(Drain(timeout))
+
+    def _patience(self, timeout: float | None) -> float | None:
+        return self._core.spec.drain_timeout if timeout is None else seconds("timeout", timeout)
+
+    def _check_fork(self) -> None:
+        check()
+        if self._core.forked:
+            raise exit_hooks.forked(self._core.spec.name)
+
+    def _end(self, message: Drain | Close) -> DrainReport:
+        self._check_fork()
+        reply = self._core.ask_for_end(message)
+        if self._is_own_thread():
+            return self._core.interim_report()
+        return self._report(reply)
+
+    def _report(self, reply: Future[DrainReport]) -> DrainReport:
+        """Wait for the end and its report, and until the threads are gone."""
+        try:
+            # Not bound to the current context: the end has deadlines of its own, and is most
+            # needed when everything else has ended.
+            with background():
+                return reply.result()
+        except pykka.ActorDeadError:
+            return self._past_report()
+        finally:
+            if reply.done():
+                self._core.join(_JOIN_PATIENCE)
+
+    def _past_report(self) -> DrainReport:
+        report = self._core.last_report()
+        if report is None:
+            lost = RuntimeError(f"pool {self._core.spec.name!r} has lost its supervisor")
+            raise self._core.broken or lost
+        return report
+
+    def _is_own_thread(self) -> bool:
+        """Whether waiting for the pool's end here would be waiting for oneself."""
+        worker = current_worker()
+        if worker is not None and worker.inbox.mailbox is self._core.mailbox:
+            return True
+        current = threading.current_thread()
+        if any(one.thread is current for one in list(self._core.workers)):
+            return True  # a submitter that runs its task itself
+        return current in self._core.threads[:1]
+
+    # -- the end, without blocking an event loop -------------------------------------------
+
+    async def adrain(self, timeout: float | None = None) -> DrainReport:
+        """:meth:`drain` for coroutines."""
+        return await self._aend(Drain(self._patience(timeout)))
+
+    async def aclose(self, timeout: float | None = None) -> DrainReport:
+        """:meth:`close` for coroutines."""
+        return await self._aend(Close(self._patience(timeout)))
+
+    async def ashutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """:meth:`shutdown` for coroutines."""
+        reply = self._begin_shutdown(wait, cancel_futures)
+        if wait and not self._is_own_thread():
+            await self._areport(reply)
+
+    async def _aend(self, message: Drain | Close) -> DrainReport:
+        self._check_fork()
+        reply = self._core.ask_for_end(message)
+        if self._is_own_thread():
+            return self._core.interim_report()
+        return await self._areport(reply)
+
+    async def _areport(self, reply: Future[DrainReport]) -> DrainReport:
+        try:
+            report = await reply
+        except pykka.ActorDeadError:
+            report = self._past_report()
+        finally:
+            if reply.done():
+                await self._core.ajoin(_JOIN_PATIENCE)
+        return report
+
+    # -- signals ---------------------------------------------------------------------------
+
+    def drain_on_signal(
+        self, signum: int = signal.SIGTERM, timeout: float | None = None
+    ) -> DrainOnSignal:
+        """Have a signal drain the pool first, and then do what it would have done.
+
+        Args:
+            signum: the signal; by default SIGTERM, by which service managers stop a process.
+            timeout: as for :meth:`drain`.
+
+        Returns:
+            The handler: :meth:`~DrainOnSignal.remove` gives the signal back, and so does leaving it
+            as a ``with`` block.
+
+        Raises:
+            ValueError: this is not the main thread, where Python keeps its signals.
+
+        The signal starts the drain in a thread of its own. When that is over, or its time is up,
+        the signal is raised again for whoever had it before: it ends the process, if nobody did. A
+        second signal does not wait. What takes the signal over later (a web server, or an event
+        loop's ``add_signal_handler``) has it first; servers that raise it again at their end, as
+        uvicorn does, drain the pool then.
+
+        The kernel does not end the first process of a container (PID 1) by default. That ends by
+        ``SystemExit(128 + signum)`` in the main thread, so that exit hooks run; if the main thread
+        cannot be reached within five seconds (it is in foreign code), without them.
+        """
+        return DrainOnSignal(self, signum, self._patience(timeout))
+
+    # -- blocks ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if exc_type is not None and not self._is_drained_by_another(exc_val):
+            self.close()
+            return
+        try:
+            self.drain()
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C while it drains
+            self.close()
+            raise
+
+    def _is_drained_by_another(self, error: BaseException | None) -> bool:
+        """Whether the block only failed to submit to a pool that is being drained already."""
+        own = is_a(error, PoolClosed) and error.pool == self._core.spec.name
+        return own and self._core.phase is PoolState.DRAINING
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if exc_type is not None and not self._is_drained_by_another(exc_val):
+            await self.aclose()
+            return
+        try:
+            await self.adrain()
+        except asyncio.CancelledError:
+            self._core.tell(Close(self._core.spec.drain_timeout))
+            raise
+
+
+# So many seconds the main thread of a PID 1 has to notice that it is to end; one that is in foreign
+# code may never do so. Elsewhere the kernel would end it at once.
+_NOTICE = 5.0
+
+# A signal that comes just before the main thread blocks in a lock does not wake it.
+_NUDGE = 0.5
+
+_HARMLESS = frozenset(  # by default they do not end a process
+    getattr(signal, name, None)
+    for name in ("SIGCHLD", "SIGCONT", "SIGURG", "SIGWINCH", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+)
+
+
+class DrainOnSignal:
+    """The handler of one signal, for one pool: see :meth:`ion_actors.Pool.drain_on_signal`.
+
+    As a ``with`` block it is in force inside.
+    """
+
+    def __init__(self, pool: Shutdown, signum: int, timeout: float | None) -> None:
+        self._pool = pool
+        self._signum = signal.Signals(signum)
+        self._timeout = timeout
+        self._removed = False
+        self._begun = False
+        self._pid = os.getpid()
+        self._stand_in = _Default(self._signum)
+        # The signal may come before signal() has returned.
+        self._before: Any = signal.getsignal(signum)
+        signal.signal(signum, self._handle)
+
+    def remove(self) -> None:
+        """Give the signal back to whoever had it before. To be called in the main thread."""
+        self._removed = True
+        if signal.getsignal(self._signum) == self._handle:
+            # None: what had it was not set by Python, which cannot give it back.
+            before = self._whose_it_was()
+            signal.signal(self._signum, signal.SIG_DFL if before is None else before)
+
+    def _whose_it_was(self) -> Any:
+        """Who had the signal before, without those of ours that were removed since."""
+        before = self._before
+        while isinstance(one := getattr(before, "__self__", None), DrainOnSignal) and one._removed:
+            before = one._before
+        return before
+
+    def __enter__(self) -> DrainOnSignal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        # In the main thread, between any two steps of it: so nothing may wait here. From now on
+        # the signal is what it was before: a second one does not wait for the drain.
+        again, self._begun = self._begun, True
+        self.remove()
+        if self._stand_in.is_needed():
+            signal.signal(signum, self._stand_in.handle)
+        if again:
+            return  # it came twice before the line above
+        if os.getpid() != self._pid:  # a forked child, perhaps one that is only being made
+            self._stand_in.drained = True
+            signal.raise_signal(signum)
+            return
+        if not self.start():
+            STANDBY.ask(_Follower(self._pool.begin_drain(self._timeout), self).look)
+
+    def start(self) -> bool:
+        """Have a thread drain the pool. Returns False if there can be none."""
+        name = f"ion_actors-{self._signum.name}"
+        try:
+            threading.Thread(target=self._drain, name=name, daemon=True).start()
+        except NO_MORE_THREADS:
+            return False
+        return True
+
+    def _drain(self) -> None:
+        logger.info("%s: draining %r", self._signum.name, self._pool)
+        try:
+            report = self._pool.drain(self._timeout)
+            logger.info("%s: drained: %s", self._signum.name, report)
+        except DrainTimeout as error:
+            logger.warning("%s: %s", self._signum.name, error)
+        except BaseException:
+            logger.exception("%s: the drain failed", self._signum.name)
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """The signal does now what it would have done."""
+        flush()  # the signal may end the process
+        handler = signal.getsignal(self._signum)
+        if handler == self._stand_in.handle:
+            self._stand_in.end_process()
+        elif self._whose_it_was() is not signal.SIG_IGN:
+            _raise_in_main_thread(self._signum)
+
+
+class _Follower:
+    """Sees a drain out for which no thread could be started.
+
+    Args:
+        reply: the drain's.
+        signal: whose drain it is.
+    """
+
+    def __init__(self, reply: Future[DrainReport], signal: DrainOnSignal) -> None:
+        self._reply = reply
+        self._signal: DrainOnSignal | None = signal
+
+    def look(self) -> float | None:
+        """A job: see :mod:`ion_actors.standby`."""
+        signal, self._signal = self._signal, None  # once, whoever looks
+        if signal is None or self._reply.done():
+            if signal is not None:
+                signal.pass_on()
+            return None
+        if signal.start():
+            return None
+        self._signal = signal
+        return RETRY
+
+
+class _Default:
+    """Stands in for the default action of a signal where the kernel takes none.
+
+    Attributes:
+        drained: the signal that comes now is the one that was put off. Before, it is a second one.
+    """
+
+    def __init__(self, signum: signal.Signals) -> None:
+        self._signum = signum
+        self.drained = False
+        self._noticed = False
+        self._on_notice = threading.Lock()  # acquired until then; an Event could block a handler
+        self._on_notice.acquire()
+        self._nudged = False  # a second signal may be our own
+
+    def is_needed(self) -> bool:
+        """Whether the signal is left to the kernel now, which would ignore it. Main thread only."""
+        ends = self._signum not in _HARMLESS
+        return ends and os.getpid() == 1 and signal.getsignal(self._signum) is signal.SIG_DFL
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        """The handler. In the main thread."""
+        if self._noticed and self._nudged:
+            self._nudged = False
+        elif self._noticed or not self.drained:
+            os._exit(128 + signum)  # who sends it a second time does not want to wait
+        else:
+            self._noticed = True
+            self._on_notice.release()
+            if not exit_hooks.is_exiting():
+                raise SystemExit(128 + signum)
+
+    def end_process(self) -> None:
+        """Have the main thread end the process, or do so if that cannot be reached."""
+        self.drained = True
+        for _ in range(int(_NOTICE / _NUDGE)):
+            _raise_in_main_thread(self._signum)
+            if self._on_notice.acquire(timeout=_NUDGE):
+                return
+            self._nudged = True
+        logger.warning("%s: the main thread does not end, so the process does", self._signum.name)
+        flush()
+        os._exit(128 + self._signum)
+
+
+def _raise_in_main_thread(signum: int) -> None:
+    # Raised here, it would be noted, but would not wake the main thread, which alone handles it.
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
+    else:
+        signal.raise_signal(signum)

@@ -1,0 +1,9 @@
+"""The actor that owns a pool's workers.
+
+From the top down, each importing only from below::
+
+    supervisor   the actor: its messages, the pool's life and end
+    resilience   how it survives its own faults
+    watchdog     resizing, broadcasts, tasks that are stuck
+    roster       who works at which seat: starts, restarts, retirements
+"""

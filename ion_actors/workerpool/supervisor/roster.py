@@ -1,0 +1,340 @@
+"""The half of the supervisor that sees to the workers: who works at which seat, and for how long.
+
+A seat has an index. There are as many as the pool's ``size``: resizing takes the last ones away or
+fills in the first that are free, and a worker that the policy stops takes its own with it. A seat
+is empty while its worker's initializer waits for another try, and at the end, when there is nothing
+left to do. A worker that has nothing to initialize gets its thread when it is needed for the first
+time, and if it never is, goes without ever having had one.
+"""
+
+from __future__ import annotations
+
+import abc
+import errno
+import itertools
+import logging
+from typing import TYPE_CHECKING
+
+from ion_actors.actors import NO_MORE_THREADS, IsolatedActor
+from ion_actors.backends.protocol import Hopeless
+from ion_actors.clock import Timer
+from ion_actors.delivery import run_elsewhere
+from ion_actors.raised import is_a
+from ion_actors.workerpool.core import PoolCore
+from ion_actors.workerpool.messages import Needed, Panicked, Ready, RetrySeat, StartFailed, Stopped
+from ion_actors.workerpool.model.lifecycle import Life, Phase
+from ion_actors.workerpool.model.outcomes import Directive
+from ion_actors.workerpool.model.recovery import RestartWindow
+from ion_actors.workerpool.model.reports import Panic
+from ion_actors.workerpool.worker.inbox import SupervisorInbox
+from ion_actors.workerpool.worker.worker import PoolWorker
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.caller_runs import Caller
+
+__all__ = ["Roster"]
+
+
+_WANT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+
+
+def _is_for_want(error: BaseException | None) -> bool:
+    """Whether a worker could not start because the system has no room for it at the moment."""
+    if is_a(error, OSError):
+        return error.errno in _WANT
+    # What CPython says where there can be no more threads.
+    no_thread = is_a(error, RuntimeError) and error.args[:1] == ("can't start new thread",)
+    return no_thread or is_a(error, MemoryError)
+
+
+class Roster(IsolatedActor):
+    """Appoints, starts, replaces and discharges workers. A part of ``Supervisor``."""
+
+    _inbox: SupervisorInbox
+    _life: Life
+
+    def __init__(self, core: PoolCore) -> None:
+        super().__init__()
+        self._core = core
+        self._spec = core.spec
+        self._clock = core.spec.context.clock
+        self._window = RestartWindow()
+        self._failures: dict[int, int] = {}  # failed starts in a row, by seat
+        self._seats: dict[int, PoolWorker | None] = {}  # a view: see _reseat()
+        self._is_short = False  # there was no room for a worker, which was said
+        self._retries: dict[int, Timer] = {}  # by seat, until the supervisor has had the message
+
+    @abc.abstractmethod
+    def _break(self, why: str, cause: BaseException | None) -> None:
+        """Give up the pool."""
+
+    @abc.abstractmethod
+    def _finish_if_over(self) -> None:
+        """One worker less: it may have been the last."""
+
+    def _log(self, level: int, message: str, *args: object, **extra: object) -> None:
+        self._spec.log(level, message, *args, **extra)
+
+    def _appoint(self, index: int) -> PoolWorker:
+        worker = PoolWorker(self._spec, self._core.mailbox, self._inbox, index)
+        self._core.workers.append(worker)  # first: nobody is handed a task who is not known here
+        self._seats[index] = worker
+        worker.enlist()
+        return worker
+
+    def _start(self, worker: PoolWorker) -> None:
+        """Have it begin, unless there is nothing for it yet."""
+        if not worker.dormant:
+            self._start_thread(worker)
+
+    def _reseat(self) -> None:
+        """Find out anew who sits where, and fill the seats that are empty."""
+        self._forget_retries()
+        self._mend()
+        for gone in [one for one in self._core.workers if isinstance(one, PoolWorker) and one.gone]:
+            self._see_off(gone)
+        self._seats = self._seated()
+        for index, worker in list(self._seats.items()):
+            if worker is not None:
+                worker.enlist()
+            if worker is None:
+                self._fill(index)
+            elif not worker.begun and (
+                worker.slot is not None or worker.has_control or not worker.dormant
+            ):
+                self._start_thread(worker)
+
+    def _seated(self) -> dict[int, PoolWorker | None]:
+        """As many seats as there are to be, and who works there."""
+        working = [
+            one for one in self._core.workers if isinstance(one, PoolWorker) and not one.doomed
+        ]
+        seats: dict[int, PoolWorker | None] = {worker.index: worker for worker in working}
+        size = self._core.mailbox.size
+        for index in sorted(seats)[size:]:
+            self._part_with(seats.pop(index))
+        free = (index for index in itertools.count() if index not in seats)
+        return seats | dict.fromkeys(itertools.islice(free, size - len(seats)))
+
+    def _part_with(self, worker: PoolWorker | None) -> None:
+        """Let a worker go whose seat is taken away."""
+        if worker is not None and not self._dismiss(worker):
+            worker.retire()
+
+    def _fill(self, index: int) -> None:
+        """Seat a worker where none is; later, if the last one could not start."""
+        if self._failures.get(index):
+            self._try_again(index, None)
+        else:
+            self._replace(index, None)
+
+    def _on_needed(self, message: Needed) -> None:
+        if not message.worker.begun and message.worker in self._core.workers:
+            self._start_thread(message.worker)
+
+    def _start_thread(self, worker: PoolWorker) -> None:
+        try:
+            worker.start_thread()
+        except NO_MORE_THREADS as error:
+            self._on_start_failed(StartFailed(worker, error))
+            self._on_stopped(Stopped(worker))
+        else:
+            if not self._spec.must_start:  # else it may fail yet
+                self._forgive(worker.index)
+
+    def _on_ready(self, message: Ready) -> None:
+        self._forgive(message.worker.index)
+
+    def _forgive(self, index: int) -> None:
+        """It has started."""
+        if self._failures and self._failures.pop(index, 0) and not self._failures:
+            self._is_short = False
+
+    def _on_start_failed(self, message: StartFailed) -> None:
+        worker, error = message.worker, message.error
+        index = worker.index
+        if is_a(error, Hopeless):
+            self._break(str(error), error.__cause__)
+            return
+        seated = self._seats.get(index) is worker
+        failures = self._failures.get(index, 0) + 1
+        if seated:
+            self._seats[index] = None
+            self._failures[index] = failures
+        if _is_for_want(error) and self._has_others():
+            self._say_few(message)
+        else:
+            self._log(
+                logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
+                worker.name, failures, message.shown, worker=worker.name,
+                error=error if failures == 1 else None,  # it is mostly the same again
+            )  # fmt: skip
+        if seated:
+            self._try_again(index, error, message.shown)
+
+    def _say_few(self, message: StartFailed) -> None:
+        """There is no room for another worker: say so once, until all have been started."""
+        if not self._is_short:
+            self._is_short = True
+            begun = sum(one is not None and one.begun for one in self._seats.values())
+            self._log(
+                logging.WARNING, "pool %r works with %d of %d workers, and tries again: %s",
+                self._spec.name, begun, self._core.mailbox.size, message.shown,
+            )  # fmt: skip
+
+    def _try_again(self, index: int, error: BaseException | None, shown: str = "") -> None:
+        """A worker could not start: plan another try, if the policy permits."""
+        if self._life.phase in (Phase.CANCELLING, Phase.CLOSED):
+            return
+        failures, backoff = self._failures[index], self._spec.recovery.backoff
+        delay = backoff.delay(failures)
+        if delay is None and _is_for_want(error) and self._has_others():
+            delay = backoff.maximum  # the pool works with those that it has
+        if delay is None:
+            name = f"{self._spec.name}-{index}"
+            last = "" if error is None else f", the last time with {shown}"
+            self._break(f"its worker {name} failed to start {failures} times{last}", error)
+            return
+        self._retries[index] = self._inbox.remind(
+            self._clock, self._clock.monotonic() + delay, RetrySeat(index)
+        )
+
+    def _has_others(self) -> bool:
+        """Whether a worker has a thread."""
+        return any(one is not None and one.begun for one in self._seats.values())
+
+    def _on_retry(self, message: RetrySeat) -> None:
+        if (timer := self._retries.pop(message.index, None)) is not None:
+            timer.cancel()  # it is another one's message: the supervisor had failed meanwhile
+        seat = self._seats.get(message.index, message)  # a pool that shrank has it no more
+        if seat is None and self._wanted():
+            self._core.mailbox.count_restart()
+            self._start(self._appoint(message.index))
+        self._finish_if_over()
+
+    def _forget_retries(self) -> None:
+        while self._retries:
+            self._retries.popitem()[1].cancel()
+
+    def _on_panicked(self, message: Panicked) -> Panic:
+        worker = message.worker
+        if isinstance(worker, PoolWorker) and self._seats.get(worker.index) is worker:
+            self._follow(worker, message)
+        if message.directive is Directive.ESCALATE:
+            self._break(f"what task {message.task!r} raised was escalated", message.error)
+        return Panic(
+            pool=self._spec.name,
+            worker=worker.name,
+            task=message.task,
+            error=message.error,
+            restarts=self._core.metrics().restarts,
+            directive=message.directive,
+        )
+
+    def _follow(self, worker: PoolWorker, message: Panicked) -> None:
+        """Do about a worker's seat what the directive says."""
+        if message.directive is Directive.STOP and len(self._seats) > 1:
+            self._take_away(worker, message.error)
+            return
+        self._seats[worker.index] = None
+        if message.directive is Directive.RESTART:
+            self._replace(worker.index, message.error)
+        elif message.directive is Directive.STOP and self._wanted():
+            self._break(f"its last worker {worker.name} was stopped", message.error)
+
+    def _take_away(self, worker: PoolWorker, error: BaseException) -> None:
+        """A worker goes, and its seat with it."""
+        self._core.mailbox.size = len(self._seats) - 1  # first: the seats are but a view
+        del self._seats[worker.index]
+        self._failures.pop(worker.index, None)
+        self._log(
+            logging.WARNING, "worker %s was stopped and is not replaced; %d are left",
+            worker.name, len(self._seats), error=error, worker=worker.name, size=len(self._seats),
+        )  # fmt: skip
+
+    def _replace(self, index: int, error: BaseException | None) -> None:
+        """Seat a successor, if the policy permits and there is work for it."""
+        if not self._wanted():
+            return
+        window, allowed = self._window.allow(self._spec.recovery, self._clock.monotonic())
+        if not allowed:
+            self._window = window
+            policy = self._spec.recovery
+            self._break(f"more than {policy.max_restarts} restarts in {policy.within} s", error)
+            return
+        restarts, name = self._core.mailbox.count_restart(), f"{self._spec.name}-{index}"
+        self._log(
+            logging.WARNING, "worker %s was lost and is replaced (restart %d)",
+            name, restarts, error=error, worker=name, restarts=restarts,
+        )  # fmt: skip
+        successor = self._appoint(index)
+        self._window = window  # now: if this fails halfway, it is done again and counted once
+        self._start(successor)
+
+    def _wanted(self) -> bool:
+        """Whether a worker would still have something to do."""
+        if self._life.phase is Phase.DRAINING:
+            return self._core.mailbox.has_work
+        return self._life.phase is Phase.RUNNING
+
+    def _dismiss(self, worker: PoolWorker | Caller) -> bool:
+        """Let a worker go that never got a thread. Returns whether it was one.
+
+        From here on it is handed nothing: else it has been, and is about to begin.
+        """
+        if not isinstance(worker, PoolWorker) or not worker.dormant:
+            return False
+        if not self._core.mailbox.unpark(worker):
+            return False
+        self._core.mailbox.discharge(worker, worker.tally)
+        self._core.workers.remove(worker)
+        # Last: should this fail halfway, it is not idle any more, and gets a thread to end in.
+        worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
+        return True
+
+    def _on_stopped(self, message: Stopped) -> None:
+        worker = message.worker
+        self._see_off(worker)
+        if isinstance(worker, PoolWorker) and self._has_left_a_seat(worker):
+            self._seats[worker.index] = None
+            self._replace(worker.index, None)
+        self._finish_if_over()
+
+    def _has_left_a_seat(self, worker: PoolWorker) -> bool:
+        """Whether nobody has seen to its seat yet.
+
+        It was not known to go; or there was nothing for a successor to do, until its key was free.
+        """
+        seat = self._seats.get(worker.index, worker.index)  # it may have been taken away
+        return seat is worker or (seat is None and worker.index not in self._retries)
+
+    def _see_off(self, worker: PoolWorker | Caller) -> None:
+        """A worker is gone. What it was handed and has not begun goes to the next one."""
+        if isinstance(worker, PoolWorker) and worker.begun and not worker.left:
+            self._bury(worker)
+        if isinstance(worker, PoolWorker) and worker.interrupted_once:
+            self._mend()
+        self._core.mailbox.discharge(worker, worker.tally)
+        if worker in self._core.workers:
+            self._core.workers.remove(worker)
+            if worker.thread is not None:
+                self._core.threads = [one for one in self._core.threads if one.is_alive()]
+                self._core.threads.append(worker.thread)
+
+    def _mend(self) -> None:
+        """A thread was interrupted, perhaps at the mailbox: finish what it had begun there."""
+        for heir in self._core.mailbox.mend():
+            heir.wake()
+        for worker in self._core.workers:
+            if worker.slot is not None:
+                worker.wake()
+
+    def _bury(self, worker: PoolWorker) -> None:
+        """Its thread has ended without a word: do what it has left undone."""
+        error = RuntimeError(f"the thread of worker {worker.name} was ended from outside")
+        worker.interrupted_once = True
+        for task in worker.unsettled():
+            worker.write_off(task, error)
+            if task._key is not None and task is not worker.put_back:
+                self._core.mailbox.release(task)
+        run_elsewhere(worker.clean_up)

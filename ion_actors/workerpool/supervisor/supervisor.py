@@ -1,0 +1,388 @@
+"""The supervisor: the actor that owns a pool's mailbox and its workers.
+
+Everything about life and death is a message to it; it keeps no lock and never blocks. The
+decisions are pure (:mod:`~ion_actors.workerpool.model.lifecycle` and
+:mod:`~ion_actors.workerpool.model.recovery`); here they are carried out::
+
+    Panicked ─▶ RestartWindow ─▶ replace the worker │ break the pool
+    StartFailed ─▶ Backoff ─▶ try again later │ break the pool
+    Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
+    Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
+
+The first three are in :mod:`~ion_actors.workerpool.supervisor.roster`; how it survives its own
+faults is in :mod:`~ion_actors.workerpool.supervisor.resilience`; what concerns a pool that works
+(its size, stuck tasks) is in :mod:`~ion_actors.workerpool.supervisor.watchdog`; the rest is here.
+
+Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
+own, panic handlers on the thread of the worker that goes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from pykka.messages import _ActorStop
+from typing_extensions import override
+
+from ion_actors.clock import Timer
+from ion_actors.delivery import ERRANDS, let_go
+from ion_actors.errors import BrokenPool, ContextEnded, DrainTimeout, IonError, TaskAbandoned
+from ion_actors.futures import Future
+from ion_actors.naming import Lines
+from ion_actors.raised import is_a
+from ion_actors.standby import STANDBY
+from ion_actors.workerpool.core import PoolCore, closed
+from ion_actors.workerpool.mailbox.task import TaskFuture, run_callbacks_in_thread
+from ion_actors.workerpool.messages import (
+    Broadcast,
+    Close,
+    Drain,
+    Forgotten,
+    GetMetrics,
+    GetState,
+    Look,
+    Needed,
+    Panicked,
+    Ready,
+    Resize,
+    RetrySeat,
+    StartFailed,
+    Stopped,
+    Tick,
+)
+from ion_actors.workerpool.model.lifecycle import Action, Life, Phase
+from ion_actors.workerpool.model.metrics import PoolState
+from ion_actors.workerpool.model.reports import DrainReport, TaskState, UnfinishedTask
+from ion_actors.workerpool.supervisor.resilience import Resilience, insist
+from ion_actors.workerpool.worker.inbox import Request, SupervisorInbox
+from ion_actors.workerpool.worker.worker import PoolWorker
+
+__all__ = ["PoolSupervisor"]
+
+_FAILED = "its supervisor failed"
+
+
+class PoolSupervisor(Resilience):
+    """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
+
+    use_daemon_thread = True
+
+    def __init__(self, core: PoolCore) -> None:
+        super().__init__(core)
+        self._inbox = core.inbox = cast("SupervisorInbox", self.actor_inbox)
+        self._life = Life()
+        self._timer: Timer | None = None  # for the life's next moment
+        self._requests: list[Request] = []  # who waits for the end
+        self._began = 0.0  # when the drain or close did
+        self._report: DrainReport | None = None  # until everybody has got it
+        self._asked_to_stop: dict[TaskFuture[Any], UnfinishedTask] = {}
+        self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
+        self._handlers = {
+            Request: self._on_request,
+            StartFailed: self._on_start_failed,
+            Needed: self._on_needed,
+            Ready: self._on_ready,
+            Stopped: self._on_stopped,
+            RetrySeat: self._on_retry,
+            Look: self._on_look,
+            Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
+            Forgotten: lambda _: self._drain(self._spec.drain_timeout),
+            GetMetrics: lambda _: core.metrics(),
+            GetState: lambda _: core.phase,
+        }
+        self._inbox.understood = frozenset(self._handlers)
+        for index in range(core.mailbox.size):
+            self._appoint(index)
+
+    @staticmethod
+    @override
+    def _create_actor_inbox() -> SupervisorInbox:
+        return SupervisorInbox()
+
+    @staticmethod
+    @override
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    @override
+    def _ion_thread_name(self) -> str:
+        return f"{self._spec.name}-supervisor"
+
+    @override
+    def _ion_finish(self) -> None:
+        """Leave nobody untold of the end. Whoever awaits it does not wait for this for long."""
+        self._let_go_of_spent()
+        STANDBY.leave(self._inbox.control.bell)
+        STANDBY.attend()
+        insist(ERRANDS.finish)
+
+    # -- faults: see ion_actors.workerpool.supervisor.resilience ---------------------------
+
+    @override
+    def _reconcile(self) -> None:
+        if (thread := self._ion_thread) is not None and thread not in self._core.threads:
+            self._core.threads.insert(0, thread)
+        if self._inbox.ended:
+            self.stop()
+            return
+        if self._core.broken is not None and self._life.phase in (Phase.RUNNING, Phase.DRAINING):
+            self._close(self._spec.drain_timeout)
+        phase = self._life.phase
+        if phase is not Phase.RUNNING:
+            self._stop_accepting()
+        if phase in (Phase.CANCELLING, Phase.CLOSED):
+            self._cancel_all()
+        if phase is Phase.CLOSED:
+            self._abandon()
+            self._finish()
+            return
+        self._reseat()
+        self._plan()
+        self._plan_look()
+        self._finish_if_over()
+
+    @override
+    def _give_up(self, message: object, error: BaseException) -> None:
+        if isinstance(message, Request) and message not in self._requests:
+            if not isinstance(message.message, Drain | Close | _ActorStop):
+                message.fail(error)  # a worker goes on without a word
+            elif self._inbox.ended:
+                message.fail(self._core.broken or _broken(self._spec.name, _FAILED, error))
+            else:
+                self._requests.append(message)  # the end is coming
+        ending = self._life.phase in (Phase.CANCELLING, Phase.CLOSED)
+        again = ending or self._core.broken is not None
+        done = insist(lambda: self._break(_FAILED, error)) and insist(self._reconcile)
+        lost = again or not done or self._life.phase is Phase.CLOSED
+        if lost and not self._inbox.ended:
+            self._end_without_report(error)
+
+    def _end_without_report(self, error: BaseException) -> None:
+        """The end itself failed: at least nobody must wait for it."""
+        for step in (self._forget_timers, self._cancel_all, self._abandon):
+            insist(step)
+        self._life = Life(Phase.CLOSED)
+        self._core.broken = self._core.broken or _broken(self._spec.name, _FAILED, error)
+        self._core.state = PoolState.CLOSED
+        self._core.ended.set()
+        while self._requests:
+            self._requests.pop().fail(_broken(self._spec.name, _FAILED, error))
+        self._inbox.ended = True
+        self.stop()
+
+    def _forget_timers(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._forget_retries()
+        self._stop_looking()
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _on_request(self, request: Request) -> None:
+        """A message that is answered from here: pykka's loop would hold on to the answer."""
+        if isinstance(request.message, Panicked):
+            request.reply(self._on_panicked(request.message))
+        elif isinstance(request.message, Broadcast):
+            self._on_broadcast(request, request.message)
+        elif isinstance(request.message, Resize):
+            self._on_resize_request(request, request.message)
+        else:
+            self._on_end_request(request)
+
+    def _on_end_request(self, request: Request) -> None:
+        if self._life.phase is Phase.CLOSED:  # too late: it ends this moment
+            report = self._core.last_report()
+            if report is None and self._core.broken is not None:
+                request.fail(self._core.broken)
+            request.reply(report)
+            return
+        if request not in self._requests:
+            self._requests.append(request)
+        if isinstance(request.message, Drain):
+            self._drain(request.message.timeout)
+        elif isinstance(request.message, Close):
+            self._close(request.message.timeout)
+        else:
+            assert isinstance(request.message, _ActorStop)
+            self._close(self._spec.drain_timeout)
+
+    def _drain(self, timeout: float | None) -> None:
+        self._live(self._life.drain(self._clock.monotonic(), timeout))
+
+    def _close(self, timeout: float | None) -> None:
+        self._live(self._life.close(self._clock.monotonic(), timeout))
+
+    @override
+    def _break(self, why: str, cause: BaseException | None) -> None:
+        """Give up: everybody who waits learns of it now."""
+        core = self._core
+        if self._life.phase is Phase.CLOSED:
+            return
+        if core.broken is None:
+            make = functools.partial(_broken, self._spec.name, why, cause)
+            core.mailbox.refuse(make, again=True)
+            self._drop_queue(lambda _: make())
+            core.broken = make()  # now: if this fails halfway, it is done again
+            self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
+        if self._life.phase is not Phase.CANCELLING:
+            self._close(self._spec.drain_timeout)
+
+    def _live(self, step: tuple[Life, tuple[Action, ...]]) -> None:
+        """Take a step of life, and do what it says."""
+        self._life, actions = step
+        for action in actions:
+            if action is Action.STOP_ACCEPTING:
+                self._stop_accepting()
+            elif action is Action.CANCEL_ALL:
+                self._cancel_all()
+            elif action is Action.ABANDON:
+                self._abandon()
+            elif action is Action.FINISH:
+                self._finish()
+        self._plan()
+        self._finish_if_over()
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (moment := self._life.next_moment()) is not None:
+            self._timer = self._inbox.remind(self._clock, moment, Tick())
+
+    def _stop_accepting(self) -> None:
+        if self._core.state is PoolState.RUNNING:
+            self._began = self._clock.monotonic()
+            self._core.state = PoolState.DRAINING
+        name = self._spec.name
+        self._core.mailbox.refuse(functools.partial(closed, name))
+        for worker in list(self._core.workers):
+            if not self._dismiss(worker):
+                worker.wake()  # those that find nothing more to do retire
+
+    def _cancel_all(self) -> None:
+        self._drop_queue(self._core.closed_error)
+        # From here on no worker takes another one, so this misses none that will be stopped.
+        running = self._core.running()
+        asked = {task: unfinished for task, unfinished in running if not task.done()}
+        self._asked_to_stop = asked | self._asked_to_stop
+        let_go(running)  # some may have ended meanwhile
+        self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
+        self._forget_retries()
+
+    def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:
+        run_callbacks_in_thread(self._core.drop_queue(make_error))
+
+    def _abandon(self) -> None:
+        """The time is up: what still runs goes on alone."""
+        # A task may have been put back into the queue, and no worker is left that is not stuck.
+        self._drop_queue(self._core.closed_error)
+        ended = []
+        for task, unfinished in self._core.running():
+            self._abandoned.setdefault(task, unfinished)
+            self._log(
+                logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
+                unfinished.worker, Lines(unfinished.stack), task=unfinished.name,
+            )  # fmt: skip
+            # None if it has ended for its submitter already: it overran its own time limit.
+            callbacks = self._core.mailbox.fence(
+                task, self._abandoned_error(unfinished), unfinished[:3]
+            )
+            ended.append((task, callbacks))
+        for worker in self._core.workers:
+            if isinstance(worker, PoolWorker):
+                worker.abandon()
+                if worker.kill() and worker.thread is not None:
+                    self._core.threads.append(worker.thread)  # whoever awaits the end sees it out
+        run_callbacks_in_thread(ended)
+
+    def _abandoned_error(self, task: UnfinishedTask) -> TaskAbandoned:
+        return TaskAbandoned(
+            f"task {task.name!r} was still running on worker {task.worker} after "
+            f"{task.age:.3f} s when pool {self._spec.name!r} had to end",
+            task=task.name, age=task.age or 0.0, stack=task.stack,
+        )  # fmt: skip
+
+    @override
+    def _finish_if_over(self) -> None:
+        if self._life.phase not in (Phase.DRAINING, Phase.CANCELLING):
+            return
+        if self._core.workers or (self._retries and self._core.mailbox.backlog):
+            return
+        if self._core.mailbox.backlog:  # it came back from a worker that is gone, too
+            if self._life.phase is Phase.DRAINING:
+                self._start(self._appoint(min(self._seats, default=0)))
+                return
+            self._drop_queue(self._core.closed_error)
+        self._live(self._life.all_ended())
+
+    def _finish(self) -> None:
+        core = self._core
+        self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
+        if self._report is None:
+            self._report = self._make_report()
+            core.keep_report(self._report, asked_for=bool(self._requests))
+        core.state = PoolState.CLOSED
+        core.ended.set()
+        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, self._report)
+        while self._requests:
+            self._answer(self._requests[0], self._report)
+            del self._requests[0]
+        leavings: list[object] = [self._report] if self._report.unfinished else []
+        leavings += [one for one in (self._asked_to_stop, self._abandoned) if one]
+        self._asked_to_stop, self._abandoned = {}, {}
+        self._forget_timers()
+        self._inbox.ended = True
+        self._report = None
+        if leavings:
+            let_go(leavings)
+        self.stop()
+
+    def _make_report(self) -> DrainReport:
+        after = self._core.metrics()
+        before = self._core.mailbox.before_end or after
+        stopped = [
+            unfinished
+            for task, unfinished in self._asked_to_stop.items()
+            if task not in self._abandoned
+            if task.cancelled() or is_a(task._exception, ContextEnded)
+        ]
+        return DrainReport(
+            completed=after.completed - before.completed,
+            failed=after.failed - before.failed,
+            panicked=after.panicked - before.panicked,
+            cancelled=(*self._core.dropped, *stopped),
+            running=(*self._abandoned.values(), *self._left_behind()),
+            elapsed=self._clock.monotonic() - self._began,
+        )
+
+    def _left_behind(self) -> tuple[UnfinishedTask, ...]:
+        found = self._core.left_behind()
+        for one in found:
+            self._log(
+                logging.WARNING, "task %r has left a call behind that still runs in a thread "
+                "(worker %s):\n%s", one.name, one.worker, one.stack, task=one.name,
+            )  # fmt: skip
+        return found
+
+    def _answer(self, request: Request, report: DrainReport) -> None:
+        if isinstance(request.message, _ActorStop):
+            request.reply(None)
+        elif isinstance(request.message, Drain) and self._life.overdue and _lacks(report):
+            message = f"pool {self._spec.name!r} was not drained in time: {report}"
+            request.fail(DrainTimeout(message, report=report))
+        else:
+            request.reply(report)
+
+
+def _lacks(report: DrainReport) -> bool:
+    """Whether a task has not ended as it would have."""
+    return any(one.state is not TaskState.LEFT_BEHIND for one in report.unfinished)
+
+
+def _broken(name: str, why: str, cause: BaseException | None) -> BrokenPool:
+    error = BrokenPool(f"pool {name!r} is broken and is not usable anymore: {why}", pool=name)
+    error.__cause__ = cause
+    return error

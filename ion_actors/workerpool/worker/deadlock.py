@@ -1,0 +1,184 @@
+"""Which workers wait for what, and whether any of them can ever go on.
+
+A worker that waits has one wait: for a future, or for room in a mailbox. The one needs the worker
+that runs the task, or, if it is queued, *any* worker of its pool (but if its key is taken, the one
+that runs the task which has it); so does the other. The answer to a broadcast needs the worker that
+is to give it. A worker that is in no such wait is taken to go on by itself some day. So a wait can
+end if, and only if, a worker that does not wait can be reached from it; otherwise it closes a
+circle, whichever way it came about, and whoever closed it is told.
+
+Waits that end by themselves (with a ``timeout``) are not entered, nor are waits for what is no
+task. The search is over workers and not over tasks because a worker that runs a task in the middle
+of another has to end the upper one first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures._base import RUNNING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ion_actors.context import Context
+from ion_actors.errors import DeadlockError
+from ion_actors.forking import on_fork
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.protocols import Helping
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.worker.inbox import Answer
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.spec import PoolSpec
+
+__all__ = ["WaitingWorker", "waiting"]
+
+# Guards the dict. Reentrant, since a finalizer may wait for something in the middle of a search.
+_lock = threading.RLock()
+_waits: dict[WaitingWorker, Wait] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WaitingWorker:
+    """A worker, as far as waits are concerned."""
+
+    worker: Helping
+    mailbox: Mailbox
+    spec: PoolSpec
+
+    def tasks(self) -> list[TaskFuture[Any]]:
+        """What it is at: the current one last, before it those that this one interrupts."""
+        every = [*(task for task, _ in self.worker.interrupted), self.worker.current]
+        return [task for task in every if task is not None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """What the submitter of a task waits for while the mailbox is full."""
+
+    task: TaskFuture[Any]
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """Where there is none."""
+        return self.task._mailbox
+
+    def found(self) -> bool:
+        """Whether the task is in, or will be as soon as its submitter asks."""
+        mailbox = self.mailbox
+        return mailbox.refuses or mailbox.backlog < mailbox.limit or self.task._admitted
+
+
+Target = TaskFuture[Any] | Answer[Any] | Room
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wait:
+    """What a worker waits for: a task, an answer to a broadcast, or room in a mailbox."""
+
+    target: Target
+    context: Context  # ends the wait when it ends
+
+    def over(self) -> bool:
+        """Whether it is about to end: the worker has only not woken yet."""
+        if self.context.cancelled:
+            return True
+        return self.target.found() if isinstance(self.target, Room) else self.target.done()
+
+    def needs(self) -> list[WaitingWorker] | None:
+        """Any of these must go on for it to end; None: one that does not wait will do."""
+        if isinstance(self.target, Room):
+            return _all_of(self.target.mailbox)
+        if isinstance(self.target, Answer):
+            return [seat for seat in _waits if self.target.is_of(seat.worker)] or None
+        if self.target._state is RUNNING:
+            return _holders_of(self.target)
+        if (holder := self.target._mailbox.holder(self.target)) is not None:
+            return _holders_of(holder)
+        return _all_of(self.target._mailbox)
+
+
+def _all_of(mailbox: Mailbox) -> list[WaitingWorker] | None:
+    # A doomed worker takes no further task. If fewer wait than the pool has, one does not.
+    found = [seat for seat in _waits if seat.mailbox is mailbox and not seat.worker.doomed]
+    return found if found and len(found) >= mailbox.size else None
+
+
+def _holders_of(task: TaskFuture[Any]) -> list[WaitingWorker] | None:
+    return [seat for seat in _waits if any(one is task for one in seat.tasks())] or None
+
+
+@contextlib.contextmanager
+def waiting(seat: WaitingWorker, target: Target, context: Context) -> Iterator[None]:
+    """For the time of a wait of this worker's, which the context ends when it ends.
+
+    Raises:
+        DeadlockError: it would never end.
+    """
+    wait = Wait(target, context)
+    circle: list[tuple[WaitingWorker, Target]] = []
+    with _lock:
+        outer = _waits.get(seat)  # of a callback's or a finalizer's, around this one
+    try:
+        with _lock:  # at once: of those who close a circle together, one is to be told
+            _waits[seat] = wait
+            circle = [(one, _waits[one].target) for one in _stuck(seat)]
+        if circle:
+            raise _error(circle)
+        yield
+    finally:
+        with _lock:
+            if outer is None:
+                _waits.pop(seat, None)
+            else:
+                _waits[seat] = outer
+        del target, context, wait, outer, circle
+
+
+def _stuck(start: WaitingWorker) -> list[WaitingWorker]:
+    """Those who wait for each other, from this one on; none if somebody can go on."""
+    seen: dict[WaitingWorker, None] = {}
+    pending = [start]
+    while pending:
+        seat = pending.pop()
+        if seat in seen:
+            continue
+        wait = _waits.get(seat)
+        if wait is None or wait.over():
+            return []
+        seen[seat] = None
+        needed = wait.needs()
+        if needed is None:
+            return []
+        pending += needed
+    return list(seen)
+
+
+def _error(circle: list[tuple[WaitingWorker, Target]]) -> DeadlockError:
+    names, steps = [], []
+    for seat, target in circle:
+        tasks = seat.tasks()
+        name = tasks[-1]._task_name() if tasks else "a callback"
+        names.append(name)
+        if isinstance(target, Room):
+            what = f"room in pool {target.mailbox.name!r}"
+        elif isinstance(target, Answer):
+            what = target._describe()
+        else:
+            what = f"task {target._task_name()!r}"
+        steps.append(f"{name!r} (on pool {seat.spec.name!r}) waits for {what}")
+    return DeadlockError(
+        "these tasks wait for each other, and none of them can go on: " + "; ".join(steps),
+        tasks=tuple(names),
+    )
+
+
+def _after_fork() -> None:
+    """In a forked child: the workers that wait, and whoever has the lock, are not here."""
+    global _lock  # noqa: PLW0603  # there is one for the process, and this is another process
+    _lock = threading.RLock()
+    _waits.clear()
+
+
+on_fork(_after_fork)

@@ -1,0 +1,168 @@
+"""What an exception means for the task that raised it, and for its worker.
+
+A task that took its worker down may be tried again, but not for ever: only one whose submitter said
+that it may be run more than once is tried again, at the front of the queue. One that takes down a
+worker each time is poison: after the last try it is quarantined, with the history of what it did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from typing import Any, NamedTuple
+
+from ion_actors.errors import Cancelled, ContextEnded, TaskDropped, TaskPanicked, TaskQuarantined
+from ion_actors.naming import as_repr
+from ion_actors.raised import is_a
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.model.outcomes import Directive, DropReason, Outcome
+from ion_actors.workerpool.model.reports import WorkerDeath
+from ion_actors.workerpool.spec import PoolSpec
+
+__all__ = [
+    "Fate",
+    "Verdict",
+    "directive_for",
+    "fate",
+    "judge",
+    "panic_error",
+    "remember",
+    "too_late",
+    "without_retry",
+]
+
+
+class Verdict(NamedTuple):
+    """What an exception means."""
+
+    outcome: Outcome  # how the task has ended
+    shown: BaseException  # what its future shows
+    directive: Directive = Directive.RESUME  # what becomes of its worker
+    reason: DropReason | None = None  # why the pool has given it up, if it has
+
+
+def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdict:
+    """How the task has ended, what its future shows of it, and what becomes of the worker."""
+    context = task.task_context()
+    if is_a(error, ContextEnded) and context.cancelled:
+        error.task = error.task or task._task_name()
+        return Verdict(Outcome.CANCELLED, error, reason=_stopped(spec))
+    if is_a(error, asyncio.CancelledError):
+        why = Cancelled("the coroutine was cancelled", task=task._task_name())
+        ended: ContextEnded = context._error() if context.cancelled else why
+        ended.__cause__ = error
+        return Verdict(Outcome.CANCELLED, ended, reason=_stopped(spec))
+    directive = task._vars.run(directive_for, error, spec)
+    outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
+    return Verdict(outcome, error, directive)
+
+
+def _stopped(spec: PoolSpec) -> DropReason | None:
+    return DropReason.STOPPED if spec.context.cancelled else None
+
+
+def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
+    """What becomes of a worker in which somebody's code raised this."""
+    try:
+        return spec.recovery.directive(error)
+    except BaseException as fault:
+        spec.log(logging.ERROR, "decide or is_panic failed on %r", error, error=fault)
+        return Directive.RESUME if is_a(error, Exception) else Directive.RESTART
+
+
+def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:
+    """What the future of a task raises that took its worker down with this."""
+    shown = TaskPanicked(
+        f"task {task!r} panicked with {as_repr(error)} and took its worker {worker} down",
+        task=task,
+        worker=worker,
+    )
+    shown.__cause__ = error
+    try:
+        return shown
+    finally:
+        del error, shown  # a traceback may hold this frame
+
+
+class Fate(enum.Enum):
+    """What becomes of such a task."""
+
+    AGAIN = "again"  # back to the front of the queue
+    CANCELLED = "cancelled"  # nobody wants it any more
+    PANICKED = "panicked"  # it may not be run again: that is the end of it
+    QUARANTINED = "quarantined"  # it has been run again as often as it may be
+
+
+def fate(*, deaths: int, retries: int, directive: Directive, ended: bool) -> Fate:
+    """What becomes of a task.
+
+    Args:
+        deaths: how many workers it has taken down, 1 or more.
+        retries: how often it may be run again.
+        directive: what becomes of the worker.
+        ended: its context is over.
+    """
+    if retries == 0 or directive is Directive.ESCALATE:
+        return Fate.PANICKED
+    if ended:
+        return Fate.CANCELLED
+    return Fate.AGAIN if deaths <= retries else Fate.QUARANTINED
+
+
+def without_retry(task: TaskFuture[Any], verdict: Verdict, end: Fate, spec: PoolSpec) -> Verdict:
+    """The verdict on a task that has come to such an end."""
+    error = verdict.shown
+    try:
+        if end is Fate.CANCELLED:
+            shown = task.task_context()._error()
+            shown.task = task._task_name()
+            shown.__cause__ = error
+            return Verdict(Outcome.CANCELLED, shown, verdict.directive)
+        if end is Fate.QUARANTINED:
+            poison = _quarantined(task, error)
+            spec.log(logging.ERROR, "%s", poison, error=error, task=poison.task)
+            return Verdict(
+                Outcome.PANICKED, poison, verdict.directive, reason=DropReason.QUARANTINED
+            )
+        return verdict
+    finally:
+        del error, task, verdict
+
+
+def too_late(task: TaskFuture[Any], verdict: Verdict, spec: PoolSpec) -> Verdict:
+    """The verdict on a task that would be tried again, had the pool not been closed."""
+    name = task._task_name()
+    why = f"pool {spec.name!r} was closed before task {name!r} could be tried again"
+    shown = TaskDropped(why, task=name, why=DropReason.CLOSED)
+    shown.__cause__ = verdict.shown
+    try:
+        return Verdict(Outcome.CANCELLED, shown, verdict.directive, reason=DropReason.CLOSED)
+    finally:
+        del shown, task, verdict
+
+
+def _quarantined(task: TaskFuture[Any], error: BaseException) -> TaskQuarantined:
+    name, history = task._task_name(), task._history
+    workers = ", ".join(death.worker for death in history)
+    shown = TaskQuarantined(
+        f"task {name!r} is quarantined: it took down {len(history)} workers, one after the other "
+        f"({workers}), the last one with {as_repr(error)}",
+        task=name, worker=history[-1].worker, history=history,
+    )  # fmt: skip
+    shown.__cause__ = error
+    try:
+        return shown
+    finally:
+        del error, shown, history
+
+
+def remember(
+    task: TaskFuture[Any], worker: str, error: BaseException, at: float, age: float
+) -> int:
+    """Note that the task took down this worker. Returns how many it has."""
+    try:
+        task._history = (*task._history, WorkerDeath(worker, error, at, age))
+        return len(task._history)
+    finally:
+        del error, task

@@ -1,0 +1,167 @@
+"""A worker that has to wait helps itself: so a task may wait for its siblings.
+
+::
+
+    a task waits for a queued task of its own pool ──▶ its worker takes it out and runs it, there
+    a task submits to its own pool, which is full  ──▶ its worker runs the new task, there
+    result(), get(), submit(), … without a timeout ──▶ it is noted, and refused if it cannot end
+
+Only what is waited for is run in the middle of a task, as in fork/join pools, never what happens to
+be queued: that could wait for the very task it interrupts. It is the same for the task that finds
+no room: it is new, and can at most be waited for by the one that submits it. So the worker's stack
+grows as the recursion of the tasks does, and no further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ion_actors.context import Context, current_context
+from ion_actors.futures import Future
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.worker.deadlock import Room, WaitingWorker, waiting
+from ion_actors.workerpool.worker.inbox import Answer
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.spec import PoolSpec
+    from ion_actors.workerpool.worker.worker import PoolWorker
+
+__all__ = ["WorkersHelp"]
+
+# Frames that must be left on the interpreter's stack before another task is put on top: its own
+# first steps, and the handling of the RecursionError that it may well end with.
+_HEADROOM = 200
+
+# Seconds after which a worker that waits for a task with a key tries again to run it itself.
+_LOOK_AGAIN = 0.2
+
+
+class WorkersHelp:
+    """What the tasks of one worker do when they wait: see :class:`ion_actors.context.Helper`."""
+
+    def __init__(self, worker: PoolWorker, mailbox: Mailbox, spec: PoolSpec) -> None:
+        self._worker = worker
+        self._mailbox = mailbox
+        self._spec = spec
+        self._seat = WaitingWorker(worker, mailbox, spec)
+
+    # -- waits for futures -----------------------------------------------------------------
+
+    def help(self, future: object) -> None:
+        """Run what is waited for, if it is queued in this worker's pool."""
+        try:
+            for task in _tasks_behind(future):
+                if current_context().cancelled:
+                    return
+                if self._may_run(task):
+                    claim = functools.partial(self._mailbox.claim, task, self._worker)
+                    self._worker.run_here(task, claim)
+        finally:
+            future = task = claim = None  # type: ignore[assignment]
+
+    def wait(self, future: Future[Any], timeout: float | None) -> bool:
+        """Wait for the future. A timeout limits the waiting, not what is run meanwhile.
+
+        Raises:
+            DeadlockError: the wait would never end.
+        """
+        try:
+            self.help(future)
+            if timeout is None:
+                for task in _needed_by(future):
+                    self._wait_for(task)
+            return future._block(timeout)
+        finally:
+            future = task = None  # type: ignore[assignment]  # a traceback may hold this frame
+
+    def _wait_for(self, task: TaskFuture[Any] | Answer[Any]) -> None:
+        # Whoever has its key may go without a worker being left that would come for it: so look
+        # again from time to time. All else that closes a circle is a wait.
+        again = _LOOK_AGAIN if isinstance(task, TaskFuture) and task._key is not None else None
+        context = current_context()
+        try:
+            while True:
+                with waiting(self._seat, task, context):
+                    if task._block(again) or again is None or context.cancelled:
+                        return
+                self.help(task)
+        finally:
+            del task  # a traceback may hold this frame
+
+    def _may_run(self, task: TaskFuture[Any]) -> bool:
+        return (
+            task._mailbox is self._mailbox
+            and self._spec.helping
+            and self._worker.ready
+            and _has_headroom()
+        )
+
+    # -- waits for room --------------------------------------------------------------------
+
+    def serves(self, mailbox: Mailbox) -> bool:
+        """Whether it is that pool's worker."""
+        return mailbox is self._mailbox
+
+    def run_new(self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]) -> bool:
+        """Accept a task of this worker's own pool and run it at once. Returns whether it did."""
+        claim = functools.partial(self._claim_new, task, accepted)
+        try:
+            return self._may_run(task) and self._worker.run_here(task, claim)
+        finally:
+            del task, claim  # a traceback may hold this frame
+
+    def _claim_new(
+        self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]
+    ) -> bool:
+        try:
+            if not self._mailbox.claim_new(task, self._worker):
+                return False
+            if task._special:
+                accepted(task)
+            return True
+        finally:
+            del task
+
+    @contextlib.contextmanager
+    def waiting_for_room(self, task: TaskFuture[Any], context: Context) -> Iterator[None]:
+        """For the time of a wait in any pool's mailbox, which this context ends."""
+        with waiting(self._seat, Room(task), context):
+            yield
+
+
+def _needed_by(future: Future[Any]) -> list[TaskFuture[Any]] | list[Answer[Any]]:
+    """What must come for it to be done, as far as workers can see to that."""
+    if isinstance(future, Answer):
+        return [] if future.done() else [future]
+    return _tasks_behind(future)
+
+
+def _tasks_behind(future: object) -> list[TaskFuture[Any]]:
+    """The unfinished tasks that a future depends on: itself, or those that it was derived from."""
+    found: dict[TaskFuture[Any], None] = {}
+    seen = {id(future)}
+    todo = [future]
+    while todo:  # a chain may be long
+        one = todo.pop()
+        if not isinstance(one, Future) or one.done():
+            continue
+        if isinstance(one, TaskFuture):
+            found[one] = None
+            continue
+        sources = [source() for source in reversed(one._sources)]
+        todo.extend(source for source in sources if id(source) not in seen)
+        seen.update(map(id, sources))
+    return list(found)
+
+
+def _has_headroom() -> bool:
+    try:
+        sys._getframe(max(0, sys.getrecursionlimit() - _HEADROOM))
+    except ValueError:  # the stack is not that deep
+        return True
+    return False

@@ -1,0 +1,323 @@
+"""The worker: an actor that runs one task at a time, and lets nothing out.
+
+::
+
+    inbox ──RUN──▶ run the task in the slot ──▶ take the next ──▶ … ──▶ parked, or stopped
+                          │ panic
+                          └──▶ tell the supervisor ──▶ settle the future ──▶ stop
+
+A worker without an initializer has no thread until there is something for it: whoever wakes it for
+the first time has the supervisor start one. That is one message and no waiting, so it may be done
+in a signal handler or in a finalizer, and a thread that cannot be started is the supervisor's care.
+
+Whatever a task, a hook or a callback raises ends here: as the outcome of the task, in the log, or,
+if it is none of those (a bug, or an exception thrown into the thread), as this worker's own end:
+see :mod:`ion_actors.actors`. A worker whose thread ends without a word is buried by the supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+import pykka
+from typing_extensions import override
+
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.protocol import Runner
+from ion_actors.context import Context, of_thread
+from ion_actors.errors import ContextEnded
+from ion_actors.futures import Future
+from ion_actors.raised import is_a
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.messages import Needed, Ready, StartFailed, Stopped
+from ion_actors.workerpool.model.outcomes import Outcome
+from ion_actors.workerpool.spec import PoolSpec
+from ion_actors.workerpool.worker.actor_host import ActorHost
+from ion_actors.workerpool.worker.inbox import Letter, Run, SupervisorInbox, WorkerInbox
+from ion_actors.workerpool.worker.nested_waits import WorkersHelp
+from ion_actors.workerpool.worker.settlement import Settlement
+from ion_actors.workerpool.worker.task_wrapper import call_wrapped
+
+__all__ = ["PoolWorker", "current_worker"]
+
+_of_thread = threading.local()
+
+
+def current_worker() -> PoolWorker | None:
+    """The worker that the calling thread is, if it is one."""
+    return getattr(_of_thread, "worker", None)
+
+
+class PoolWorker(Settlement):
+    """A worker of a pool. Its supervisor makes it and starts it.
+
+    It is not in pykka's registry: it is a part of its pool, which is.
+    """
+
+    # Said again for type checkers, which would go by what is assigned in here.
+    slot: TaskFuture[Any] | None
+    current: TaskFuture[Any] | None
+    started_at: float
+
+    def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
+        super().__init__(spec, mailbox, boss, index)
+        self.has_control = False
+        self.ready = not spec.must_start
+        self.thread: threading.Thread | None = None
+        self.begun = False  # its thread was asked for; the supervisor's to write
+        self._retired = False  # the supervisor has told it to stop
+        self._left = False  # it has
+        self._runner = spec.backend.make_runner(self.name, spec.context, spec.log)
+        self._instead = self._how_to_call(spec)
+        self.inbox = cast("WorkerInbox", self.actor_inbox)
+        self.inbox.bind(self, mailbox)
+        #: Have it look for work: see :class:`ion_actors.workerpool.mailbox.protocols.Taker`.
+        self.wake: Callable[[], None] = self.inbox.wake
+        self._hosting = None if spec.residence is None else ActorHost(self, spec, spec.residence)
+        if self.ready:
+            self.wake = self._wake_first  # before it is parked: then it may be woken
+        self.enlisted = False  # the mailbox knows it
+
+    def enlist(self) -> None:
+        """Have the mailbox know it, once its supervisor does: from here on it is handed tasks."""
+        if self.enlisted:
+            return
+        if self.ready:
+            self.inbox.parked = self._mailbox.park(self, self.tally)
+        else:
+            self._mailbox.enlist(self.tally)
+        self.enlisted = True
+
+    def _how_to_call(self, spec: PoolSpec) -> Callable[[TaskFuture[Any]], Any] | None:
+        """How to run a task, unless by plainly calling its function."""
+        if spec.task_wrapper is not None:
+            return functools.partial(call_wrapped, spec.task_wrapper, self._runner)
+        return None if self._runner.inline else self._runner.call
+
+    @staticmethod
+    @override
+    def _create_actor_inbox() -> WorkerInbox:
+        return WorkerInbox()
+
+    @staticmethod
+    @override
+    def _create_future() -> Future[Any]:
+        return Future()
+
+    def _wake_first(self) -> None:
+        """Wake it when it may have no thread yet. Once too often does no harm."""
+        self.inbox.wake()
+        self._tell(Needed(self))
+
+    @property
+    def dormant(self) -> bool:
+        """Whether it has no thread, and needs none until it is woken."""
+        return self.inbox.parked and not self.begun
+
+    @property
+    def gone(self) -> bool:
+        """Whether its thread has ended, or is about to."""
+        return self.left or (self._ion_thread is not None and self._ion_thread.over)
+
+    @property
+    def left(self) -> bool:
+        """Whether it has said goodbye."""
+        return self._left
+
+    def start_thread(self) -> None:
+        """Begin; pykka's own ``start`` would make another actor, and register it.
+
+        Raises:
+            RuntimeError, MemoryError, OSError: there can be no more threads.
+        """
+        self.wake = self.inbox.wake
+        try:
+            self._start_actor_loop()
+        finally:  # also if this was interrupted: it must not be started twice
+            if (thread := self._ion_thread) is not None:
+                self.thread = thread
+                self.begun = True
+
+    # -- life ------------------------------------------------------------------------------
+
+    @override
+    def on_start(self) -> None:
+        """Run the initializer, in this worker's thread."""
+        self.thread = threading.current_thread()
+        _of_thread.worker = self
+        of_thread.task_context = self._task_context
+        of_thread.helper = WorkersHelp(self, self._mailbox, self._spec)
+        of_thread.report = self._report
+        of_thread.task_name = self._name_of_task
+        if self.ready:
+            return
+        try:
+            if self._hosting is not None:
+                self._hosting.open()
+            else:
+                self._runner.start(self._spec.initializer, self._spec.initargs)
+        except BaseException as error:
+            if not (is_a(error, ContextEnded) and self._pool_context.cancelled):
+                self._tell(StartFailed(self, error))
+            self.stop()
+        else:
+            self.ready = True
+            self._tell(Ready(self))
+
+    @override
+    def on_stop(self) -> None:
+        """Say goodbye. pykka calls this last, in this worker's thread."""
+        self._move_out(None)
+        try:
+            self._runner.stop()
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
+        _of_thread.worker = of_thread.task_context = of_thread.helper = None
+        of_thread.report = of_thread.task_name = None
+        self._left = True
+        self._tell(Stopped(self))
+
+    def _task_context(self) -> Context | None:
+        task = self.current
+        return None if task is None else task.task_context()
+
+    def _name_of_task(self) -> str:
+        task = self.current
+        return "initializer" if task is None else task._task_name()
+
+    def _report(self, fraction: float, message: str) -> None:
+        if (task := self.current) is not None:
+            task._report(fraction, message)
+
+    # -- work ------------------------------------------------------------------------------
+
+    @override
+    def on_receive(self, message: Any) -> None:
+        """Run the task in the slot and then all that the mailbox has."""
+        if isinstance(message, Run):
+            self._work()
+        else:
+            self._on_letter(message)
+
+    def _on_letter(self, message: Any) -> None:
+        if isinstance(message, Letter) and self._hosting is not None:
+            self._hosting.deliver(message)
+        else:
+            self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
+
+    def _work(self) -> None:
+        take = self._mailbox.take
+        found: Any = self.slot
+        self.slot = None
+        # Not `while <condition>`: CPython 3.11 does not specialise a loop that jumps back by one.
+        while True:
+            if type(found) is not TaskFuture:
+                return
+            try:
+                self._perform(found)
+            finally:
+                if found._key is not None and found is not self.put_back:
+                    self.release_key(found, comes=True)
+            self.current = found = None  # nothing may hold a settled task while we are parked
+            self.started_at = NOT_BEGUN
+            if self._done:
+                return
+            found = take(self)
+            if found is PARKED:
+                found = self.inbox.sleep()  # here: pykka's loop would only lead back
+
+    def run_here(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
+        """Run a task in the middle of another one, if the mailbox hands it over.
+
+        Args:
+            task: which one.
+            claim: has it handed over. It may be interrupted at any point, as this may.
+
+        Returns:
+            Whether it was.
+        """
+        depth = len(self.interrupted)
+        try:
+            if not claim():
+                return False
+            with self._runner.on_top():
+                self._perform(task)
+            return True
+        except BaseException as error:  # thrown in from outside
+            if len(self.interrupted) > depth:
+                self.salvage(task, error)
+            raise
+        finally:
+            try:
+                self._come_back(task, depth)
+            except BaseException:  # the same
+                self._come_back(task, depth)
+                raise
+            finally:
+                del task, claim
+
+    def _come_back(self, task: TaskFuture[Any], depth: int) -> None:
+        """Go on with the task that was interrupted. May be done again."""
+        if len(self.interrupted) > depth:
+            if task._key is not None and task is not self.put_back:
+                self.release_key(task, comes=False)
+            self.current, self.started_at = self.interrupted[-1]
+            of_thread.task_context = self._task_context
+            self.interrupted.pop()  # last: whoever looks must find the task in one of the two
+
+    def retire(self) -> None:
+        """Stop as soon as the current task is over; nothing is lost by it."""
+        self._retired = True
+        with contextlib.suppress(pykka.ActorDeadError):  # it was about to stop anyway
+            self.stop()
+
+    def kill(self) -> bool:
+        """End what it runs, if it runs elsewhere. Returns whether it does; it soon stops then."""
+        return self._runner.kill()
+
+    @property
+    def runner(self) -> Runner:
+        """Where what it is given runs."""
+        return self._runner
+
+    @property
+    def doomed(self) -> bool:
+        """Whether it stops as soon as its current task is over, and has been replaced."""
+        return self._done or self._retired
+
+    def _perform(self, task: TaskFuture[Any]) -> None:  # noqa: C901 - each check saves a call
+        """Run one task to its outcome."""
+        # The hot path: what is not needed for every task is behind a check.
+        self.started_at = self._now()
+        try:
+            if self._pool_context._end is not None or task._context is not None:
+                task._begin()
+            if self._hooks is not None:
+                self._announce(task)
+            if self._instead is not None:
+                value = self._instead(task)
+            elif task._kwargs is not None:
+                value = task._vars.run(task._fn, *task._args, **task._kwargs)
+            elif task._args:
+                value = task._vars.run(task._fn, *task._args)
+            else:  # to unpack nothing takes longer than the call
+                value = task._vars.run(task._fn)
+            if type(value) not in PLAIN_TYPES and is_coroutine(value):
+                value = self._runner.finish(value, task.task_context(), task._vars)
+        except BaseException as error:
+            self._failed(task, error)
+        else:
+            if self._hooks is not None:
+                self._observe(task, Outcome.COMPLETED, None)
+            if callbacks := task._complete(value, self.tally):
+                self.run_callbacks(task, callbacks)
+        finally:
+            # The traceback of an exception in the future holds this frame: no cycles.
+            task = value = None  # type: ignore[assignment]
