@@ -75,19 +75,21 @@ class Task(Protocol):
     among them.
     """
 
-    _fn: Callable[..., Any]
-    _args: tuple[Any, ...]
-    _kwargs: dict[str, Any] | None
-    _vars: contextvars.Context
-    _context: Context | None
-    _follower: Callable[[Context], object] | None
-    _output: Output | None  # to be set, if what it prints is captured
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] | None
+    variables: contextvars.Context
+    own_context: Context | None
+    follower: Callable[[Context], object] | None
+    captured_output: Output | None  # to be set, if what it prints is captured
 
     def task_context(self) -> Context:
         """The context that it runs under."""
         ...
 
-    def _task_name(self) -> str: ...
+    def task_name(self) -> str:
+        """Its name, for errors and logs."""
+        ...
 
 
 class Runner(Protocol):

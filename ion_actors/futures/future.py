@@ -100,7 +100,7 @@ class Future(Stateful[T]):
     """
 
     _progress: Progress | None = None
-    _output: Output | None = None
+    captured_output: Output | None = None
     _progress_callbacks: tuple[Callback, ...] = ()
 
     @property
@@ -114,7 +114,7 @@ class Future(Stateful[T]):
 
         It is there when the future is done.
         """
-        return self._output
+        return self.captured_output
 
     def add_progress_callback(self, fn: Callback) -> None:
         """Have ``fn(future)`` called at each report from now on. Errors in it are logged.

@@ -70,7 +70,7 @@ class Caller:
             core.mailbox.enlist(self.tally)
             if not core.mailbox.claim_new(task, self):
                 return False
-            if task._special:
+            if task.special:
                 accepted(task)
             self._perform(task)
             return True
@@ -88,7 +88,7 @@ class Caller:
 
     def _leave(self, task: TaskFuture[Any]) -> None:
         """Stand in no longer. May be done again."""
-        if task._key is not None:
+        if task.key is not None:
             self._core.mailbox.release(task)
         self.thread = None  # nobody should wait for it to end
         self._core.tell(Stopped(self))
@@ -97,9 +97,9 @@ class Caller:
         """An interruption came before the task began, or before it was settled."""
         try:
             if task._state is RUNNING:
-                shown = panic_error(task._task_name(), self.name, error)
-                task._release()
-                task._fail(shown, self.tally, Outcome.PANICKED)
+                shown = panic_error(task.task_name(), self.name, error)
+                task.release_call()
+                task.fail(shown, self.tally, Outcome.PANICKED)
                 task._mark_read()  # the interruption is raised here
             task.wake_again()
         finally:
@@ -120,7 +120,7 @@ class Caller:
         else:
             if self._spec.hooks is not None:
                 tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, self._took())
-            callbacks = task._complete(value, self.tally)
+            callbacks = task.complete(value, self.tally)
         finally:
             of_thread.task_context, of_thread.report = outer, outer_report
             self.current = None
@@ -134,17 +134,17 @@ class Caller:
 
     def _call(self, task: TaskFuture[Any]) -> Any:
         spec, backend = self._spec, ThreadRunner(self._spec.context)
-        task._begin()
+        task.begin()
         if spec.hooks is not None:
             tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)
-        outer, of_thread.task_name = of_thread.task_name, task._task_name
+        outer, of_thread.task_name = of_thread.task_name, task.task_name
         with backend.on_top():  # it may be called by a coroutine
             try:
                 if spec.task_wrapper is None:
-                    value = task._vars.run(task._fn, *task._args, **(task._kwargs or {}))
+                    value = task.variables.run(task.fn, *task.args, **(task.kwargs or {}))
                 else:
                     value = call_wrapped(spec.task_wrapper, backend, task)
-                return backend.finish(value, task.task_context(), task._vars)
+                return backend.finish(value, task.task_context(), task.variables)
             finally:
                 of_thread.task_name = outer
                 backend.stop()
@@ -155,13 +155,13 @@ class Caller:
             if self._spec.hooks is not None:
                 tell_end(self._spec.hooks, task, outcome, error, self._took())
             if outcome is Outcome.PANICKED:
-                task._count(outcome, self.tally)  # it runs no more, and what follows takes time
-                shown = self._panicked(task._task_name(), error, directive)
-            task._keep_name()
+                task.count(outcome, self.tally)  # it runs no more, and what follows takes time
+                shown = self._panicked(task.task_name(), error, directive)
+            task.keep_name()
             if reason is not None:
                 return self._core.mailbox.give_back(task, shown, self.tally, outcome, reason)
-            task._release()
-            return task._fail(shown, self.tally, outcome)
+            task.release_call()
+            return task.fail(shown, self.tally, outcome)
         finally:
             task = error = shown = None  # type: ignore[assignment]
 

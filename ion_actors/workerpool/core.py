@@ -115,7 +115,7 @@ class PoolCore:
         """End what is queued. Returns the tasks with their callbacks, which are to be run."""
         dropped = self.mailbox.drop_queue(make_error)
         self.dropped += [
-            UnfinishedTask(fn, args, kwargs or {}, TaskState.QUEUED, task._name)
+            UnfinishedTask(fn, args, kwargs or {}, TaskState.QUEUED, task.given_name)
             for task, (fn, args, kwargs, _), _ in dropped
         ]
         return [(task, callbacks) for task, _, callbacks in dropped]
@@ -124,8 +124,8 @@ class PoolCore:
         """Why a queued task will not run."""
         if self.broken is not None and (error := self.mailbox.refusal()) is not None:
             return error  # it was on its way to a worker when the pool broke
-        task._keep_name()
-        name = task._task_name()
+        task.keep_name()
+        name = task.task_name()
         why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
         return TaskDropped(why, task=name, why=DropReason.CLOSED)
 
@@ -157,15 +157,15 @@ class PoolCore:
         now = self.spec.context.clock.monotonic()
         for worker, task, began in self.at_work():
             # A fenced one has ended for its submitter, but its worker is still at it.
-            if not (task._state is RUNNING or task._fenced):
+            if not (task._state is RUNNING or task.fenced):
                 continue
             # Copied before the second look: once its worker is done with it, the call is dropped.
             unfinished = UnfinishedTask(
-                task._fn, task._args, task._kwargs or {}, TaskState.RUNNING,
-                task._name, worker.name, max(0.0, now - began),
+                task.fn, task.args, task.kwargs or {}, TaskState.RUNNING,
+                task.given_name, worker.name, max(0.0, now - began),
                 stack_of(worker.thread),
             )  # fmt: skip
-            if task._fn is not released:
+            if task.fn is not released:
                 found.append((task, unfinished))
         return found
 
@@ -205,10 +205,10 @@ class PoolCore:
 
     def _dump_worker(self, worker: PoolWorker | Caller) -> WorkerDump:
         task, began = worker.current, worker.started_at
-        below = [one._task_name() for one, _ in worker.interrupted if one is not None]
+        below = [one.task_name() for one, _ in worker.interrupted if one is not None]
         return WorkerDump(
             name=worker.name,
-            task=None if task is None else task._task_name(),
+            task=None if task is None else task.task_name(),
             age=None if task is None else max(0.0, self.spec.context.clock.monotonic() - began),
             interrupted=tuple(below),
             stack="" if task is None else stack_of(worker.thread),

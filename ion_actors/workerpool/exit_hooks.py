@@ -180,7 +180,7 @@ def _fail(future: Any, error: PoolForked) -> None:
     future._built_condition = None
     future._exception = error
     future._state = FINISHED
-    future._fenced = True
+    future.fenced = True
     for waiter in future._built_waiters or ():
         if type(waiter) is Parked:  # perhaps of this process, where only its id tells of forks
             with contextlib.suppress(RuntimeError):

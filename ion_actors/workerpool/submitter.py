@@ -139,17 +139,17 @@ class Submitter(Calls):
             raise TypeError(f"a task must be callable, not {fn!r}")
         task: TaskFuture[Any] = _new(TaskFuture)
         task._lock = _allocate_lock()
-        task._mailbox = self._mailbox
-        task._fn = fn
-        task._args = args
-        task._kwargs = kwargs or None
-        task._vars = _copy_context()
+        task.mailbox = self._mailbox
+        task.fn = fn
+        task.args = args
+        task.kwargs = kwargs or None
+        task.variables = _copy_context()
         if "decimal" in _modules:
-            own_values(task._vars)
+            own_values(task.variables)
         # These have their defaults in the class, too, where every later look would take longer.
         task._state = PENDING
-        task._context = task._key = None
-        task._special = False
+        task.own_context = task.key = None
+        task.special = False
         task._built_condition = task._built_waiters = task._built_callbacks = None
         if not self._plain or _current() is not None or of_thread.task_context is not None:
             self._specialise(task)
@@ -157,9 +157,9 @@ class Submitter(Calls):
 
     def _specialise(self, task: TaskFuture[Any]) -> None:
         """What differs from a plain task: hooks, and a submitter's context or options."""
-        task._special = True
+        task.special = True
         if self._hooks is not None or self._mailbox.sheds:
-            task._accepted_at = self._clock.monotonic()
+            task.accepted_at = self._clock.monotonic()
         if not self._bare or CURRENT.get() is not None or of_thread.task_context is not None:
             self._place(task)
 
@@ -172,22 +172,22 @@ class Submitter(Calls):
         context._clock = self._clock
         endless = parent._endless  # then it is the pool's end that counts, and nothing else
         context._inherit(self._parents if endless else (self._pool_context, parent), None)
-        task._vars.run(make_current, context)
-        task._context = context
-        task._name = options.name
-        task._limit = seconds("timeout", options.timeout)
-        task._ttl = seconds("ttl", options.ttl)
-        task._begin_limit()
+        task.variables.run(make_current, context)
+        task.own_context = context
+        task.given_name = options.name
+        task.limit = seconds("timeout", options.timeout)
+        task.ttl = seconds("ttl", options.ttl)
+        task.begin_limits()
         if options.ranked:
-            task._ranked = True
-            task._priority = options.priority or 0
-            task._key = self._key
+            task.ranked = True
+            task.priority = options.priority or 0
+            task.key = self._key
         if options.retry_on_worker_death:
-            task._retries = options.retry_on_worker_death
-            task._spare = own_values(task._vars.copy())
+            task.retries = options.retry_on_worker_death
+            task._spare = own_values(task.variables.copy())
         if options.pass_context:
-            task._name = options.name or describe(task._fn)
-            task._fn = functools.partial(call_with_context, task._fn)
+            task.given_name = options.name or describe(task.fn)
+            task.fn = functools.partial(call_with_context, task.fn)
 
     def _parent(self) -> Context:
         explicit = self._options.context if self._options is not None else None
@@ -210,7 +210,7 @@ class Submitter(Calls):
             self._mailbox.drop_oldest(task)
         else:
             raise self._mailbox.full()
-        if task._special:
+        if task.special:
             self._accepted(task)
         return True
 
@@ -252,13 +252,13 @@ class Submitter(Calls):
     def _accepted(self, task: TaskFuture[Any]) -> None:
         if self._hooks is not None:
             self._hooks.submitted(self._mailbox.backlog)
-        context = task._context
+        context = task.own_context
         if context is None:
             return
-        task._plan_expiry(self._clock)
-        if task._limit is None and context._parents == self._parents:
+        task.plan_expiry(self._clock)
+        if task.limit is None and context._parents == self._parents:
             return  # it ends with the pool, which sees to that
-        task._keep(context.add_callback(functools.partial(on_context_end, task)))
+        task.keep_registration(context.add_callback(functools.partial(on_context_end, task)))
 
     def options(
         self,
@@ -346,7 +346,7 @@ class Submitter(Calls):
                 finally:
                     del task  # its error holds the frames below it, too
             self._wait_for_room(task)
-        if task._special:
+        if task.special:
             self._accepted(task)
         return task
 
@@ -368,7 +368,7 @@ class Submitter(Calls):
             if self._drop_one(task):
                 return task
             raise self._mailbox.full()
-        if task._special:
+        if task.special:
             self._accepted(task)
         return task
 
@@ -395,7 +395,7 @@ class Submitter(Calls):
                 finally:
                     del task  # its error holds the frames below it, too
             await self._await_room(task)
-        if task._special:
+        if task.special:
             self._accepted(task)
         return task
 

@@ -95,13 +95,13 @@ class Runner:
                 raise self._death("before the task")
             if fate is Fate.NEVER_ANSWERS:
                 return self._hang(task)
-            self._backend.begun.append(task._fn)
+            self._backend.begun.append(task.fn)
             if fate is Fate.DIES_IN:
                 raise self._death("in the task")
             context = task.task_context()
-            variables = task._vars.copy()  # a wrapper may be in them
+            variables = task.variables.copy()  # a wrapper may be in them
             variables.run(make_current, context)
-            value = variables.run(task._fn, *task._args, **(task._kwargs or {}))
+            value = variables.run(task.fn, *task.args, **(task.kwargs or {}))
             value = self._inner.finish(value, context, variables)
             if fate is Fate.DIES_AFTER:
                 raise self._death("after the task")

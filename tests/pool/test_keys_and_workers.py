@@ -87,8 +87,8 @@ class FakeWorker:
 
 def keyed_task(mailbox: Mailbox) -> TaskFuture[int]:
     task: TaskFuture[int] = TaskFuture()
-    task._mailbox = mailbox
-    task._ranked, task._key = True, "k"
+    task.mailbox = mailbox
+    task.ranked, task.key = True, "k"
     return task
 
 
@@ -141,8 +141,8 @@ def test_dropping_the_oldest_makes_room_although_more_are_queued_than_may_be() -
     mailbox = Mailbox("p", 2, 1, Context())
     tasks = [keyed_task(mailbox) for _ in range(3)]
     for task in tasks:
-        task._fn, task._args, task._kwargs = int, (), None
-        task._vars = contextvars.Context()
+        task.fn, task.args, task.kwargs = int, (), None
+        task.variables = contextvars.Context()
     assert all(mailbox.offer_ranked(task) for task in tasks[:2])
     mailbox.limit = 1
     mailbox.drop_oldest(tasks[2])

@@ -317,7 +317,7 @@ def test_the_letter_is_there_before_anybody_can_see_the_end(
 ) -> None:
     there: list[list[str]] = []
     monkeypatch.setattr(DeadLetters, "_tell", lambda self: None)  # nobody comes to tell of them
-    for ending in ("_end_early", "_fail"):
+    for ending in ("end_early", "fail"):
         real = getattr(TaskFuture, ending)
 
         def end(task: TaskFuture[Any], *args: Any, real: Callable[..., Any] = real) -> Any:

@@ -146,7 +146,7 @@ def test_what_is_dropped_runs_its_callbacks_and_lets_go_of_its_arguments():
         first.add_done_callback(lambda one: heard.append(one.cancelled()))
         pool.submit(int)
         assert heard == [True]
-        assert first._args == ()
+        assert first.args == ()
 
 
 def test_hooks_are_told_of_what_is_dropped():

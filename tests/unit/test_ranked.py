@@ -16,8 +16,8 @@ STRIDE = 3
 
 @dataclass(eq=False)
 class Item:
-    _priority: int = 0
-    _key: str | None = None
+    priority: int = 0
+    key: str | None = None
     number: int = 0
 
 
@@ -34,10 +34,10 @@ class Model:
         return self.returned + self.waiting
 
     def may_begin(self, item: Item) -> bool:
-        if item._key is None:
+        if item.key is None:
             return True
-        same = [one for one in self.line() if one._key == item._key]
-        return item._key not in self.holders and (not same or same[0] is item)
+        same = [one for one in self.line() if one.key == item.key]
+        return item.key not in self.holders and (not same or same[0] is item)
 
     def next(self) -> Item | None:
         for item in self.returned:
@@ -45,7 +45,7 @@ class Model:
                 return item
         ready = [item for item in self.waiting if self.may_begin(item)]
         return min(
-            ready, key=lambda one: (one.number - STRIDE * one._priority, one.number), default=None
+            ready, key=lambda one: (one.number - STRIDE * one.priority, one.number), default=None
         )
 
     def remove(self, item: Item) -> None:
@@ -78,8 +78,8 @@ class RankedMachine(RuleBasedStateMachine):
 
     def begin(self, item: Item) -> None:
         self.model.remove(item)
-        if item._key is not None:
-            self.model.holders[item._key] = item
+        if item.key is not None:
+            self.model.holders[item.key] = item
         self.out.append(item)
 
     @precondition(lambda self: self.out)
@@ -87,16 +87,16 @@ class RankedMachine(RuleBasedStateMachine):
     def end(self, which: int) -> None:
         item = self.out.pop(which % len(self.out))
         self.queue.release(item)
-        if item._key is not None:
-            del self.model.holders[item._key]
+        if item.key is not None:
+            del self.model.holders[item.key]
 
     @precondition(lambda self: self.out)
     @rule(which=st.integers(0, 100))
     def give_back(self, which: int) -> None:
         item = self.out.pop(which % len(self.out))
         self.queue.appendleft(item)
-        if item._key is not None:
-            del self.model.holders[item._key]
+        if item.key is not None:
+            del self.model.holders[item.key]
         self.model.returned.insert(0, item)
 
     @precondition(lambda self: self.model.line())
@@ -163,15 +163,15 @@ def test_nobody_is_overtaken_more_often_than_priorities_allow(
     order += [queue.popleft() for _ in range(len(queue))]
     for place, item in enumerate(order):
         overtook = [one for one in order[:place] if one.number > item.number]
-        levels = max((one._priority for one in overtook), default=0) - item._priority
+        levels = max((one.priority for one in overtook), default=0) - item.priority
         assert len(overtook) <= max(0, levels) * STRIDE
-        assert all(one._priority > item._priority for one in overtook)
+        assert all(one.priority > item.priority for one in overtook)
 
 
 def test_what_was_queued_before_keeps_its_order():
     early = [Item(number=n) for n in range(3)]
     queue = PriorityQueue(early, STRIDE)
-    urgent = Item(_priority=1)
+    urgent = Item(priority=1)
     queue.append(urgent)
     assert [queue.popleft() for _ in range(4)] == [*early[:1], urgent, *early[1:]]
 

@@ -83,7 +83,7 @@ class Mailbox(TaskQueue):
         Its callbacks run here or, if this thread must not be kept, elsewhere.
         """
         with self._lock:
-            if task._state is not PENDING or task._withdrawn:
+            if task._state is not PENDING or task.withdrawn:
                 return False
             reason = self._reason(error)
             callbacks = self._bury(task, error, reason)
@@ -91,7 +91,7 @@ class Mailbox(TaskQueue):
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
-        let_go([task._release(), task._give_up_key()])
+        let_go([task.release_call(), task._give_up_key()])
         self._dropped(task, error, reason)
         if elsewhere:
             run_callbacks_in_thread([(task, callbacks)])
@@ -110,7 +110,7 @@ class Mailbox(TaskQueue):
 
     def _sweep(self) -> None:
         if self._dead:
-            self._queue = deque(one for one in self._queue if not one._withdrawn)
+            self._queue = deque(one for one in self._queue if not one.withdrawn)
             self._dead = 0
 
     def _dropped(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
@@ -122,7 +122,7 @@ class Mailbox(TaskQueue):
         self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None]]
     ) -> None:
         if self._on_dropped is not None:
-            news = [(task._take_ending(), error, reason) for task, error, reason in ended]
+            news = [(task.take_ending(), error, reason) for task, error, reason in ended]
             tell = functools.partial(_tell_of, self._on_dropped, news)
             if is_kept_free():
                 HOOKS.post(tell)
@@ -143,7 +143,7 @@ class Mailbox(TaskQueue):
             return
         self._ledger.dropped[reason] += 1
         if self._letters is not None:
-            self._letters._note(task._name, call, reason, error, task._history)
+            self._letters._note(task.given_name, call, reason, error, task.history)
 
     def _reason(self, error: IonError) -> DropReason | None:
         """Why the pool gives up a queued task; None if that is its submitter's wish."""
@@ -152,11 +152,11 @@ class Mailbox(TaskQueue):
         return reason_of(error) or ended
 
     def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
-        self._lose(task, (task._fn, task._args, task._kwargs), error, reason)
+        self._lose(task, (task.fn, task.args, task.kwargs), error, reason)
         with task._lock:
-            task._withdrawn = True
+            task.withdrawn = True
             self._ledger.withdrawn += 1
-            return task._end_early(error)
+            return task.end_early(error)
 
     def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
         """End everything that is queued. The callbacks are to be run by the caller."""
@@ -168,7 +168,7 @@ class Mailbox(TaskQueue):
                     self._queue = deque(self._queue)  # keys count no more
                 for _ in range(min(_CHUNK, len(self._queue))):
                     task = self._queue.popleft()
-                    if task._withdrawn:
+                    if task.withdrawn:
                         self._dead -= 1
                     elif task._state is PENDING:
                         error = make_error(task)
@@ -177,8 +177,8 @@ class Mailbox(TaskQueue):
                     else:  # a stranger has settled it
                         self._ledger.withdrawn += 1
                 over = not self._queue
-            dropped += [(task, task._release(), callbacks) for task, _, _, callbacks in ended]
-            if keys := [task._give_up_key() for task, *_ in ended if task._key is not None]:
+            dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
+            if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
                 let_go(keys)
             self._all_dropped([one[:3] for one in ended])
             if over:
@@ -199,12 +199,12 @@ class Mailbox(TaskQueue):
         """
         reason = reason_of(error)
         with self._lock, task._lock:
-            if task._state is not RUNNING or task._fenced:
+            if task._state is not RUNNING or task.fenced:
                 return None
-            if not task._counted:
+            if not task.counted:
                 self._ledger.fenced += 1
             self._lose(task, call, error, reason)
-            callbacks = task._end_early(error) or []
+            callbacks = task.end_early(error) or []
         self._dropped(task, error, reason)
         return callbacks
 
@@ -217,12 +217,12 @@ class Mailbox(TaskQueue):
         reason: DropReason,
     ) -> list[Any] | None:
         """A running task ends by its worker, and the pool gives it up. Returns the callbacks."""
-        call = task._release()
+        call = task.release_call()
         with self._lock:
             lost = task._state is RUNNING
             if lost:
                 self._lose(task, call, error, reason)
-            callbacks = task._fail(error, tally, outcome)
+            callbacks = task.fail(error, tally, outcome)
         if lost and self._on_dropped is not None:
             self._on_dropped(_TOLD, error, reason)
         if lost and self._letters is not None:
@@ -248,8 +248,8 @@ class Mailbox(TaskQueue):
         for waiter in waiters:
             task, error = waiter.item, waiter.error
             assert error is not None
-            call = (task._fn, task._args, task._kwargs)
-            self._letters._note(task._name, call, DropReason.REFUSED, error, ())
+            call = (task.fn, task.args, task.kwargs)
+            self._letters._note(task.given_name, call, DropReason.REFUSED, error, ())
         self._letters._tell()
 
     # -- workers that help themselves: see ion_actors.workerpool.worker.nested_waits ------------
@@ -257,12 +257,12 @@ class Mailbox(TaskQueue):
     def claim(self, task: TaskFuture[Any], worker: Helping) -> bool:
         """Hand a queued task to the worker that waits for it. Returns whether it was queued."""
         with self._lock:
-            if task._state is not PENDING or task._withdrawn:
+            if task._state is not PENDING or task.withdrawn:
                 return False
             if isinstance(self._queue, PriorityQueue) and not self._queue.may_begin(task):
                 return False
             try:
-                task._withdrawn = True
+                task.withdrawn = True
                 if isinstance(self._queue, PriorityQueue):
                     self._queue.claim(task)
                 else:
@@ -279,7 +279,7 @@ class Mailbox(TaskQueue):
     def _take_back(self, task: TaskFuture[Any]) -> None:
         """Have a task queued that was about to be handed over; under the lock."""
         if task._state is PENDING:
-            task._withdrawn = False
+            task.withdrawn = False
             if task not in self._queue:
                 self._queue.appendleft(task)
         for heir in self.mend():
@@ -298,7 +298,7 @@ class Mailbox(TaskQueue):
             if self._refusal is not None:
                 self._ledger.rejected += 1
                 raise self._refusal()
-            if task._ranked:
+            if task.ranked:
                 queue = self._ranked()
                 if not queue.may_begin(task):
                     return False
@@ -364,26 +364,26 @@ class Mailbox(TaskQueue):
 
     def join_in(self, task: TaskFuture[Any]) -> bool:
         """Accept the task if there is room."""
-        return self.offer_ranked(task) if task._ranked else self.offer(task)
+        return self.offer_ranked(task) if task.ranked else self.offer(task)
 
     def _pop_oldest(self) -> TaskFuture[Any] | None:
         queue = self._queue
         while len(queue):
             task = queue.pop_oldest() if isinstance(queue, PriorityQueue) else queue.popleft()
-            if task._state is PENDING and not task._withdrawn:
+            if task._state is PENDING and not task.withdrawn:
                 return task
             self._count_dead(task)
         return None
 
     def _crowded_out(self, task: TaskFuture[Any], why: DropReason) -> TaskDropped:
-        name = task._task_name()
+        name = task.task_name()
         return TaskDropped(
             f"task {name!r} was dropped: {self.limit} tasks are waiting in pool {self.name!r}",
             task=name, why=why, retry_after=self._time_to_retry(),
         )  # fmt: skip
 
     def _let_go(self, task: TaskFuture[Any], error: TaskDropped, callbacks: Any) -> None:
-        task._release()
+        task.release_call()
         self._dropped(task, error, error.why)
         task._run_callbacks(callbacks)
 
@@ -402,11 +402,11 @@ class Mailbox(TaskQueue):
             if self.context.cancelled:
                 return False
             with task._lock:
-                if task._state is not RUNNING or task._fenced:
+                if task._state is not RUNNING or task.fenced:
                     return False
-                if task._withdrawn:
+                if task.withdrawn:
                     self._sweep()  # it was claimed, and its old place may still be there
-                task._begin_anew(self._now(), begun=begun)
+                task.begin_anew(self._now(), begun=begun)
                 # Nothing can be thrown in between these.
                 task._state = PENDING
                 self._ledger.started -= 1
@@ -415,18 +415,18 @@ class Mailbox(TaskQueue):
             heirs = self._hand_out()
         for heir in heirs:
             heir.wake()
-        task._come_back()
+        task.come_back()
         return True
 
     def finish_put_back(self, task: TaskFuture[Any]) -> None:
         """:meth:`put_back` was interrupted. If the task is pending, see to it that it is queued."""
         with self._lock:
-            if task._state is PENDING and not task._withdrawn and task not in self._queue:
+            if task._state is PENDING and not task.withdrawn and task not in self._queue:
                 self._queue.appendleft(task)
             heirs = self._hand_out()
         for heir in heirs:
             heir.wake()
-        task._come_back()
+        task.come_back()
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
@@ -435,7 +435,7 @@ class Mailbox(TaskQueue):
         # The old locks may be held by threads that are not here.
         self._lock, self._turnstile = threading.RLock(), threading.RLock()
         self._refusal = make_error
-        stranded = [task for task in self._queue if not (task.done() or task._withdrawn)]
+        stranded = [task for task in self._queue if not (task.done() or task.withdrawn)]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
         self._dead = 0
         self._letters = None  # those who subscribed did so in the parent

@@ -33,8 +33,8 @@ _MIN_SWEEP = 64  # so many entries of what was removed are not worth a sweep
 class Rankable(Protocol):
     """What can be queued."""
 
-    _priority: int  # the more, the sooner
-    _key: Hashable | None
+    priority: int  # the more, the sooner
+    key: Hashable | None
 
 
 T = TypeVar("T", bound=Rankable)
@@ -79,27 +79,27 @@ class PriorityQueue(Generic[T]):
     def append(self, task: T) -> None:
         """Queue a task that was just accepted."""
         number = next(self._numbers)
-        self._insert(task, (number - self._stride * task._priority, number, task))
+        self._insert(task, (number - self._stride * task.priority, number, task))
 
     def _insert(self, task: T, entry: _Entry[T]) -> None:
         self._entries[task] = entry
-        if task._key is None:
+        if task.key is None:
             heapq.heappush(self._heap, entry)
             return
-        line = self._lines.setdefault(task._key, OrderedDict())
+        line = self._lines.setdefault(task.key, OrderedDict())
         line[task] = None
-        if len(line) == 1 and task._key not in self._holders:
+        if len(line) == 1 and task.key not in self._holders:
             heapq.heappush(self._heap, entry)
 
     def appendleft(self, task: T) -> None:
         """Queue a task again that was taken out and did not begin: it is the next."""
         if self.holder(task) is task:
-            del self._holders[task._key]
+            del self._holders[task.key]
         entry = (-math.inf, next(self._before), task)
         self._entries[task] = entry
         self._entries.move_to_end(task, last=False)
-        if task._key is not None:
-            line = self._lines.setdefault(task._key, OrderedDict())
+        if task.key is not None:
+            line = self._lines.setdefault(task.key, OrderedDict())
             line[task] = None
             line.move_to_end(task, last=False)
         heapq.heappush(self._heap, entry)
@@ -141,9 +141,9 @@ class PriorityQueue(Generic[T]):
         new: PriorityQueue[T] = PriorityQueue((), self._stride)
         new._numbers, new._before = self._numbers, self._before
         entries = OrderedDict(self._entries)
-        begun = [task for task in entries if task._key is not None and taken(task)]
+        begun = [task for task in entries if task.key is not None and taken(task)]
         new._holders = {key: task for key, task in self._holders.items() if not queued(task)}
-        new._holders.update({task._key: task for task in begun if task._key is not None})
+        new._holders.update({task.key: task for task in begun if task.key is not None})
         for task, entry in entries.items():
             if queued(task):
                 new._insert(task, entry)
@@ -183,41 +183,41 @@ class PriorityQueue(Generic[T]):
 
     def may_begin(self, task: T) -> bool:
         """Whether the key of this task, which need not be queued, stands in its way."""
-        if task._key is None:
+        if task.key is None:
             return True
-        if task._key in self._holders:
+        if task.key in self._holders:
             return False
-        line = self._lines.get(task._key)
+        line = self._lines.get(task.key)
         return not line or next(iter(line)) is task
 
     def holder(self, task: T) -> T | None:
         """Which task has the key of this one."""
-        return None if task._key is None else self._holders.get(task._key)
+        return None if task.key is None else self._holders.get(task.key)
 
     def take_key(self, task: T) -> None:
         """The task begins: the others of its key must wait."""
-        if task._key is not None:
+        if task.key is not None:
             self._leave_line(task, free=False)
-            self._holders[task._key] = task
+            self._holders[task.key] = task
 
     def release(self, task: T) -> None:
         """A task is over. If it has its key, the next task of that key may begin."""
-        key = task._key
+        key = task.key
         if key is None or self._holders.get(key) is not task:
             return
         del self._holders[key]
         self._let_first_begin(key)
 
     def _leave_line(self, task: T, *, free: bool = True) -> None:
-        line = self._lines.get(task._key) if task._key is not None else None
+        line = self._lines.get(task.key) if task.key is not None else None
         if line is None or task not in line:
             return
         was_first = next(iter(line)) is task
         del line[task]
         if not line:
-            del self._lines[task._key]
-        elif was_first and free and task._key not in self._holders:
-            self._let_first_begin(task._key)
+            del self._lines[task.key]
+        elif was_first and free and task.key not in self._holders:
+            self._let_first_begin(task.key)
 
     def _let_first_begin(self, key: Hashable) -> None:
         if line := self._lines.get(key):

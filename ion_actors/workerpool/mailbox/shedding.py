@@ -58,13 +58,13 @@ class SheddingMailbox(Mailbox):
     def _is_late(self, task: TaskFuture[Any]) -> bool:
         with self._lock:
             now = self._now()
-            delay = now - task._accepted_at
+            delay = now - task.accepted_at
             self._delays, late = self._delays.waited(self._policy, now, delay)
         return late
 
     def _shed(self, task: TaskFuture[Any]) -> None:
-        name = task._task_name()
-        waited = self._now() - task._accepted_at
+        name = task.task_name()
+        waited = self._now() - task.accepted_at
         with self._lock:
             wait = self._time_to_retry()
         error = TaskDropped(
@@ -72,7 +72,7 @@ class SheddingMailbox(Mailbox):
             "overloaded",
             task=name, why=DropReason.SHED, retry_after=wait,
         )  # fmt: skip
-        callbacks = self.fence(task, error, task._release())
-        if task._key is not None:
+        callbacks = self.fence(task, error, task.release_call())
+        if task.key is not None:
             self.release(task)
         run_callbacks_in_thread([(task, callbacks)])

@@ -44,45 +44,46 @@ class TaskFuture(Future[T]):
     """The future of a task that was submitted to a pool."""
 
     # Set for every task, by Submitter._new_task().
-    _fn: Callable[..., T]
-    _args: tuple[Any, ...]
-    _kwargs: dict[str, Any] | None
-    _vars: contextvars.Context
-    _mailbox: Mailbox
+    fn: Callable[..., T]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] | None
+    variables: contextvars.Context
+    mailbox: Mailbox
 
     # Only for those that differ.
-    _context: Context | None = None  # made at submission or on demand: see task_context()
-    _name: str | None = None
+    own_context: Context | None = None  # made at submission or on demand: see task_context()
+    given_name: str | None = None
     _shown: str | None = None  # the name, once the function is dropped
-    _limit: float | None = None  # seconds: the task's own, from when it was accepted
-    _ttl: float | None = None  # seconds: how long it may be queued
+    limit: float | None = None  # seconds: the task's own, from when it was accepted
+    ttl: float | None = None  # seconds: how long it may be queued
     _expires_at: float | None = None  # the moment when that is over, once it is accepted
     _expiry: Timer | None = None  # for that moment, while it is queued
-    _ranked = False  # it has a priority or a key
-    _priority = 0
-    _key: Hashable | None = None  # a Key: see ion_actors.keys
+    ranked = False  # it has a priority or a key
+    priority = 0
+    key: Hashable | None = None  # a Key: see ion_actors.keys
     _registration: Registration | None = None  # with its context, while it can end early
-    _fenced = False  # ended by another than its worker, whose late result is to be ignored
-    _counted = False  # as ended, though its future may not say so yet
-    _withdrawn = False  # left the queue before its turn; its place may still be there
-    _admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
+    fenced = False  # ended by another than its worker, whose late result is to be ignored
+    counted = False  # as ended, though its future may not say so yet
+    withdrawn = False  # left the queue before its turn; its place may still be there
+    admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
     _ended_by: Cancelled | None = None  # it was cancelled before it ran
-    _retries = 0  # how often it may be run again after it took down its worker
+    retries = 0  # how often it may be run again after it took down its worker
     _spare: contextvars.Context | None = None  # only with those: the variables, for the next try
-    _history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
-    _follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
-    _special = False  # any of the above or below, or a context of the submitter's
-    _accepted_at = 0.0  # only with hooks
-    _span: Span | None = None  # only with hooks
+    history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
+    follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
+    special = False  # any of the above or below, or a context of the submitter's
+    accepted_at = 0.0  # only with hooks
+    span: Span | None = None  # only with hooks
     _told = False  # only with hooks: they know how it ended
 
-    def _task_name(self) -> str:
-        return self._shown or describe(self._fn, self._name)
+    def task_name(self) -> str:
+        """Its name, for errors and logs."""
+        return self._shown or describe(self.fn, self.given_name)
 
-    def _keep_name(self) -> None:
+    def keep_name(self) -> None:
         """Before the function is dropped: an error will want to name the task."""
         if self._shown is None:
-            self._shown = describe(self._fn, self._name)
+            self._shown = describe(self.fn, self.given_name)
 
     def cancel(self) -> bool:
         """Cancel the task.
@@ -92,9 +93,9 @@ class TaskFuture(Future[T]):
         """
         if self.done():  # which looks for a fork, too
             return self.cancelled()
-        name = self._task_name()
+        name = self.task_name()
         why = f"the future of task {name!r} was cancelled"
-        if self._mailbox.withdraw(self, Cancelled(why, task=name)):
+        if self.mailbox.withdraw(self, Cancelled(why, task=name)):
             return True
         if not self.done():
             self.task_context().cancel(why)
@@ -102,38 +103,38 @@ class TaskFuture(Future[T]):
 
     def task_context(self) -> Context:
         """The context that the task runs under; made now, if nobody has asked for it before."""
-        if self._context is None:
+        if self.own_context is None:
             made: Context = object.__new__(Context)
-            made._clock = self._mailbox.context.clock
-            made._inherit((self._mailbox.context,), None)
+            made._clock = self.mailbox.context.clock
+            made._inherit((self.mailbox.context,), None)
             with self._lock:
-                if self._context is None:
-                    self._context = made
-            if self._follower is not None:
-                self._follower(self._context)
-        return self._context
+                if self.own_context is None:
+                    self.own_context = made
+            if self.follower is not None:
+                self.follower(self.own_context)
+        return self.own_context
 
     def _cancelled_error(self) -> Cancelled:
         # A new one each time: those that are raised gather frames.
         if self._ended_by is not None:
             return copy.copy(self._ended_by)
-        return Cancelled("the future was cancelled", task=self._task_name())
+        return Cancelled("the future was cancelled", task=self.task_name())
 
     def _describe(self) -> str:
-        return f"task {self._task_name()!r}"
+        return f"task {self.task_name()!r}"
 
-    def _begin_limit(self) -> None:
+    def begin_limits(self) -> None:
         """The task is accepted: its own time limits count from now."""
-        context = self._context
-        if self._ttl is not None and context is not None:
-            self._expires_at = context.clock.monotonic() + self._ttl
-        if self._limit is not None and context is not None:
-            mine = context.clock.monotonic() + self._limit
+        context = self.own_context
+        if self.ttl is not None and context is not None:
+            self._expires_at = context.clock.monotonic() + self.ttl
+        if self.limit is not None and context is not None:
+            mine = context.clock.monotonic() + self.limit
             # Only those that go by the same clock can be compared; the others end it when they end.
             theirs = [one.deadline for one in context._parents if one.clock is context.clock]
             context._deadline = min([mine, *(end for end in theirs if end is not None)])
 
-    def _plan_expiry(self, clock: Clock) -> None:
+    def plan_expiry(self, clock: Clock) -> None:
         """It is accepted: have it dropped if it is still queued when its ``ttl`` is over."""
         if self._expires_at is not None and self._state is PENDING:
             if self._expiry is not None:  # it comes back to the queue
@@ -145,22 +146,22 @@ class TaskFuture(Future[T]):
             if self._state is not PENDING:  # it was faster, and has not seen this
                 self._expiry.cancel()
 
-    def _come_back(self) -> None:
+    def come_back(self) -> None:
         """It was handed over directly, and is queued after all: its ``ttl`` counts."""
-        if self._expires_at is not None and self._context is not None:
-            self._plan_expiry(self._context.clock)
+        if self._expires_at is not None and self.own_context is not None:
+            self.plan_expiry(self.own_context.clock)
 
     def _expire(self) -> None:
-        self._mailbox.withdraw(self, self._expired(), elsewhere=True)
+        self.mailbox.withdraw(self, self._expired(), elsewhere=True)
 
     def _expired(self) -> TaskExpired:
-        name, ttl = self._task_name(), self._ttl or 0.0
+        name, ttl = self.task_name(), self.ttl or 0.0
         return TaskExpired(
             f"task {name!r} was dropped: it waited in the queue for more than {ttl:.3g} s",
             task=name, why=DropReason.EXPIRED, ttl=ttl,
         )  # fmt: skip
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """It was handed to a worker, and is about to run.
 
         Raises:
@@ -176,31 +177,31 @@ class TaskFuture(Future[T]):
         if context.clock.monotonic() >= self._expires_at:
             error = self._expired()
             context.cancel(error.reason)
-            call = (self._fn, self._args, self._kwargs)
-            callbacks = self._mailbox.fence(self, error, call)
+            call = (self.fn, self.args, self.kwargs)
+            callbacks = self.mailbox.fence(self, error, call)
             self._run_callbacks(callbacks)
             raise error
 
-    def _begin_anew(self, now: float, *, begun: bool) -> None:
+    def begin_anew(self, now: float, *, begun: bool) -> None:
         """It is to be queued again: what its last try has left behind must not touch the next."""
-        self._withdrawn = False
+        self.withdrawn = False
         if begun:
             self._expires_at = None  # it had begun in time
-        self._accepted_at = now
+        self.accepted_at = now
         if self._spare is not None:
-            self._vars = own_values(self._spare.copy())
+            self.variables = own_values(self._spare.copy())
 
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 
-    def _complete(self, result: T, tally: Tally) -> _Callbacks:
+    def complete(self, result: T, tally: Tally) -> _Callbacks:
         """Its worker is done: it returned."""
-        self._fn = released
-        self._args = ()
-        self._kwargs = None
-        self._vars = _RELEASED_VARS
-        if self._context is not None:
+        self.fn = released
+        self.args = ()
+        self.kwargs = None
+        self.variables = _RELEASED_VARS
+        if self.own_context is not None:
             self._leave_context()
-            self._history = ()  # its tracebacks hold what the tries before had at hand
+            self.history = ()  # its tracebacks hold what the tries before had at hand
         with self._lock:
             if self._state is not RUNNING:
                 self._count_late(tally, Outcome.COMPLETED)
@@ -217,10 +218,10 @@ class TaskFuture(Future[T]):
                     tally.completed -= 1
                 raise
 
-    def _count(self, outcome: Outcome, tally: Tally) -> None:
+    def count(self, outcome: Outcome, tally: Tally) -> None:
         """It runs no more: count it, if that was not done before, though it may end later."""
         with self._lock:
-            if self._state is not RUNNING or self._counted or self._fenced:
+            if self._state is not RUNNING or self.counted or self.fenced:
                 return
             # Nothing can be thrown in between these.
             if outcome is Outcome.FAILED:
@@ -231,15 +232,15 @@ class TaskFuture(Future[T]):
                 tally.cancelled += 1
             else:
                 tally.completed += 1
-            self._counted = True
+            self.counted = True
 
-    def _fail(self, error: BaseException, tally: Tally, outcome: Outcome) -> _Callbacks:
+    def fail(self, error: BaseException, tally: Tally, outcome: Outcome) -> _Callbacks:
         """Its worker is done: it raised."""
         with self._lock:
             if self._state is not RUNNING:
                 self._count_late(tally, outcome)
                 return None
-            self._count(outcome, tally)  # before anybody can see the error
+            self.count(outcome, tally)  # before anybody can see the error
             callbacks = self._finish(None, error)
         if outcome is Outcome.CANCELLED:
             self._mark_read()  # somebody wanted this: no news for the log
@@ -248,20 +249,20 @@ class TaskFuture(Future[T]):
     def _count_late(self, tally: Tally, outcome: Outcome) -> None:
         # Fenced: whoever ended it has counted it. Else a stranger called set_result() on a
         # pool's future, and the task itself must still be counted.
-        if not (self._fenced or self._counted):
+        if not (self.fenced or self.counted):
             tally.count(outcome)
 
-    def _take_ending(self) -> Ending:
+    def take_ending(self) -> Ending:
         """What is to be told to the hooks: by its worker, or by whoever ended it without."""
         with self._lock:
             untold, self._told = not self._told, True
-            span, self._span = self._span, None
+            span, self.span = self.span, None
         return untold, span
 
-    def _end_early(self, error: IonError) -> _Callbacks:
+    def end_early(self, error: IonError) -> _Callbacks:
         """It ends while queued, or without its worker; under both locks."""
-        self._fenced = True
-        self._keep_name()
+        self.fenced = True
+        self.keep_name()
         if self._state is not RUNNING and is_a(error, Cancelled):
             self._ended_by = error
             self._state = CANCELLED_AND_NOTIFIED
@@ -272,32 +273,32 @@ class TaskFuture(Future[T]):
         self._mark_read()  # whoever ended it has said so: no news for the log
         return callbacks
 
-    def _release(self) -> tuple[Any, ...]:
+    def release_call(self) -> tuple[Any, ...]:
         """Drop the call. It is returned for the caller to let go of, or to report, unlocked."""
-        call = (self._fn, self._args, self._kwargs, self._vars)
-        self._fn = released
-        self._args = ()
-        self._kwargs = None
-        self._vars = _RELEASED_VARS
+        call = (self.fn, self.args, self.kwargs, self.variables)
+        self.fn = released
+        self.args = ()
+        self.kwargs = None
+        self.variables = _RELEASED_VARS
         self._leave_context()
         return call
 
     def _give_up_key(self) -> Hashable | None:
         """It will not run, and its place may stay in the queue for a while. Returns its key."""
-        key, self._key = self._key, None
+        key, self.key = self.key, None
         return key
 
-    def _keep(self, registration: Registration) -> None:
+    def keep_registration(self, registration: Registration) -> None:
         """Note its place on its context, to be given up when the task is over."""
         self._registration = registration
         # It was faster, and has not seen this. (It need not be done yet: first it drops its call.)
-        if self._vars is _RELEASED_VARS:
+        if self.variables is _RELEASED_VARS:
             self._leave_context()
 
     def _leave_context(self) -> None:
         self._spare = None
-        if self._context is not None:
-            self._context.pass_through()  # nobody can cancel it through this future now
+        if self.own_context is not None:
+            self.own_context.pass_through()  # nobody can cancel it through this future now
         if (expiry := self._expiry) is not None:
             expiry.cancel()
         if (registration := self._registration) is not None:
@@ -347,7 +348,7 @@ def on_context_end(task: TaskFuture[Any]) -> None:
     A queued task ends with it. A running one was asked to stop, unless it has used up a time limit
     of its own: then whoever waits for it gets the error now, and its worker stays taken.
     """
-    mailbox, name = task._mailbox, task._task_name()
+    mailbox, name = task.mailbox, task.task_name()
     error: ContextEnded = task.task_context()._error()
     error = type(error)(f"task {name!r}: {error.reason}", task=name)
     if not mailbox.withdraw(task, error, elsewhere=True) and _overran(task, error):
@@ -356,4 +357,4 @@ def on_context_end(task: TaskFuture[Any]) -> None:
 
 
 def _overran(task: TaskFuture[Any], error: ContextEnded) -> bool:
-    return task._limit is not None and is_a(error, DeadlineExceeded)
+    return task.limit is not None and is_a(error, DeadlineExceeded)

@@ -155,8 +155,8 @@ class TaskQueue:
         return admitted
 
     def _let_in(self, waiter: Waiter) -> None:
-        waiter.over = waiter.item._admitted = True
-        waiter.item._begin_limit()
+        waiter.over = waiter.item.admitted = True
+        waiter.item.begin_limits()
 
     # -- workers ---------------------------------------------------------------------------
 
@@ -207,7 +207,7 @@ class TaskQueue:
         return self._next_waiting() if self._waiters else None
 
     def _count_dead(self, task: TaskFuture[Any]) -> None:
-        if task._withdrawn:
+        if task.withdrawn:
             self._dead -= 1
         else:  # a stranger called one of the executor's methods on a pool's future
             self._ledger.withdrawn += 1
@@ -275,7 +275,7 @@ class TaskQueue:
             return self._hand_out()
 
     def _is_queued(self, task: TaskFuture[Any]) -> bool:
-        return task._state is PENDING and not task._withdrawn
+        return task._state is PENDING and not task.withdrawn
 
     def _is_taken(self, task: TaskFuture[Any]) -> bool:
         return task._state is RUNNING
@@ -340,7 +340,7 @@ class TaskQueue:
         for heir in heirs:
             heir.wake()
         if task is not None:
-            task._come_back()
+            task.come_back()
 
     # -- numbers ---------------------------------------------------------------------------
 
@@ -407,7 +407,7 @@ class TaskQueue:
         """The queue, from now on one that knows priorities and keys; under the lock."""
         if isinstance(self._queue, PriorityQueue):
             return self._queue
-        living = [task for task in self._queue if not task._withdrawn]
+        living = [task for task in self._queue if not task.withdrawn]
         self._queue = ranked = PriorityQueue(living, stride=max(1, self.limit))
         self._dead = 0
         return ranked
@@ -446,8 +446,8 @@ class TaskQueue:
     def join(self, waiter: Waiter) -> bool:
         """Accept the waiter's task if there is room; else it waits for room."""
         with self._lock:  # whoever looks for circles must not see it in, and not marked
-            offer = self.offer_ranked if waiter.item._ranked else self.offer
-            waiter.item._admitted = accepted = offer(waiter.item, waiter)
+            offer = self.offer_ranked if waiter.item.ranked else self.offer
+            waiter.item.admitted = accepted = offer(waiter.item, waiter)
         return accepted
 
     def forsake(self, waiter: Waiter) -> None:

@@ -335,6 +335,6 @@ class Roster(IsolatedActor):
         worker.interrupted_once = True
         for task in worker.unsettled():
             worker.write_off(task, error)
-            if task._key is not None and task is not worker.put_back:
+            if task.key is not None and task is not worker.put_back:
                 self._core.mailbox.release(task)
         run_elsewhere(worker.clean_up)

@@ -115,7 +115,7 @@ class Watchdog(Roster):
         stuck = StuckTask(
             pool=self._spec.name,
             worker=worker.name,
-            task=task._task_name(),
+            task=task.task_name(),
             age=age,
             stack=stack_of(worker.thread),
             replaced=self._replace_stuck(worker),

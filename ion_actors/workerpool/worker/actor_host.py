@@ -39,23 +39,23 @@ __all__ = ["ActorHost"]
 class _Errand:
     """A letter for a runner that is not inline: to it, as good as a task."""
 
-    _output: Output | None = None
+    captured_output: Output | None = None
 
     def __init__(self, receive: Receive, letter: Letter, context: Context) -> None:
-        self._fn: Callable[..., Any] = receive
-        self._args = (letter.message,)
-        self._kwargs: dict[str, Any] | None = None
-        self._vars = letter.variables
-        self._context: Context | None = None  # of its own
-        self._follower: Callable[[Context], object] | None = None
+        self.fn: Callable[..., Any] = receive
+        self.args = (letter.message,)
+        self.kwargs: dict[str, Any] | None = None
+        self.variables = letter.variables
+        self.own_context: Context | None = None  # of its own
+        self.follower: Callable[[Context], object] | None = None
         self._pool_context = context
 
     def task_context(self) -> Context:
         """The context that it runs under."""
         return self._pool_context
 
-    def _task_name(self) -> str:
-        return describe(self._fn)
+    def task_name(self) -> str:
+        return describe(self.fn)
 
 
 class ActorHost:

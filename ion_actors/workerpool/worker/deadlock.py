@@ -62,12 +62,12 @@ class Room:
     @property
     def mailbox(self) -> Mailbox:
         """Where there is none."""
-        return self.task._mailbox
+        return self.task.mailbox
 
     def found(self) -> bool:
         """Whether the task is in, or will be as soon as its submitter asks."""
         mailbox = self.mailbox
-        return mailbox.refuses or mailbox.backlog < mailbox.limit or self.task._admitted
+        return mailbox.refuses or mailbox.backlog < mailbox.limit or self.task.admitted
 
 
 Target = TaskFuture[Any] | Answer[Any] | Room
@@ -94,9 +94,9 @@ class Wait:
             return [seat for seat in _waits if self.target.is_of(seat.worker)] or None
         if self.target._state is RUNNING:
             return _holders_of(self.target)
-        if (holder := self.target._mailbox.holder(self.target)) is not None:
+        if (holder := self.target.mailbox.holder(self.target)) is not None:
             return _holders_of(holder)
-        return _all_of(self.target._mailbox)
+        return _all_of(self.target.mailbox)
 
 
 def _all_of(mailbox: Mailbox) -> list[WaitingWorker] | None:
@@ -159,14 +159,14 @@ def _error(circle: list[tuple[WaitingWorker, Target]]) -> DeadlockError:
     names, steps = [], []
     for seat, target in circle:
         tasks = seat.tasks()
-        name = tasks[-1]._task_name() if tasks else "a callback"
+        name = tasks[-1].task_name() if tasks else "a callback"
         names.append(name)
         if isinstance(target, Room):
             what = f"room in pool {target.mailbox.name!r}"
         elif isinstance(target, Answer):
             what = target._describe()
         else:
-            what = f"task {target._task_name()!r}"
+            what = f"task {target.task_name()!r}"
         steps.append(f"{name!r} (on pool {seat.spec.name!r}) waits for {what}")
     return DeadlockError(
         "these tasks wait for each other, and none of them can go on: " + "; ".join(steps),

@@ -46,14 +46,14 @@ def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdic
     """How the task has ended, what its future shows of it, and what becomes of the worker."""
     context = task.task_context()
     if is_a(error, ContextEnded) and context.cancelled:
-        error.task = error.task or task._task_name()
+        error.task = error.task or task.task_name()
         return Verdict(Outcome.CANCELLED, error, reason=_stopped(spec))
     if is_a(error, asyncio.CancelledError):
-        why = Cancelled("the coroutine was cancelled", task=task._task_name())
+        why = Cancelled("the coroutine was cancelled", task=task.task_name())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
         return Verdict(Outcome.CANCELLED, ended, reason=_stopped(spec))
-    directive = task._vars.run(directive_for, error, spec)
+    directive = task.variables.run(directive_for, error, spec)
     outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
     return Verdict(outcome, error, directive)
 
@@ -116,7 +116,7 @@ def without_retry(task: TaskFuture[Any], verdict: Verdict, end: Fate, spec: Pool
     try:
         if end is Fate.CANCELLED:
             shown = task.task_context()._error()
-            shown.task = task._task_name()
+            shown.task = task.task_name()
             shown.__cause__ = error
             return Verdict(Outcome.CANCELLED, shown, verdict.directive)
         if end is Fate.QUARANTINED:
@@ -132,7 +132,7 @@ def without_retry(task: TaskFuture[Any], verdict: Verdict, end: Fate, spec: Pool
 
 def too_late(task: TaskFuture[Any], verdict: Verdict, spec: PoolSpec) -> Verdict:
     """The verdict on a task that would be tried again, had the pool not been closed."""
-    name = task._task_name()
+    name = task.task_name()
     why = f"pool {spec.name!r} was closed before task {name!r} could be tried again"
     shown = TaskDropped(why, task=name, why=DropReason.CLOSED)
     shown.__cause__ = verdict.shown
@@ -143,7 +143,7 @@ def too_late(task: TaskFuture[Any], verdict: Verdict, spec: PoolSpec) -> Verdict
 
 
 def _quarantined(task: TaskFuture[Any], error: BaseException) -> TaskQuarantined:
-    name, history = task._task_name(), task._history
+    name, history = task.task_name(), task.history
     workers = ", ".join(death.worker for death in history)
     shown = TaskQuarantined(
         f"task {name!r} is quarantined: it took down {len(history)} workers, one after the other "
@@ -162,7 +162,7 @@ def remember(
 ) -> int:
     """Note that the task took down this worker. Returns how many it has."""
     try:
-        task._history = (*task._history, WorkerDeath(worker, error, at, age))
-        return len(task._history)
+        task.history = (*task.history, WorkerDeath(worker, error, at, age))
+        return len(task.history)
     finally:
         del error, task

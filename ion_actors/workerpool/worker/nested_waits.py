@@ -82,7 +82,7 @@ class WorkersHelp:
     def _wait_for(self, task: TaskFuture[Any] | Answer[Any]) -> None:
         # Whoever has its key may go without a worker being left that would come for it: so look
         # again from time to time. All else that closes a circle is a wait.
-        again = _LOOK_AGAIN if isinstance(task, TaskFuture) and task._key is not None else None
+        again = _LOOK_AGAIN if isinstance(task, TaskFuture) and task.key is not None else None
         context = current_context()
         try:
             while True:
@@ -95,7 +95,7 @@ class WorkersHelp:
 
     def _may_run(self, task: TaskFuture[Any]) -> bool:
         return (
-            task._mailbox is self._mailbox
+            task.mailbox is self._mailbox
             and self._spec.helping
             and self._worker.ready
             and _has_headroom()
@@ -121,7 +121,7 @@ class WorkersHelp:
         try:
             if not self._mailbox.claim_new(task, self._worker):
                 return False
-            if task._special:
+            if task.special:
                 accepted(task)
             return True
         finally:

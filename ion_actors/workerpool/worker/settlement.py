@@ -60,13 +60,13 @@ def tell_begin(
     hooks: PoolHooks, task: TaskFuture[Any], worker: str, queued: int, started_at: float
 ) -> None:
     """A task begins, and so many others are waiting."""
-    variables = task._vars
-    waited = max(0.0, started_at - task._accepted_at)
+    variables = task.variables
+    waited = max(0.0, started_at - task.accepted_at)
     variables.run(hooks.started, queued, waited)
     # In the task's variables, so that what it traces belongs to this span.
-    task._span = variables.run(hooks.span, task._task_name(), worker, waited)
-    if task._fenced:  # whoever did so may have found no span to finish
-        variables.run(hooks.dropped, task._take_ending(), task._exception)
+    task.span = variables.run(hooks.span, task.task_name(), worker, waited)
+    if task.fenced:  # whoever did so may have found no span to finish
+        variables.run(hooks.dropped, task.take_ending(), task._exception)
 
 
 def tell_end(
@@ -77,8 +77,8 @@ def tell_end(
     took: float,
 ) -> None:
     """A task is over after so many seconds; whoever fenced it may have told so already."""
-    variables = task._vars
-    untold, span = task._take_ending()
+    variables = task.variables
+    untold, span = task.take_ending()
     if untold:
         variables.run(hooks.ended, outcome.status, took)
     variables.run(hooks.finish, span, error)
@@ -87,9 +87,9 @@ def tell_end(
 def tell_retry(hooks: PoolHooks, task: TaskFuture[Any], error: BaseException) -> None:
     """A task took its worker down, and is not over: it will begin again, with another span."""
     with task._lock:
-        span, task._span = task._span, None
-    task._vars.run(hooks.finish, span, error)
-    task._vars.run(hooks.retried)
+        span, task.span = task.span, None
+    task.variables.run(hooks.finish, span, error)
+    task.variables.run(hooks.retried)
 
 
 # How long a dying worker waits for the supervisor's word before it goes on without it. The
@@ -141,10 +141,10 @@ class Settlement(IsolatedActor):
             verdict: Verdict | None = judged
             if judged.outcome is Outcome.PANICKED:
                 self._done = True
-                if task._retries:
+                if task.retries:
                     verdict = self._try_again(task, judged)
             if verdict is None:
-                self.go_down(task._task_name(), error, judged.directive)
+                self.go_down(task.task_name(), error, judged.directive)
             else:
                 self._settle(task, error, verdict)
         finally:
@@ -159,15 +159,15 @@ class Settlement(IsolatedActor):
             if self._hooks is not None:
                 self._observe(task, outcome, error)
             if directive is not Directive.RESUME:
-                task._count(outcome, self.tally)  # it runs no more, and what follows takes time
-                died = self.go_down(task._task_name(), error, directive)
+                task.count(outcome, self.tally)  # it runs no more, and what follows takes time
+                died = self.go_down(task.task_name(), error, directive)
                 shown = died if shown is error else shown
-            task._keep_name()
+            task.keep_name()
             if reason is not None:
                 callbacks = self._mailbox.give_back(task, shown, self.tally, outcome, reason)
             else:
-                task._release()
-                callbacks = task._fail(shown, self.tally, outcome)
+                task.release_call()
+                callbacks = task.fail(shown, self.tally, outcome)
             self.run_callbacks(task, callbacks)
         finally:
             task = error = shown = died = verdict = None  # type: ignore[assignment]
@@ -193,10 +193,10 @@ class Settlement(IsolatedActor):
         """Put the task back into the queue; or return the verdict on it, if it has to end."""
         now = self._now()
         try:
-            task._keep_name()
+            task.keep_name()
             end = fate(
                 deaths=remember(task, self.name, verdict.shown, now, now - self.started_at),
-                retries=task._retries,
+                retries=task.retries,
                 directive=verdict.directive,
                 ended=task.task_context().cancelled and not self._pool_context.cancelled,
             )
@@ -280,11 +280,11 @@ class Settlement(IsolatedActor):
         self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
     ) -> None:
         """Run the callbacks of a task that has ended: it is not current any more."""
-        if callbacks or task._key is not None:  # it holds its key yet
+        if callbacks or task.key is not None:  # it holds its key yet
             self.telling = task
         self.current = None  # they are not the task: its context is not theirs
         task._run_callbacks(callbacks)
-        if task._key is None:
+        if task.key is None:
             self.telling = None
 
     def release_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
@@ -342,9 +342,9 @@ class Settlement(IsolatedActor):
                 self._mailbox.finish_put_back(task)
                 return
             if task._state is RUNNING:
-                task._keep_name()
-                shown = panic_error(task._task_name(), self.name, error)
-                task._fail(shown, self.tally, Outcome.PANICKED)
+                task.keep_name()
+                shown = panic_error(task.task_name(), self.name, error)
+                task.fail(shown, self.tally, Outcome.PANICKED)
         finally:
             del error
 
@@ -360,7 +360,7 @@ class Settlement(IsolatedActor):
     def _let_go(self, task: TaskFuture[Any]) -> None:
         """What is left to do for a task that has ended."""
         task.wake_again()
-        if task._key is not None:
+        if task.key is not None:
             self._mailbox.release(task)
         if self.current is task:
             self.current = None

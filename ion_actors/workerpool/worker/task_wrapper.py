@@ -29,11 +29,11 @@ def call_wrapped(wrapper: TaskWrapper, runner: Runner, task: TaskFuture[Any]) ->
     """Call a task in its wrapper, with the task's variables."""
     try:
         if not runner.inline:
-            return task._vars.run(_wrap, wrapper, functools.partial(runner.call, task))
-        call = _Call(task._fn, *task._args, **(task._kwargs or {}))
+            return task.variables.run(_wrap, wrapper, functools.partial(runner.call, task))
+        call = _Call(task.fn, *task.args, **(task.kwargs or {}))
         call.task, call.runner = task, runner
         try:
-            return task._vars.run(_wrap, wrapper, call)
+            return task.variables.run(_wrap, wrapper, call)
         finally:
             call.task = None  # the traceback of an error holds the wrapper, which holds the call
     finally:

@@ -190,7 +190,7 @@ class PoolWorker(Settlement):
 
     def _name_of_task(self) -> str:
         task = self.current
-        return "initializer" if task is None else task._task_name()
+        return "initializer" if task is None else task.task_name()
 
     def _report(self, fraction: float, message: str) -> None:
         if (task := self.current) is not None:
@@ -223,7 +223,7 @@ class PoolWorker(Settlement):
             try:
                 self._perform(found)
             finally:
-                if found._key is not None and found is not self.put_back:
+                if found.key is not None and found is not self.put_back:
                     self.release_key(found, comes=True)
             self.current = found = None  # nothing may hold a settled task while we are parked
             self.started_at = NOT_BEGUN
@@ -266,7 +266,7 @@ class PoolWorker(Settlement):
     def _come_back(self, task: TaskFuture[Any], depth: int) -> None:
         """Go on with the task that was interrupted. May be done again."""
         if len(self.interrupted) > depth:
-            if task._key is not None and task is not self.put_back:
+            if task.key is not None and task is not self.put_back:
                 self.release_key(task, comes=False)
             self.current, self.started_at = self.interrupted[-1]
             of_thread.task_context = self._task_context
@@ -297,26 +297,26 @@ class PoolWorker(Settlement):
         # The hot path: what is not needed for every task is behind a check.
         self.started_at = self._now()
         try:
-            if self._pool_context._end is not None or task._context is not None:
-                task._begin()
+            if self._pool_context._end is not None or task.own_context is not None:
+                task.begin()
             if self._hooks is not None:
                 self._announce(task)
             if self._instead is not None:
                 value = self._instead(task)
-            elif task._kwargs is not None:
-                value = task._vars.run(task._fn, *task._args, **task._kwargs)
-            elif task._args:
-                value = task._vars.run(task._fn, *task._args)
+            elif task.kwargs is not None:
+                value = task.variables.run(task.fn, *task.args, **task.kwargs)
+            elif task.args:
+                value = task.variables.run(task.fn, *task.args)
             else:  # to unpack nothing takes longer than the call
-                value = task._vars.run(task._fn)
+                value = task.variables.run(task.fn)
             if type(value) not in PLAIN_TYPES and is_coroutine(value):
-                value = self._runner.finish(value, task.task_context(), task._vars)
+                value = self._runner.finish(value, task.task_context(), task.variables)
         except BaseException as error:
             self._failed(task, error)
         else:
             if self._hooks is not None:
                 self._observe(task, Outcome.COMPLETED, None)
-            if callbacks := task._complete(value, self.tally):
+            if callbacks := task.complete(value, self.tally):
                 self.run_callbacks(task, callbacks)
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.

@@ -145,14 +145,14 @@ class Child:
         with self._lock:
             self._number += 1
             self._busy = self._follows = True
-        task._follower = self._follow
-        if task._context is not None:
-            self._follow(task._context)
+        task.follower = self._follow
+        if task.own_context is not None:
+            self._follow(task.own_context)
         if self._context._end is not None:  # perhaps just before it was busy
             self._context_ended(self._context)
         try:
             self._give(request)
-            message = self._receive(task._vars)
+            message = self._receive(task.variables)
         except Unread as error:
             self._leave(task, busy=True)
             raise Unsent("the child has died and has not read it") from error
@@ -162,7 +162,7 @@ class Child:
         self._leave(task, busy=False)  # from here on nobody pulls the leash for this task
         self._leash.slacken()
         if self._capture is not None:
-            task._output = self._take_output()
+            task.captured_output = self._take_output()
         return message
 
     def _follow(self, context: Context) -> None:
@@ -174,7 +174,7 @@ class Child:
 
     def _leave(self, task: Task, *, busy: bool) -> None:
         """The task is none of its business any more; it may be at it still."""
-        task._follower = None
+        task.follower = None
         with self._lock:
             self._busy, self._follows, self._cancel = busy, False, None
             followed, self._followed = self._followed, None

@@ -145,10 +145,10 @@ class ProcessRunner:
         try:
             child, (kind, _, body) = self._ask(task, pack_request(task))
             if kind != RESULT:
-                raise_error(child.parcels, body, task._task_name)
-            value = open_result(child.parcels, body, task._task_name)
+                raise_error(child.parcels, body, task.task_name)
+            value = open_result(child.parcels, body, task.task_name)
             if type(value) is Broken:
-                _raise_broken(value, task._task_name)
+                _raise_broken(value, task.task_name)
             return value
         finally:
             del task  # the error's traceback holds this frame, and the task will hold the error
@@ -181,7 +181,7 @@ class ProcessRunner:
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
-            task._output = child.output
+            task.captured_output = child.output
             if forced and (context := task.task_context()).cancelled:
                 self._launch_next()
                 context.check()

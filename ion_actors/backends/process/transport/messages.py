@@ -85,10 +85,10 @@ def pack_request(task: Task) -> Packed:
         TaskNotPicklable: something in the call cannot be pickled.
     """
     extra = None
-    if task._vars or task._context is not None:
-        variables, remaining = pack_variables(task._vars), _remaining(task._context)
+    if task.variables or task.own_context is not None:
+        variables, remaining = pack_variables(task.variables), _remaining(task.own_context)
         extra = None if variables is None and remaining is None else (variables, remaining)
-    return pack_call(task._task_name, task._fn, task._args, task._kwargs, extra)
+    return pack_call(task.task_name, task.fn, task.args, task.kwargs, extra)
 
 
 def _remaining(context: Context | None) -> float | None:
