@@ -7,8 +7,6 @@ panics.
 
 from __future__ import annotations
 
-import contextvars
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures._base import RUNNING
@@ -16,7 +14,6 @@ from typing import Any
 
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
-from ion_actors.errors import TaskPanicked
 from ion_actors.interruption import is_interruption
 from ion_actors.naming import printable
 from ion_actors.raised import is_a
@@ -27,9 +24,9 @@ from ion_actors.workerpool.messages import Panicked, Stopped
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
-from ion_actors.workerpool.worker.failure import judge, panic_error
+from ion_actors.workerpool.worker.failure import panic_error
 from ion_actors.workerpool.worker.inbox import Request
-from ion_actors.workerpool.worker.settlement import tell_begin, tell_end
+from ion_actors.workerpool.worker.settlement import Settlement, TaskCharge, tell_begin, tell_end
 from ion_actors.workerpool.worker.task_wrapper import call_wrapped
 
 __all__ = ["Caller"]
@@ -39,7 +36,8 @@ class Caller:
     """A thread that runs one task of a pool that is not its own."""
 
     index = -1  # it has no seat
-    ready = doomed = True
+    doomed = True
+    returning = None  # a task that it ran is not tried again
 
     def __init__(self, core: PoolCore) -> None:
         self.thread: threading.Thread | None = threading.current_thread()
@@ -52,6 +50,8 @@ class Caller:
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []
         self._core = core
         self._spec = core.spec
+        self._settlement = Settlement(core.spec, self)
+        self._callbacks: list[Callable[[Any], object]] | None = None  # of the task, once it ended
 
     def wake(self) -> None:
         """It is awake."""
@@ -113,19 +113,21 @@ class Caller:
         try:
             value = self._call(task)
         except BaseException as error:
-            callbacks = self._failed(task, error)
+            charge = TaskCharge(task, self._spec, self._core.mailbox, self)
+            self._settlement.settle(charge, error)
             if is_a(error, KeyboardInterrupt) or is_interruption(error):
                 interruption = error
                 task._mark_read()  # it is raised here
         else:
             if self._spec.hooks is not None:
-                tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, self._took())
-            callbacks = task.complete(value, self.tally)
+                took = self._spec.context.clock.monotonic() - self.started_at
+                tell_end(self._spec.hooks, task, Outcome.COMPLETED, None, took)
+            self.run_callbacks(task, task.complete(value, self.tally))
         finally:
             of_thread.task_context, of_thread.report = outer, outer_report
             self.current = None
-            value = None
-        task._run_callbacks(callbacks)  # they are not the task: its context is not theirs
+            value = charge = None  # type: ignore[assignment]
+        task._run_callbacks(self._callbacks)  # they are not the task: its context is not theirs
         if interruption is not None:
             try:
                 raise interruption
@@ -149,40 +151,25 @@ class Caller:
                 of_thread.task_name = outer
                 backend.stop()
 
-    def _failed(self, task: TaskFuture[Any], error: BaseException) -> Any:
-        try:
-            outcome, shown, directive, reason = judge(task, error, self._spec)
-            if self._spec.hooks is not None:
-                tell_end(self._spec.hooks, task, outcome, error, self._took())
-            if outcome is Outcome.PANICKED:
-                task.count(outcome, self.tally)  # it runs no more, and what follows takes time
-                shown = self._panicked(task.task_name(), error, directive)
-            task.keep_name()
-            if reason is not None:
-                return self._core.mailbox.give_back(task, shown, self.tally, outcome, reason)
-            task.release_call()
-            return task.fail(shown, self.tally, outcome)
-        finally:
-            task = error = shown = None  # type: ignore[assignment]
+    # -- what has raised: see ion_actors.workerpool.worker.settlement ------------------------
 
-    def _panicked(self, task: str, error: BaseException, directive: Directive) -> TaskPanicked:
+    def doom(self) -> None:
+        """It runs only this one task."""
+
+    def report(self, name: str, error: BaseException, directive: Directive) -> Panic | None:
+        """Tell the supervisor of the panic. It has no seat that anybody is to take."""
+        spec = self._spec
         try:
-            self._core.tell(Request(Panicked(self, task, error, directive), None))
-            recovery = self._spec.recovery
-            if recovery.handler is not None:
-                restarts = self._core.metrics().restarts
-                panic = Panic(self._spec.name, self.name, task, error, restarts, directive)
-                self._tell_handler(recovery.handler, panic)
-            return panic_error(task, self.name, error)
+            self._core.tell(Request(Panicked(self, name, error, directive), None))
+            if spec.recovery.handler is None:
+                return None
+            restarts = self._core.metrics().restarts
+            return Panic(spec.name, self.name, name, error, restarts, directive)
         finally:
             del error
 
-    def _tell_handler(self, handler: Callable[[Panic], object], panic: Panic) -> None:
-        of_thread.task_context = None  # it is not the task: its context may have ended
-        try:
-            contextvars.Context().run(handler, panic)
-        except BaseException as error:
-            self._spec.log(logging.ERROR, "the panic handler failed", error=error)
-
-    def _took(self) -> float:
-        return self._spec.context.clock.monotonic() - self.started_at
+    def run_callbacks(
+        self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
+    ) -> None:
+        """They are run a moment later: they are not the task, and its context is not theirs."""
+        self._callbacks = callbacks

@@ -26,6 +26,7 @@ from ion_actors.keys import Keys
 from ion_actors.logs import LOGS, flush
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.protocols import Performer
 from ion_actors.workerpool.mailbox.task import TaskFuture, released
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.model.outcomes import DropReason
@@ -43,9 +44,6 @@ from ion_actors.workerpool.worker.inbox import Envelope, SupervisorInbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ion_actors.workerpool.caller_runs import Caller
-    from ion_actors.workerpool.worker.worker import PoolWorker
-
 __all__ = ["PoolCore", "closed", "until_over"]
 
 # How often a coroutine looks whether a thread is gone without a pause, and then the pause in s.
@@ -61,7 +59,7 @@ class PoolCore:
     mailbox: Mailbox
     inbox: SupervisorInbox = field(default_factory=SupervisorInbox)  # until there is a supervisor
     # Every one that is not gone, and callers that stand in.
-    workers: list[PoolWorker | Caller] = field(default_factory=list)
+    workers: list[Performer] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
     state: PoolState = PoolState.RUNNING
     broken: BaseException | None = None
@@ -180,9 +178,9 @@ class PoolCore:
             for one in left_behind(self.spec.context)
         )  # fmt: skip
 
-    def at_work(self) -> list[tuple[PoolWorker | Caller, TaskFuture[Any], float]]:
+    def at_work(self) -> list[tuple[Performer, TaskFuture[Any], float]]:
         """What the workers are at, and since when; below each task, those that it interrupts."""
-        found: dict[TaskFuture[Any], tuple[PoolWorker | Caller, TaskFuture[Any], float]] = {}
+        found: dict[TaskFuture[Any], tuple[Performer, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
             for task, began in _work_of(worker):
                 if task is not None:
@@ -203,7 +201,7 @@ class PoolCore:
             left_behind=tuple(one.task for one in left_behind(self.spec.context)),
         )
 
-    def _dump_worker(self, worker: PoolWorker | Caller) -> WorkerDump:
+    def _dump_worker(self, worker: Performer) -> WorkerDump:
         task, began = worker.current, worker.started_at
         below = [one.task_name() for one, _ in worker.interrupted if one is not None]
         return WorkerDump(
@@ -221,7 +219,7 @@ class PoolCore:
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
 
 
-def _work_of(worker: PoolWorker | Caller) -> list[tuple[TaskFuture[Any] | None, float]]:
+def _work_of(worker: Performer) -> list[tuple[TaskFuture[Any] | None, float]]:
     while True:
         current, began = worker.current, worker.started_at
         below = [*worker.interrupted]

@@ -36,8 +36,7 @@ from ion_actors.workerpool.model.outcomes import Directive
 
 if TYPE_CHECKING:
     from ion_actors.context import Context
-    from ion_actors.workerpool.caller_runs import Caller
-    from ion_actors.workerpool.worker.worker import PoolWorker
+    from ion_actors.workerpool.mailbox.protocols import Performer
 
 __all__ = [
     "Broadcast",
@@ -144,21 +143,21 @@ class GetState:
 class Needed:
     """To the supervisor: there is something for this worker, which has no thread yet."""
 
-    worker: PoolWorker
+    worker: Performer
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """To the supervisor: this worker's initializer has run."""
 
-    worker: PoolWorker
+    worker: Performer
 
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
     """To the supervisor: this worker could not start."""
 
-    worker: PoolWorker
+    worker: Performer
     error: BaseException
     shown: str = ""  # its repr, which is made on the thread where it was raised
 
@@ -170,7 +169,7 @@ class StartFailed:
 class Panicked:
     """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
 
-    worker: PoolWorker | Caller
+    worker: Performer
     task: str
     error: BaseException
     directive: Directive = Directive.RESTART
@@ -180,7 +179,7 @@ class Panicked:
 class Stopped:
     """To the supervisor: this worker's thread is about to end."""
 
-    worker: PoolWorker | Caller
+    worker: Performer
 
 
 @dataclass(frozen=True, slots=True)

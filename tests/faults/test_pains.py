@@ -675,7 +675,7 @@ def test_pain_15_a_supervisor_that_fails_again_and_again_breaks_the_pool_and_han
     def bug(self: object) -> bool:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("ion_actors.workerpool.supervisor.supervisor.PoolSupervisor._wanted", bug)
+    monkeypatch.setattr("ion_actors.workerpool.supervisor.roster.Roster.wanted", bug)
     gate.set()
     # Abandoned, if the pool's end was quicker than its worker, which was at what a panic entails.
     assert isinstance(deadly.exception(PATIENCE), TaskPanicked | TaskAbandoned)

@@ -316,7 +316,7 @@ def test_the_letter_is_there_before_anybody_can_see_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there: list[list[str]] = []
-    monkeypatch.setattr(DeadLetters, "_tell", lambda self: None)  # nobody comes to tell of them
+    monkeypatch.setattr(DeadLetters, "tell", lambda self: None)  # nobody comes to tell of them
     for ending in ("end_early", "fail"):
         real = getattr(TaskFuture, ending)
 

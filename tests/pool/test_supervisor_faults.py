@@ -350,15 +350,15 @@ def test_a_worker_without_a_thread_whose_dismissal_failed_is_not_waited_for(
 def test_the_fourth_fault_in_a_minute_breaks_the_pool(
     clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, faults = PoolSupervisor._on_look, []
+    real, faults = Watchdog.look, []
 
-    def look(self: PoolSupervisor, message: Any) -> None:
+    def look(self: Watchdog, message: Any) -> None:
         if not faults or faults[-1] != clock.monotonic():  # once each time
             faults.append(clock.monotonic())
             raise Bug
         real(self, message)
 
-    monkeypatch.setattr(Watchdog, "_on_look", look)
+    monkeypatch.setattr(Watchdog, "look", look)
     pool = Pool(1, context=Context(clock=clock), logger=quiet(), stuck_after=50)
 
     def fault(after: float) -> None:
@@ -375,10 +375,10 @@ def test_the_fourth_fault_in_a_minute_breaks_the_pool(
 
 
 def test_a_request_that_cannot_be_done_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    def resize(self: PoolSupervisor, message: Any) -> None:
+    def resize(self: Roster, size: int) -> None:
         raise Bug("always")
 
-    monkeypatch.setattr(Watchdog, "_resize", resize)
+    monkeypatch.setattr(Roster, "resize", resize)
     pool = Pool(1, logger=quiet())
     with pytest.raises(Bug, match="always"):
         pool.resize(3)

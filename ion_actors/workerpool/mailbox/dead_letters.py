@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ion_actors._arguments import seconds
 from ion_actors.observe import Bus, Subscription
@@ -22,9 +22,20 @@ if TYPE_CHECKING:
     from ion_actors.clock import Clock
     from ion_actors.futures import Future
     from ion_actors.workerpool.model.outcomes import DropReason
-    from ion_actors.workerpool.submitter import Submitter
 
 __all__ = ["DeadLetter", "DeadLetters"]
+
+
+class Resubmits(Protocol):
+    """Where a dead letter can be put back: a pool, or what its ``options`` return."""
+
+    def options(self, *, name: str) -> Resubmits:
+        """The same, for tasks of that name."""
+        ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit the call; wait for room."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +51,14 @@ class DeadLetter:
     error: BaseException  #: what its future raises, or the submitter that waited for room
     at: float  #: when: a moment of the pool's clock
     history: tuple[WorkerDeath, ...] = ()  #: the workers that it took down, the first one first
-    _home: Submitter | None = field(default=None, repr=False, compare=False)
+    _home: Resubmits | None = field(default=None, repr=False, compare=False)
 
     @property
     def task(self) -> str:
         """The task's name: the one given by ``options(name=...)``, else its function's."""
         return describe(self.fn, self.given_name)
 
-    def put_back(self, pool: Submitter | None = None) -> Future[Any]:
+    def put_back(self, pool: Resubmits | None = None) -> Future[Any]:
         """Submit the call again, under its name and the current context; wait for room.
 
         Args:
@@ -78,7 +89,7 @@ class DeadLetter:
 class DeadLetters:
     """The tasks that one pool gives up, as they come: ``Pool.dead_letters``."""
 
-    def __init__(self, pool: str, clock: Clock, home: Submitter) -> None:
+    def __init__(self, pool: str, clock: Clock, home: Resubmits) -> None:
         self._pool = pool
         self._clock = clock
         self._home = home
@@ -112,7 +123,7 @@ class DeadLetters:
         """
         return self._bus.join(seconds("timeout", timeout))
 
-    def _note(
+    def note(
         self,
         name: str | None,
         call: tuple[Any, ...],
@@ -120,7 +131,7 @@ class DeadLetters:
         error: BaseException,
         history: tuple[WorkerDeath, ...],
     ) -> None:
-        """A task is given up; under the lane's lock, before anybody can see its end."""
+        """A task is given up; under the mailbox's lock, before anybody can see its end."""
         if not self._bus.heard:
             return
         fn, args, kwargs = call[:3]
@@ -131,6 +142,6 @@ class DeadLetters:
             )
         )
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         """Have the subscribers told of what was noted; under no lock."""
         self._bus.tell()

@@ -129,7 +129,7 @@ class Mailbox(TaskQueue):
             else:
                 tell()
         if self._letters is not None and any(reason is not None for _, _, reason in ended):
-            self._letters._tell()
+            self._letters.tell()
 
     def _lose(
         self,
@@ -143,7 +143,7 @@ class Mailbox(TaskQueue):
             return
         self._ledger.dropped[reason] += 1
         if self._letters is not None:
-            self._letters._note(task.given_name, call, reason, error, task.history)
+            self._letters.note(task.given_name, call, reason, error, task.history)
 
     def _reason(self, error: IonError) -> DropReason | None:
         """Why the pool gives up a queued task; None if that is its submitter's wish."""
@@ -226,7 +226,7 @@ class Mailbox(TaskQueue):
         if lost and self._on_dropped is not None:
             self._on_dropped(_TOLD, error, reason)
         if lost and self._letters is not None:
-            self._letters._tell()
+            self._letters.tell()
         return callbacks
 
     def letters(self, make: Callable[[], DeadLetters]) -> DeadLetters:
@@ -249,8 +249,8 @@ class Mailbox(TaskQueue):
             task, error = waiter.item, waiter.error
             assert error is not None
             call = (task.fn, task.args, task.kwargs)
-            self._letters._note(task.given_name, call, DropReason.REFUSED, error, ())
-        self._letters._tell()
+            self._letters.note(task.given_name, call, DropReason.REFUSED, error, ())
+        self._letters.tell()
 
     # -- workers that help themselves: see ion_actors.workerpool.worker.nested_waits ------------
 

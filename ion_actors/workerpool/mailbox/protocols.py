@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any, Protocol
 
 from ion_actors.context import Turn
 from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.model.metrics import Tally
 
 __all__ = [
     "NOT_BEGUN",
@@ -15,6 +17,7 @@ __all__ = [
     "Dropped",
     "Helping",
     "Order",
+    "Performer",
     "Returning",
     "Taker",
     "Waiter",
@@ -31,7 +34,7 @@ Dropped = tuple[TaskFuture[Any], tuple[Any, ...], Any]
 
 
 class Order:
-    """A word to a worker instead of a task."""
+    """What a worker is given where there is no task for it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -67,6 +70,15 @@ class Helping(Taker, Protocol):
     def doomed(self) -> bool:
         """Whether it will take no further task."""
         ...
+
+
+class Performer(Helping, Protocol):
+    """Who runs tasks of a pool: a worker, or a caller that stands in for one."""
+
+    name: str
+    index: int  # of its seat; a caller has none, and a number below zero
+    tally: Tally
+    thread: threading.Thread | None  # None before it has one, and once nobody is to wait for it
 
 
 class Returning(Protocol):

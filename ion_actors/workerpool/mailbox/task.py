@@ -14,7 +14,7 @@ import contextvars
 import copy
 from collections.abc import Callable, Hashable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ion_actors.actors import NO_MORE_THREADS
 from ion_actors.clock import Clock, Timer
@@ -32,12 +32,44 @@ from ion_actors.workerpool.model.reports import WorkerDeath, describe
 
 if TYPE_CHECKING:
     from ion_actors.observe import Span
-    from ion_actors.workerpool.mailbox.mailbox import Mailbox
 
-__all__ = ["TaskFuture", "on_context_end", "released", "run_callbacks_in_thread"]
+__all__ = ["Home", "TaskFuture", "on_context_end", "released", "run_callbacks_in_thread"]
 
 T = TypeVar("T")
 _Callbacks = Callbacks | None
+
+
+class Home(Protocol):
+    """What a task, and whoever waits for it, needs of the mailbox that it was submitted to."""
+
+    name: str  # the pool's
+    limit: int  # how many tasks may wait
+    size: int  # how many workers there are to be
+    context: Context  # the pool's
+
+    @property
+    def backlog(self) -> int:
+        """Tasks that wait now."""
+        ...
+
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing is accepted any more."""
+        ...
+
+    def withdraw(self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False) -> bool:
+        """End a task that is still queued. Returns whether it was."""
+        ...
+
+    def fence(
+        self, task: TaskFuture[Any], error: IonError, call: tuple[Any, ...] = ()
+    ) -> list[Any] | None:
+        """End a running task without its worker. Returns the callbacks, to be run by the caller."""
+        ...
+
+    def holder(self, task: TaskFuture[Any]) -> TaskFuture[Any] | None:
+        """The task that has the key of this one, which waits for it."""
+        ...
 
 
 class TaskFuture(Future[T]):
@@ -48,7 +80,7 @@ class TaskFuture(Future[T]):
     args: tuple[Any, ...]
     kwargs: dict[str, Any] | None
     variables: contextvars.Context
-    mailbox: Mailbox
+    mailbox: Home
 
     # Only for those that differ.
     own_context: Context | None = None  # made at submission or on demand: see task_context()
@@ -258,6 +290,12 @@ class TaskFuture(Future[T]):
             untold, self._told = not self._told, True
             span, self.span = self.span, None
         return untold, span
+
+    def take_span(self) -> Span | None:
+        """Its span, which the caller finishes."""
+        with self._lock:
+            span, self.span = self.span, None
+        return span
 
     def end_early(self, error: IonError) -> _Callbacks:
         """It ends while queued, or without its worker; under both locks."""

@@ -4,6 +4,6 @@ From the top down, each importing only from below::
 
     supervisor   the actor: its messages, the pool's life and end
     resilience   how it survives its own faults
-    watchdog     resizing, broadcasts, tasks that are stuck
-    roster       who works at which seat: starts, restarts, retirements
+    watchdog     tasks that are stuck
+    roster       who works at which seat: starts, restarts, resizing
 """

@@ -1,4 +1,4 @@
-"""The part of the supervisor that survives its own faults: a bug of ours, or an injected one.
+"""How the supervisor survives its own faults: a bug of ours, or an injected one.
 
 ::
 
@@ -26,23 +26,17 @@ three times in a minute breaks its pool, and everybody who waits is told so.
 
 from __future__ import annotations
 
-import abc
 import logging
 from collections.abc import Callable
 from typing import Any
 
-from typing_extensions import override
-
-from ion_actors.delivery import keep_free, let_go
 from ion_actors.logs import Logger
-from ion_actors.standby import STANDBY
-from ion_actors.workerpool.core import PoolCore
-from ion_actors.workerpool.messages import Broadcast, Panicked, StartFailed
+from ion_actors.workerpool.messages import Broadcast
 from ion_actors.workerpool.model.recovery import PanicRecovery, RestartWindow
-from ion_actors.workerpool.supervisor.watchdog import Watchdog
+from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.worker.inbox import Request
 
-__all__ = ["Resilience", "insist"]
+__all__ = ["Resilience", "fail_what_is_done_once", "insist"]
 
 logger = Logger("ion_actors", later=True)
 
@@ -54,74 +48,48 @@ _FAULTS = PanicRecovery(max_restarts=_MANY, within=60.0)
 _PERSISTENCE = 50
 
 
-class Resilience(Watchdog):
-    """See the module. A part of ``Supervisor``."""
+class Resilience:
+    """Has the supervisor's messages handled, whatever comes in between.
 
-    def __init__(self, core: PoolCore) -> None:
-        super().__init__(core)
+    Args:
+        spec: the pool's, for its log and its clock.
+        reconcile: makes the view anew, and does what the state calls for.
+        give_up: it has failed too often, on this message, with this error: breaks the pool, and
+            lets nobody wait.
+    """
+
+    def __init__(
+        self,
+        spec: PoolSpec,
+        reconcile: Callable[[], object],
+        give_up: Callable[[object, BaseException], object],
+    ) -> None:
+        self._log = spec.log
+        self._clock = spec.context.clock
+        self._reconcile = reconcile
+        self._give_up = give_up
         self._faults = RestartWindow()
         self._uncounted = 0  # faults of which not even the time is known
-        self._handlers: dict[type, Callable[[Any], Any]] = {}
-        self._spent: list[Any] = []  # what was handled, and has in it what users have made
 
-    @abc.abstractmethod
-    def _reconcile(self) -> None:
-        """Make the view anew, and do what the state calls for."""
-
-    @abc.abstractmethod
-    def _give_up(self, message: object, error: BaseException) -> None:
-        """It has failed too often: break the pool, and let nobody wait."""
-
-    @override
-    def _ion_interrupted(self, error: BaseException) -> None:
-        in_hand = self._inbox.control.in_hand
-        message = None if in_hand is None else in_hand.message
-        if not self._has_failed(message, error):
-            self._inbox.control.done()
-            return
-        _fail_what_is_done_once(message, error)
-        self._ion_begun = False  # on_start finds out what there is to do
-
-    @override
-    def on_start(self) -> None:
-        """Find out what there is to do, on the supervisor's thread."""
-        keep_free()
-        STANDBY.join(self._inbox.control.bell)
-        self._attempt(lambda _: self._reconcile(), None)
-
-    @override
-    def on_receive(self, message: Any) -> Any:
-        """Handle a message."""
-        self._let_go_of_spent()
-        given = message.message if type(message) is Request else message
-        if isinstance(given, Broadcast | Panicked | StartFailed):
-            self._spent.append(message)
-        return self._attempt(self._handlers[type(message)], message)
-
-    def _let_go_of_spent(self) -> None:
-        """From the message on that comes next, nobody on this thread refers to the last one."""
-        if self._spent:
-            spent, self._spent = self._spent, []
-            let_go(spent)
-
-    def _attempt(self, handle: Callable[[Any], Any], message: Any) -> Any:
+    def attempt(self, handle: Callable[[Any], Any], message: Any) -> Any:
+        """Have a message handled. Returns the reply; None if the pool is broken."""
         fault: BaseException | None = None
         try:
             while True:
                 try:
                     if fault is not None:
                         self._reconcile()
-                        _fail_what_is_done_once(message, fault)
+                        fail_what_is_done_once(message, fault)
                     return handle(message)
                 except BaseException as error:
                     fault = error
-                    if not self._has_failed(message, error):
+                    if not self.has_failed(message, error):
                         return None
         finally:
             fault = None  # its traceback holds this frame
 
-    def _has_failed(self, message: object, error: BaseException) -> bool:
-        """Take note. Returns whether it may go on; else the pool is broken."""
+    def has_failed(self, message: object, error: BaseException) -> bool:
+        """Take note of a fault. Returns whether it may go on; else the pool is broken."""
         if not self._may_go_on():
             self._give_up(message, error)
             return False
@@ -152,6 +120,7 @@ def insist(step: Callable[[], object]) -> bool:
     return False
 
 
-def _fail_what_is_done_once(message: object, error: BaseException) -> None:
+def fail_what_is_done_once(message: object, error: BaseException) -> None:
+    """Fail a broadcast, which is not tried again: it may have been written to some workers."""
     if isinstance(message, Request) and isinstance(message.message, Broadcast):
         message.fail(error)

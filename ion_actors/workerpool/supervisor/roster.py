@@ -1,4 +1,4 @@
-"""The half of the supervisor that sees to the workers: who works at which seat, and for how long.
+"""The workers of a pool: who works at which seat, from when and until when.
 
 A seat has an index. There are as many as the pool's ``size``: resizing takes the last ones away or
 fills in the first that are free, and a worker that the policy stops takes its own with it. A seat
@@ -9,31 +9,37 @@ time, and if it never is, goes without ever having had one.
 
 from __future__ import annotations
 
-import abc
 import errno
 import itertools
 import logging
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from ion_actors.actors import NO_MORE_THREADS, IsolatedActor
+from ion_actors.actors import NO_MORE_THREADS
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
+from ion_actors.futures import Future
+from ion_actors.own_variables import own_values
 from ion_actors.raised import is_a
 from ion_actors.workerpool.core import PoolCore
-from ion_actors.workerpool.messages import Needed, Panicked, Ready, RetrySeat, StartFailed, Stopped
-from ion_actors.workerpool.model.lifecycle import Life, Phase
+from ion_actors.workerpool.mailbox.protocols import Performer
+from ion_actors.workerpool.messages import (
+    Broadcast,
+    Needed,
+    Panicked,
+    Ready,
+    RetrySeat,
+    StartFailed,
+    Stopped,
+)
+from ion_actors.workerpool.model.lifecycle import Phase
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.model.recovery import RestartWindow
 from ion_actors.workerpool.model.reports import Panic
-from ion_actors.workerpool.worker.inbox import SupervisorInbox
+from ion_actors.workerpool.worker.inbox import Answer, Envelope, Letter, SupervisorInbox
 from ion_actors.workerpool.worker.worker import PoolWorker
 
-if TYPE_CHECKING:
-    from ion_actors.workerpool.caller_runs import Caller
-
-__all__ = ["Roster"]
-
+__all__ = ["Authority", "Roster"]
 
 _WANT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
 
@@ -47,35 +53,46 @@ def _is_for_want(error: BaseException | None) -> bool:
     return no_thread or is_a(error, MemoryError)
 
 
-class Roster(IsolatedActor):
-    """Appoints, starts, replaces and discharges workers. A part of ``Supervisor``."""
+class Authority(Protocol):
+    """Who decides about the pool's life: what the roster needs of the supervisor."""
 
-    _inbox: SupervisorInbox
-    _life: Life
+    @property
+    def phase(self) -> Phase:
+        """Where the pool is in its life."""
+        ...
 
-    def __init__(self, core: PoolCore) -> None:
-        super().__init__()
+    def break_pool(self, why: str, cause: BaseException | None) -> None:
+        """Give up the pool."""
+        ...
+
+    def finish_if_over(self) -> None:
+        """There is one worker less: it may have been the last."""
+        ...
+
+
+class Roster:
+    """Appoints, starts, replaces and discharges workers, on the supervisor's thread.
+
+    Args:
+        core: the pool; the roster writes its workers and threads.
+        inbox: the supervisor's, to which the workers report.
+        authority: decides about the pool's life.
+    """
+
+    def __init__(self, core: PoolCore, inbox: SupervisorInbox, authority: Authority) -> None:
         self._core = core
         self._spec = core.spec
         self._clock = core.spec.context.clock
+        self._inbox = inbox
+        self._authority = authority
         self._window = RestartWindow()
         self._failures: dict[int, int] = {}  # failed starts in a row, by seat
-        self._seats: dict[int, PoolWorker | None] = {}  # a view: see _reseat()
+        self._seats: dict[int, PoolWorker | None] = {}  # a view: see reseat()
         self._is_short = False  # there was no room for a worker, which was said
         self._retries: dict[int, Timer] = {}  # by seat, until the supervisor has had the message
 
-    @abc.abstractmethod
-    def _break(self, why: str, cause: BaseException | None) -> None:
-        """Give up the pool."""
-
-    @abc.abstractmethod
-    def _finish_if_over(self) -> None:
-        """One worker less: it may have been the last."""
-
-    def _log(self, level: int, message: str, *args: object, **extra: object) -> None:
-        self._spec.log(level, message, *args, **extra)
-
-    def _appoint(self, index: int) -> PoolWorker:
+    def appoint(self, index: int) -> PoolWorker:
+        """Seat a new worker. It is still to be started."""
         worker = PoolWorker(self._spec, self._core.mailbox, self._inbox, index)
         self._core.workers.append(worker)  # first: nobody is handed a task who is not known here
         self._seats[index] = worker
@@ -87,9 +104,38 @@ class Roster(IsolatedActor):
         if not worker.dormant:
             self._start_thread(worker)
 
-    def _reseat(self) -> None:
-        """Find out anew who sits where, and fill the seats that are empty."""
-        self._forget_retries()
+    def resize(self, size: int) -> None:
+        """Have so many seats: take the last ones away, or fill the first that are free.
+
+        Who sat on one that is taken away stops once its task is over; what it was handed and has
+        not begun goes to another one. So no task is lost either way.
+        """
+        before = len(self._seats)
+        for index in sorted(self._seats)[size:]:
+            self._part_with(self._seats.pop(index))
+            self._failures.pop(index, None)
+        # Not before they are doomed: if they wait, all that are left would seem to wait.
+        self._core.mailbox.size = size
+        free = (index for index in itertools.count() if index not in self._seats)
+        for index in itertools.islice(free, max(0, size - before)):
+            self._start(self.appoint(index))
+        self._spec.log(
+            logging.INFO, "pool %r has %d workers now, and had %d",
+            self._spec.name, size, before, size=size,
+        )  # fmt: skip
+
+    def broadcast(self, message: Broadcast) -> list[Future[Any]]:
+        """Write to every worker that has a seat: no more and no less, since seats change here."""
+        seated = [worker for worker in self._seats.values() if worker is not None]
+        return [_write_to(worker, message) for worker in seated]
+
+    def seat_one_more(self) -> None:
+        """Nobody is left, and a task came back: seat a worker for it."""
+        self._start(self.appoint(min(self._seats, default=0)))
+
+    def reseat(self) -> None:
+        """Find out anew who sits where, and fill the seats that are empty. May be done again."""
+        self.forget_retries()
         self._mend()
         for gone in [one for one in self._core.workers if isinstance(one, PoolWorker) and one.gone]:
             self._see_off(gone)
@@ -118,7 +164,7 @@ class Roster(IsolatedActor):
 
     def _part_with(self, worker: PoolWorker | None) -> None:
         """Let a worker go whose seat is taken away."""
-        if worker is not None and not self._dismiss(worker):
+        if worker is not None and not self.dismiss(worker):
             worker.retire()
 
     def _fill(self, index: int) -> None:
@@ -128,21 +174,24 @@ class Roster(IsolatedActor):
         else:
             self._replace(index, None)
 
-    def _on_needed(self, message: Needed) -> None:
-        if not message.worker.begun and message.worker in self._core.workers:
-            self._start_thread(message.worker)
+    def on_needed(self, message: Needed) -> None:
+        """There is something for a worker that has no thread yet."""
+        worker = message.worker
+        if isinstance(worker, PoolWorker) and not worker.begun and worker in self._core.workers:
+            self._start_thread(worker)
 
     def _start_thread(self, worker: PoolWorker) -> None:
         try:
             worker.start_thread()
         except NO_MORE_THREADS as error:
-            self._on_start_failed(StartFailed(worker, error))
-            self._on_stopped(Stopped(worker))
+            self.on_start_failed(StartFailed(worker, error))
+            self.on_stopped(Stopped(worker))
         else:
             if not self._spec.must_start:  # else it may fail yet
                 self._forgive(worker.index)
 
-    def _on_ready(self, message: Ready) -> None:
+    def on_ready(self, message: Ready) -> None:
+        """A worker's initializer has run."""
         self._forgive(message.worker.index)
 
     def _forgive(self, index: int) -> None:
@@ -150,11 +199,12 @@ class Roster(IsolatedActor):
         if self._failures and self._failures.pop(index, 0) and not self._failures:
             self._is_short = False
 
-    def _on_start_failed(self, message: StartFailed) -> None:
+    def on_start_failed(self, message: StartFailed) -> None:
+        """A worker could not start: its seat is empty until another try, if the policy permits."""
         worker, error = message.worker, message.error
         index = worker.index
         if is_a(error, Hopeless):
-            self._break(str(error), error.__cause__)
+            self._authority.break_pool(str(error), error.__cause__)
             return
         seated = self._seats.get(index) is worker
         failures = self._failures.get(index, 0) + 1
@@ -164,7 +214,7 @@ class Roster(IsolatedActor):
         if _is_for_want(error) and self._has_others():
             self._say_few(message)
         else:
-            self._log(
+            self._spec.log(
                 logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
                 worker.name, failures, message.shown, worker=worker.name,
                 error=error if failures == 1 else None,  # it is mostly the same again
@@ -177,14 +227,14 @@ class Roster(IsolatedActor):
         if not self._is_short:
             self._is_short = True
             begun = sum(one is not None and one.begun for one in self._seats.values())
-            self._log(
+            self._spec.log(
                 logging.WARNING, "pool %r works with %d of %d workers, and tries again: %s",
                 self._spec.name, begun, self._core.mailbox.size, message.shown,
             )  # fmt: skip
 
     def _try_again(self, index: int, error: BaseException | None, shown: str = "") -> None:
         """A worker could not start: plan another try, if the policy permits."""
-        if self._life.phase in (Phase.CANCELLING, Phase.CLOSED):
+        if self._authority.phase in (Phase.CANCELLING, Phase.CLOSED):
             return
         failures, backoff = self._failures[index], self._spec.recovery.backoff
         delay = backoff.delay(failures)
@@ -193,7 +243,9 @@ class Roster(IsolatedActor):
         if delay is None:
             name = f"{self._spec.name}-{index}"
             last = "" if error is None else f", the last time with {shown}"
-            self._break(f"its worker {name} failed to start {failures} times{last}", error)
+            self._authority.break_pool(
+                f"its worker {name} failed to start {failures} times{last}", error
+            )
             return
         self._retries[index] = self._inbox.remind(
             self._clock, self._clock.monotonic() + delay, RetrySeat(index)
@@ -203,25 +255,35 @@ class Roster(IsolatedActor):
         """Whether a worker has a thread."""
         return any(one is not None and one.begun for one in self._seats.values())
 
-    def _on_retry(self, message: RetrySeat) -> None:
+    def on_retry(self, message: RetrySeat) -> None:
+        """It is time to seat a worker again where the last one could not start."""
         if (timer := self._retries.pop(message.index, None)) is not None:
             timer.cancel()  # it is another one's message: the supervisor had failed meanwhile
         seat = self._seats.get(message.index, message)  # a pool that shrank has it no more
-        if seat is None and self._wanted():
+        if seat is None and self.wanted():
             self._core.mailbox.count_restart()
-            self._start(self._appoint(message.index))
-        self._finish_if_over()
+            self._start(self.appoint(message.index))
+        self._authority.finish_if_over()
 
-    def _forget_retries(self) -> None:
+    @property
+    def retries(self) -> bool:
+        """Whether there will be another try to start a worker."""
+        return bool(self._retries)
+
+    def forget_retries(self) -> None:
+        """Try no more to start those that could not."""
         while self._retries:
             self._retries.popitem()[1].cancel()
 
-    def _on_panicked(self, message: Panicked) -> Panic:
+    def on_panicked(self, message: Panicked) -> Panic:
+        """A task took its worker down. Returns what the panic handler is to be told."""
         worker = message.worker
         if isinstance(worker, PoolWorker) and self._seats.get(worker.index) is worker:
             self._follow(worker, message)
         if message.directive is Directive.ESCALATE:
-            self._break(f"what task {message.task!r} raised was escalated", message.error)
+            self._authority.break_pool(
+                f"what task {message.task!r} raised was escalated", message.error
+            )
         return Panic(
             pool=self._spec.name,
             worker=worker.name,
@@ -239,45 +301,58 @@ class Roster(IsolatedActor):
         self._seats[worker.index] = None
         if message.directive is Directive.RESTART:
             self._replace(worker.index, message.error)
-        elif message.directive is Directive.STOP and self._wanted():
-            self._break(f"its last worker {worker.name} was stopped", message.error)
+        elif message.directive is Directive.STOP and self.wanted():
+            self._authority.break_pool(f"its last worker {worker.name} was stopped", message.error)
 
     def _take_away(self, worker: PoolWorker, error: BaseException) -> None:
         """A worker goes, and its seat with it."""
         self._core.mailbox.size = len(self._seats) - 1  # first: the seats are but a view
         del self._seats[worker.index]
         self._failures.pop(worker.index, None)
-        self._log(
+        self._spec.log(
             logging.WARNING, "worker %s was stopped and is not replaced; %d are left",
             worker.name, len(self._seats), error=error, worker=worker.name, size=len(self._seats),
         )  # fmt: skip
 
     def _replace(self, index: int, error: BaseException | None) -> None:
         """Seat a successor, if the policy permits and there is work for it."""
-        if not self._wanted():
+        if not self.wanted():
             return
         window, allowed = self._window.allow(self._spec.recovery, self._clock.monotonic())
         if not allowed:
             self._window = window
             policy = self._spec.recovery
-            self._break(f"more than {policy.max_restarts} restarts in {policy.within} s", error)
+            self._authority.break_pool(
+                f"more than {policy.max_restarts} restarts in {policy.within} s", error
+            )
             return
         restarts, name = self._core.mailbox.count_restart(), f"{self._spec.name}-{index}"
-        self._log(
+        self._spec.log(
             logging.WARNING, "worker %s was lost and is replaced (restart %d)",
             name, restarts, error=error, worker=name, restarts=restarts,
         )  # fmt: skip
-        successor = self._appoint(index)
+        successor = self.appoint(index)
         self._window = window  # now: if this fails halfway, it is done again and counted once
         self._start(successor)
 
-    def _wanted(self) -> bool:
+    def wanted(self) -> bool:
         """Whether a worker would still have something to do."""
-        if self._life.phase is Phase.DRAINING:
+        if self._authority.phase is Phase.DRAINING:
             return self._core.mailbox.has_work
-        return self._life.phase is Phase.RUNNING
+        return self._authority.phase is Phase.RUNNING
 
-    def _dismiss(self, worker: PoolWorker | Caller) -> bool:
+    def has_seat(self, worker: Performer) -> bool:
+        """Whether it works here for good: it is no caller, and nobody has taken its place."""
+        return isinstance(worker, PoolWorker) and self._seats.get(worker.index) is worker
+
+    def supersede(self, worker: Performer) -> None:
+        """Seat a successor of one that has a seat. It stops once its task is over."""
+        if isinstance(worker, PoolWorker):
+            worker.retire()
+            self._core.mailbox.count_restart()
+            self._start(self.appoint(worker.index))
+
+    def dismiss(self, worker: Performer) -> bool:
         """Let a worker go that never got a thread. Returns whether it was one.
 
         From here on it is handed nothing: else it has been, and is about to begin.
@@ -292,13 +367,14 @@ class Roster(IsolatedActor):
         worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
         return True
 
-    def _on_stopped(self, message: Stopped) -> None:
+    def on_stopped(self, message: Stopped) -> None:
+        """A worker's thread is about to end, or has."""
         worker = message.worker
         self._see_off(worker)
         if isinstance(worker, PoolWorker) and self._has_left_a_seat(worker):
             self._seats[worker.index] = None
             self._replace(worker.index, None)
-        self._finish_if_over()
+        self._authority.finish_if_over()
 
     def _has_left_a_seat(self, worker: PoolWorker) -> bool:
         """Whether nobody has seen to its seat yet.
@@ -308,7 +384,7 @@ class Roster(IsolatedActor):
         seat = self._seats.get(worker.index, worker.index)  # it may have been taken away
         return seat is worker or (seat is None and worker.index not in self._retries)
 
-    def _see_off(self, worker: PoolWorker | Caller) -> None:
+    def _see_off(self, worker: Performer) -> None:
         """A worker is gone. What it was handed and has not begun goes to the next one."""
         if isinstance(worker, PoolWorker) and worker.begun and not worker.left:
             self._bury(worker)
@@ -338,3 +414,11 @@ class Roster(IsolatedActor):
             if task.key is not None and task is not worker.put_back:
                 self._core.mailbox.release(task)
         run_elsewhere(worker.clean_up)
+
+
+def _write_to(worker: PoolWorker, message: Broadcast) -> Future[Any]:
+    answer: Future[Any] = Answer(worker, worker.name)
+    worker.inbox.put(
+        Envelope(Letter(message.message, answer, own_values(message.variables.copy())))
+    )
+    return answer

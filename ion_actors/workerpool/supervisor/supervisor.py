@@ -9,9 +9,11 @@ decisions are pure (:mod:`~ion_actors.workerpool.model.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
-The first three are in :mod:`~ion_actors.workerpool.supervisor.roster`; how it survives its own
-faults is in :mod:`~ion_actors.workerpool.supervisor.resilience`; what concerns a pool that works
-(its size, stuck tasks) is in :mod:`~ion_actors.workerpool.supervisor.watchdog`; the rest is here.
+The supervisor has three collaborators, which it alone calls, on its thread. Its
+:mod:`~ion_actors.workerpool.supervisor.roster` does the first three of these, its
+:mod:`~ion_actors.workerpool.supervisor.watchdog` looks for tasks that are stuck, and its
+:mod:`~ion_actors.workerpool.supervisor.resilience` has it survive its own faults. The pool's life
+and end are here.
 
 Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
 own, panic handlers on the thread of the worker that goes.
@@ -27,8 +29,9 @@ from typing import Any, cast
 from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors.actors import IsolatedActor
 from ion_actors.clock import Timer
-from ion_actors.delivery import ERRANDS, let_go
+from ion_actors.delivery import ERRANDS, keep_free, let_go
 from ion_actors.errors import BrokenPool, ContextEnded, DrainTimeout, IonError, TaskAbandoned
 from ion_actors.futures import Future
 from ion_actors.naming import Lines
@@ -56,7 +59,14 @@ from ion_actors.workerpool.messages import (
 from ion_actors.workerpool.model.lifecycle import Action, Life, Phase
 from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.reports import DrainReport, TaskState, UnfinishedTask
-from ion_actors.workerpool.supervisor.resilience import Resilience, insist
+from ion_actors.workerpool.proxy import no_worker_class
+from ion_actors.workerpool.supervisor.resilience import (
+    Resilience,
+    fail_what_is_done_once,
+    insist,
+)
+from ion_actors.workerpool.supervisor.roster import Roster
+from ion_actors.workerpool.supervisor.watchdog import Watchdog
 from ion_actors.workerpool.worker.inbox import Request, SupervisorInbox
 from ion_actors.workerpool.worker.worker import PoolWorker
 
@@ -65,14 +75,20 @@ __all__ = ["PoolSupervisor"]
 _FAILED = "its supervisor failed"
 
 
-class PoolSupervisor(Resilience):
+class PoolSupervisor(IsolatedActor):
     """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
 
     use_daemon_thread = True
 
     def __init__(self, core: PoolCore) -> None:
-        super().__init__(core)
+        super().__init__()
+        self._core = core
+        self._spec = core.spec
+        self._clock = core.spec.context.clock
         self._inbox = core.inbox = cast("SupervisorInbox", self.actor_inbox)
+        self._roster = Roster(core, self._inbox, self)
+        self._watchdog = Watchdog(core, self._inbox, self._roster, self)
+        self._resilience = Resilience(core.spec, self._reconcile, self._give_up)
         self._life = Life()
         self._timer: Timer | None = None  # for the life's next moment
         self._requests: list[Request] = []  # who waits for the end
@@ -80,14 +96,15 @@ class PoolSupervisor(Resilience):
         self._report: DrainReport | None = None  # until everybody has got it
         self._asked_to_stop: dict[TaskFuture[Any], UnfinishedTask] = {}
         self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
-        self._handlers = {
+        self._spent: list[Any] = []  # what was handled, and has in it what users have made
+        self._handlers: dict[type, Callable[[Any], Any]] = {
             Request: self._on_request,
-            StartFailed: self._on_start_failed,
-            Needed: self._on_needed,
-            Ready: self._on_ready,
-            Stopped: self._on_stopped,
-            RetrySeat: self._on_retry,
-            Look: self._on_look,
+            StartFailed: self._roster.on_start_failed,
+            Needed: self._roster.on_needed,
+            Ready: self._roster.on_ready,
+            Stopped: self._roster.on_stopped,
+            RetrySeat: self._roster.on_retry,
+            Look: self._watchdog.look,
             Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
             Forgotten: lambda _: self._drain(self._spec.drain_timeout),
             GetMetrics: lambda _: core.metrics(),
@@ -95,7 +112,7 @@ class PoolSupervisor(Resilience):
         }
         self._inbox.understood = frozenset(self._handlers)
         for index in range(core.mailbox.size):
-            self._appoint(index)
+            self._roster.appoint(index)
 
     @staticmethod
     @override
@@ -119,10 +136,42 @@ class PoolSupervisor(Resilience):
         STANDBY.attend()
         insist(ERRANDS.finish)
 
+    @override
+    def on_start(self) -> None:
+        """Find out what there is to do, on the supervisor's thread."""
+        keep_free()
+        STANDBY.join(self._inbox.control.bell)
+        self._resilience.attempt(lambda _: self._reconcile(), None)
+
+    @override
+    def on_receive(self, message: Any) -> Any:
+        """Handle a message."""
+        self._let_go_of_spent()
+        given = message.message if type(message) is Request else message
+        if isinstance(given, Broadcast | Panicked | StartFailed):
+            self._spent.append(message)
+        return self._resilience.attempt(self._handlers[type(message)], message)
+
+    def _let_go_of_spent(self) -> None:
+        """From the message on that comes next, nobody on this thread refers to the last one."""
+        if self._spent:
+            spent, self._spent = self._spent, []
+            let_go(spent)
+
     # -- faults: see ion_actors.workerpool.supervisor.resilience ---------------------------
 
     @override
+    def _ion_interrupted(self, error: BaseException) -> None:
+        in_hand = self._inbox.control.in_hand
+        message = None if in_hand is None else in_hand.message
+        if not self._resilience.has_failed(message, error):
+            self._inbox.control.done()
+            return
+        fail_what_is_done_once(message, error)
+        self._ion_begun = False  # on_start finds out what there is to do
+
     def _reconcile(self) -> None:
+        """Make the view anew, and do what the state calls for."""
         if (thread := self._ion_thread) is not None and thread not in self._core.threads:
             self._core.threads.insert(0, thread)
         if self._inbox.ended:
@@ -139,12 +188,11 @@ class PoolSupervisor(Resilience):
             self._abandon()
             self._finish()
             return
-        self._reseat()
+        self._roster.reseat()
         self._plan()
-        self._plan_look()
-        self._finish_if_over()
+        self._watchdog.plan()
+        self.finish_if_over()
 
-    @override
     def _give_up(self, message: object, error: BaseException) -> None:
         if isinstance(message, Request) and message not in self._requests:
             if not isinstance(message.message, Drain | Close | _ActorStop):
@@ -155,7 +203,7 @@ class PoolSupervisor(Resilience):
                 self._requests.append(message)  # the end is coming
         ending = self._life.phase in (Phase.CANCELLING, Phase.CLOSED)
         again = ending or self._core.broken is not None
-        done = insist(lambda: self._break(_FAILED, error)) and insist(self._reconcile)
+        done = insist(lambda: self.break_pool(_FAILED, error)) and insist(self._reconcile)
         lost = again or not done or self._life.phase is Phase.CLOSED
         if lost and not self._inbox.ended:
             self._end_without_report(error)
@@ -176,21 +224,38 @@ class PoolSupervisor(Resilience):
     def _forget_timers(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._forget_retries()
-        self._stop_looking()
+        self._roster.forget_retries()
+        self._watchdog.stop()
 
     # -- the end ---------------------------------------------------------------------------
 
     def _on_request(self, request: Request) -> None:
         """A message that is answered from here: pykka's loop would hold on to the answer."""
         if isinstance(request.message, Panicked):
-            request.reply(self._on_panicked(request.message))
+            request.reply(self._roster.on_panicked(request.message))
         elif isinstance(request.message, Broadcast):
             self._on_broadcast(request, request.message)
         elif isinstance(request.message, Resize):
-            self._on_resize_request(request, request.message)
+            self._on_resize(request, request.message)
         else:
             self._on_end_request(request)
+
+    def _on_resize(self, request: Request, message: Resize) -> None:
+        refusal = self._core.mailbox.refusal()
+        if refusal is not None:
+            request.fail(refusal)
+            return
+        self._roster.resize(message.size)
+        request.reply(None)
+
+    def _on_broadcast(self, request: Request, message: Broadcast) -> None:
+        refusal: Exception | None = self._core.mailbox.refusal()
+        if refusal is None and self._spec.residence is None:
+            refusal = no_worker_class(self._spec.name)
+        if refusal is not None:
+            request.fail(refusal)
+            return
+        request.reply(self._roster.broadcast(message))
 
     def _on_end_request(self, request: Request) -> None:
         if self._life.phase is Phase.CLOSED:  # too late: it ends this moment
@@ -215,9 +280,13 @@ class PoolSupervisor(Resilience):
     def _close(self, timeout: float | None) -> None:
         self._live(self._life.close(self._clock.monotonic(), timeout))
 
-    @override
-    def _break(self, why: str, cause: BaseException | None) -> None:
-        """Give up: everybody who waits learns of it now."""
+    @property
+    def phase(self) -> Phase:
+        """Where the pool is in its life."""
+        return self._life.phase
+
+    def break_pool(self, why: str, cause: BaseException | None) -> None:
+        """Give up the pool: everybody who waits learns of it now."""
         core = self._core
         if self._life.phase is Phase.CLOSED:
             return
@@ -226,7 +295,9 @@ class PoolSupervisor(Resilience):
             core.mailbox.refuse(make, again=True)
             self._drop_queue(lambda _: make())
             core.broken = make()  # now: if this fails halfway, it is done again
-            self._log(logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause)
+            self._spec.log(
+                logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause
+            )
         if self._life.phase is not Phase.CANCELLING:
             self._close(self._spec.drain_timeout)
 
@@ -243,7 +314,7 @@ class PoolSupervisor(Resilience):
             elif action is Action.FINISH:
                 self._finish()
         self._plan()
-        self._finish_if_over()
+        self.finish_if_over()
 
     def _plan(self) -> None:
         if self._timer is not None:
@@ -259,7 +330,7 @@ class PoolSupervisor(Resilience):
         name = self._spec.name
         self._core.mailbox.refuse(functools.partial(closed, name))
         for worker in list(self._core.workers):
-            if not self._dismiss(worker):
+            if not self._roster.dismiss(worker):
                 worker.wake()  # those that find nothing more to do retire
 
     def _cancel_all(self) -> None:
@@ -270,7 +341,7 @@ class PoolSupervisor(Resilience):
         self._asked_to_stop = asked | self._asked_to_stop
         let_go(running)  # some may have ended meanwhile
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
-        self._forget_retries()
+        self._roster.forget_retries()
 
     def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:
         run_callbacks_in_thread(self._core.drop_queue(make_error))
@@ -282,7 +353,7 @@ class PoolSupervisor(Resilience):
         ended = []
         for task, unfinished in self._core.running():
             self._abandoned.setdefault(task, unfinished)
-            self._log(
+            self._spec.log(
                 logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
                 unfinished.worker, Lines(unfinished.stack), task=unfinished.name,
             )  # fmt: skip
@@ -305,15 +376,15 @@ class PoolSupervisor(Resilience):
             task=task.name, age=task.age or 0.0, stack=task.stack,
         )  # fmt: skip
 
-    @override
-    def _finish_if_over(self) -> None:
+    def finish_if_over(self) -> None:
+        """End the pool, if it is to end and nobody is left who has something to do."""
         if self._life.phase not in (Phase.DRAINING, Phase.CANCELLING):
             return
-        if self._core.workers or (self._retries and self._core.mailbox.backlog):
+        if self._core.workers or (self._roster.retries and self._core.mailbox.backlog):
             return
         if self._core.mailbox.backlog:  # it came back from a worker that is gone, too
             if self._life.phase is Phase.DRAINING:
-                self._start(self._appoint(min(self._seats, default=0)))
+                self._roster.seat_one_more()
                 return
             self._drop_queue(self._core.closed_error)
         self._live(self._life.all_ended())
@@ -326,7 +397,7 @@ class PoolSupervisor(Resilience):
             core.keep_report(self._report, asked_for=bool(self._requests))
         core.state = PoolState.CLOSED
         core.ended.set()
-        self._log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, self._report)
+        self._spec.log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, self._report)
         while self._requests:
             self._answer(self._requests[0], self._report)
             del self._requests[0]
@@ -361,7 +432,7 @@ class PoolSupervisor(Resilience):
     def _left_behind(self) -> tuple[UnfinishedTask, ...]:
         found = self._core.left_behind()
         for one in found:
-            self._log(
+            self._spec.log(
                 logging.WARNING, "task %r has left a call behind that still runs in a thread "
                 "(worker %s):\n%s", one.name, one.worker, one.stack, task=one.name,
             )  # fmt: skip

@@ -7,61 +7,118 @@ Like a task, a letter can take the worker down.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pykka
 from pykka.messages import _ActorStop
 
-from ion_actors.backends.protocol import NotReady
+from ion_actors.backends.protocol import Runner
 from ion_actors.context import Context, background, make_current
-from ion_actors.errors import Cancelled, ContextEnded, TaskAbandoned
+from ion_actors.errors import TaskAbandoned
 from ion_actors.naming import printable
-from ion_actors.raised import is_a
 from ion_actors.stateful import Leaving, Opening, Receive, Residence, here
-from ion_actors.workerpool.model.outcomes import Directive
+from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.model.reports import describe
 from ion_actors.workerpool.stacks import stack_of
-from ion_actors.workerpool.worker.failure import directive_for
-from ion_actors.workerpool.worker.inbox import Envelope, Letter
+from ion_actors.workerpool.worker.failure import Verdict
+from ion_actors.workerpool.worker.inbox import Envelope, Letter, WorkerInbox
 
 if TYPE_CHECKING:
+    import threading
+
     from ion_actors.futures import Output
     from ion_actors.workerpool.spec import PoolSpec
-    from ion_actors.workerpool.worker.worker import PoolWorker
 
-__all__ = ["ActorHost"]
+__all__ = ["ActorHost", "Errand"]
 
 
-class _Errand:
-    """A letter for a runner that is not inline: to it, as good as a task."""
+class Landlord(Protocol):
+    """What an actor host needs of its worker."""
+
+    name: str
+    inbox: WorkerInbox
+    thread: threading.Thread | None
+
+    @property
+    def runner(self) -> Runner:
+        """Where the actor lives."""
+        ...
+
+    def letter_raised(self, errand: Errand, error: BaseException) -> None:
+        """A letter has raised: settle it, as a task that raised this."""
+        ...
+
+
+class Errand:
+    """A letter, to be answered as a task is run: to a runner that is not inline, it is one."""
 
     captured_output: Output | None = None
 
-    def __init__(self, receive: Receive, letter: Letter, context: Context) -> None:
+    def __init__(self, receive: Receive, letter: Letter, spec: PoolSpec, worker: str) -> None:
+        self._letter = letter
+        self._spec = spec
+        self._worker = worker
         self.fn: Callable[..., Any] = receive
         self.args = (letter.message,)
         self.kwargs: dict[str, Any] | None = None
         self.variables = letter.variables
         self.own_context: Context | None = None  # of its own
         self.follower: Callable[[Context], object] | None = None
-        self._pool_context = context
 
     def task_context(self) -> Context:
-        """The context that it runs under."""
-        return self._pool_context
+        """The context that it runs under.
+
+        The pool's, and not the sender's: a deadline there is no reason to answer by half, and the
+        end of the pool is.
+        """
+        return self._spec.context
 
     def task_name(self) -> str:
+        """Its name, for errors and logs."""
         return describe(self.fn)
+
+    def concerned(self) -> str | None:
+        """It is no task."""
+        return None
+
+    def reconsider(self, verdict: Verdict) -> Verdict | None:
+        """A letter is not answered again."""
+        return verdict
+
+    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+        """Letters are not counted, and the hooks are not told of them."""
+
+    def end(self, verdict: Verdict, shown: BaseException) -> None:
+        """Answer with the error; if nobody asked, log what does not end the worker."""
+        letter, outcome = self._letter, verdict.outcome
+        try:
+            if outcome is Outcome.CANCELLED:
+                letter.end(shown)
+            elif outcome is Outcome.FAILED and letter.reply_to is None:
+                self._spec.log(
+                    logging.ERROR, "worker %s failed on message %r", self._worker, letter.message,
+                    error=shown,
+                )  # fmt: skip
+            else:
+                letter.fail(shown)
+        finally:
+            self = letter = verdict = shown = None  # type: ignore[assignment]
+
+    def refuse(self, error: BaseException) -> None:
+        """There is nothing to answer it in."""
+        try:
+            self._letter.fail(error if error.__cause__ is None else error.__cause__)
+        finally:
+            del error
 
 
 class ActorHost:
-    """See the module. A part of ``PoolWorker``."""
+    """See the module. Each worker of a pool with ``worker=`` has one."""
 
-    def __init__(self, worker: PoolWorker, spec: PoolSpec, residence: Residence) -> None:
+    def __init__(self, worker: Landlord, spec: PoolSpec, residence: Residence) -> None:
         self._worker = worker
         self._spec = spec
         self._opening = Opening(residence, spec.initializer, spec.initargs)
@@ -131,61 +188,22 @@ class ActorHost:
             return
         self._began = self._spec.context.clock.monotonic()
         self._letter = letter
+        errand = Errand(self._receive, letter, self._spec, self._worker.name)
         try:
             self._spec.context.check()
-            letter.reply(self._ask(letter))
+            letter.reply(self._ask(letter, errand))
         except BaseException as error:
-            self._failed(letter, error)
+            self._worker.letter_raised(errand, error)
         finally:
-            self._letter = None
+            self._letter = errand = None  # type: ignore[assignment]
 
-    def _ask(self, letter: Letter) -> Any:
-        # In the pool's context, not in the sender's: a deadline there is no reason to be told by
-        # half, and the end of the pool is.
-        context, runner = self._spec.context, self._worker.runner
+    def _ask(self, letter: Letter, errand: Errand) -> Any:
+        context, runner = errand.task_context(), self._worker.runner
         if not runner.inline:
-            return runner.call(_Errand(self._receive, letter, context))
+            return runner.call(errand)
         letter.variables.run(make_current, context)
         value = letter.variables.run(self._receive, letter.message)
         return runner.finish(value, context, letter.variables)
-
-    def _failed(self, letter: Letter, error: BaseException) -> None:
-        try:
-            if type(error) is NotReady:
-                letter.fail(error if error.__cause__ is None else error.__cause__)
-                self._worker.give_up(error)
-                self._worker.stop()
-                return
-            if is_a(error, asyncio.CancelledError):
-                letter.end(self._ended(error))
-                return
-            if is_a(error, ContextEnded) and self._spec.context.cancelled:
-                letter.end(error)
-                return
-            directive = letter.variables.run(directive_for, error, self._spec)
-            if directive is Directive.RESUME:
-                self._tell_of(letter, error)
-            else:
-                name = self._receive.__qualname__
-                letter.fail(self._worker.go_down(name, error, directive))
-                self._worker.stop()
-        finally:
-            del error
-
-    def _ended(self, error: asyncio.CancelledError) -> ContextEnded:
-        context = self._spec.context
-        ended = context._error() if context.cancelled else Cancelled("the coroutine was cancelled")
-        ended.__cause__ = error
-        return ended
-
-    def _tell_of(self, letter: Letter, error: BaseException) -> None:
-        if letter.reply_to is not None:
-            letter.fail(error)
-            return
-        self._spec.log(
-            logging.ERROR, "worker %s failed on message %r", self._worker.name, letter.message,
-            error=error,
-        )  # fmt: skip
 
     def abandon(self) -> None:
         """The pool's time is up: answer what still waits for an answer. Any thread calls this."""

@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING, Any
 from ion_actors.context import Context
 from ion_actors.errors import DeadlockError
 from ion_actors.forking import on_fork
-from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Helping
-from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.mailbox.task import Home, TaskFuture
 from ion_actors.workerpool.worker.inbox import Answer
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class WaitingWorker:
     """A worker, as far as waits are concerned."""
 
     worker: Helping
-    mailbox: Mailbox
+    mailbox: Home
     spec: PoolSpec
 
     def tasks(self) -> list[TaskFuture[Any]]:
@@ -60,7 +59,7 @@ class Room:
     task: TaskFuture[Any]
 
     @property
-    def mailbox(self) -> Mailbox:
+    def mailbox(self) -> Home:
         """Where there is none."""
         return self.task.mailbox
 
@@ -99,7 +98,7 @@ class Wait:
         return _all_of(self.target.mailbox)
 
 
-def _all_of(mailbox: Mailbox) -> list[WaitingWorker] | None:
+def _all_of(mailbox: Home) -> list[WaitingWorker] | None:
     # A doomed worker takes no further task. If fewer wait than the pool has, one does not.
     found = [seat for seat in _waits if seat.mailbox is mailbox and not seat.worker.doomed]
     return found if found and len(found) >= mailbox.size else None
@@ -164,7 +163,7 @@ def _error(circle: list[tuple[WaitingWorker, Target]]) -> DeadlockError:
         if isinstance(target, Room):
             what = f"room in pool {target.mailbox.name!r}"
         elif isinstance(target, Answer):
-            what = target._describe()
+            what = target.description()
         else:
             what = f"task {target.task_name()!r}"
         steps.append(f"{name!r} (on pool {seat.spec.name!r}) waits for {what}")

@@ -8,10 +8,12 @@ worker each time is poison: after the last try it is quarantined, with the histo
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import enum
 import logging
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from ion_actors.context import Context
 from ion_actors.errors import Cancelled, ContextEnded, TaskDropped, TaskPanicked, TaskQuarantined
 from ion_actors.naming import as_repr
 from ion_actors.raised import is_a
@@ -22,6 +24,7 @@ from ion_actors.workerpool.spec import PoolSpec
 
 __all__ = [
     "Fate",
+    "Judged",
     "Verdict",
     "directive_for",
     "fate",
@@ -42,18 +45,35 @@ class Verdict(NamedTuple):
     reason: DropReason | None = None  # why the pool has given it up, if it has
 
 
-def judge(task: TaskFuture[Any], error: BaseException, spec: PoolSpec) -> Verdict:
-    """How the task has ended, what its future shows of it, and what becomes of the worker."""
-    context = task.task_context()
+class Judged(Protocol):
+    """What has raised: a task, or a letter to the actor that lives in a worker."""
+
+    @property
+    def variables(self) -> contextvars.Context:
+        """Its variables, in which the policy is asked."""
+        ...
+
+    def task_context(self) -> Context:
+        """The context that it runs under."""
+        ...
+
+    def concerned(self) -> str | None:
+        """The task's name; None if it is no task."""
+        ...
+
+
+def judge(charge: Judged, error: BaseException, spec: PoolSpec) -> Verdict:
+    """How it has ended, what those who wait for it see of that, and what becomes of the worker."""
+    context = charge.task_context()
     if is_a(error, ContextEnded) and context.cancelled:
-        error.task = error.task or task.task_name()
+        error.task = error.task or charge.concerned()
         return Verdict(Outcome.CANCELLED, error, reason=_stopped(spec))
     if is_a(error, asyncio.CancelledError):
-        why = Cancelled("the coroutine was cancelled", task=task.task_name())
+        why = Cancelled("the coroutine was cancelled", task=charge.concerned())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
         return Verdict(Outcome.CANCELLED, ended, reason=_stopped(spec))
-    directive = task.variables.run(directive_for, error, spec)
+    directive = charge.variables.run(directive_for, error, spec)
     outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
     return Verdict(outcome, error, directive)
 

@@ -11,7 +11,7 @@ import functools
 import queue
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pykka
 from pykka.messages import _ActorStop
@@ -20,8 +20,9 @@ from typing_extensions import override
 from ion_actors.actors import ControlLane, Envelope, Request, refuse
 from ion_actors.clock import Clock, Timer
 from ion_actors.futures import Future
+from ion_actors.futures.state import Parked
 from ion_actors.logs import Logger
-from ion_actors.workerpool.mailbox.protocols import PARKED, RETIRE
+from ion_actors.workerpool.mailbox.protocols import PARKED, RETIRE, Helping
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Broadcast, Close, Drain, Resize
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ion_actors.workerpool.mailbox.mailbox import Mailbox
-    from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = [
     "RUN",
@@ -41,6 +41,7 @@ __all__ = [
     "Run",
     "SupervisorInbox",
     "WorkerInbox",
+    "outcome_of",
     "refuse",
 ]
 
@@ -100,6 +101,25 @@ class Letter(Request):
             reply_to._mark_read()
 
 
+def outcome_of(reply: Future[T], patience: float) -> T:
+    """Wait for the supervisor's reply, for so many seconds at most.
+
+    Raises:
+        TimeoutError: it did not come.
+        BaseException: the reply is an error.
+    """
+    # Not result(): the task's context may have ended; and what is thrown in must not leave a lock
+    # locked that the supervisor needs for its reply.
+    come = threading.Lock()
+    come.acquire()
+    with reply._lock:  # not a callback: the supervisor has those run by another thread
+        reply._waiters.append(Parked(come.release))
+        if reply.done():
+            come.release()
+    come.acquire(timeout=patience)
+    return reply.result(0)
+
+
 class SupervisorInbox:
     """A pool's mailbox as an actor's inbox: two lanes.
 
@@ -140,6 +160,12 @@ class SupervisorInbox:
         return self.control.empty()
 
 
+class Reader(Helping, Protocol):
+    """What an inbox needs of its worker."""
+
+    ready: bool  # its initializer has run
+
+
 class WorkerInbox:
     """A worker's inbox: its slot in the mailbox, and its control lane.
 
@@ -150,13 +176,13 @@ class WorkerInbox:
     def __init__(self) -> None:
         self.control = ControlLane()
         self.parked = False  # the mailbox counts this worker as idle
-        self._worker: PoolWorker | None = None
+        self._worker: Reader | None = None
         self._lettered = False  # the last thing that the worker was given was a letter
         self.mailbox: Mailbox | None = None
         self._asleep = threading.Lock()
         self._asleep.acquire()
 
-    def bind(self, worker: PoolWorker, mailbox: Mailbox) -> None:
+    def bind(self, worker: Reader, mailbox: Mailbox) -> None:
         """Tell it whose it is; pykka makes inboxes without arguments."""
         self._worker, self.mailbox = worker, mailbox
 
@@ -213,12 +239,12 @@ class WorkerInbox:
             elif (envelope := self._ask(worker, mailbox)) is not None:
                 return envelope
 
-    def _is_a_tasks_turn(self, worker: PoolWorker) -> bool:
+    def _is_a_tasks_turn(self, worker: Reader) -> bool:
         """Control messages go first: who writes to itself all the time would get nothing done."""
         self._lettered = False
         return worker.ready and not worker.doomed
 
-    def _let_a_task_in(self, worker: PoolWorker, mailbox: Mailbox) -> None:
+    def _let_a_task_in(self, worker: Reader, mailbox: Mailbox) -> None:
         if worker.slot is not None:
             return
         worker.has_control = False
@@ -230,7 +256,7 @@ class WorkerInbox:
         elif envelope is not None:  # it is to retire, once it has answered what has come by now
             self.control.put(envelope)
 
-    def _ask(self, worker: PoolWorker, mailbox: Mailbox) -> Envelope[Any] | None:
+    def _ask(self, worker: Reader, mailbox: Mailbox) -> Envelope[Any] | None:
         found = mailbox.take(worker)
         if found is PARKED:
             self.parked = True
@@ -255,7 +281,7 @@ class WorkerInbox:
 
 
 class Answer(Future[T]):
-    """The future of it; it knows whose it is, so that nobody waits for himself."""
+    """The future of it; it knows whose it is, so that a worker cannot wait for its own."""
 
     def __init__(self, worker: object, name: str) -> None:
         super().__init__()
@@ -266,6 +292,8 @@ class Answer(Future[T]):
         """Whether that is the worker that it comes from."""
         return self._worker() is worker
 
-    @override
-    def _describe(self) -> str:
+    def description(self) -> str:
+        """Whose answer it is, in words."""
         return f"the answer of worker {self._of!r}"
+
+    _describe = description

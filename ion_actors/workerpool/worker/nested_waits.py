@@ -18,18 +18,18 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ion_actors.context import Context, current_context
 from ion_actors.futures import Future
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.protocols import Helping
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.worker.deadlock import Room, WaitingWorker, waiting
 from ion_actors.workerpool.worker.inbox import Answer
 
 if TYPE_CHECKING:
     from ion_actors.workerpool.spec import PoolSpec
-    from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = ["WorkersHelp"]
 
@@ -41,10 +41,20 @@ _HEADROOM = 200
 _LOOK_AGAIN = 0.2
 
 
+class Interruptible(Helping, Protocol):
+    """A worker that can run a task in the middle of another one."""
+
+    ready: bool  # its initializer has run
+
+    def run_here(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
+        """Run a task in the middle of another one, if ``claim`` has it handed over."""
+        ...
+
+
 class WorkersHelp:
     """What the tasks of one worker do when they wait: see :class:`ion_actors.context.Helper`."""
 
-    def __init__(self, worker: PoolWorker, mailbox: Mailbox, spec: PoolSpec) -> None:
+    def __init__(self, worker: Interruptible, mailbox: Mailbox, spec: PoolSpec) -> None:
         self._worker = worker
         self._mailbox = mailbox
         self._spec = spec

@@ -1,45 +1,36 @@
-"""How a worker settles what it was given, when that does not simply return.
+"""What a raised exception leads to: one path for all who run something for a pool.
 
 ::
 
     raised ──judge──▶ FAILED, CANCELLED ──▶ settle the future, go on
                 └───▶ PANICKED ──▶ tell the supervisor ──▶ settle the future, or put the task back
-                                   and stop
 
-So a successor is appointed before anybody learns of the panic. The pool's hooks are told of each
-task that runs by its worker, or by whoever stands in for one.
+So a successor is appointed before anybody learns of the panic.
+
+A worker runs tasks, and has its actor answer letters; a submitter may run its task itself. Two
+protocols say where these differ: :class:`Charge` is what was run (a task, or a letter), and
+:class:`Accountable` is who ran it (a worker, or a caller, which is not replaced).
 """
 
 from __future__ import annotations
 
 import contextvars
-import functools
 import logging
-import threading
 from collections.abc import Callable
-from concurrent.futures._base import RUNNING
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol
 
-from typing_extensions import override
-
-from ion_actors.actors import IsolatedActor
-from ion_actors.backends.protocol import NotReady, Runner
-from ion_actors.context import of_thread
+from ion_actors.context import Context, of_thread
 from ion_actors.errors import TaskPanicked
-from ion_actors.futures import Future
-from ion_actors.futures.state import Parked
 from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
-from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN
+from ion_actors.workerpool.mailbox.protocols import Performer, Returning
 from ion_actors.workerpool.mailbox.task import TaskFuture
-from ion_actors.workerpool.messages import Panicked, StartFailed, Stopped
-from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.worker.actor_host import ActorHost
 from ion_actors.workerpool.worker.failure import (
     Fate,
+    Judged,
     Verdict,
     fate,
     judge,
@@ -48,12 +39,8 @@ from ion_actors.workerpool.worker.failure import (
     too_late,
     without_retry,
 )
-from ion_actors.workerpool.worker.inbox import Envelope, Request, SupervisorInbox
 
-if TYPE_CHECKING:
-    from ion_actors.workerpool.worker.worker import PoolWorker
-
-__all__ = ["Settlement", "tell_begin", "tell_end", "tell_retry"]
+__all__ = ["Accountable", "Charge", "Settlement", "TaskCharge", "tell_begin", "tell_end"]
 
 
 def tell_begin(
@@ -84,166 +71,113 @@ def tell_end(
     variables.run(hooks.finish, span, error)
 
 
-def tell_retry(hooks: PoolHooks, task: TaskFuture[Any], error: BaseException) -> None:
+def _tell_retry(hooks: PoolHooks, task: TaskFuture[Any], error: BaseException) -> None:
     """A task took its worker down, and is not over: it will begin again, with another span."""
-    with task._lock:
-        span, task.span = task.span, None
-    task.variables.run(hooks.finish, span, error)
+    task.variables.run(hooks.finish, task.take_span(), error)
     task.variables.run(hooks.retried)
 
 
-# How long a dying worker waits for the supervisor's word before it goes on without it. The
-# supervisor never blocks, so this is only reached when something is badly wrong.
-_WORD_TIMEOUT = 5.0
-
-
-class Settlement(IsolatedActor):
-    """See the module. A part of ``PoolWorker``."""
-
-    _hosting: ActorHost | None
-    _runner: Runner
-
-    def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
-        super().__init__()
-        self.name = f"{spec.name}-{index}"
-        self.index = index
-        self.tally = Tally()
-        self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
-        self.current: TaskFuture[Any] | None = None  # handed over, not ended
-        self.started_at = NOT_BEGUN  # when the current task began
-        self.interrupted: list[
-            tuple[TaskFuture[Any] | None, float]
-        ] = []  # see PoolWorker.run_here()
-        self._spec = spec
-        self._mailbox = mailbox
-        self._boss = boss
-        self._now = spec.context.clock.monotonic
-        self._pool_context = spec.context
-        self._hooks = spec.hooks
-        self._done = False  # it is to stop
-        self._failure: BaseException | None = None  # what its resident is to be told of
-        self.interrupted_once = False  # by something that was thrown into its thread
-        self.put_back: TaskFuture[Any] | None = None  # queued again, no longer this worker's
-        self.telling: TaskFuture[Any] | None = None  # it has ended, its callbacks are being run
+class Accountable(Performer, Protocol):
+    """Who ran what raised."""
 
     @property
-    def _whole(self) -> PoolWorker:
-        """The worker that this is a part of, as the supervisor knows it."""
-        return cast("PoolWorker", self)
+    def returning(self) -> Returning | None:
+        """Itself, if it may put back a task that took it down; None for a caller."""
+        ...
 
-    def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
+    def doom(self) -> None:
+        """What it ran has panicked: it is to begin nothing more."""
+        ...
+
+    def report(self, name: str, error: BaseException, directive: Directive) -> Panic | None:
+        """Tell the supervisor of the panic. Returns what the panic handler is to be told, if any.
+
+        Args:
+            name: of what it ran.
+            error: what that raised.
+            directive: what is to become of the worker.
+        """
+        ...
+
+    def run_callbacks(
+        self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
+    ) -> None:
+        """Run the callbacks of a task that has ended, now or a moment later."""
+        ...
+
+
+class Charge(Judged, Protocol):
+    """What was run and has raised."""
+
+    def task_name(self) -> str:
+        """Its name, for errors and logs."""
+        ...
+
+    def reconsider(self, verdict: Verdict) -> Verdict | None:
+        """It has panicked. Returns the verdict, perhaps another one; None: it is tried again."""
+        ...
+
+    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+        """It runs no more, though it may be a while until it has ended."""
+        ...
+
+    def end(self, verdict: Verdict, shown: BaseException) -> None:
+        """It has ended: have those who wait for it see this error."""
+        ...
+
+
+class Settlement:
+    """Decides what a raised exception means, and acts on it; for one who runs tasks.
+
+    Args:
+        spec: the pool's.
+        who: whose it is.
+    """
+
+    def __init__(self, spec: PoolSpec, who: Accountable) -> None:
+        self._spec = spec
+        self._who = who
+
+    def settle(self, charge: Charge, error: BaseException) -> None:
+        """What was run has raised this."""
         try:
-            if type(error) is NotReady:
-                self._hand_back(task, error)
-                self.stop()
-                return
-            judged = judge(task, error, self._spec)
+            judged = judge(charge, error, self._spec)
             verdict: Verdict | None = judged
             if judged.outcome is Outcome.PANICKED:
-                self._done = True
-                if task.retries:
-                    verdict = self._try_again(task, judged)
+                self._who.doom()
+                verdict = charge.reconsider(judged)
             if verdict is None:
-                self.go_down(task.task_name(), error, judged.directive)
+                self._go_down(charge.task_name(), error, judged.directive)
             else:
-                self._settle(task, error, verdict)
+                self.conclude(charge, error, verdict)
         finally:
-            task = error = judged = verdict = None  # type: ignore[assignment]
-        if self._done:
-            self.stop()
+            charge = error = judged = verdict = None  # type: ignore[assignment]
 
-    def _settle(self, task: TaskFuture[Any], error: BaseException, verdict: Verdict) -> None:
-        """The task ends."""
-        outcome, shown, directive, reason = verdict
+    def conclude(self, charge: Charge, error: BaseException, verdict: Verdict) -> None:
+        """It ends."""
+        shown = verdict.shown
         try:
-            if self._hooks is not None:
-                self._observe(task, outcome, error)
-            if directive is not Directive.RESUME:
-                task.count(outcome, self.tally)  # it runs no more, and what follows takes time
-                died = self.go_down(task.task_name(), error, directive)
+            charge.stopped(verdict, error)
+            if verdict.directive is not Directive.RESUME:
+                died = self._go_down(charge.task_name(), error, verdict.directive)
                 shown = died if shown is error else shown
-            task.keep_name()
-            if reason is not None:
-                callbacks = self._mailbox.give_back(task, shown, self.tally, outcome, reason)
-            else:
-                task.release_call()
-                callbacks = task.fail(shown, self.tally, outcome)
-            self.run_callbacks(task, callbacks)
+            charge.end(verdict, shown)
         finally:
-            task = error = shown = died = verdict = None  # type: ignore[assignment]
+            charge = error = shown = died = verdict = None  # type: ignore[assignment]
 
-    def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
-        """There is nothing to run the task in: this worker has failed, and not the task."""
-        self.give_up(error)
-        try:
-            if self._mailbox.put_back(task, self, begun=False):
-                return
-            # The pool is at its end, or somebody else has ended it.
-            self._settle(task, error, judge(task, self._pool_context._error(), self._spec))
-        finally:
-            del task, error
-
-    def give_up(self, error: NotReady) -> None:
-        """There is nothing to run anything in. It is to stop."""
-        self._done = True
-        cause = error if error.__cause__ is None else error.__cause__
-        self._tell(StartFailed(self._whole, cause))
-
-    def _try_again(self, task: TaskFuture[Any], verdict: Verdict) -> Verdict | None:
-        """Put the task back into the queue; or return the verdict on it, if it has to end."""
-        now = self._now()
-        try:
-            task.keep_name()
-            end = fate(
-                deaths=remember(task, self.name, verdict.shown, now, now - self.started_at),
-                retries=task.retries,
-                directive=verdict.directive,
-                ended=task.task_context().cancelled and not self._pool_context.cancelled,
-            )
-            if end is not Fate.AGAIN:
-                return without_retry(task, verdict, end, self._spec)
-            if self._hooks is not None:
-                tell_retry(self._hooks, task, verdict.shown)
-            if self._mailbox.put_back(task, self):
-                return None
-            return too_late(task, verdict, self._spec)
-        finally:
-            task = verdict = None  # type: ignore[assignment]
-
-    def go_down(self, name: str, error: BaseException, directive: Directive) -> TaskPanicked:
-        """What it ran has panicked. It is to stop, and the supervisor does as the policy says.
+    def _go_down(self, name: str, error: BaseException, directive: Directive) -> TaskPanicked:
+        """What was run has panicked: the supervisor does as the policy says.
 
         Returns:
             What to show to those who wait for the outcome, by now.
         """
-        self._done = True
         try:
-            self._move_out(error)
-            panic = self._ask(Panicked(self._whole, name, error, directive))
+            panic = self._who.report(name, error, directive)
             if panic is not None:
                 self._tell_handler(panic)
-            return panic_error(name, self.name, error)
+            return panic_error(name, self._who.name, error)
         finally:
-            del error
-
-    def _ask(self, message: object) -> Panic | None:
-        reply: Future[Panic] = Future()
-        self._boss.put(Envelope(Request(message, reply)))
-        try:
-            # Not result(): the task's context may have ended; and what is thrown in must not leave
-            # a lock locked that the supervisor needs for its reply.
-            come = threading.Lock()
-            come.acquire()
-            with reply._lock:  # not a callback: the supervisor has those run by another thread
-                reply._waiters.append(Parked(come.release))
-                if reply.done():
-                    come.release()
-            come.acquire(timeout=_WORD_TIMEOUT)
-            return reply.result(0)
-        except BaseException as error:
-            # Without its word: the pool has ended meanwhile.
-            self._spec.log(logging.DEBUG, "no word from the supervisor", error=error)
-            return None
+            panic = error = None  # type: ignore[assignment]
 
     def _tell_handler(self, panic: Panic) -> None:
         if self._spec.recovery.handler is not None:
@@ -253,140 +187,79 @@ class Settlement(IsolatedActor):
             except BaseException as error:
                 self._spec.log(logging.ERROR, "the panic handler failed", error=error)
 
-    def _move_out(self, error: BaseException | None) -> None:
-        """Whoever lives here goes, once there is no task below; before a successor moves in."""
-        if self._hosting is None:
-            return
-        self._failure = error if self._failure is None else self._failure
-        if not self.interrupted:
-            of_thread.task_context = None  # its hooks are not the task
-            self._hosting.leave(self._failure)
-            self._failure = None
 
-    def abandon(self) -> None:
-        """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
-        if self._hosting is not None:
-            self._hosting.abandon()
+class TaskCharge:
+    """A task that has raised: see :class:`Charge`."""
 
-    @override
-    def stop(self) -> None:
-        """Stop after what its inbox has, unless it has stopped."""
-        if not self.actor_stopped.is_set():
-            super().stop()
+    __slots__ = ("_mailbox", "_spec", "_task", "_who", "variables")
 
-    # -- what comes from outside, between any two steps ---------------------------------------
-
-    def run_callbacks(
-        self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
+    def __init__(
+        self, task: TaskFuture[Any], spec: PoolSpec, mailbox: Mailbox, who: Accountable
     ) -> None:
-        """Run the callbacks of a task that has ended: it is not current any more."""
-        if callbacks or task.key is not None:  # it holds its key yet
-            self.telling = task
-        self.current = None  # they are not the task: its context is not theirs
-        task._run_callbacks(callbacks)
-        if task.key is None:
-            self.telling = None
+        self.variables = task.variables
+        self._task = task
+        self._spec = spec
+        self._mailbox = mailbox
+        self._who = who
 
-    def release_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
-        """A task is over: the next of its key may begin.
+    def task_context(self) -> Context:
+        """The context that it runs under."""
+        return self._task.task_context()
 
-        Args:
-            task: which one.
-            comes: this worker will come for another task in a moment.
-        """
-        self._mailbox.release(task, self._whole if comes else None)
-        if not task._built_callbacks:  # else it was interrupted while it ran them
-            self.telling = None
+    def task_name(self) -> str:
+        """Its name, for errors and logs."""
+        return self._task.task_name()
 
-    @override
-    def _ion_interrupted(self, error: BaseException) -> None:
-        """Settle what it had begun, and stop. The supervisor replaces this worker.
+    concerned = task_name
 
-        A task that it was handed and has not begun goes to the successor.
-        """
-        self._done = True
-        if not self.interrupted_once:
-            self.interrupted_once = True
-            self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
-        self._move_out(error)
-        for task in self.unsettled():
-            self.salvage(task, error)
-        self._ion_begun = True
-        self._stop()
-
-    def unsettled(self) -> list[TaskFuture[Any]]:
-        """What an interruption may have left unsettled, the innermost first."""
-        below = [one for one, _ in reversed(self.interrupted)]
-        found = [self.put_back, self.current, self.telling, *below]
-        return [one for one in found if one is not None and one is not self.slot]
-
-    def salvage(self, task: TaskFuture[Any], error: BaseException) -> None:
-        """An interruption has kept this worker from settling a task. May be done again."""
+    def reconsider(self, verdict: Verdict) -> Verdict | None:
+        """Put the task back into the queue; or return the verdict on it, if it has to end."""
+        task, worker = self._task, self._who.returning
+        if not task.retries or worker is None:
+            return verdict
+        now = self._spec.context.clock.monotonic()
         try:
-            if task is self.put_back:
-                self._mailbox.finish_put_back(task)
-                return
-            if task._state is RUNNING:
-                self._failed(task, error)
-        except BaseException:
-            self.write_off(task, error)
-            raise
+            task.keep_name()
+            end = fate(
+                deaths=remember(
+                    task, self._who.name, verdict.shown, now, now - self._who.started_at
+                ),
+                retries=task.retries,
+                directive=verdict.directive,
+                ended=task.task_context().cancelled and not self._spec.context.cancelled,
+            )
+            if end is not Fate.AGAIN:
+                return without_retry(task, verdict, end, self._spec)
+            if self._spec.hooks is not None:
+                _tell_retry(self._spec.hooks, task, verdict.shown)
+            if self._mailbox.put_back(task, worker):
+                return None
+            return too_late(task, verdict, self._spec)
         finally:
-            del error
-        self._let_go(task)
+            self = task = verdict = None  # type: ignore[assignment]
 
-    def write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
-        """:meth:`salvage` without any ceremony, if need be by another thread."""
+    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+        """It runs no more: tell the hooks, and count it."""
         try:
-            if task is self.put_back:
-                self._mailbox.finish_put_back(task)
-                return
-            if task._state is RUNNING:
-                task.keep_name()
-                shown = panic_error(task.task_name(), self.name, error)
-                task.fail(shown, self.tally, Outcome.PANICKED)
+            if self._spec.hooks is not None:
+                took = self._spec.context.clock.monotonic() - self._who.started_at
+                tell_end(self._spec.hooks, self._task, verdict.outcome, error, took)
+            if verdict.directive is not Directive.RESUME:  # what follows takes time
+                self._task.count(verdict.outcome, self._who.tally)
         finally:
-            del error
+            self = verdict = error = None  # type: ignore[assignment]
 
-    def clean_up(self) -> None:
-        """Its thread is gone: do what may block, on another one."""
-        for task in self.unsettled():
-            task.wake_again()
+    def end(self, verdict: Verdict, shown: BaseException) -> None:
+        """Settle its future."""
+        task, tally = self._task, self._who.tally
         try:
-            self._runner.stop()
-        except BaseException as error:
-            self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
-
-    def _let_go(self, task: TaskFuture[Any]) -> None:
-        """What is left to do for a task that has ended."""
-        task.wake_again()
-        if task.key is not None:
-            self._mailbox.release(task)
-        if self.current is task:
-            self.current = None
-        if self.telling is task:
-            self.telling = None
-
-    @override
-    def _ion_on_thread_end(self) -> Callable[[Any], object]:
-        # C functions only: nothing can be thrown in between. The supervisor does the rest.
-        return functools.partial(self._boss.control.bell.put, Envelope(Stopped(self._whole)))
-
-    @override
-    def _ion_thread_name(self) -> str:
-        return self.name
-
-    def _announce(self, task: TaskFuture[Any]) -> None:
-        """Tell the hooks that a task begins."""
-        if self._hooks is not None:
-            tell_begin(self._hooks, task, self.name, self._mailbox.backlog, self.started_at)
-
-    def _observe(
-        self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
-    ) -> None:
-        """Tell the hooks how a task ended."""
-        if self._hooks is not None:
-            tell_end(self._hooks, task, outcome, error, self._now() - self.started_at)
-
-    def _tell(self, message: object) -> None:
-        self._boss.put(Envelope(message))
+            task.keep_name()
+            outcome, reason = verdict.outcome, verdict.reason
+            if reason is not None:
+                callbacks = self._mailbox.give_back(task, shown, tally, outcome, reason)
+            else:
+                task.release_call()
+                callbacks = task.fail(shown, tally, outcome)
+            self._who.run_callbacks(task, callbacks)
+        finally:
+            self = task = verdict = shown = None  # type: ignore[assignment]

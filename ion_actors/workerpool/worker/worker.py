@@ -22,13 +22,15 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures._base import RUNNING
 from typing import Any, cast
 
 import pykka
 from typing_extensions import override
 
+from ion_actors.actors import IsolatedActor
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
-from ion_actors.backends.protocol import Runner
+from ion_actors.backends.protocol import NotReady, Runner
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
@@ -36,18 +38,33 @@ from ion_actors.raised import is_a
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED
 from ion_actors.workerpool.mailbox.task import TaskFuture
-from ion_actors.workerpool.messages import Needed, Ready, StartFailed, Stopped
-from ion_actors.workerpool.model.outcomes import Outcome
+from ion_actors.workerpool.messages import Needed, Panicked, Ready, StartFailed, Stopped
+from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.model.outcomes import Directive, Outcome
+from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.worker.actor_host import ActorHost
-from ion_actors.workerpool.worker.inbox import Letter, Run, SupervisorInbox, WorkerInbox
+from ion_actors.workerpool.worker.actor_host import ActorHost, Errand
+from ion_actors.workerpool.worker.failure import judge, panic_error
+from ion_actors.workerpool.worker.inbox import (
+    Envelope,
+    Letter,
+    Request,
+    Run,
+    SupervisorInbox,
+    WorkerInbox,
+    outcome_of,
+)
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
-from ion_actors.workerpool.worker.settlement import Settlement
+from ion_actors.workerpool.worker.settlement import Settlement, TaskCharge, tell_begin, tell_end
 from ion_actors.workerpool.worker.task_wrapper import call_wrapped
 
 __all__ = ["PoolWorker", "current_worker"]
 
 _of_thread = threading.local()
+
+# How long a dying worker waits for the supervisor's reply before it goes on without it. The
+# supervisor never blocks, so this is only reached when something is badly wrong.
+_REPLY_TIMEOUT = 5.0
 
 
 def current_worker() -> PoolWorker | None:
@@ -55,19 +72,33 @@ def current_worker() -> PoolWorker | None:
     return getattr(_of_thread, "worker", None)
 
 
-class PoolWorker(Settlement):
+class PoolWorker(IsolatedActor):
     """A worker of a pool. Its supervisor makes it and starts it.
 
     It is not in pykka's registry: it is a part of its pool, which is.
     """
 
-    # Said again for type checkers, which would go by what is assigned in here.
-    slot: TaskFuture[Any] | None
-    current: TaskFuture[Any] | None
-    started_at: float
-
     def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
-        super().__init__(spec, mailbox, boss, index)
+        super().__init__()
+        self.name = f"{spec.name}-{index}"
+        self.index = index
+        self.tally = Tally()
+        self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
+        self.current: TaskFuture[Any] | None = None  # handed over, not ended
+        self.started_at = NOT_BEGUN  # when the current task began
+        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
+        self.put_back: TaskFuture[Any] | None = None  # queued again, no longer this worker's
+        self.telling: TaskFuture[Any] | None = None  # it has ended, its callbacks are being run
+        self.interrupted_once = False  # by something that was thrown into its thread
+        self._spec = spec
+        self._mailbox = mailbox
+        self._boss = boss
+        self._now = spec.context.clock.monotonic
+        self._pool_context = spec.context
+        self._hooks = spec.hooks
+        self._settlement = Settlement(spec, self)
+        self._done = False  # it is to stop
+        self._failure: BaseException | None = None  # what its resident is to be told of
         self.has_control = False
         self.ready = not spec.must_start
         self.thread: threading.Thread | None = None
@@ -196,6 +227,23 @@ class PoolWorker(Settlement):
         if (task := self.current) is not None:
             task._report(fraction, message)
 
+    def _move_out(self, error: BaseException | None) -> None:
+        """Whoever lives here goes, once there is no task below; before a successor moves in."""
+        if self._hosting is None:
+            return
+        self._failure = error if self._failure is None else self._failure
+        if not self.interrupted:
+            of_thread.task_context = None  # its hooks are not the task
+            self._hosting.leave(self._failure)
+            self._failure = None
+
+    @override
+    def _ion_thread_name(self) -> str:
+        return self.name
+
+    def _tell(self, message: object) -> None:
+        self._boss.put(Envelope(message))
+
     # -- work ------------------------------------------------------------------------------
 
     @override
@@ -278,6 +326,17 @@ class PoolWorker(Settlement):
         with contextlib.suppress(pykka.ActorDeadError):  # it was about to stop anyway
             self.stop()
 
+    @override
+    def stop(self) -> None:
+        """Stop after what its inbox has, unless it has stopped."""
+        if not self.actor_stopped.is_set():
+            super().stop()
+
+    def abandon(self) -> None:
+        """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
+        if self._hosting is not None:
+            self._hosting.abandon()
+
     def kill(self) -> bool:
         """End what it runs, if it runs elsewhere. Returns whether it does; it soon stops then."""
         return self._runner.kill()
@@ -321,3 +380,189 @@ class PoolWorker(Settlement):
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
             task = value = None  # type: ignore[assignment]
+
+    def _announce(self, task: TaskFuture[Any]) -> None:
+        """Tell the hooks that a task begins."""
+        if self._hooks is not None:
+            tell_begin(self._hooks, task, self.name, self._mailbox.backlog, self.started_at)
+
+    def _observe(
+        self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
+    ) -> None:
+        """Tell the hooks how a task ended."""
+        if self._hooks is not None:
+            tell_end(self._hooks, task, outcome, error, self._now() - self.started_at)
+
+    def run_callbacks(
+        self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
+    ) -> None:
+        """Run the callbacks of a task that has ended: it is not current any more."""
+        if callbacks or task.key is not None:  # it holds its key yet
+            self.telling = task
+        self.current = None  # they are not the task: its context is not theirs
+        task._run_callbacks(callbacks)
+        if task.key is None:
+            self.telling = None
+
+    def release_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
+        """A task is over: the next of its key may begin.
+
+        Args:
+            task: which one.
+            comes: this worker will come for another task in a moment.
+        """
+        self._mailbox.release(task, self if comes else None)
+        if not task._built_callbacks:  # else it was interrupted while it ran them
+            self.telling = None
+
+    # -- what has raised: see ion_actors.workerpool.worker.settlement ------------------------
+
+    def _failed(self, task: TaskFuture[Any], error: BaseException) -> None:
+        try:
+            if type(error) is NotReady:
+                self._hand_back(task, error)
+            else:
+                self._settlement.settle(self._charge(task), error)
+        finally:
+            task = error = None  # type: ignore[assignment]
+        if self._done:
+            self.stop()
+
+    def letter_raised(self, errand: Errand, error: BaseException) -> None:
+        """A letter has raised: settle it, as a task that raised this."""
+        try:
+            if type(error) is NotReady:
+                errand.refuse(error)
+                self._give_up(error)
+            else:
+                self._settlement.settle(errand, error)
+        finally:
+            errand = error = None  # type: ignore[assignment]
+        if self._done:
+            self.stop()
+
+    def _charge(self, task: TaskFuture[Any]) -> TaskCharge:
+        return TaskCharge(task, self._spec, self._mailbox, self)
+
+    def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
+        """There is nothing to run the task in: this worker has failed, and not the task."""
+        self._give_up(error)
+        try:
+            if self._mailbox.put_back(task, self, begun=False):
+                return
+            # The pool is at its end, or somebody else has ended it.
+            charge = self._charge(task)
+            ended = self._pool_context._error()
+            self._settlement.conclude(charge, error, judge(charge, ended, self._spec))
+        finally:
+            charge = ended = task = error = None  # type: ignore[assignment]
+
+    def _give_up(self, error: NotReady) -> None:
+        """There is nothing to run anything in. It is to stop."""
+        self._done = True
+        cause = error if error.__cause__ is None else error.__cause__
+        self._tell(StartFailed(self, cause))
+
+    @property
+    def returning(self) -> PoolWorker:
+        """It may put back a task that took it down: a successor runs it."""
+        return self
+
+    def doom(self) -> None:
+        """What it ran has panicked: it begins nothing more, and stops."""
+        self._done = True
+
+    def report(self, name: str, error: BaseException, directive: Directive) -> Panic | None:
+        """Tell the supervisor of the panic, and wait for its reply: by then it has acted."""
+        self._done = True
+        try:
+            self._move_out(error)
+            return self._ask(Panicked(self, name, error, directive))
+        finally:
+            del error
+
+    def _ask(self, message: Panicked) -> Panic | None:
+        reply: Future[Panic] = Future()
+        self._boss.put(Envelope(Request(message, reply)))
+        try:
+            return outcome_of(reply, _REPLY_TIMEOUT)
+        except BaseException as error:
+            # Without a reply: the pool has ended meanwhile.
+            self._spec.log(logging.DEBUG, "no reply from the supervisor", error=error)
+            return None
+
+    # -- what comes from outside, between any two steps ---------------------------------------
+
+    @override
+    def _ion_interrupted(self, error: BaseException) -> None:
+        """Settle what it had begun, and stop. The supervisor replaces this worker.
+
+        A task that it was handed and has not begun goes to the successor.
+        """
+        self._done = True
+        if not self.interrupted_once:
+            self.interrupted_once = True
+            self._spec.log(logging.ERROR, "worker %s crashed", self.name, error=error)
+        self._move_out(error)
+        for task in self.unsettled():
+            self.salvage(task, error)
+        self._ion_begun = True
+        self._stop()
+
+    def unsettled(self) -> list[TaskFuture[Any]]:
+        """What an interruption may have left unsettled, the innermost first."""
+        below = [one for one, _ in reversed(self.interrupted)]
+        found = [self.put_back, self.current, self.telling, *below]
+        return [one for one in found if one is not None and one is not self.slot]
+
+    def salvage(self, task: TaskFuture[Any], error: BaseException) -> None:
+        """An interruption has kept this worker from settling a task. May be done again."""
+        try:
+            if task is self.put_back:
+                self._mailbox.finish_put_back(task)
+                return
+            if task._state is RUNNING:
+                self._failed(task, error)
+        except BaseException:
+            self.write_off(task, error)
+            raise
+        finally:
+            del error
+        self._let_go(task)
+
+    def write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
+        """:meth:`salvage` without any ceremony, if need be by another thread."""
+        try:
+            if task is self.put_back:
+                self._mailbox.finish_put_back(task)
+                return
+            if task._state is RUNNING:
+                task.keep_name()
+                shown = panic_error(task.task_name(), self.name, error)
+                task.fail(shown, self.tally, Outcome.PANICKED)
+        finally:
+            del error
+
+    def clean_up(self) -> None:
+        """Its thread is gone: do what may block, on another one."""
+        for task in self.unsettled():
+            task.wake_again()
+        try:
+            self._runner.stop()
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
+
+    def _let_go(self, task: TaskFuture[Any]) -> None:
+        """What is left to do for a task that has ended."""
+        task.wake_again()
+        if task.key is not None:
+            self._mailbox.release(task)
+        if self.current is task:
+            self.current = None
+        if self.telling is task:
+            self.telling = None
+
+    @override
+    def _ion_on_thread_end(self) -> Callable[[Any], object]:
+        # C functions only: nothing can be thrown in between. The supervisor does the rest.
+        return functools.partial(self._boss.control.bell.put, Envelope(Stopped(self)))
