@@ -119,7 +119,7 @@ class LivingPool:
 
     def is_own_thread(self) -> bool:
         """See :class:`Living`."""
-        return self.handle._is_own_thread()
+        return self._core.owns_thread()
 
     def exit_patience(self) -> float | None:
         """See :class:`Living`."""

@@ -50,7 +50,6 @@ class Caller:
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []
         self._core = core
         self._spec = core.spec
-        self._settlement = Settlement(core.spec, self)
         self._callbacks: list[Callable[[Any], object]] | None = None  # of the task, once it ended
 
     def wake(self) -> None:
@@ -114,7 +113,7 @@ class Caller:
             value = self._call(task)
         except BaseException as error:
             charge = TaskCharge(task, self._spec, self._core.mailbox, self)
-            self._settlement.settle(charge, error)
+            Settlement(self._spec, self).settle(charge, error)
             if is_a(error, KeyboardInterrupt) or is_interruption(error):
                 interruption = error
                 task._mark_read()  # it is raised here

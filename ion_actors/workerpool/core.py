@@ -40,6 +40,7 @@ from ion_actors.workerpool.model.reports import (
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.worker.inbox import Envelope, SupervisorInbox
+from ion_actors.workerpool.worker.worker import current_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,6 +138,16 @@ class PoolCore:
         """Send the supervisor a message. Never blocks, and is safe in a finalizer."""
         self.inbox.put(Envelope(message))
 
+    def owns_thread(self) -> bool:
+        """Whether to wait for the pool's end in this thread would be to wait for this thread."""
+        worker = current_worker()
+        if worker is not None and worker.inbox.mailbox is self.mailbox:
+            return True
+        current = threading.current_thread()
+        if any(one.thread is current for one in list(self.workers)):
+            return True  # a submitter that runs its task itself
+        return current in self.threads[:1]
+
     def join(self, patience: float) -> None:
         """Wait for the threads that are about to end, so that the caller finds none left."""
         for thread in self.threads:
@@ -179,7 +190,7 @@ class PoolCore:
         )  # fmt: skip
 
     def at_work(self) -> list[tuple[Performer, TaskFuture[Any], float]]:
-        """What the workers are at, and since when; below each task, those that it interrupts."""
+        """The tasks that run, who runs each, and since when; those that are interrupted as well."""
         found: dict[TaskFuture[Any], tuple[Performer, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
             for task, began in _work_of(worker):
@@ -188,7 +199,7 @@ class PoolCore:
         return list(found.values())
 
     def dump(self) -> PoolDump:
-        """What the pool is at."""
+        """What each part of the pool does now."""
         check()
         return PoolDump(
             name=self.spec.name,
@@ -228,9 +239,9 @@ def _work_of(worker: Performer) -> list[tuple[TaskFuture[Any] | None, float]]:
 
 
 async def until_over(threads: Sequence[threading.Thread], patience: float) -> None:
-    """Wait until these threads are gone and what they have told is delivered; block no loop.
+    """Wait until these threads are gone and what they have told is delivered. The loop goes on.
 
-    No other thread is spared to wait for them: they have said goodbye, so this is short.
+    No other thread waits for them: they are about to end, so this is short.
     """
     own, end = threading.current_thread(), system_clock.monotonic() + patience
     glances = 0

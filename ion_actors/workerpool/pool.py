@@ -6,12 +6,15 @@ mailbox's task lane in the caller's thread, everything about life and death goes
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import copy
 import functools
 import logging
+import signal
 from collections.abc import Callable
-from typing import Any, NoReturn, cast
+from types import TracebackType
+from typing import Any, NoReturn, Self, cast
 
 import pykka
 
@@ -26,14 +29,21 @@ from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import exit_hooks
 from ion_actors.workerpool.core import PoolCore, closed
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
-from ion_actors.workerpool.mailbox.mailbox import Mailbox
-from ion_actors.workerpool.mailbox.shedding import SheddingMailbox
-from ion_actors.workerpool.messages import Broadcast, Close, Forgotten, Resize, Submit, TrySubmit
+from ion_actors.workerpool.mailbox.mailbox import Mailbox, SheddingMailbox
+from ion_actors.workerpool.messages import (
+    Broadcast,
+    Close,
+    Drain,
+    Forgotten,
+    Resize,
+    Submit,
+    TrySubmit,
+)
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
-from ion_actors.workerpool.model.reports import Panic, PoolDump, StuckTask
-from ion_actors.workerpool.shutdown import Shutdown
+from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, StuckTask
+from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
@@ -42,7 +52,7 @@ from ion_actors.workerpool.worker.inbox import Envelope, refuse
 __all__ = ["Pool"]
 
 
-class Pool(Shutdown, Submitter, concurrent.futures.Executor):
+class Pool(Submitter, concurrent.futures.Executor):
     """A supervised pool of worker actors.
 
     Args:
@@ -126,6 +136,7 @@ class Pool(Shutdown, Submitter, concurrent.futures.Executor):
             raise RuntimeError("cannot start a pool at interpreter exit")
         core = PoolCore(spec, _mailbox(spec))
         super().__init__(core)
+        self._ending = Shutdown(core)
         try:
             self._ref = PoolSupervisor.start(core)
         except NO_MORE_THREADS:
@@ -174,7 +185,7 @@ class Pool(Shutdown, Submitter, concurrent.futures.Executor):
         return self._core.metrics()
 
     def dump(self) -> PoolDump:
-        """What each worker is at, since when, and where its thread is. For debugging: print it."""
+        """Each worker's current task, its age, and where its thread is. For debugging: print it."""
         return self._core.dump()
 
     @property
@@ -216,7 +227,7 @@ class Pool(Shutdown, Submitter, concurrent.futures.Executor):
         self._ask(Resize(size))
 
     def _ask(self, message: Broadcast | Resize) -> Any:
-        self._check_fork()
+        self._ending.check_fork()
         try:
             with background():  # the supervisor answers at once, whatever has ended
                 return self._ref.ask(message)
@@ -232,6 +243,151 @@ class Pool(Shutdown, Submitter, concurrent.futures.Executor):
         ref = copy.copy(self._ref)
         ref._pool = self  # type: ignore[attr-defined]
         return ref
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def drain(self, timeout: float | None = None) -> DrainReport:
+        """Accept nothing more, finish what was accepted, and end the pool.
+
+        Args:
+            timeout: seconds it may take; by default the pool's ``drain_timeout``. Shortly before
+                the end of that time the contexts of running tasks are cancelled, so that those who
+                listen end as cancelled; at the end of it, those who do not are abandoned.
+
+        Returns:
+            What was done since the drain began. If the pool has ended already: how that went.
+
+        Raises:
+            DrainTimeout: the time was up with work unfinished; the report is in the error.
+            PoolForked: this process is a fork of the one that the pool lives in.
+
+        Any thread may call this, any number of times; all wait for the same end, for which the
+        earliest deadline counts. Called by one of the pool's own tasks, it cannot wait: the drain
+        begins, and the report is an interim one.
+        """
+        return self._ending.end(Drain(self._ending.patience(timeout)))
+
+    def close(self, timeout: float | None = None) -> DrainReport:
+        """Cancel what has not started, ask what runs to stop, and end the pool.
+
+        Args:
+            timeout: seconds until what still runs is abandoned; by default the pool's
+                ``drain_timeout``.
+
+        Returns:
+            What was finished and what was not; tasks that would not stop are in ``running``.
+
+        Raises:
+            PoolForked: this process is a fork of the one that the pool lives in.
+
+        What holds for :meth:`drain` about threads and the pool's own tasks holds here.
+        """
+        return self._ending.end(Close(self._ending.patience(timeout)))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the pool as ``concurrent.futures`` does, by :meth:`drain`.
+
+        Args:
+            wait: wait for the end, at most for the pool's ``drain_timeout``. Without, there is no
+                deadline: nobody is waiting.
+            cancel_futures: cancel what has not started.
+
+        Raises:
+            DrainTimeout: as :meth:`drain`.
+        """
+        reply = self._ending.begin(wait=wait, cancel_futures=cancel_futures)
+        if wait and not self._core.owns_thread():
+            self._ending.report(reply)
+
+    def begin_drain(self, timeout: float | None) -> Future[DrainReport]:
+        """Have a drain begin. Never blocks; the future is done when the drain is."""
+        return self._core.ask_for_end(Drain(timeout))
+
+    # -- the end, without blocking an event loop -------------------------------------------
+
+    async def adrain(self, timeout: float | None = None) -> DrainReport:
+        """:meth:`drain` for coroutines."""
+        return await self._ending.aend(Drain(self._ending.patience(timeout)))
+
+    async def aclose(self, timeout: float | None = None) -> DrainReport:
+        """:meth:`close` for coroutines."""
+        return await self._ending.aend(Close(self._ending.patience(timeout)))
+
+    async def ashutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """:meth:`shutdown` for coroutines."""
+        reply = self._ending.begin(wait=wait, cancel_futures=cancel_futures)
+        if wait and not self._core.owns_thread():
+            await self._ending.areport(reply)
+
+    # -- signals ---------------------------------------------------------------------------
+
+    def drain_on_signal(
+        self, signum: int = signal.SIGTERM, timeout: float | None = None
+    ) -> DrainOnSignal:
+        """Have a signal drain the pool first, and then do what it would have done.
+
+        Args:
+            signum: the signal; by default SIGTERM, by which service managers stop a process.
+            timeout: as for :meth:`drain`.
+
+        Returns:
+            The handler: :meth:`~DrainOnSignal.remove` gives the signal back, and so does leaving it
+            as a ``with`` block.
+
+        Raises:
+            ValueError: this is not the main thread, where Python keeps its signals.
+
+        The signal starts the drain in a thread of its own. When that is over, or its time is up,
+        the signal is raised again for whoever had it before: it ends the process, if nobody did. A
+        second signal does not wait. What takes the signal over later (a web server, or an event
+        loop's ``add_signal_handler``) has it first; servers that raise it again at their end, as
+        uvicorn does, drain the pool then.
+
+        The kernel does not end the first process of a container (PID 1) by default. That ends by
+        ``SystemExit(128 + signum)`` in the main thread, so that exit hooks run; if the main thread
+        cannot be reached within five seconds (it is in foreign code), without them.
+        """
+        return DrainOnSignal(self, signum, self._ending.patience(timeout))
+
+    # -- blocks ----------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if exc_type is not None and not self._ending.is_by_another(exc_val):
+            self.close()
+            return
+        try:
+            self.drain()
+        except Exception:
+            raise
+        except BaseException:  # Ctrl-C while it drains
+            self.close()
+            raise
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        if exc_type is not None and not self._ending.is_by_another(exc_val):
+            await self.aclose()
+            return
+        try:
+            await self.adrain()
+        except asyncio.CancelledError:
+            self._core.tell(Close(self._core.spec.drain_timeout))
+            raise
 
     # De facto attributes of the standard executors, which their clients read.
 

@@ -1,4 +1,4 @@
-"""What a pool was asked to be: its checked arguments, shared by its parts."""
+"""What a pool was asked to be, and what its tasks are to be: the checked arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import Panic, StuckTask
 
-__all__ = ["DEFAULT_QUEUE_SIZE", "PoolSpec", "TaskWrapper"]
+__all__ = ["DEFAULT_QUEUE_SIZE", "PoolSpec", "TaskOptions", "TaskWrapper"]
 
 #: Tasks that may wait, unless the pool is told otherwise: a few megabytes of them.
 DEFAULT_QUEUE_SIZE = 10_000
@@ -130,6 +130,46 @@ class PoolSpec:
             residence=None if worker is None else Residence.checked(worker),
             backend=_shared_among(size, _checked_backend(backend)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOptions:
+    """What belongs to a task and not to its arguments: see ``Submitter.options``."""
+
+    context: Context | None = None
+    timeout: float | None = None
+    name: str | None = None
+    pass_context: bool = False
+    ttl: float | None = None
+    priority: int | None = None
+    key: Hashable | None = None
+    retry_on_worker_death: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.context is not None and not isinstance(self.context, Context):
+            raise TypeError(f"context must be a Context or None, not {self.context!r}")
+        seconds("timeout", self.timeout)
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name must be a string or None, not {self.name!r}")
+        if self.name is not None:  # no subclass: it is shown on threads that must not block
+            object.__setattr__(self, "name", str.__str__(self.name))
+        if self.name is not None:  # no subclass: it is shown on threads that must not block
+            object.__setattr__(self, "name", str.__str__(self.name))
+        seconds("ttl", self.ttl)
+        if self.priority is not None:
+            object.__setattr__(self, "priority", whole_number("priority", self.priority))
+        if self.retry_on_worker_death is not None:
+            whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
+        make_plain(self, "timeout", "ttl", "priority", "retry_on_worker_death")
+        try:
+            hash(self.key)
+        except TypeError:
+            raise TypeError(f"key must be hashable, not {self.key!r}") from None
+
+    @property
+    def ranked(self) -> bool:
+        """Whether the tasks may begin in another order than that of acceptance."""
+        return bool(self.priority) or self.key is not None
 
 
 def available_cpus() -> int:

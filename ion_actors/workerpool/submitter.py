@@ -2,7 +2,8 @@
 
 ``submit``, ``try_submit`` and ``asubmit`` share everything but what they do when there is no room.
 The non-blocking ``Mailbox.offer`` is the algorithm; the others only add the wait. What belongs to a
-task and not to its arguments is in its :class:`TaskOptions`.
+task and not to its arguments is in its
+:class:`~ion_actors.workerpool.spec.TaskOptions`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures._base import PENDING
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
 
-from ion_actors._arguments import make_plain, seconds, whole_number
+from ion_actors._arguments import seconds
 from ion_actors.context import (
     CURRENT,
     Context,
@@ -37,58 +37,22 @@ from ion_actors.context import (
 from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.futures import Future
 from ion_actors.own_variables import own_values
+from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.workerpool import parallel_map
 from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.model.overflow import Overflow
 from ion_actors.workerpool.model.reports import describe
-from ion_actors.workerpool.proxy import Calls
+from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
+from ion_actors.workerpool.spec import TaskOptions
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
 
-__all__ = ["Submitter", "TaskOptions", "call_with_context"]
+__all__ = ["Submitter", "call_with_context"]
 
 T = TypeVar("T")
 
 P = ParamSpec("P")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """What belongs to a task and not to its arguments: see :meth:`Submitter.options`."""
-
-    context: Context | None = None
-    timeout: float | None = None
-    name: str | None = None
-    pass_context: bool = False
-    ttl: float | None = None
-    priority: int | None = None
-    key: Hashable | None = None
-    retry_on_worker_death: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.context is not None and not isinstance(self.context, Context):
-            raise TypeError(f"context must be a Context or None, not {self.context!r}")
-        seconds("timeout", self.timeout)
-        if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"name must be a string or None, not {self.name!r}")
-        if self.name is not None:  # no subclass: it is shown on threads that must not block
-            object.__setattr__(self, "name", str.__str__(self.name))
-        seconds("ttl", self.ttl)
-        if self.priority is not None:
-            whole_number("priority", self.priority)
-        if self.retry_on_worker_death is not None:
-            whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
-        make_plain(self, "timeout", "ttl", "priority", "retry_on_worker_death")
-        try:
-            hash(self.key)
-        except TypeError:
-            raise TypeError(f"key must be hashable, not {self.key!r}") from None
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the tasks may begin in another order than that of acceptance."""
-        return bool(self.priority) or self.key is not None
 
 
 def call_with_context(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -104,7 +68,7 @@ _modules = sys.modules
 _current = CURRENT.get
 
 
-class Submitter(Calls):
+class Submitter:
     """The verbs that bring tasks to a pool; ``Pool`` has them, and so has ``Pool.options(...)``."""
 
     def __init__(
@@ -257,7 +221,7 @@ class Submitter(Calls):
             return
         task.plan_expiry(self._clock)
         if task.limit is None and context._parents == self._parents:
-            return  # it ends with the pool, which sees to that
+            return  # the supervisor ends it with the pool
         task.keep_registration(context.add_callback(functools.partial(on_context_end, task)))
 
     def options(
@@ -464,3 +428,73 @@ class Submitter(Calls):
         return parallel_map.Plan.checked(
             fn, iterables, timeout, chunksize, buffersize, self._mailbox.size, self._clock
         )
+
+    # -- workers with state: all of these raise TypeError on a pool without ``worker=`` -------
+
+    @overload
+    def proxy(self) -> WorkerProxy: ...
+    @overload
+    def proxy(self, kind: type[T]) -> T: ...
+
+    def proxy(self, kind: type[Any] | None = None) -> Any:
+        """The worker class as the callers of a pool see it: each method returns a future.
+
+        A call goes to a worker that is idle, or waits for one as :meth:`submit` does.
+
+        Args:
+            kind: what to take the proxy for; of use to type checkers only. See ``pykka.typing``.
+        """
+        if kind is not None and not isinstance(kind, type):
+            raise TypeError(f"kind must be a class or None, not {kind!r}")
+        actor_class = self._residence().actor_class
+        return WorkerProxy(self.submit, actor_class.__qualname__, (), actor_class)
+
+    def method(self, method: Callable[Concatenate[Any, P], T], /) -> Callable[P, T]:
+        """A method of the worker class as a function to submit, for instance to :meth:`map`.
+
+        Args:
+            method: as it is found in the class, for instance ``ImageWorker.resize``. In a pool of
+                a subclass, it is the subclass's that is called.
+
+        Raises:
+            TypeError: it is none of that class.
+        """
+        return cast("Callable[P, T]", self._method(method))
+
+    @overload
+    def call(
+        self,
+        method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Future[T]: ...
+    @overload
+    def call(
+        self, method: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+
+    def call(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have an idle worker call a method of its own: ``pool.call(ImageWorker.resize, image)``.
+
+        The same as a call through :meth:`proxy`, and type checkers know its arguments and result.
+        """
+        return self.submit(self._method(method), *args, **kwargs)
+
+    def ask(self, message: Any, /) -> Future[Any]:
+        """Have the ``on_receive`` of an idle worker answer a message. Returns the future answer."""
+        return self.submit(Receive(self._residence().name), message)
+
+    def tell(self, message: Any, /) -> None:
+        """:meth:`ask`, when nobody wants the answer. If it raises, the error is logged."""
+        self.ask(message)
+
+    def _method(self, function: object) -> Method:
+        residence = self._residence()
+        return Method(residence.name, residence.name_of(function))
+
+    def _residence(self) -> Residence:
+        residence = self._core.spec.residence
+        if residence is None:
+            raise no_worker_class(self._core.spec.name)
+        return residence

@@ -29,13 +29,23 @@ from ion_actors.observe import HOOKS
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
 from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
-from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, Dropped, Helping, Returning, Waiter
+from ion_actors.workerpool.mailbox.protocols import (
+    NOT_BEGUN,
+    PARKED,
+    Dropped,
+    Helping,
+    Order,
+    Returning,
+    Taker,
+    Waiter,
+)
 from ion_actors.workerpool.mailbox.task import TaskFuture, run_callbacks_in_thread
 from ion_actors.workerpool.mailbox.task_queue import TaskQueue
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome, reason_of
+from ion_actors.workerpool.model.overflow import CoDel, Delays
 
-__all__ = ["Mailbox", "OnDropped"]
+__all__ = ["Mailbox", "OnDropped", "SheddingMailbox"]
 
 #: Told how a task ended that the pool dropped, and why if it gave it up.
 OnDropped = Callable[[Ending, BaseException, DropReason | None], object]
@@ -450,3 +460,64 @@ class Mailbox(TaskQueue):
         with self._lock:
             self._ledger.restarts += 1
             return self._ledger.restarts
+
+
+class SheddingMailbox(Mailbox):
+    """A ``Mailbox`` with a ``CoDel`` in front of its workers.
+
+    A task that is left out has been taken from the queue already, so it is fenced: ended before its
+    worker begins it. The policy is in :mod:`ion_actors.workerpool.model.overflow`.
+    """
+
+    sheds = True
+
+    def __init__(
+        self,
+        name: str,
+        limit: int,
+        size: int,
+        context: Context,
+        on_dropped: OnDropped | None,
+        policy: CoDel,
+    ) -> None:
+        super().__init__(name, limit, size, context, on_dropped)
+        self._policy = policy
+        self._delays = Delays()  # the lane's lock
+        self._now = context.clock.monotonic
+
+    @override
+    def take(self, worker: Taker) -> TaskFuture[Any] | Order | None:
+        while True:
+            found = super().take(worker)
+            if isinstance(found, TaskFuture):
+                if not self._is_late(found):
+                    return found
+                worker.current = None  # it never begins: nobody is at it
+                self._shed(found)
+            else:
+                if found is PARKED:
+                    with self._lock:
+                        self._delays = self._delays.idle(self._policy, self._now())
+                return found
+
+    def _is_late(self, task: TaskFuture[Any]) -> bool:
+        with self._lock:
+            now = self._now()
+            delay = now - task.accepted_at
+            self._delays, late = self._delays.waited(self._policy, now, delay)
+        return late
+
+    def _shed(self, task: TaskFuture[Any]) -> None:
+        name = task.task_name()
+        waited = self._now() - task.accepted_at
+        with self._lock:
+            wait = self._time_to_retry()
+        error = TaskDropped(
+            f"task {name!r} was shed: it had waited for {waited:.3g} s, and pool {self.name!r} is "
+            "overloaded",
+            task=name, why=DropReason.SHED, retry_after=wait,
+        )  # fmt: skip
+        callbacks = self.fence(task, error, task.release_call())
+        if task.key is not None:
+            self.release(task)
+        run_callbacks_in_thread([(task, callbacks)])

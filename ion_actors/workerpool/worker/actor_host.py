@@ -1,8 +1,8 @@
 """What a worker does for the actor that lives in it, besides the tasks.
 
 Letters are messages that are no tasks: from ``broadcast``, or sent to the actor's own ref. They are
-answered between tasks, one task after each letter, so that neither keeps the other from its turn.
-Like a task, a letter can take the worker down.
+answered between tasks, and one task is run after each letter, so that neither waits for ever. Like
+a task, a letter can take the worker down.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Errand:
     def task_context(self) -> Context:
         """The context that it runs under.
 
-        The pool's, and not the sender's: a deadline there is no reason to answer by half, and the
-        end of the pool is.
+        The pool's, and not the sender's: a broadcast is not to reach only some of the workers since
+        the sender's deadline has passed; the end of the pool does end it.
         """
         return self._spec.context
 

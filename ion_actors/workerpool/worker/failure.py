@@ -23,8 +23,8 @@ from ion_actors.workerpool.model.reports import WorkerDeath
 from ion_actors.workerpool.spec import PoolSpec
 
 __all__ = [
+    "Charge",
     "Fate",
-    "Judged",
     "Verdict",
     "directive_for",
     "fate",
@@ -45,8 +45,8 @@ class Verdict(NamedTuple):
     reason: DropReason | None = None  # why the pool has given it up, if it has
 
 
-class Judged(Protocol):
-    """What has raised: a task, or a letter to the actor that lives in a worker."""
+class Charge(Protocol):
+    """What was run and has raised: a task, or a letter to the actor that lives in a worker."""
 
     @property
     def variables(self) -> contextvars.Context:
@@ -57,12 +57,28 @@ class Judged(Protocol):
         """The context that it runs under."""
         ...
 
+    def task_name(self) -> str:
+        """Its name, for errors and logs."""
+        ...
+
     def concerned(self) -> str | None:
         """The task's name; None if it is no task."""
         ...
 
+    def reconsider(self, verdict: Verdict) -> Verdict | None:
+        """It has panicked. Returns the verdict, perhaps another one; None: it is tried again."""
+        ...
 
-def judge(charge: Judged, error: BaseException, spec: PoolSpec) -> Verdict:
+    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+        """It runs no more, though it may be a while until it has ended."""
+        ...
+
+    def end(self, verdict: Verdict, shown: BaseException) -> None:
+        """It has ended: have those who wait for it see this error."""
+        ...
+
+
+def judge(charge: Charge, error: BaseException, spec: PoolSpec) -> Verdict:
     """How it has ended, what those who wait for it see of that, and what becomes of the worker."""
     context = charge.task_context()
     if is_a(error, ContextEnded) and context.cancelled:

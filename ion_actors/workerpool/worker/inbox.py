@@ -94,7 +94,7 @@ class Letter(Request):
                 super().fail(error)
 
     def end(self, error: BaseException) -> None:
-        """Answer that the pool's end came first, which is no news for the log."""
+        """Answer that the pool's end came first. Nobody has to read that: it is not logged."""
         reply_to = self.reply_to
         self.fail(error)
         if isinstance(reply_to, Future):
@@ -169,8 +169,8 @@ class Reader(Helping, Protocol):
 class WorkerInbox:
     """A worker's inbox: its slot in the mailbox, and its control lane.
 
-    The worker sleeps on one lock, which whoever has something for it releases. It may be woken once
-    too often: it looks again and goes back to sleep.
+    The worker sleeps on one lock. Whoever has something for it releases that lock. If it is woken
+    once too often, it looks again and goes back to sleep.
     """
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@
 So a successor is appointed before anybody learns of the panic.
 
 A worker runs tasks, and has its actor answer letters; a submitter may run its task itself. Two
-protocols say where these differ: :class:`Charge` is what was run (a task, or a letter), and
-:class:`Accountable` is who ran it (a worker, or a caller, which is not replaced).
+protocols say where these differ: a ``Charge`` is what was run (a task, or a letter), and
+``Accountable`` is who ran it (a worker, or a caller, which is not replaced).
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from ion_actors.context import Context, of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
-from ion_actors.workerpool.mailbox.protocols import Performer, Returning
+from ion_actors.workerpool.mailbox.protocols import Returning
 from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.worker.failure import (
+    Charge,
     Fate,
-    Judged,
     Verdict,
     fate,
     judge,
@@ -40,7 +41,7 @@ from ion_actors.workerpool.worker.failure import (
     without_retry,
 )
 
-__all__ = ["Accountable", "Charge", "Settlement", "TaskCharge", "tell_begin", "tell_end"]
+__all__ = ["Accountable", "Settlement", "TaskCharge", "tell_begin", "tell_end"]
 
 
 def tell_begin(
@@ -77,8 +78,12 @@ def _tell_retry(hooks: PoolHooks, task: TaskFuture[Any], error: BaseException) -
     task.variables.run(hooks.retried)
 
 
-class Accountable(Performer, Protocol):
-    """Who ran what raised."""
+class Accountable(Protocol):
+    """Who ran what raised: a worker, or a caller that stands in for one."""
+
+    name: str
+    tally: Tally
+    started_at: float  # when what it runs began
 
     @property
     def returning(self) -> Returning | None:
@@ -103,26 +108,6 @@ class Accountable(Performer, Protocol):
         self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
     ) -> None:
         """Run the callbacks of a task that has ended, now or a moment later."""
-        ...
-
-
-class Charge(Judged, Protocol):
-    """What was run and has raised."""
-
-    def task_name(self) -> str:
-        """Its name, for errors and logs."""
-        ...
-
-    def reconsider(self, verdict: Verdict) -> Verdict | None:
-        """It has panicked. Returns the verdict, perhaps another one; None: it is tried again."""
-        ...
-
-    def stopped(self, verdict: Verdict, error: BaseException) -> None:
-        """It runs no more, though it may be a while until it has ended."""
-        ...
-
-    def end(self, verdict: Verdict, shown: BaseException) -> None:
-        """It has ended: have those who wait for it see this error."""
         ...
 
 
@@ -189,7 +174,7 @@ class Settlement:
 
 
 class TaskCharge:
-    """A task that has raised: see :class:`Charge`."""
+    """A task that has raised: see :class:`~ion_actors.workerpool.worker.failure.Charge`."""
 
     __slots__ = ("_mailbox", "_spec", "_task", "_who", "variables")
 

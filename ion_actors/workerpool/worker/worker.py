@@ -7,12 +7,12 @@
                           └──▶ tell the supervisor ──▶ settle the future ──▶ stop
 
 A worker without an initializer has no thread until there is something for it: whoever wakes it for
-the first time has the supervisor start one. That is one message and no waiting, so it may be done
-in a signal handler or in a finalizer, and a thread that cannot be started is the supervisor's care.
+the first time has the supervisor start one. That is one message and no waiting, so a signal handler
+or a finalizer may do it. The supervisor handles a thread that cannot be started.
 
 Whatever a task, a hook or a callback raises ends here: as the outcome of the task, in the log, or,
 if it is none of those (a bug, or an exception thrown into the thread), as this worker's own end:
-see :mod:`ion_actors.actors`. A worker whose thread ends without a word is buried by the supervisor.
+see :mod:`ion_actors.actors`. If its thread ends from outside, the supervisor does what is left.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class PoolWorker(IsolatedActor):
 
     @property
     def left(self) -> bool:
-        """Whether it has said goodbye."""
+        """Whether it has stopped: its thread is about to end."""
         return self._left
 
     def start_thread(self) -> None:
@@ -204,7 +204,7 @@ class PoolWorker(IsolatedActor):
 
     @override
     def on_stop(self) -> None:
-        """Say goodbye. pykka calls this last, in this worker's thread."""
+        """Leave. The loop calls this last, in this worker's thread."""
         self._move_out(None)
         try:
             self._runner.stop()
@@ -228,7 +228,7 @@ class PoolWorker(IsolatedActor):
             task._report(fraction, message)
 
     def _move_out(self, error: BaseException | None) -> None:
-        """Whoever lives here goes, once there is no task below; before a successor moves in."""
+        """Have the actor that lives here leave before the next one moves in."""
         if self._hosting is None:
             return
         self._failure = error if self._failure is None else self._failure
@@ -531,7 +531,7 @@ class PoolWorker(IsolatedActor):
         self._let_go(task)
 
     def write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
-        """:meth:`salvage` without any ceremony, if need be by another thread."""
+        """Settle such a task and nothing more; another thread may have to do this."""
         try:
             if task is self.put_back:
                 self._mailbox.finish_put_back(task)
@@ -544,7 +544,7 @@ class PoolWorker(IsolatedActor):
             del error
 
     def clean_up(self) -> None:
-        """Its thread is gone: do what may block, on another one."""
+        """Its thread is gone: another one does what may block."""
         for task in self.unsettled():
             task.wake_again()
         try:
@@ -553,7 +553,7 @@ class PoolWorker(IsolatedActor):
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
 
     def _let_go(self, task: TaskFuture[Any]) -> None:
-        """What is left to do for a task that has ended."""
+        """Do what is left to do for a task that has ended."""
         task.wake_again()
         if task.key is not None:
             self._mailbox.release(task)
