@@ -12,6 +12,7 @@ from typing import Any
 
 from ion_actors._arguments import (
     boolean,
+    make_plain,
     optional_callable,
     positive_seconds,
     seconds,

@@ -151,7 +151,7 @@ class Mailbox(TaskQueue):
         """Note that the pool gives a task up, before anybody can see its end; under the lock."""
         if reason is None:
             return
-        self._ledger.dropped[reason] += 1
+        self.ledger.dropped[reason] += 1
         if self._letters is not None:
             self._letters.note(task.given_name, call, reason, error, task.history)
 
@@ -165,7 +165,7 @@ class Mailbox(TaskQueue):
         self._lose(task, (task.fn, task.args, task.kwargs), error, reason)
         with task._lock:
             task.withdrawn = True
-            self._ledger.withdrawn += 1
+            self.ledger.withdrawn += 1
             return task.end_early(error)
 
     def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
@@ -185,7 +185,7 @@ class Mailbox(TaskQueue):
                         reason = self._reason(error)
                         ended.append((task, error, reason, self._bury(task, error, reason)))
                     else:  # a stranger has settled it
-                        self._ledger.withdrawn += 1
+                        self.ledger.withdrawn += 1
                 over = not self._queue
             dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
             if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
@@ -212,7 +212,7 @@ class Mailbox(TaskQueue):
             if task._state is not RUNNING or task.fenced:
                 return None
             if not task.counted:
-                self._ledger.fenced += 1
+                self.ledger.fenced += 1
             self._lose(task, call, error, reason)
             callbacks = task.end_early(error) or []
         self._dropped(task, error, reason)
@@ -306,7 +306,7 @@ class Mailbox(TaskQueue):
         """
         with self._lock:
             if self._refusal is not None:
-                self._ledger.rejected += 1
+                self.ledger.rejected += 1
                 raise self._refusal()
             if task.ranked:
                 queue = self._ranked()
@@ -335,7 +335,7 @@ class Mailbox(TaskQueue):
             raise
         # Nothing can be thrown in between these.
         task._state = RUNNING
-        self._ledger.started += 1
+        self.ledger.started += 1
         worker.started_at = NOT_BEGUN
         worker.current = task
 
@@ -419,7 +419,7 @@ class Mailbox(TaskQueue):
                 task.begin_anew(self._now(), begun=begun)
                 # Nothing can be thrown in between these.
                 task._state = PENDING
-                self._ledger.started -= 1
+                self.ledger.started -= 1
                 worker.current, worker.put_back = None, task
             self._queue.appendleft(task)
             heirs = self._hand_out()
@@ -449,8 +449,8 @@ class Mailbox(TaskQueue):
         self._queue, self._waiters, self._idle = deque(), deque(), {}
         self._dead = 0
         self._letters = None  # those who subscribed did so in the parent
-        self._ledger.withdrawn += len(stranded)
-        self._ledger.fenced += len(running)
+        self.ledger.withdrawn += len(stranded)
+        self.ledger.fenced += len(running)
         return stranded + running
 
     # -- numbers ---------------------------------------------------------------------------
@@ -458,8 +458,8 @@ class Mailbox(TaskQueue):
     def count_restart(self) -> int:
         """One more worker was replaced. Returns how many have been."""
         with self._lock:
-            self._ledger.restarts += 1
-            return self._ledger.restarts
+            self.ledger.restarts += 1
+            return self.ledger.restarts
 
 
 class SheddingMailbox(Mailbox):

@@ -84,7 +84,7 @@ class TaskQueue:
         self._rested = True  # a worker has been idle since somebody found no room
         self._waiters: deque[Waiter] = deque()
         self._refusal: Callable[[], IonError] | None = None
-        self._ledger = Ledger()
+        self.ledger = Ledger()  # changes under the lock only
         self.before_end: PoolMetrics | None = None  # the numbers when the refusal began
 
     # -- submitters ------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class TaskQueue:
             with self._lock:
                 self._busy = True
                 if self._refusal is not None:
-                    self._ledger.rejected += 1
+                    self.ledger.rejected += 1
                     self._busy = False
                     raise self._refusal()
                 if not self._idle:
@@ -120,7 +120,7 @@ class TaskQueue:
                 worker = next(reversed(self._idle))
                 del self._idle[worker]
                 task._state = RUNNING
-                self._ledger.started += 1
+                self.ledger.started += 1
                 worker.current = worker.slot = task
                 self._busy = False
             worker.wake()
@@ -183,7 +183,7 @@ class TaskQueue:
             # Nothing can be thrown in between these, and what is, finds the task in one place.
             worker.current = task
             task._state = RUNNING
-            self._ledger.started += 1
+            self.ledger.started += 1
             try:
                 del queue[0]
             except BaseException:  # only one with ranks can be interrupted
@@ -210,7 +210,7 @@ class TaskQueue:
         if task.withdrawn:
             self._dead -= 1
         else:  # a stranger called one of the executor's methods on a pool's future
-            self._ledger.withdrawn += 1
+            self.ledger.withdrawn += 1
             self._release(task)
 
     def _next_waiting(self) -> TaskFuture[Any] | None:
@@ -243,7 +243,7 @@ class TaskQueue:
             heirs.append(heir)
             heir.current = heir.slot = task
             task._state = RUNNING
-            self._ledger.started += 1
+            self.ledger.started += 1
             del self._idle[heir]
             try:
                 del self._queue[0]
@@ -289,7 +289,7 @@ class TaskQueue:
         with self._lock:
             if worker in self._idle:  # it was interrupted
                 return True
-            self._ledger.open(tally)
+            self.ledger.open(tally)
             # Once nothing is accepted, there is nobody who would wake it.
             nothing = not self._waiters and len(self._queue) == self._dead
             idle = nothing and self._refusal is None
@@ -301,7 +301,7 @@ class TaskQueue:
     def enlist(self, tally: Tally) -> None:
         """Count a new worker that is not ready yet."""
         with self._lock:
-            self._ledger.open(tally)
+            self.ledger.open(tally)
 
     def interrupt(self, worker: Taker) -> None:
         """Make the worker look at its control messages as soon as its task is done."""
@@ -323,13 +323,13 @@ class TaskQueue:
         """A worker is gone. A task that it was handed and never began goes to the next one."""
         with self._lock:
             self._idle.pop(worker, None)
-            self._ledger.close(tally)
+            self.ledger.close(tally)
             task = worker.slot
             if task is not None:
                 if task._state is RUNNING:
                     # Nothing can be thrown in between these.
                     task._state = PENDING
-                    self._ledger.started -= 1
+                    self.ledger.started -= 1
                     self._queue.appendleft(task)
                 elif task._state is PENDING and task not in self._queue:  # it was interrupted
                     self._queue.appendleft(task)
@@ -375,7 +375,7 @@ class TaskQueue:
     def snapshot(self) -> PoolMetrics:
         """The numbers of this moment. They add up: :mod:`ion_actors.workerpool.model.metrics`."""
         with self._lock:
-            return self._ledger.snapshot(self.size, self.limit, len(self._queue) - self._dead)
+            return self.ledger.snapshot(self.size, self.limit, len(self._queue) - self._dead)
 
     # -- tasks with a priority or a key ----------------------------------------------------
 
@@ -431,14 +431,14 @@ class TaskQueue:
     def full(self) -> QueueFull:
         """The error of a submission that finds no room; counts it."""
         with self._lock:
-            self._ledger.rejected += 1
+            self.ledger.rejected += 1
             wait = self._time_to_retry()
         return QueueFull(self.name, self.limit, retry_after=wait)
 
     def _time_to_retry(self) -> float | None:
         """Seconds until what waits now has begun, as far as is known; under the lock."""
         tasks = len(self._queue) - self._dead + len(self._waiters) + 1
-        now = PaceMark(self._now(), self._ledger.ended())
+        now = PaceMark(self._now(), self.ledger.ended())
         self._pace = self._pace.seen(now, workers=self.size, rested=self._rested)
         self._rested = False
         return self._pace.time_for(tasks)
@@ -460,7 +460,7 @@ class TaskQueue:
             if waiter.over:
                 return False
             self._waiters.remove(waiter)
-            self._ledger.rejected += 1
+            self.ledger.rejected += 1
             waiter.over = True
             waiter.error = error
         waiter.wake()
@@ -480,9 +480,9 @@ class TaskQueue:
             for waiter in waiters:
                 waiter.over = True
                 waiter.error = make_error()
-            self._ledger.rejected += len(waiters)
+            self.ledger.rejected += len(waiters)
             if waiters:
-                self._ledger.dropped[DropReason.REFUSED] += len(waiters)
+                self.ledger.dropped[DropReason.REFUSED] += len(waiters)
         self._turned_away(waiters)
         for waiter in waiters:
             waiter.wake()

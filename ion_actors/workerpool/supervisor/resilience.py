@@ -44,12 +44,12 @@ logger = Logger("ion_actors", later=True)
 _MANY = 3
 _FAULTS = PanicRecovery(max_restarts=_MANY, within=60.0)
 
-# How often that is tried which nobody is left to try again.
+# How often a step is tried that nobody else will try again.
 _PERSISTENCE = 50
 
 
 class Resilience:
-    """Has the supervisor's messages handled, whatever comes in between.
+    """Has messages handled, and handlers that fail run again.
 
     Args:
         spec: the pool's, for its log and its clock.

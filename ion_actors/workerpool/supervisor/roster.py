@@ -94,13 +94,13 @@ class Roster:
     def appoint(self, index: int) -> PoolWorker:
         """Seat a new worker. It is still to be started."""
         worker = PoolWorker(self._spec, self._core.mailbox, self._inbox, index)
-        self._core.workers.append(worker)  # first: nobody is handed a task who is not known here
+        self._core.workers.append(worker)  # first: only who is known here is handed a task
         self._seats[index] = worker
         worker.enlist()
         return worker
 
     def _start(self, worker: PoolWorker) -> None:
-        """Have it begin, unless there is nothing for it yet."""
+        """Start the thread of a worker, unless there is nothing for it to do yet."""
         if not worker.dormant:
             self._start_thread(worker)
 
@@ -163,7 +163,7 @@ class Roster:
         return seats | dict.fromkeys(itertools.islice(free, size - len(seats)))
 
     def _part_with(self, worker: PoolWorker | None) -> None:
-        """Let a worker go whose seat is taken away."""
+        """Discharge a worker whose seat is taken away."""
         if worker is not None and not self.dismiss(worker):
             worker.retire()
 
@@ -195,7 +195,7 @@ class Roster:
         self._forgive(message.worker.index)
 
     def _forgive(self, index: int) -> None:
-        """It has started."""
+        """A worker of this seat has started: its failures are forgotten."""
         if self._failures and self._failures.pop(index, 0) and not self._failures:
             self._is_short = False
 
@@ -217,7 +217,7 @@ class Roster:
             self._spec.log(
                 logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
                 worker.name, failures, message.shown, worker=worker.name,
-                error=error if failures == 1 else None,  # it is mostly the same again
+                error=error if failures == 1 else None,  # mostly it is the same error
             )  # fmt: skip
         if seated:
             self._try_again(index, error, message.shown)
@@ -294,7 +294,7 @@ class Roster:
         )
 
     def _follow(self, worker: PoolWorker, message: Panicked) -> None:
-        """Do about a worker's seat what the directive says."""
+        """Do with a worker's seat what the directive says."""
         if message.directive is Directive.STOP and len(self._seats) > 1:
             self._take_away(worker, message.error)
             return
@@ -305,7 +305,7 @@ class Roster:
             self._authority.break_pool(f"its last worker {worker.name} was stopped", message.error)
 
     def _take_away(self, worker: PoolWorker, error: BaseException) -> None:
-        """A worker goes, and its seat with it."""
+        """Take the seat of a worker that stops, and do not replace it."""
         self._core.mailbox.size = len(self._seats) - 1  # first: the seats are but a view
         del self._seats[worker.index]
         self._failures.pop(worker.index, None)
@@ -353,7 +353,7 @@ class Roster:
             self._start(self.appoint(worker.index))
 
     def dismiss(self, worker: Performer) -> bool:
-        """Let a worker go that never got a thread. Returns whether it was one.
+        """Discharge a worker that never got a thread. Returns whether it was one.
 
         From here on it is handed nothing: else it has been, and is about to begin.
         """
@@ -364,7 +364,7 @@ class Roster:
         self._core.mailbox.discharge(worker, worker.tally)
         self._core.workers.remove(worker)
         # Last: should this fail halfway, it is not idle any more, and gets a thread to end in.
-        worker.begun = True  # and it is over: whoever still wakes it, wakes nobody
+        worker.begun = True  # and it is over: to wake it has no effect any more
         return True
 
     def on_stopped(self, message: Stopped) -> None:
@@ -377,7 +377,7 @@ class Roster:
         self._authority.finish_if_over()
 
     def _has_left_a_seat(self, worker: PoolWorker) -> bool:
-        """Whether nobody has seen to its seat yet.
+        """Whether its seat is still to be filled.
 
         It was not known to go; or there was nothing for a successor to do, until its key was free.
         """
@@ -406,7 +406,7 @@ class Roster:
                 worker.wake()
 
     def _bury(self, worker: PoolWorker) -> None:
-        """Its thread has ended without a word: do what it has left undone."""
+        """Its thread was ended from outside: do what it has left undone."""
         error = RuntimeError(f"the thread of worker {worker.name} was ended from outside")
         worker.interrupted_once = True
         for task in worker.unsettled():

@@ -130,7 +130,7 @@ class PoolSupervisor(IsolatedActor):
 
     @override
     def _ion_finish(self) -> None:
-        """Leave nobody untold of the end. Whoever awaits it does not wait for this for long."""
+        """Tell everybody who is still to be told of the end; this takes no longer than a moment."""
         self._let_go_of_spent()
         STANDBY.leave(self._inbox.control.bell)
         STANDBY.attend()
@@ -196,7 +196,7 @@ class PoolSupervisor(IsolatedActor):
     def _give_up(self, message: object, error: BaseException) -> None:
         if isinstance(message, Request) and message not in self._requests:
             if not isinstance(message.message, Drain | Close | _ActorStop):
-                message.fail(error)  # a worker goes on without a word
+                message.fail(error)  # a worker goes on without a reply
             elif self._inbox.ended:
                 message.fail(self._core.broken or _broken(self._spec.name, _FAILED, error))
             else:
@@ -302,7 +302,7 @@ class PoolSupervisor(IsolatedActor):
             self._close(self._spec.drain_timeout)
 
     def _live(self, step: tuple[Life, tuple[Action, ...]]) -> None:
-        """Take a step of life, and do what it says."""
+        """Enter the next stage of the pool's life, and carry out its actions."""
         self._life, actions = step
         for action in actions:
             if action is Action.STOP_ACCEPTING:
@@ -366,7 +366,9 @@ class PoolSupervisor(IsolatedActor):
             if isinstance(worker, PoolWorker):
                 worker.abandon()
                 if worker.kill() and worker.thread is not None:
-                    self._core.threads.append(worker.thread)  # whoever awaits the end sees it out
+                    self._core.threads.append(
+                        worker.thread
+                    )  # whoever waits for the end waits for it, too
         run_callbacks_in_thread(ended)
 
     def _abandoned_error(self, task: UnfinishedTask) -> TaskAbandoned:
