@@ -26,11 +26,14 @@ microsecond and half a kilobyte, is built when somebody waits.
 
 From the top down, each importing only from below::
 
-    future    the future as its users have it; its progress and output
-    derived   futures of other futures' values
-    state     pending, running, done; who waits for it, and who is told
+    future     the future as its users have it: its state, who waits for it, both its faces
+    derived    futures of other futures' values
+    callbacks  how done-callbacks are called
+    waiters    who waits for a future
+    progress   how far a task is, and what it has printed
 """
 
-from ion_actors.futures.future import Future, Output, Progress, get_all, report_progress
+from ion_actors.futures.future import Future, get_all
+from ion_actors.futures.progress import Output, Progress, report_progress
 
 __all__ = ["Future", "Output", "Progress", "get_all", "report_progress"]

@@ -7,23 +7,40 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pykka
-from typing_extensions import override
 
-from ion_actors.futures.state import Callbacks, Link, Stateful
+from ion_actors.futures.callbacks import Callback, Callbacks, Link
 from ion_actors.interruption import is_interruption
-
-if TYPE_CHECKING:
-    from ion_actors.futures.future import Future
 
 __all__ = ["derive"]
 
 M = TypeVar("M")
+F = TypeVar("F", bound="Derivable")
 
 
-def derive(derived: Future[M], sources: list[Future[Any]], compute: Callable[..., M]) -> Future[M]:
+class Derivable(Protocol):
+    """What this room needs of a future. It is below that one's room, which makes the derived."""
+
+    _state: str
+    _lock: Any
+    _get_hook: Callable[[float | None], Any] | None
+    _sources: tuple[weakref.ref[Any], ...]
+
+    def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
+        """See ``Future``, also for the others."""
+
+    def add_done_callback(self, fn: Callback) -> None: ...
+    def set_running_or_notify_cancel(self) -> bool: ...
+    def done(self) -> bool: ...
+    def exception(self, timeout: float | None = None) -> BaseException | None: ...
+    def _finish(self, result: Any, error: BaseException | None) -> Callbacks | None: ...
+    def _wait(self, timeout: float | None) -> bool: ...
+    def _outcome(self) -> Any: ...
+
+
+def derive(derived: F, sources: list[Any], compute: Callable[..., Any]) -> F:
     """Have ``compute(*values)`` settle ``derived`` as soon as all sources are done."""
     if any(source._get_hook is not None for source in sources):
         # Nobody but a caller settles such a source, so the derived one asks in its turn.
@@ -33,22 +50,8 @@ def derive(derived: Future[M], sources: list[Future[Any]], compute: Callable[...
     derived._sources = tuple(weakref.ref(source) for source in sources)
     derivation = _Derivation(len(sources), compute, derived)
     for place, source in enumerate(sources):
-        source.add_done_callback(_SourceDone(derivation, place))
+        source.add_done_callback(Link(derivation, place))
     return derived
-
-
-class _SourceDone(Link):
-    """The callback of one of the sources."""
-
-    __slots__ = ("_derivation", "_place")
-
-    def __init__(self, derivation: _Derivation, place: int) -> None:
-        self._derivation = derivation
-        self._place = place
-
-    @override
-    def __call__(self, source: Future[Any], /) -> tuple[Stateful[Any], Callbacks] | None:
-        return self._derivation.one_is_done(self._place, source)
 
 
 class _Derivation:
@@ -76,9 +79,9 @@ class _Derivation:
         "_sources",
     )
 
-    def __init__(self, count: int, compute: Callable[..., Any], derived: Future[Any]) -> None:
+    def __init__(self, count: int, compute: Callable[..., Any], derived: Derivable) -> None:
         self._compute = compute
-        self._derived: Future[Any] | None = derived
+        self._derived: Derivable | None = derived
         self._sources: list[Any] = [None] * count  # as far as they are done
         self._missing = set(range(count))
         self._lock = threading.Lock()  # guards the two above, and the owner
@@ -88,9 +91,7 @@ class _Derivation:
         self._settling = self._settled = False
         self._callbacks: Callbacks | None = None  # the derived one's
 
-    def one_is_done(
-        self, place: int, source: Future[Any]
-    ) -> tuple[Stateful[Any], Callbacks] | None:
+    def one_is_done(self, place: int, source: Derivable) -> tuple[Any, Callbacks] | None:
         """To be called once for each source; see :class:`Link`."""
         with self._lock:
             if self._missing:
@@ -118,7 +119,7 @@ class _Derivation:
         finally:
             del found
 
-    def _begins(self, derived: Future[Any]) -> bool:
+    def _begins(self, derived: Derivable) -> bool:
         if self._settling or derived._state == RUNNING:
             return True  # the first call was interrupted
         if derived._state in (PENDING, CANCELLED):
@@ -143,7 +144,7 @@ class _AskAll:
 
     __slots__ = ("_compute", "_sources")
 
-    def __init__(self, compute: Callable[..., Any], sources: list[Future[Any]]) -> None:
+    def __init__(self, compute: Callable[..., Any], sources: list[Derivable]) -> None:
         self._compute = compute
         self._sources = sources
 
@@ -157,9 +158,9 @@ class _AskAll:
         finally:
             del source
 
-    def _unasked(self) -> list[Future[Any]]:
+    def _unasked(self) -> list[Derivable]:
         """Its sources, theirs before, and so on: asked in this order, none has to ask another."""
-        found: dict[Future[Any], None] = {}
+        found: dict[Derivable, None] = {}
         todo = list(self._sources)
         while todo:
             one = todo.pop()
@@ -170,7 +171,7 @@ class _AskAll:
         return list(reversed(found))
 
 
-def _call_with_values(compute: Callable[..., M], sources: list[Future[Any]]) -> M:
+def _call_with_values(compute: Callable[..., M], sources: list[Derivable]) -> M:
     values = []
     source = None
     try:

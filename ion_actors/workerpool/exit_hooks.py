@@ -23,7 +23,7 @@ from ion_actors.actors import Flag
 from ion_actors.delivery import ERRANDS, LEAVINGS
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
-from ion_actors.futures.state import Parked
+from ion_actors.futures.waiters import Parked
 from ion_actors.logs import LOGS, Logger, warn_later
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.core import PoolCore

@@ -22,7 +22,7 @@ from ion_actors.context import Context, Registration
 from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, IonError, TaskExpired
 from ion_actors.futures import Future
-from ion_actors.futures.state import Callbacks
+from ion_actors.futures.callbacks import Callbacks
 from ion_actors.own_variables import own_values
 from ion_actors.raised import is_a
 from ion_actors.workerpool.hooks import Ending

@@ -20,7 +20,7 @@ from typing_extensions import override
 from ion_actors.actors import ControlLane, Envelope, Request, refuse
 from ion_actors.clock import Clock, Timer
 from ion_actors.futures import Future
-from ion_actors.futures.state import Parked
+from ion_actors.futures.waiters import Parked
 from ion_actors.logs import Logger
 from ion_actors.workerpool.mailbox.protocols import PARKED, RETIRE, Helping
 from ion_actors.workerpool.mailbox.task import TaskFuture

@@ -1,0 +1,103 @@
+"""The callbacks of futures: how they are called, and what one future's end means for others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ion_actors.interruption import is_interruption
+from ion_actors.logs import Logger
+from ion_actors.raised import is_a
+
+__all__ = ["Callback", "Callbacks", "Derivation", "Link", "call_all", "in_main_thread"]
+
+logger = Logger("ion_actors")
+
+Callback = Callable[[Any], object]
+Callbacks = list[Callback]  # what is called is taken out
+
+
+class Derivation(Protocol):
+    """What settles a future as soon as all its sources are done."""
+
+    def one_is_done(self, place: int, source: Any, /) -> tuple[Any, Callbacks] | None:
+        """The source at this place is done."""
+        ...
+
+
+class Link:
+    """A done-callback that settles another future, as one of its sources.
+
+    It returns that one and its callbacks, for whoever calls it to go on with: if it called them
+    itself, a chain of futures would be as deep as it is long. A second call does only what the
+    first one did not get to, and returns the same.
+    """
+
+    __slots__ = ("_derivation", "_place")
+
+    def __init__(self, derivation: Derivation, place: int) -> None:
+        self._derivation = derivation
+        self._place = place
+
+    def __call__(self, source: Any, /) -> tuple[Any, Callbacks] | None:
+        """The source is done."""
+        return self._derivation.one_is_done(self._place, source)
+
+
+def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Callbacks]]) -> None:
+    """Call the callbacks of a future, and what follows from them, depth first.
+
+    What is called is taken out, so it can be called again if it is interrupted.
+
+    Args:
+        first: the future.
+        its_callbacks: of this future.
+        further: other futures that were settled meanwhile, the innermost last; empty at first.
+    """
+    interruption: BaseException | None = None
+    future, callbacks = first, its_callbacks
+    following: Any = None
+    while True:
+        if further:
+            future, callbacks = further[-1]
+        while callbacks:
+            callback = callbacks[0]
+            links = issubclass(type(callback), Link)  # here: nothing may come in between below
+            try:
+                following = callback(future)
+            except BaseException as error:
+                if _is_not_its_own(error):
+                    interruption = error if interruption is None else interruption
+                else:
+                    logger.exception("exception calling callback for %r", future)
+                if links:
+                    following = callback(future)  # what it did not get to
+            del callbacks[0]
+            if links and following is not None:
+                further.append(following)
+                break
+        else:
+            if not further:
+                break
+            del further[-1]
+            future, callbacks = first, its_callbacks
+    if interruption is None:
+        return
+    try:
+        raise interruption
+    finally:
+        # The exceptions of those that were settled here hold this frame.
+        del first, future, its_callbacks, callbacks, following, further, interruption
+
+
+def _is_not_its_own(error: BaseException) -> bool:
+    """Whether what a callback raised is to go on: Ctrl-C, or an exit in the user's own thread."""
+    if not is_a(error, Exception) and in_main_thread():
+        return True
+    return is_interruption(error)
+
+
+def in_main_thread() -> bool:
+    """Whether this is the main thread, which Ctrl-C interrupts."""
+    return threading.current_thread() is threading.main_thread()
