@@ -14,11 +14,12 @@ The rooms, from the top down::
     observe/       hooks: logs, metrics, traces
     futures/       the future, with two faces
     context/       who still wants this work, and until when
-    actors         the one place that knows pykka's internals
+    actors/        the one place that knows pykka's internals
     stateful       the actor that lives in a worker: the public Worker
     wrapping       wrappers of tasks: around any function
     clock          time, behind a seam
     errors         every error of the library's own
+    facts          what errors carry: states, reasons, reports
     keys           keys that users give, compared where it may take any time
     logs           the library's log records
     delivery       calls that are made later, by a thread that may block

@@ -97,9 +97,14 @@ class Errands:
         self._under_way: list[object] = []  # one for each call that is being made
         self._in_want_since: float | None = None  # when the first of those starts failed
         self._now = time.monotonic  # see Delivery
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._calls.clear)
-            os.register_at_fork(after_in_child=self._under_way.clear)
+        self._pid = os.getpid()
+        on_fork(self._after_fork)
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():  # else something has been posted in this child already
+            self._calls.clear()
+            self._under_way.clear()
+            self._pid = os.getpid()
 
     @property
     def pending(self) -> bool:
@@ -108,6 +113,7 @@ class Errands:
 
     def post(self, call: Callable[[], object]) -> None:
         """Have the call made. Never blocks."""
+        self._after_fork()  # it may have been forked by something that skips Python's hooks
         self._calls.append(call)
         if self._start():
             return

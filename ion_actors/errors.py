@@ -50,10 +50,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ion_actors.circuit.machine import CircuitState
-    from ion_actors.supervision.states import ChildState
-    from ion_actors.workerpool.model.outcomes import DropReason
-    from ion_actors.workerpool.model.reports import DrainReport, WorkerDeath
+    from ion_actors.facts import (
+        ChildState,
+        CircuitState,
+        DrainReport,
+        DropReason,
+        WorkerDeath,
+    )
 
 __all__ = [
     "AcquireTimeout",

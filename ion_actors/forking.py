@@ -29,6 +29,7 @@ from typing import Protocol
 __all__ = [
     "HOOKS_RAN",
     "Inherited",
+    "before_fork",
     "check",
     "has_ghosts",
     "on_fork",
@@ -85,6 +86,12 @@ def on_fork(hook: Callable[[], object]) -> None:
     What :class:`Inherited` says of ``after_fork`` holds for it.
     """
     _hooks.append(hook)
+
+
+def before_fork(hook: Callable[[], object]) -> None:
+    """Have ``hook()`` called before each fork that Python makes, for ever."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=hook)
 
 
 def renew_after_fork(one: Inherited) -> None:

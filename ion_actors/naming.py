@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import functools
 import types
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = [
     "Lines",
     "OneLine",
     "as_repr",
+    "describe",
     "for_log",
     "indented",
     "is_own",
     "name_of",
+    "named_after_func",
     "printable",
     "shown",
     "unwrapped",
@@ -55,6 +57,28 @@ def name_of(fn: object) -> str:
     if type(found) is str and found:
         return found
     return str(_qualname_of_type(kind))
+
+
+Kind = TypeVar("Kind", bound=type)
+
+_named_after_func: set[type] = set()
+
+
+def named_after_func(kind: Kind) -> Kind:
+    """Decorate a class of ours: a task that calls such an object is named after its ``func``."""
+    _named_after_func.add(kind)
+    return kind
+
+
+def describe(fn: Any, name: str | None = None) -> str:
+    """The name of a task: the one it was given, else its function's. Runs no code of the user's."""
+    if name is not None:
+        return name
+    while (kind := type(fn)) is not types.FunctionType:
+        if (inner := fn.func if kind in _named_after_func else unwrapped(fn)) is None:
+            return name_of(fn)
+        fn = inner
+    return fn.__qualname__  # type: ignore[no-any-return]
 
 
 def unwrapped(fn: Any) -> Any:

@@ -22,19 +22,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import pykka
-from pykka._introspection import get_attr_directly  # private; the tests watch over it
-from pykka.messages import _ActorStop
 from typing_extensions import override
 
+from ion_actors.actors import ActorStop, Envelope, attribute_of, made_with_inbox, receive
 from ion_actors.awaitables import is_coroutine
 from ion_actors.naming import OneLine
 from ion_actors.raised import traceback_of
-
-if TYPE_CHECKING:
-    from pykka._envelope import Envelope
 
 __all__ = [
     "Alone",
@@ -159,16 +155,7 @@ class Residence:
 
     def make(self, inbox: _Inbox) -> pykka.Actor:
         """A new instance, with that inbox instead of pykka's queue."""
-        kind = self.actor_class
-        actor = kind.__new__(kind, *self._args, **self._kwargs)
-        # Found before the method of its class, so that the inbox is in place, also in the ref,
-        # before anything can be put into it.
-        vars(actor)["_create_actor_inbox"] = lambda: inbox
-        actor.__init__(*self._args, **self._kwargs)  # type: ignore[misc]
-        del vars(actor)["_create_actor_inbox"]
-        if getattr(actor, "_actor_ref", None) is None:
-            raise TypeError(f"{self.name}.__init__() does not call super().__init__()")
-        return actor
+        return made_with_inbox(self.actor_class, self._args, self._kwargs, inbox)
 
 
 def _class(worker: Any) -> type[pykka.Actor]:
@@ -335,7 +322,7 @@ class Alone:
 
     def _answer(self, envelope: Envelope[Any]) -> None:
         reply = envelope.reply_to
-        if isinstance(envelope.message, _ActorStop):
+        if isinstance(envelope.message, ActorStop):
             leave_quietly()
             value: Any = None
         elif here.resident is None:
@@ -343,7 +330,7 @@ class Alone:
             return
         else:
             try:
-                value = here.resident.actor._handle_receive(envelope.message)
+                value = receive(here.resident.actor, envelope.message)
                 value = _plain(value, "those that answer messages to their own ref")
             except BaseException as error:
                 logger.exception("a worker failed on message %r", OneLine(envelope.message))
@@ -402,7 +389,7 @@ class Method(_Call):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
         try:
-            return get_attr_directly(self._actor(), self._path)(*args, **kwargs)
+            return attribute_of(self._actor(), self._path)(*args, **kwargs)
         finally:
             if here.alone is not None:
                 here.alone.attend()
@@ -413,7 +400,7 @@ class Fetch(_Call):
 
     def __call__(self) -> Any:
         """Read it."""
-        return get_attr_directly(self._actor(), self._path)
+        return attribute_of(self._actor(), self._path)
 
 
 class Receive(_Call):
@@ -429,7 +416,7 @@ class Receive(_Call):
     def __call__(self, message: Any) -> Any:
         """Answer."""
         try:
-            return self._actor()._handle_receive(message)
+            return receive(self._actor(), message)
         finally:
             if here.alone is not None:
                 here.alone.attend()

@@ -17,23 +17,15 @@ state: it tells of a time that is over.
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ion_actors.circuit.rules import BreakerRules, CallOutcome
 from ion_actors.circuit.window import Window, window_of
+from ion_actors.facts import CircuitState
 
 __all__ = ["BreakerMachine", "Change", "CircuitMetrics", "CircuitState", "Permit", "Refusal"]
-
-
-class CircuitState(enum.Enum):
-    """The states of the diagram."""
-
-    CLOSED = "closed"  #: calls go through
-    OPEN = "open"  #: calls are turned away
-    HALF_OPEN = "half_open"  #: a few calls at a time go through, as trials
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Bus(Generic[E]):
     def __init__(self, thread: str) -> None:
         self._thread_name = thread
         self._subscriptions: dict[Subscription, None] = {}
+        self._forward: Callable[[E], object] | None = None
         self._reset()
         renew_after_fork(self)
 
@@ -89,10 +90,19 @@ class Bus(Generic[E]):
         with self._lock:
             self._subscriptions.pop(subscription, None)
 
+    def forward(self, to: Callable[[E], object]) -> None:
+        """Call ``to(event)`` for each event, too, at once and in their order. It must not block."""
+        with self._lock:
+            self._forward = to
+
     def publish(self, event: E) -> None:
         """Have everybody told. Never blocks."""
-        self.note(event)
-        self.tell()
+        with self._lock:
+            forward = self._forward
+            self.note(event)
+            self.tell()
+        if forward is not None:
+            forward(event)
 
     def note(self, event: E) -> None:
         """Have everybody told by the next :meth:`tell` or :meth:`join`; under any lock."""

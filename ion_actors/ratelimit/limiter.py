@@ -25,9 +25,8 @@ class Limiter(ABC):
     served is final. One that ends otherwise has taken nothing, and those behind move up.
     """
 
-    def __init__(self, gate: Gate, hooks: LimiterHooks | None) -> None:
-        self._gate = gate
-        self._hooks = hooks
+    _gate: Gate
+    _hooks: LimiterHooks | None  # None if nobody wants to be told
 
     @abstractmethod
     def _find(self) -> tuple[Place, ...]:

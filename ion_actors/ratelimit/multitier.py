@@ -36,7 +36,8 @@ class RequestLimiter(Limiter):
         keys: tuple[TierKey, ...],
         bounds: HeaderBounds,
     ) -> None:
-        super().__init__(gate, hooks)
+        self._gate = gate
+        self._hooks = hooks
         self._bounds = bounds
         self._log = log
         self._tiers = tiers

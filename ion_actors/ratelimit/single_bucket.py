@@ -43,9 +43,8 @@ class _OneBucket(Limiter):
         self._bucket = Bucket(limit, ticks(clock.monotonic()))
         self._place = (Place(self._bucket),)
         self._log = Log(logger, "ion_actors.ratelimit", limiter=name)
-        super().__init__(
-            Gate(name, clock, jitter), None if probe is None else LimiterHooks(probe, self._gauge)
-        )
+        self._gate = Gate(name, clock, jitter)
+        self._hooks = None if probe is None else LimiterHooks(probe, self._gauge)
 
     def _limit(self, rate: Rate, burst: int) -> Limit:
         whole_number(self._burst, burst, minimum=1)

@@ -17,10 +17,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
-from pykka.messages import _ActorStop
 from typing_extensions import override
 
-from ion_actors.actors import IsolatedActor
+from ion_actors.actors import ActorStop, IsolatedActor, Request
 from ion_actors.clock import Timer
 from ion_actors.delivery import keep_free
 from ion_actors.errors import ChildStartFailed, SupervisorFailed
@@ -55,7 +54,6 @@ from ion_actors.supervision.states import (
     SupervisorState,
 )
 from ion_actors.workerpool.messages import Drain
-from ion_actors.workerpool.worker.inbox import Request
 
 __all__ = ["TreeActor", "broken", "gave_up", "not_started"]
 
@@ -64,6 +62,8 @@ logger = Logger("ion_actors", later=True)
 
 class TreeActor(IsolatedActor):
     """See the module."""
+
+    _ion_inbox = TreeInbox
 
     def __init__(self, core: TreeCore) -> None:
         super().__init__()
@@ -95,11 +95,6 @@ class TreeActor(IsolatedActor):
         me = weakref.ref(self)
         core.has_thread = lambda: (actor := me()) is not None and actor._ion_thread is not None
         self._inbox = core.inbox = inbox
-
-    @staticmethod
-    @override
-    def _create_actor_inbox() -> TreeInbox:  # type: ignore[override]  # put() also returns
-        return TreeInbox()
 
     @override
     def on_start(self) -> None:
@@ -336,7 +331,7 @@ class TreeActor(IsolatedActor):
         self._requests.append(request)
         message = request.message
         asked_before = self._end_began is not None
-        if not isinstance(message, _ActorStop) and message.timeout is not None:
+        if not isinstance(message, ActorStop) and message.timeout is not None:
             deadline = self._now() + message.timeout
             if self._deadline is None or deadline < self._deadline:
                 self._deadline = deadline
@@ -372,7 +367,7 @@ class TreeActor(IsolatedActor):
 
 
 def _answer(request: Request, report: StopReport) -> None:
-    request.reply(None if isinstance(request.message, _ActorStop) else report)
+    request.reply(None if isinstance(request.message, ActorStop) else report)
 
 
 def gave_up(

@@ -14,7 +14,8 @@ import pykka
 
 from ion_actors.context import background
 from ion_actors.errors import DrainTimeout
-from ion_actors.supervision.core import Face, TreeCore
+from ion_actors.supervision.core import TreeCore, core_of
+from ion_actors.supervision.events import pass_on
 from ion_actors.supervision.protocol import Living, OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
@@ -38,17 +39,17 @@ class LivingTree:
     shutdown: float | None = None  # as in OTP: its children have deadlines
     margin = 1.0  # it ends by its own deadline: this is for one that has lost its actor
 
-    def __init__(self, face: Face) -> None:
-        self.handle = face
-        self._core = face._core
-        self._core.nested = True
-        if self._core.state is SupervisorState.NEW:
-            face._launch()
+    def __init__(self, supervisor: Any, core: TreeCore) -> None:
+        self.handle = supervisor
+        self._core = core
+        core.nested = True
+        if core.state is SupervisorState.NEW:
+            core.start(core)
 
     def wait_ready(self) -> None:
         """Block until all its children have started."""
         background().wait(self._core.begun)
-        self.handle._check_start()
+        self._core.check_start()
 
     def watch(self, on_end: OnEnd) -> None:
         """See :class:`Living`."""
@@ -142,9 +143,9 @@ def open_child(spec: ChildSpec, parent: TreeCore) -> Living:
     made = start(*spec.args, **spec.kwargs)
     if isinstance(made, Pool):
         return LivingPool(made, WORKER_SHUTDOWN if spec.shutdown == "default" else spec.shutdown)
-    if isinstance(made, Face):
-        made._core.bus.tell_parent(parent.bus, spec.id)
-        return LivingTree(made)
+    if (core := core_of(made)) is not None:
+        pass_on(core.bus, parent.bus, parent.spec.name, spec.id)
+        return LivingTree(made, core)
     raise TypeError(_why_not(spec, made))
 
 

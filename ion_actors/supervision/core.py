@@ -6,29 +6,29 @@ stopped by those who are left.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pykka.messages import _ActorStop
-
-from ion_actors.errors import SupervisorForked
+from ion_actors.actors import ActorStop, ControlLane, Envelope, Request, refuse
+from ion_actors.errors import Cancelled, SupervisorForked
 from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.logs import flush
-from ion_actors.supervision.events import LifecycleBus
+from ion_actors.observe import Bus
+from ion_actors.supervision.events import LifecycleEvent
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec, TreeSpec
 from ion_actors.supervision.states import SupervisorState
 from ion_actors.workerpool.core import until_over
 from ion_actors.workerpool.messages import Close, Drain
-from ion_actors.workerpool.worker.inbox import ControlLane, Envelope, Request, refuse
 
 if TYPE_CHECKING:
     from ion_actors.supervision.protocol import Living
 
-__all__ = ["EXIT_PATIENCE", "Face", "TreeCore", "TreeInbox", "time_to_stop"]
+__all__ = ["EXIT_PATIENCE", "TreeCore", "TreeInbox", "core_of", "time_to_stop"]
 
 # Seconds to wait for a thread that has said goodbye to be gone.
 _JOIN_PATIENCE = 1.0
@@ -39,7 +39,7 @@ EXIT_PATIENCE = 30.0
 
 _MARGIN = 1.0  # for a child that does not stop by its own deadline
 
-_ENDINGS = (Drain, Close, _ActorStop)
+_ENDINGS = (Drain, Close, ActorStop)
 
 
 class TreeInbox:
@@ -53,10 +53,10 @@ class TreeInbox:
     def put(self, envelope: Envelope[Any]) -> bool:
         """Called by senders, in their threads. Returns whether it will be looked at."""
         kind = type(envelope.message)
-        if kind in _ENDINGS and not (kind is _ActorStop and self.ended):
+        if kind in _ENDINGS and not (kind is ActorStop and self.ended):
             # These are answered when it is done, not when it is heard.
             envelope = Envelope(Request(envelope.message, envelope.reply_to))
-        elif kind is not _ActorStop and kind not in self.understood:
+        elif kind is not ActorStop and kind not in self.understood:
             # Refused here: under tell, an error in the handler would be the actor's end.
             refuse(envelope, TypeError(f"a supervisor does not understand {envelope.message!r}"))
             return False
@@ -76,7 +76,8 @@ class TreeCore:
     """The parts of one supervisor, and what has become of it, which its actor writes."""
 
     spec: TreeSpec
-    bus: LifecycleBus
+    bus: Bus[LifecycleEvent]
+    start: Callable[[TreeCore], None]  # its actor, without waiting until it has started
     inbox: TreeInbox | None = None  # until it is started
     has_thread: Callable[[], bool] = lambda: False  # whether the actor of that inbox has got one
     state: SupervisorState = SupervisorState.NEW
@@ -158,6 +159,15 @@ class TreeCore:
         if not self.ended.done():
             self.ended.set(StopReport((), self.failure, 0.0))
 
+    def check_start(self) -> None:
+        """Now that ``begun`` is done: raise what the start failed with, if it did."""
+        if self.begun.result():
+            return
+        self.join()
+        if self.failure is not None:
+            raise self.failure
+        raise Cancelled(f"supervisor {self.spec.name!r} was stopped before it had started")
+
     def never_begun(self) -> bool:
         """Make sure that it is never started. Returns False if it was."""
         with self.launch:
@@ -179,15 +189,7 @@ def time_to_stop(spec: ChildSpec, living: Living | None, *, exiting: bool) -> fl
     return limit
 
 
-class Face:
-    """What a supervisor's parent knows of its face. A part of ``Supervisor``."""
-
-    _core: TreeCore
-
-    def _launch(self) -> None:
-        """Start it, without waiting until it has started."""
-        raise NotImplementedError
-
-    def _check_start(self) -> None:
-        """Now that ``begun`` is done: raise what the start failed with, if it did."""
-        raise NotImplementedError
+def core_of(supervisor: object) -> TreeCore | None:
+    """The core of a ``Supervisor``; None of anything else."""
+    found = inspect.getattr_static(supervisor, "_core", None)
+    return found if type(found) is TreeCore else None

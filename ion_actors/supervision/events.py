@@ -9,12 +9,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-from typing_extensions import override
-
 from ion_actors.naming import printable, shown
 from ion_actors.observe.bus import Bus
 
-__all__ = ["Lifecycle", "LifecycleBus", "LifecycleEvent"]
+__all__ = ["Lifecycle", "LifecycleEvent", "pass_on"]
 
 
 class Lifecycle(enum.Enum):
@@ -52,25 +50,13 @@ class LifecycleEvent:
         return printable(f"{'/'.join(self.path)} {self.kind.value}{because}{error}")
 
 
-class LifecycleBus(Bus[LifecycleEvent]):
-    """Takes events from one supervisor, and gives them to its subscribers and its parent's."""
+def pass_on(bus: Bus[LifecycleEvent], parent: Bus[LifecycleEvent], name: str, child: str) -> None:
+    """Tell a parent's subscribers, too, what happens below it.
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name}-events")
-        self._name = name
-        self._parent: tuple[LifecycleBus, str] | None = None
-
-    def tell_parent(self, parent: LifecycleBus, child: str) -> None:
-        """Pass everything on, as what happens below the parent's child of that id."""
-        with self._lock:
-            self._parent = parent, child
-
-    @override
-    def publish(self, event: LifecycleEvent) -> None:
-        """Have everybody told. Never blocks."""
-        with self._lock:
-            parent = self._parent
-            super().publish(event)
-        if parent is not None:
-            bus, child = parent
-            bus.publish(replace(event, path=(bus._name, child, *event.path[1:])))
+    Args:
+        bus: of a supervisor that is a child.
+        parent: of the supervisor above it.
+        name: that one's.
+        child: the child's id there.
+    """
+    bus.forward(lambda event: parent.publish(replace(event, path=(name, child, *event.path[1:]))))

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ion_actors.facts import ChildState
 from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 
 __all__ = [
@@ -50,18 +51,6 @@ class AutoShutdown(enum.Enum):
     NEVER = "never"
     ANY_SIGNIFICANT = "any_significant"  #: when one of them has ended
     ALL_SIGNIFICANT = "all_significant"  #: when the last of them has ended
-
-
-class ChildState(enum.Enum):
-    """Where a child is in its life."""
-
-    WAITING = "waiting"  #: it is to be started, after others
-    STARTING = "starting"  #: it is being started
-    RUNNING = "running"  #: it has started
-    DOWN = "down"  #: it has ended, and the supervisor is busy with something else
-    RESTARTING = "restarting"  #: it could not be started and will be tried again
-    STOPPING = "stopping"  #: it was asked to stop
-    ENDED = "ended"  #: it is not running and is not restarted for its own sake
 
 
 class SupervisorState(enum.Enum):

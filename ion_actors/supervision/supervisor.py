@@ -9,19 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from typing_extensions import override
-
 from ion_actors._arguments import seconds
 from ion_actors.context import Context, background, current_context
-from ion_actors.errors import Cancelled, ChildUnavailable
+from ion_actors.errors import ChildUnavailable
 from ion_actors.logs import warn_in_finalizer
 from ion_actors.naming import printable
-from ion_actors.observe import Metrics, Probe, Subscription
+from ion_actors.observe import Bus, Metrics, Probe, Subscription
 from ion_actors.supervision import exit_hooks
 from ion_actors.supervision.actor import TreeActor
 from ion_actors.supervision.child_table import Begin
-from ion_actors.supervision.core import Face, TreeCore
-from ion_actors.supervision.events import LifecycleBus, LifecycleEvent
+from ion_actors.supervision.core import TreeCore
+from ion_actors.supervision.events import LifecycleEvent
 from ion_actors.supervision.report import ChildInfo, StopReport
 from ion_actors.supervision.spec import ChildSpec, TreeSpec
 from ion_actors.supervision.states import AutoShutdown, ChildState, Strategy, SupervisorState
@@ -34,7 +32,7 @@ __all__ = ["Supervisor"]
 _HERE = (ChildState.RUNNING, ChildState.STOPPING)
 
 
-class Supervisor(Face):
+class Supervisor:
     """Starts children in order, restarts those that fail, and stops them in reverse order.
 
     Args:
@@ -87,7 +85,7 @@ class Supervisor(Face):
             children, strategy, max_restarts, within, backoff, auto_shutdown,
             name, context, logger, metrics,
         )  # fmt: skip
-        self._core = TreeCore(spec, LifecycleBus(spec.name))
+        self._core = TreeCore(spec, Bus(f"{spec.name}-events"), _launch)
         if spec.probe is not None:
             self._core.bus.add(functools.partial(_count, spec.probe, spec.name))
 
@@ -108,18 +106,18 @@ class Supervisor(Face):
             RuntimeError: it was started before.
             SupervisorForked: this process is a fork of the one that it lives in.
         """
-        self._launch()
+        _launch(self._core)
         try:
             current_context().wait(self._core.begun)
         except BaseException:  # also Ctrl-C: nobody will know that it has started
             self.close()
             raise
-        self._check_start()
+        self._core.check_start()
         return self
 
     async def astart(self) -> Self:
         """:meth:`start` for coroutines."""
-        self._launch()
+        _launch(self._core)
         try:
             await current_context().await_(self._core.begun)
         except asyncio.CancelledError:
@@ -128,40 +126,8 @@ class Supervisor(Face):
         except BaseException:
             await self.aclose()
             raise
-        self._check_start()
+        self._core.check_start()
         return self
-
-    @override
-    def _launch(self) -> None:
-        core = self._core
-        core.check_fork()
-        if exit_hooks.is_exiting():
-            raise RuntimeError("cannot start a supervisor at interpreter exit")
-        ours = False
-        try:
-            with core.launch:
-                if core.state is not SupervisorState.NEW:
-                    raise RuntimeError(f"supervisor {self.name!r} can be started only once")
-                ours = True
-                core.state = SupervisorState.STARTING
-                TreeActor.start(core)
-            exit_hooks.register(core)
-            core.tell(Begin())
-            core.spec.context.add_callback(lambda: core.tell(Close(None)))
-        except BaseException:  # Ctrl-C, or there was no thread: nobody else would end it
-            if ours:
-                core.call_off()
-            raise
-
-    @override
-    def _check_start(self) -> None:
-        core = self._core
-        if core.begun.result():
-            return
-        core.join()
-        if core.failure is not None:
-            raise core.failure
-        raise Cancelled(f"supervisor {self.name!r} was stopped before it had started")
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -357,7 +323,7 @@ class Supervisor(Face):
 
     def __str__(self) -> str:
         """The tree, one line for each child."""
-        return draw(self)
+        return draw(self._core)
 
     def __repr__(self) -> str:
         return f"<Supervisor {self.name!r} {self.state.value}, children={len(self._core.infos)}>"
@@ -376,6 +342,27 @@ class Supervisor(Face):
                 ResourceWarning,
                 source=self,
             )
+
+
+def _launch(core: TreeCore) -> None:
+    core.check_fork()
+    if exit_hooks.is_exiting():
+        raise RuntimeError("cannot start a supervisor at interpreter exit")
+    ours = False
+    try:
+        with core.launch:
+            if core.state is not SupervisorState.NEW:
+                raise RuntimeError(f"supervisor {core.spec.name!r} can be started only once")
+            ours = True
+            core.state = SupervisorState.STARTING
+            TreeActor.start(core)
+        exit_hooks.register(core)
+        core.tell(Begin())
+        core.spec.context.add_callback(lambda: core.tell(Close(None)))
+    except BaseException:  # Ctrl-C, or there was no thread: nobody else would end it
+        if ours:
+            core.call_off()
+        raise
 
 
 def _count(probe: Probe, name: str, event: LifecycleEvent) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ion_actors.naming import printable, shown
-from ion_actors.supervision.core import Face
+from ion_actors.supervision.core import TreeCore, core_of
 from ion_actors.supervision.report import ChildInfo, ChildKind
 from ion_actors.supervision.states import Restart
 
 __all__ = ["draw"]
 
 
-def draw(face: Face) -> str:
+def draw(core: TreeCore) -> str:
     """The supervisor and all below it, one line each.
 
     ::
@@ -23,21 +23,20 @@ def draw(face: Face) -> str:
         └── reports  supervisor  running     one_for_one, at most 1 restarts in 5 s
             └── mail  actor  restarting  temporary, restarts: 2, last: OSError('gone')
     """
-    core = face._core
-    head = f"{printable(core.spec.name)}  supervisor  {core.state.value}  {_rules(face)}"
-    return "\n".join([head, *_below(face)])
+    head = f"{printable(core.spec.name)}  supervisor  {core.state.value}  {_rules(core)}"
+    return "\n".join([head, *_below(core)])
 
 
-def _below(face: Face) -> Iterable[str]:
-    infos = face._core.infos
+def _below(core: TreeCore) -> Iterable[str]:
+    infos = core.infos
     rows = [(printable(info.id), _kind(info), info.state.value, _facts(info)) for info in infos]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for index, (info, row) in enumerate(zip(infos, rows, strict=True)):
         last = index == len(rows) - 1
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([("└── " if last else "├── ") + cells[0], *cells[1:], row[3]]).rstrip()
-        if isinstance(info.child, Face):
-            for line in _below(info.child):
+        if (nested := core_of(info.child)) is not None:
+            for line in _below(nested):
                 yield ("    " if last else "│   ") + line
 
 
@@ -47,8 +46,8 @@ def _kind(info: ChildInfo) -> str:
 
 def _facts(info: ChildInfo) -> str:
     facts = []
-    if info.kind is ChildKind.SUPERVISOR and isinstance(info.child, Face):
-        facts.append(_rules(info.child))
+    if info.kind is ChildKind.SUPERVISOR and (nested := core_of(info.child)) is not None:
+        facts.append(_rules(nested))
     if info.restart is not Restart.PERMANENT:
         facts.append(info.restart.value)
     if info.restarts:
@@ -58,8 +57,8 @@ def _facts(info: ChildInfo) -> str:
     return ", ".join(facts)
 
 
-def _rules(face: Face) -> str:
-    rules = face._core.spec.rules
+def _rules(core: TreeCore) -> str:
+    rules = core.spec.rules
     most, within = rules.limit.max_restarts, rules.limit.within
     limit = "any number of restarts" if most is None else f"at most {most} restarts in {within:g} s"
     return f"{rules.strategy.value}, {limit}"

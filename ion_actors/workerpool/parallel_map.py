@@ -30,7 +30,7 @@ from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
-from ion_actors.workerpool.model.reports import Wrapping
+from ion_actors.naming import named_after_func
 
 __all__ = ["Plan", "as_they_come", "in_order", "in_order_async"]
 
@@ -102,10 +102,11 @@ class Plan(Generic[T]):
         return TimeoutError(f"not all results of the map had come within {self.timeout:g} seconds")
 
 
-class _Chunk(Wrapping, Generic[T]):
+@named_after_func
+class _Chunk(Generic[T]):
     """Several calls as one task, with their results as they come."""
 
-    __slots__ = ("items", "results")
+    __slots__ = ("func", "items", "results")
 
     def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
         self.func = func

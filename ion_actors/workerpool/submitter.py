@@ -36,6 +36,7 @@ from ion_actors.context import (
 )
 from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.futures import Future
+from ion_actors.naming import describe
 from ion_actors.own_variables import own_values
 from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.workerpool import parallel_map
@@ -43,7 +44,6 @@ from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.model.overflow import Overflow
-from ion_actors.workerpool.model.reports import describe
 from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors.workerpool.model.reports import describe
+from ion_actors.naming import describe
 
 
 def ran(*_: object) -> Any:

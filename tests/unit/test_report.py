@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from ion_actors import DrainReport, TaskState, UnfinishedTask
-from ion_actors.workerpool.model.reports import describe
+from ion_actors.naming import describe
 from ion_actors.workerpool.parallel_map import _Chunk
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ion_actors._arguments import boolean, number, positive_seconds, seconds, whole_number
 from ion_actors.context import Context
@@ -117,13 +117,15 @@ class ProcessBackend:
             leave_if_unguarded,
             remember_main,
         )
+        from ion_actors.backends.process.parent.launch import ChildSettings  # noqa: PLC0415
         from ion_actors.backends.process.parent.runner import (  # noqa: PLC0415 - it is large
             ProcessRunner,
         )
 
         leave_if_unguarded()
         remember_main()
-        return ProcessRunner(self, worker, context, log)
+        settings: Any = {one.name: getattr(self, one.name) for one in fields(ChildSettings)}
+        return ProcessRunner(ChildSettings(**settings), worker, context, log)
 
 
 def _checked_method(given: object) -> str:

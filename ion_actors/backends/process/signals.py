@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
+from ion_actors.forking import on_fork
+
 __all__ = [
     "NO_SIGPIPE",
     "hold_back_others",
@@ -99,14 +101,15 @@ def hold_back_others(signum: int) -> None:
 
 def restore_in_forks() -> None:
     """Have the usual dispositions in what this process forks: there it is not a child of ours."""
-    os.register_at_fork(after_in_child=_restore)
+    on_fork(_restore)
 
 
 def _restore() -> None:
     for signum in TO_ALL:
         if signal.getsignal(signum) is _leave:
             interrupt = signum == signal.SIGINT
-            signal.signal(signum, signal.default_int_handler if interrupt else signal.SIG_DFL)
+            with contextlib.suppress(ValueError):  # the fork was noticed by another thread
+                signal.signal(signum, signal.default_int_handler if interrupt else signal.SIG_DFL)
 
 
 def ignored_here(status: Mapping[str, str]) -> frozenset[int]:

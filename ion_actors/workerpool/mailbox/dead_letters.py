@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ion_actors._arguments import seconds
+from ion_actors.naming import describe
 from ion_actors.observe import Bus, Subscription
-from ion_actors.workerpool.model.reports import WorkerDeath, describe
+from ion_actors.workerpool.model.reports import WorkerDeath
 
 if TYPE_CHECKING:
     from ion_actors.clock import Clock

@@ -23,12 +23,13 @@ from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, IonError, TaskExpired
 from ion_actors.futures import Future
 from ion_actors.futures.callbacks import Callbacks
+from ion_actors.naming import describe
 from ion_actors.own_variables import own_values
 from ion_actors.raised import is_a
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome
-from ion_actors.workerpool.model.reports import WorkerDeath, describe
+from ion_actors.workerpool.model.reports import WorkerDeath
 
 if TYPE_CHECKING:
     from ion_actors.observe import Span

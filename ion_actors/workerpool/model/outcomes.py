@@ -5,23 +5,10 @@ from __future__ import annotations
 import enum
 
 from ion_actors.errors import BrokenPool, TaskAbandoned, TaskDropped, TaskQuarantined
+from ion_actors.facts import DropReason
 from ion_actors.raised import is_a
 
 __all__ = ["Directive", "DropReason", "Outcome", "reason_of"]
-
-
-class DropReason(enum.Enum):
-    """Why a task was not run, or not to its end, other than by its submitter's wish."""
-
-    NEWEST = "newest"  #: it came when the mailbox was full
-    OLDEST = "oldest"  #: it had waited longest when another one came to a full mailbox
-    EXPIRED = "expired"  #: it had waited for longer than its ``ttl``
-    SHED = "shed"  #: tasks waited too long on the average, so it was left out
-    REFUSED = "refused"  #: it was not accepted: the mailbox was full, or the pool had ended
-    CLOSED = "closed"  #: it was still queued when the pool was closed, or broke
-    STOPPED = "stopped"  #: it was running when the pool was closed, and stopped when asked to
-    ABANDONED = "abandoned"  #: it was still running when the time to drain or close was up
-    QUARANTINED = "quarantined"  #: it took down one worker after the other
 
 
 def reason_of(error: BaseException) -> DropReason | None:

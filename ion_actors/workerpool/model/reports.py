@@ -5,13 +5,9 @@ A dump is for debugging, and to find tasks that are stuck.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import FunctionType
-from typing import Any, NamedTuple
 
-from ion_actors.naming import name_of, printable, unwrapped
+from ion_actors.facts import DrainReport, TaskState, UnfinishedTask, WorkerDeath
 from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.outcomes import Directive
 
@@ -24,84 +20,7 @@ __all__ = [
     "UnfinishedTask",
     "WorkerDeath",
     "WorkerDump",
-    "Wrapping",
-    "describe",
 ]
-
-
-class TaskState(enum.Enum):
-    """How far an unfinished task had come."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    LEFT_BEHIND = "left behind"  #: it has ended, but not a call that it made in a thread
-
-
-class Wrapping:
-    """A callable of this library's own around a user's ``func``, after which its task is called."""
-
-    __slots__ = ("func",)
-
-    func: Any
-
-
-def describe(fn: Any, name: str | None = None) -> str:
-    """The name of a task: the one it was given, else its function's. Runs no code of the user's."""
-    if name is not None:
-        return name
-    while type(fn) is not FunctionType:
-        if (inner := fn.func if issubclass(type(fn), Wrapping) else unwrapped(fn)) is None:
-            return name_of(fn)
-        fn = inner
-    return fn.__qualname__
-
-
-class UnfinishedTask(NamedTuple):
-    """A task that drain or close did not finish, with what it takes to run it elsewhere."""
-
-    fn: Callable[..., Any] | None  #: None in a pickled copy, and of what an ended task left behind
-    args: tuple[Any, ...]  #: its positional arguments; empty in a pickled copy
-    kwargs: Mapping[str, Any]  #: its keyword arguments; empty in a pickled copy
-    state: TaskState  #: whether it had begun, or even ended
-    given_name: str | None = None  #: what the pool called it; None: its function's name
-    worker: str | None = None  #: the worker's name, if it was running
-    age: float | None = None  #: seconds it had been running
-    stack: str = ""  #: where its thread was, if it was still running at the end
-
-    @property
-    def name(self) -> str:
-        """The name given by ``options(name=...)``, else the function's."""
-        return describe(self.fn, self.given_name)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        facts = (self.state, self.name, self.worker, self.age, self.stack)
-        return UnfinishedTask, (None, (), {}, *facts)
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class DrainReport:
-    """How a drain or a close went."""
-
-    completed: int  #: tasks that returned since it began
-    failed: int  #: tasks that raised since it began
-    panicked: int  #: tasks that took their worker down since it began
-    cancelled: tuple[UnfinishedTask, ...]  #: never started, or stopped when they were asked to
-    running: tuple[UnfinishedTask, ...]  #: still running at the end, and abandoned or left behind
-    elapsed: float  #: seconds it took
-
-    @property
-    def unfinished(self) -> tuple[UnfinishedTask, ...]:
-        """Everything that was accepted and not finished."""
-        return self.cancelled + self.running
-
-    def __str__(self) -> str:
-        stuck = ", ".join(printable(f"{task.name} ({task.worker})") for task in self.running)
-        return (
-            f"{self.completed} completed, {self.failed} failed, {self.panicked} panicked, "
-            f"{len(self.cancelled)} cancelled, {len(self.running)} still running"
-            + (f": {stuck}" if stuck else "")
-            + f" after {self.elapsed:.3f} s"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +33,6 @@ class Panic:
     error: BaseException  #: what the task raised, with its traceback
     restarts: int  #: workers this pool has replaced so far, this one included
     directive: Directive = Directive.RESTART  #: what becomes of the worker
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDeath:
-    """One worker that a task took down."""
-
-    worker: str  #: the worker's name
-    error: BaseException  #: what the task raised, or how its worker was lost
-    at: float  #: when: a moment of the pool's clock
-    age: float  #: seconds that the task had been running
 
 
 @dataclass(frozen=True, slots=True)

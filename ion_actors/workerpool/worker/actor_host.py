@@ -18,10 +18,9 @@ from pykka.messages import _ActorStop
 from ion_actors.backends.protocol import Runner
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import TaskAbandoned
-from ion_actors.naming import printable
+from ion_actors.naming import describe, printable
 from ion_actors.stateful import Leaving, Opening, Receive, Residence, here
 from ion_actors.workerpool.model.outcomes import Outcome
-from ion_actors.workerpool.model.reports import describe
 from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.worker.failure import Verdict
 from ion_actors.workerpool.worker.inbox import Envelope, Letter, WorkerInbox

@@ -19,7 +19,7 @@ from ion_actors.backends.process.parent.escalation import (
 )
 from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.heartbeat import Heartbeat
-from ion_actors.backends.process.parent.launch import forget, register
+from ion_actors.backends.process.parent.launch import ChildSettings, forget, register
 from ion_actors.backends.process.parent.resources import Resources
 from ion_actors.backends.process.transport.channel import (
     NEWS,
@@ -36,7 +36,6 @@ from ion_actors.errors import DeadlineExceeded, WorkerDied
 from ion_actors.naming import indented
 
 if TYPE_CHECKING:
-    from ion_actors.backends.process.backend import ProcessBackend
     from ion_actors.backends.process.transport.pickling import Packed
     from ion_actors.backends.protocol import Task
     from ion_actors.futures import Output
@@ -60,7 +59,7 @@ class Child:
 
     Args:
         worker: the name of the worker that it runs the tasks of.
-        backend: the settings.
+        settings: those of its backend.
         context: the pool's.
         start: what its first message says.
 
@@ -69,14 +68,14 @@ class Child:
     """
 
     def __init__(
-        self, worker: str, backend: ProcessBackend, context: Context, start: Packed
+        self, worker: str, settings: ChildSettings, context: Context, start: Packed
     ) -> None:
         self.worker = worker
         self.ready = False  # it has said so
         self.output: Output | None = None  # of its last task, if that is captured
-        self._grace, self._kill_after = backend.grace, backend.kill_after
+        self._grace, self._kill_after = settings.grace, settings.kill_after
         self.silent = False  # it was ended because it did not answer
-        self._heartbeat = backend.heartbeat
+        self._heartbeat = settings.heartbeat
         self._pulse: Heartbeat | None = None
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
@@ -87,7 +86,7 @@ class Child:
         # Guards what a context that ends must find unchanged: the task under way, the control
         # channel. Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
-        self._equipment = Resources(worker, backend)
+        self._equipment = Resources(worker, settings)
         self._handle, self._tasks = self._equipment.handle, self._equipment.tasks
         self._control, self._capture = self._equipment.control, self._equipment.capture
         self.parcels = self._equipment.parcels

@@ -13,8 +13,9 @@ import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from multiprocessing import reduction, spawn
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ion_actors.backends.process import main_module
 from ion_actors.backends.process.child import birth
@@ -32,7 +33,7 @@ from ion_actors.backends.process.parent.handle import Handle
 from ion_actors.backends.process.signals import without_sigpipe
 from ion_actors.forking import on_fork
 
-__all__ = ["Conditions", "forget", "launch", "living", "register"]
+__all__ = ["ChildSettings", "forget", "launch", "living", "register"]
 
 
 class _Killable(Protocol):
@@ -78,22 +79,29 @@ atexit.register(_at_exit)
 on_fork(_after_fork)
 
 
-class Conditions(NamedTuple):
-    """Under which a child starts: see :class:`.ProcessBackend`."""
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What a child is started with, and held to: the fields of :class:`.ProcessBackend`."""
 
-    method: str
-    preload: tuple[str, ...] = ()
-    env: Mapping[str, str] = {}
-    nice: int = 0
-    native_threads: int | None = None
-    timeout: float | None = None
+    start_method: str
+    preload: tuple[str, ...]
+    max_tasks_per_child: int | None
+    max_memory_per_child: int | None
+    nice: int
+    env: Mapping[str, str] = field(repr=False)  # has secrets
+    threads_per_child: int | None
+    start_timeout: float | None
+    grace: float | None
+    kill_after: float
+    heartbeat: float | None
+    capture_output: bool
 
 
-def launch(conditions: Conditions, name: str, main: Callable[..., None], *args: object) -> Handle:
+def launch(settings: ChildSettings, name: str, main: Callable[..., None], *args: object) -> Handle:
     """Start a child process.
 
     Args:
-        conditions: how.
+        settings: how.
         name: of the process. ``main`` is to give it this.
         main: what it is to call, a function of a module.
         args: its arguments. Sockets and ``DupFd`` may be among them.
@@ -106,13 +114,13 @@ def launch(conditions: Conditions, name: str, main: Callable[..., None], *args: 
     process: Any = birth.ChildProcess(target=main, args=args, name=temporary_name(name))
     process.daemon = False  # whatever this process is: ours end by their lifelines
     process.authkey = bytes(process.authkey)  # one of billiard's (Celery) cannot be pickled
-    process._start_method = conditions.method
-    env = environment(conditions.env, conditions.native_threads)
+    process._start_method = settings.start_method
+    env = environment(settings.env, settings.threads_per_child)
     status = process_status()
-    surroundings = surroundings_here(env, conditions.nice, status)
+    surroundings = surroundings_here(env, settings.nice, status)
     with ExitStack() as opened:
-        if conditions.method == "forkserver":
-            return _forked(conditions, surroundings, confinement(status), process, opened)
+        if settings.start_method == "forkserver":
+            return _forked(settings, surroundings, confinement(status), process, opened)
         return _spawned(surroundings, process, opened)
 
 
@@ -141,7 +149,7 @@ def _packed(spawner: _Spawner, *things: object) -> bytes:
 
 
 def _forked(
-    conditions: Conditions,
+    settings: ChildSettings,
     surroundings: Surroundings,
     confined: tuple[object, ...],
     process: Any,
@@ -158,7 +166,7 @@ def _forked(
     with _closed_if_it_fails(ours):
         fds = (theirs, *spawner.fds)
         pid, status = forkserver.fork(
-            conditions.preload, surroundings.env, confined, fds, conditions.timeout
+            settings.preload, surroundings.env, confined, fds, settings.start_timeout
         )
         with _closed_if_it_fails(status):
             _tell(ours, data)

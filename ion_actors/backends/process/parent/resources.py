@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from ion_actors.backends.process.child import main
 from ion_actors.backends.process.child.last_words import LastWords
 from ion_actors.backends.process.child.task_server import Setup
 from ion_actors.backends.process.parent.interpreter import streams_occupied
-from ion_actors.backends.process.parent.launch import Conditions, launch
+from ion_actors.backends.process.parent.launch import ChildSettings, launch
 from ion_actors.backends.process.transport.anonymous_file import NoPlace, new_shelf
 from ion_actors.backends.process.transport.channel import Channel
 from ion_actors.backends.process.transport.descriptors import Rights
@@ -18,9 +18,6 @@ from ion_actors.backends.process.transport.output_capture import OutputCapture
 from ion_actors.backends.process.transport.shared_buffers import Parcels
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.forking import renew_after_fork
-
-if TYPE_CHECKING:
-    from ion_actors.backends.process.backend import ProcessBackend
 
 __all__ = ["Resources"]
 
@@ -37,7 +34,7 @@ class Resources:
 
     Args:
         worker: the name of the worker that it runs the tasks of.
-        backend: the settings.
+        settings: those of its backend.
 
     Attributes:
         handle: the process.
@@ -51,19 +48,19 @@ class Resources:
         Exception: it cannot be started. Then nothing is left of it.
     """
 
-    def __init__(self, worker: str, backend: ProcessBackend) -> None:
+    def __init__(self, worker: str, settings: ChildSettings) -> None:
         self._ours, self._theirs = contextlib.ExitStack(), contextlib.ExitStack()
         renew_after_fork(self)  # before there is anything that a fork could keep open
         try:
             with streams_occupied():
-                self._make(worker, backend)
+                self._make(worker, settings)
         except BaseException:
             self._ours.close()
             raise
         finally:
             self._theirs.close()
 
-    def _make(self, worker: str, backend: ProcessBackend) -> None:
+    def _make(self, worker: str, settings: ChildSettings) -> None:
         tasks, tasks_there = self._pair()
         control, control_there = self._pair()
         lifeline_here, lifeline = self._pair()
@@ -73,17 +70,13 @@ class Resources:
         out, back = self._kept(new_shelf()), self._kept(new_shelf())
         # What comes from there may well be seen by forks of this process.
         self.parcels = Parcels(out, back, private=True, rights=Rights(rights))
-        self.capture = self._kept(_capture() if backend.capture_output else None)
+        self.capture = self._kept(_capture() if settings.capture_output else None)
         setup = Setup(
             worker, tasks_there, control_there, lifeline, rights_there, self.words, (out, back),
-            backend.preload, backend.max_tasks_per_child, backend.max_memory_per_child,
+            settings.preload, settings.max_tasks_per_child, settings.max_memory_per_child,
             self.capture,
         )  # fmt: skip
-        conditions = Conditions(
-            backend.start_method or "spawn", backend.preload, backend.env, backend.nice,
-            backend.threads_per_child, backend.start_timeout,
-        )  # fmt: skip
-        self.handle = launch(conditions, worker, main.run, setup)
+        self.handle = launch(settings, worker, main.run, setup)
         self.tasks = Channel(tasks, self.handle.has_ended)
         self.control = Channel(control)
         control.setblocking(False)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ion_actors.backends.process.main_module import UNGUARDED, unguarded
 from ion_actors.backends.process.parent.child_process import Child, Unsent
+from ion_actors.backends.process.parent.launch import ChildSettings
 from ion_actors.backends.process.transport.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.transport.descriptors import close_all
 from ion_actors.backends.process.transport.initializer import Initializer, initializer_of
@@ -29,7 +30,6 @@ from ion_actors.errors import WorkerDied
 from ion_actors.naming import Lines
 
 if TYPE_CHECKING:
-    from ion_actors.backends.process.backend import ProcessBackend
     from ion_actors.backends.protocol import Task
     from ion_actors.observe import Log
 
@@ -50,8 +50,8 @@ class ProcessRunner:
 
     inline = False
 
-    def __init__(self, backend: ProcessBackend, worker: str, context: Context, log: Log) -> None:
-        self._backend = backend
+    def __init__(self, settings: ChildSettings, worker: str, context: Context, log: Log) -> None:
+        self._settings = settings
         self._worker = worker
         self._context = context
         self._log = log
@@ -109,7 +109,7 @@ class ProcessRunner:
         """Start a child; it begins with the initializer while this thread goes on."""
         assert self._outset is not None, "a child before the start"
         first = self._outset.message(settings_here())
-        child = Child(self._worker, self._backend, self._context, first)
+        child = Child(self._worker, self._settings, self._context, first)
         with self._lock:
             self._child = child
             if self._killed:
@@ -119,16 +119,16 @@ class ProcessRunner:
     def _make_ready(self, child: Child) -> Child:
         registration = self._context.add_callback(child.kill)
         try:
-            failure = child.await_ready(self._backend.start_timeout)
+            failure = child.await_ready(self._settings.start_timeout)
         except (EOFError, Garbled):
             forced = child.was_forced
             died = self._bury(child)
             if died.exitcode == UNGUARDED:
                 raise unguarded() from None
-            if forced and self._backend.start_timeout and not self._context.cancelled:
+            if forced and self._settings.start_timeout and not self._context.cancelled:
                 died.args = (
                     f"the child process {died.pid} of worker {self._worker} was not ready within "
-                    f"{self._backend.start_timeout:g} seconds (start_timeout), and was killed",
+                    f"{self._settings.start_timeout:g} seconds (start_timeout), and was killed",
                 )
             raise died from None
         finally:

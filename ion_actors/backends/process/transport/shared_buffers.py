@@ -38,6 +38,7 @@ from typing import Any
 from ion_actors.backends.process.transport.anonymous_file import Shelf
 from ion_actors.backends.process.transport.descriptors import Descriptor, Rights
 from ion_actors.backends.process.transport.pickling import LARGE, Packed
+from ion_actors.forking import before_fork
 
 __all__ = ["Parcels", "Receiver", "Sender", "write_all"]
 
@@ -391,5 +392,4 @@ def _before_fork() -> None:
         one.keep_mapped()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+before_fork(_before_fork)

@@ -1,0 +1,45 @@
+"""The one place that knows pykka's internals: inboxes that close, loops that let nothing out.
+
+From the top down, each importing only from below::
+
+    watched  a user's actor, of which one is told when it has started, failed and ended
+    actor    an actor with a loop that lets nothing out
+    hosted   an actor without a thread of its own
+    inbox    inboxes that close; messages that are answered later
+    thread   a thread whose end is known
+"""
+
+from ion_actors.actors.actor import IsolatedActor, unregister
+from ion_actors.actors.hosted import attribute_of, made_with_inbox, receive
+from ion_actors.actors.inbox import (
+    ActorStop,
+    ControlLane,
+    Envelope,
+    Inbox,
+    Request,
+    refuse,
+    settle,
+)
+from ion_actors.actors.thread import ActorThread, Flag
+from ion_actors.actors.watched import Watch, start_watched
+from ion_actors.standby import NO_MORE_THREADS
+
+__all__ = [
+    "NO_MORE_THREADS",
+    "ActorStop",
+    "ActorThread",
+    "ControlLane",
+    "Envelope",
+    "Flag",
+    "Inbox",
+    "IsolatedActor",
+    "Request",
+    "Watch",
+    "attribute_of",
+    "made_with_inbox",
+    "receive",
+    "refuse",
+    "settle",
+    "start_watched",
+    "unregister",
+]

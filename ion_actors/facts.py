@@ -1,0 +1,123 @@
+"""The facts that errors carry: why a task was given up, how a drain went, the state of things.
+
+They are below the errors, and so below the rooms that they are about, which pass them on.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ion_actors.naming import describe, printable
+
+__all__ = [
+    "ChildState",
+    "CircuitState",
+    "DrainReport",
+    "DropReason",
+    "TaskState",
+    "UnfinishedTask",
+    "WorkerDeath",
+]
+
+
+class DropReason(enum.Enum):
+    """Why a task was not run, or not to its end, other than by its submitter's wish."""
+
+    NEWEST = "newest"  #: it came when the mailbox was full
+    OLDEST = "oldest"  #: it had waited longest when another one came to a full mailbox
+    EXPIRED = "expired"  #: it had waited for longer than its ``ttl``
+    SHED = "shed"  #: tasks waited too long on the average, so it was left out
+    REFUSED = "refused"  #: it was not accepted: the mailbox was full, or the pool had ended
+    CLOSED = "closed"  #: it was still queued when the pool was closed, or broke
+    STOPPED = "stopped"  #: it was running when the pool was closed, and stopped when asked to
+    ABANDONED = "abandoned"  #: it was still running when the time to drain or close was up
+    QUARANTINED = "quarantined"  #: it took down one worker after the other
+
+
+class TaskState(enum.Enum):
+    """How far an unfinished task had come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    LEFT_BEHIND = "left behind"  #: it has ended, but not a call that it made in a thread
+
+
+class UnfinishedTask(NamedTuple):
+    """A task that drain or close did not finish, with what it takes to run it elsewhere."""
+
+    fn: Callable[..., Any] | None  #: None in a pickled copy, and of what an ended task left behind
+    args: tuple[Any, ...]  #: its positional arguments; empty in a pickled copy
+    kwargs: Mapping[str, Any]  #: its keyword arguments; empty in a pickled copy
+    state: TaskState  #: whether it had begun, or even ended
+    given_name: str | None = None  #: what the pool called it; None: its function's name
+    worker: str | None = None  #: the worker's name, if it was running
+    age: float | None = None  #: seconds it had been running
+    stack: str = ""  #: where its thread was, if it was still running at the end
+
+    @property
+    def name(self) -> str:
+        """The name given by ``options(name=...)``, else the function's."""
+        return describe(self.fn, self.given_name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = (self.state, self.name, self.worker, self.age, self.stack)
+        return UnfinishedTask, (None, (), {}, *facts)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class DrainReport:
+    """How a drain or a close went."""
+
+    completed: int  #: tasks that returned since it began
+    failed: int  #: tasks that raised since it began
+    panicked: int  #: tasks that took their worker down since it began
+    cancelled: tuple[UnfinishedTask, ...]  #: never started, or stopped when they were asked to
+    running: tuple[UnfinishedTask, ...]  #: still running at the end, and abandoned or left behind
+    elapsed: float  #: seconds it took
+
+    @property
+    def unfinished(self) -> tuple[UnfinishedTask, ...]:
+        """Everything that was accepted and not finished."""
+        return self.cancelled + self.running
+
+    def __str__(self) -> str:
+        stuck = ", ".join(printable(f"{task.name} ({task.worker})") for task in self.running)
+        return (
+            f"{self.completed} completed, {self.failed} failed, {self.panicked} panicked, "
+            f"{len(self.cancelled)} cancelled, {len(self.running)} still running"
+            + (f": {stuck}" if stuck else "")
+            + f" after {self.elapsed:.3f} s"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDeath:
+    """One worker that a task took down."""
+
+    worker: str  #: the worker's name
+    error: BaseException  #: what the task raised, or how its worker was lost
+    at: float  #: when: a moment of the pool's clock
+    age: float  #: seconds that the task had been running
+
+
+class CircuitState(enum.Enum):
+    """The states of a circuit breaker: see :mod:`ion_actors.circuit.machine`."""
+
+    CLOSED = "closed"  #: calls go through
+    OPEN = "open"  #: calls are turned away
+    HALF_OPEN = "half_open"  #: a few calls at a time go through, as trials
+
+
+class ChildState(enum.Enum):
+    """Where a supervised child is in its life."""
+
+    WAITING = "waiting"  #: it is to be started, after others
+    STARTING = "starting"  #: it is being started
+    RUNNING = "running"  #: it has started
+    DOWN = "down"  #: it has ended, and the supervisor is busy with something else
+    RESTARTING = "restarting"  #: it could not be started and will be tried again
+    STOPPING = "stopping"  #: it was asked to stop
+    ENDED = "ended"  #: it is not running and is not restarted for its own sake
