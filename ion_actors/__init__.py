@@ -4,33 +4,33 @@ Start at :class:`Pool`.
 
 The rooms, from the top down::
 
-    testing/       what tests of concurrent code need, for users' tests as well
+    testing/       tools for tests of concurrent code, for users' tests as well
     supervision/   trees of pools, actors and supervisors
     workerpool/    the pool
     backends/      where a worker runs its tasks
     semaphore/     limits what is used at the same time
-    ratelimit/     limits how fast calls go
+    ratelimit/     limits how fast calls are made
     circuit/       stops calling what keeps failing
     observe/       hooks: logs, metrics, traces
-    futures/       the future, with two faces
-    context/       who still wants this work, and until when
+    futures/       the future: of concurrent.futures and of pykka at once
+    context/       contexts: cancellation and deadlines
     actors/        the one place that knows pykka's internals
-    stateful       the actor that lives in a worker: the public Worker
-    wrapping       wrappers of tasks: around any function
-    clock          time, behind a seam
-    errors         every error of the library's own
+    stateful       actors that live in workers: the public Worker
+    wrapping       wrappers around any kind of function, as for tasks
+    clock          time and timers, replaceable in tests
+    errors         every error that the library raises
     facts          what errors carry: states, reasons, reports
-    keys           keys that users give, compared where it may take any time
+    keys           keys from users, whose comparison may take any time
     logs           the library's log records
-    delivery       calls that are made later, by a thread that may block
-    standby        what no thread could be started for
-    forking        what a forked child must put right
-    interruption   exceptions that come from outside, at any point of a thread
-    awaitables     what a call returned: a result, or something that has yet to run
-    own_variables  context variables that hold something that is changed in place
-    raised         what an exception is and says
-    naming         how users' objects are named, safely
-    _arguments     checks of what users pass in
+    delivery       calls that another thread makes later, where they may block
+    standby        work for which no thread could be started
+    forking        hooks that run in forked children
+    interruption   exceptions that are thrown into a thread from outside
+    awaitables     whether a call returned a result, or something that has yet to run
+    own_variables  context variables whose values are changed in place
+    raised         reading exceptions without running their code
+    naming         safe names of users' objects, for logs and errors
+    _arguments     checks of arguments
 """
 
 from ion_actors.backends.process import ProcessBackend

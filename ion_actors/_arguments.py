@@ -1,4 +1,4 @@
-"""Checks of what users pass in. An error names the argument, the value, and what would do."""
+"""Checks of arguments. An error names the argument, its value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def whole_number(name: str, value: object, *, minimum: int | None = None) -> int
 
 
 def boolean(name: str, value: object) -> bool:
-    """True or False, and nothing that is merely like it."""
+    """True or False, and nothing that is only similar."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
     return value

@@ -1,16 +1,16 @@
-"""What an object that a call returned is: a result, or something that has yet to run.
+"""Whether a call returned a result, or something that has yet to run.
 
-This is the one place that decides it. It goes by the protocols of ``collections.abc`` and by what
-the interpreter itself accepts in ``await``, and never by what the called function looks like. So
-these are coroutines: those of ``async def``, those that Cython compiles, generators of
+This is the one place that decides it: by the protocols of ``collections.abc`` and by what the
+interpreter itself accepts in ``await``, never by what the called function looks like. So these are
+coroutines: those of ``async def``, those that Cython compiles, generators of
 ``types.coroutine``, and instances of any class with the methods of ``collections.abc.Coroutine``.
 
-A future is a *result*, and so is any other object that has ``__await__`` alone: it stands for work
-that runs elsewhere, or it is a handle (many clients of databases have ``__await__``), and whoever
-gets it may await it. A coroutine does nothing until somebody runs it.
+A future is a *result*, and so is any other object that only has ``__await__``: its work runs
+elsewhere, or it is a handle (many clients of databases have ``__await__``), and the receiver may
+await it. A coroutine does nothing until somebody runs it.
 
-Only the type of an object is asked. An object that answers to every attribute (a mock), or that
-has a ``__class__`` of its own, is what its type says.
+Only the type of an object counts. An object that has every attribute (a mock), or a ``__class__``
+of its own, is what its type says.
 """
 
 from __future__ import annotations
@@ -34,18 +34,20 @@ class Kind(enum.Enum):
     ASYNC_GENERATOR = "asynchronous generator"  #: to be iterated by ``async for``
 
 
-#: Types of mere results. To look here first spares most calls the question. Whatever is found out
-#: about a class that lasts is added.
+#: Types of plain results. Checking here first saves most calls the question. Further classes are
+#: added as they are found out, if they are permanent.
 PLAIN_TYPES: set[type] = {
     type(None), bool, int, float, complex, str, bytes, bytearray, memoryview, list, tuple,
     dict, set, frozenset, range, slice, object, type,
 }  # fmt: skip
 
-_MOST_TYPES = 10_000  # of them: a program that makes and replaces classes must not heap them up
+_MOST_TYPES = (
+    10_000  # in that set: a program that makes and replaces classes must not fill it for ever
+)
 
 
 def kind_of(value: object) -> Kind:
-    """What this is, which a call returned."""
+    """The kind of this object, which a call returned."""
     found = type(value)
     if is_coroutine(value):
         return Kind.COROUTINE
@@ -74,24 +76,24 @@ def is_coroutine(value: object) -> TypeGuard[Coroutine[Any, Any, Any]]:
 
 
 def _learn(found: type) -> None:
-    """Spare the next object of this type the question, if its class is in a module to stay."""
+    """Remember that objects of this type are results, if its class is a permanent one."""
     try:
         module = sys.modules[found.__module__]
         if vars(module).get(found.__qualname__) is not found or len(PLAIN_TYPES) >= _MOST_TYPES:
             return
-    except Exception:  # a class may answer to any attribute as it likes
+    except Exception:  # a class may do anything when asked for an attribute
         return
     if not (_has_protocol(found, Generator) or _has_protocol(found, AsyncGenerator)):
         PLAIN_TYPES.add(found)
 
 
 def is_awaitable(value: object) -> TypeGuard[Awaitable[Any]]:
-    """Whether ``await`` takes this: a coroutine, a future, or any object with ``__await__``."""
+    """Whether ``await`` accepts this: a coroutine, a future, or any object with ``__await__``."""
     return is_coroutine(value) or _has_protocol(type(value), Awaitable)
 
 
 def _has_protocol(found: type, protocol: type) -> bool:
-    # The answer is kept by the abstract class, by weak references.
+    # The abstract class caches the answer, by weak references.
     try:
         return issubclass(found, protocol)
     except Exception:  # a metaclass may fail at anything, and then its instances are results

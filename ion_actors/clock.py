@@ -1,11 +1,11 @@
-"""Time, behind a seam: everything that waits for a moment asks a :class:`Clock`.
+"""Clocks and timers: the library takes the time from a :class:`Clock` only.
 
-The library never calls ``time.monotonic`` or sleeps on its own. Tests replace the clock (see
+It never calls ``time.monotonic`` or ``time.sleep`` itself. Tests replace the clock (see
 ``ion_actors.testing.VirtualClock``) by giving it to a context, as in
 ``Pool(context=Context(clock=clock))``.
 
 The real clock fires its timers from one daemon thread, which lives only while timers are pending.
-Where that cannot be started, those who wait fire them: see :mod:`ion_actors.standby`.
+If that cannot be started, waiting threads fire the timers: see :mod:`ion_actors.standby`.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = ["Clock", "SystemClock", "Timer", "acquire", "start_thread", "system_c
 logger = Logger("ion_actors")
 
 # A burst of short timers (tasks with a time limit, one after the other) should not pay for a
-# new thread each; after this many idle seconds the thread goes.
+# new thread each; after this many idle seconds the thread ends.
 _LINGER = 0.1
 
-# So many seconds at most until the thread finds out that the timer it waits for was cancelled. To
-# wake it at each cancellation would cost every task with a time limit, which mostly is in time.
+# Seconds at most until the thread notices that the timer it waits for was cancelled. To wake it at
+# each cancellation would cost every task with a time limit, and most tasks end in time.
 _PATROL = 1.0
 
-# A timer that is late by so many seconds was forgotten: its thread is dead, or hangs in a call.
+# A timer that is late by this many seconds was missed: its thread is dead, or hangs in a call.
 _DEAD = 5.0
 
 # A cancelled timer stays in the heap until its turn, or until the heap has doubled.
 _MIN_SWEEP = 64
 
 
-# A signal that comes just before the main thread blocks in a lock is noted, but does not wake it:
-# CPython would run its handler, and Ctrl-C would be heard, only when the lock is released. So the
-# main thread looks up after so many seconds.
+# A signal that comes just before the main thread blocks in a lock does not wake it: CPython would
+# run its handler (so also that of Ctrl-C) only when the lock is released. So the main thread wakes
+# after this many seconds.
 _LOOK_UP = 1.0
 
 
@@ -57,15 +57,15 @@ def acquire(lock: threading.Lock) -> bool:
     if get_ident() != _main_thread:
         return lock.acquire()
     while not lock.acquire(True, _LOOK_UP):
-        check()  # where only the process id tells of a fork, there is time for it here
+        check()  # a fork may be visible only by the process id; there is time to ask for it here
     return True
 
 
 def start_thread(thread: threading.Thread) -> None:
-    """Start a thread, so that Ctrl-C meanwhile cannot hinder it.
+    """Start a thread, so that Ctrl-C meanwhile cannot prevent it.
 
-    ``Thread.start`` waits, in Python code, for the new thread to begin. What is raised there in the
-    main thread by a signal handler may leave a lock locked that the new thread needs to begin.
+    ``Thread.start`` waits, in Python code, for the new thread to begin. If a signal handler raises
+    there, in the main thread, a lock may stay locked that the new thread needs to begin.
 
     Raises:
         RuntimeError: no thread can be started.
@@ -96,12 +96,12 @@ def _after_fork_in_child() -> None:
     _main_thread = threading.main_thread().ident
 
 
-_main_thread = threading.main_thread().ident  # asked for in each wait, so it is kept
+_main_thread = threading.main_thread().ident  # kept, because each wait asks for it
 on_fork(_after_fork_in_child)
 
 
 class Timer:
-    """A call planned for a moment; :meth:`cancel` takes it back."""
+    """A call that is due at a moment; :meth:`cancel` cancels it."""
 
     __slots__ = ("_call", "_on_cancel", "when")
 
@@ -113,22 +113,22 @@ class Timer:
         self._on_cancel = on_cancel
 
     def cancel(self) -> None:
-        """Forget the call, if it has not begun. Calling twice does no harm."""
+        """Cancel the call, if it has not begun. Calling twice does no harm."""
         if self._call is not None:
-            self._call = None  # drop what the call refers to now, not at its moment
+            self._call = None  # free what the call refers to now, not when it was due
             if self._on_cancel is not None:
                 self._on_cancel()
 
     @property
     def pending(self) -> bool:
-        """Whether the call is still to come."""
+        """Whether the call is pending."""
         return self._call is not None
 
     def fire(self) -> None:
         """Make the call now; an error in it is logged. For clocks only.
 
         Raises:
-            BaseException: Ctrl-C or the like interrupted the call, in the main thread.
+            BaseException: an interruption, such as Ctrl-C, in the main thread.
         """
         call, self._call = self._call, None
         if call is None:
@@ -142,14 +142,14 @@ class Timer:
 
 
 class Clock(Protocol):
-    """What the library needs of time. Times are monotonic seconds."""
+    """The clock that the library uses. Times are monotonic seconds."""
 
     def monotonic(self) -> float:
         """Now, in seconds since some fixed moment."""
         ...
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        """Plan ``call()`` for the moment ``when``. It must be short and must not block."""
+        """Make ``call()`` at the moment ``when``. It must be short and must not block."""
         ...
 
     def park(self, signal: threading.Lock, deadline: float | None) -> bool:
@@ -158,32 +158,32 @@ class Clock(Protocol):
 
 
 def _kernels_monotonic() -> Callable[[], float]:
-    """``time.monotonic``, also if a tool that freezes time has replaced it already."""
+    """The real ``time.monotonic``, even if a tool that freezes time has replaced it already."""
     if isinstance(time.monotonic, BuiltinFunctionType):
         return time.monotonic
     return functools.partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 
 
 class SystemClock:
-    """The real one: ``time.monotonic`` and a timer thread that exists only when needed.
+    """The real clock: ``time.monotonic``, and a timer thread that exists only when needed.
 
     Ctrl-C may come at any point of a method, in the main thread, and other exceptions may be thrown
     into any thread. So the lock and what wakes the thread are C objects (``threading.Condition`` is
     written in Python, and stays locked if it is interrupted at the wrong moment), and a second
-    timer thread does no harm: whenever it is not sure that there is one, another is started.
+    timer thread does no harm: if it is uncertain whether there is one, another is started.
     """
 
     def __init__(self) -> None:
-        # An attribute, and taken once: tools that freeze or move the time replace the function in
-        # every module that has it.
+        # An attribute, set once: tools that freeze or move the time replace the function in every
+        # module that has it.
         self.monotonic = _kernels_monotonic()
         self._reset()
-        # The timer thread stays in the parent, and so do the calls it was to make.
+        # The timer thread stays in the parent, and so do its pending calls.
         on_fork(self._reset)
 
     def _reset(self) -> None:
-        # Guards all below. Reentrant, since a finalizer or a signal handler may plan a call while
-        # this thread is planning one.
+        # Guards all below. Reentrant, since a finalizer or a signal handler may add a timer while
+        # this thread is adding one.
         self._changed = threading.RLock()
         self._wake = threading.Lock()  # released to wake the timer thread; it alone acquires it
         self._wake.acquire()
@@ -196,23 +196,23 @@ class SystemClock:
 
     @property
     def timers(self) -> int:
-        """How many calls are still to come."""
+        """How many calls are pending."""
         if not HOOKS_RAN[0]:
             run_hooks()
         with self._changed:
             return sum(timer.pending for _, _, timer in self._heap)
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        """See :meth:`Clock.call_at`. The call is made by the timer thread.
+        """See :meth:`Clock.call_at`. The timer thread makes the call.
 
-        Without one, by a thread that waits: a supervisor's, or one in :meth:`park`.
+        If there is none, a waiting thread makes it: a supervisor's, or one in :meth:`park`.
         """
         if not HOOKS_RAN[0]:
             run_hooks()
         timer = Timer(when, call)
         try:
             with self._changed:
-                running = self._see_to_thread()
+                running = self._ensure_thread()
                 if len(self._heap) >= self._sweep_at:
                     self._sweep()
                 earliest = not self._heap or when < self._heap[0][0]
@@ -221,7 +221,7 @@ class SystemClock:
                     self._rouse()
             if not running:
                 STANDBY.ask(self._stand_in)
-        except BaseException:  # Ctrl-C: nobody will be able to cancel it
+        except BaseException:  # Ctrl-C: the caller could not cancel it
             timer.cancel()
             raise
         return timer
@@ -244,18 +244,18 @@ class SystemClock:
 
     def _sweep(self) -> None:
         pushes = self._pushes
-        living = [entry for entry in self._heap if entry[2].pending]
-        heapq.heapify(living)
-        # A finalizer or a signal handler may have planned a call since. Nothing can come in between
-        # the comparison and the assignment.
+        pending = [entry for entry in self._heap if entry[2].pending]
+        heapq.heapify(pending)
+        # A finalizer or a signal handler may have added a timer since. No interruption is possible
+        # between the comparison and the assignment.
         if pushes == self._pushes:
-            self._heap = living
+            self._heap = pending
         self._sweep_at = max(_MIN_SWEEP, 2 * len(self._heap))
 
     # -- the timer thread ------------------------------------------------------------------
 
-    def _see_to_thread(self) -> bool:
-        """Have there be one. Returns False if there can be none."""
+    def _ensure_thread(self) -> bool:
+        """Make sure that there is a timer thread. Returns False if none can be started."""
         if self._running and not self._is_late():
             return True
         try:
@@ -276,14 +276,14 @@ class SystemClock:
     def _start(self) -> None:
         self._started_at = self.monotonic()
         start_thread(threading.Thread(target=self._run, name="ion_actors-timer", daemon=True))
-        self._running = True  # only once it is: starting a thread can fail
+        self._running = True  # only now: starting a thread can fail
 
     def _stand_in(self) -> float | None:
-        """Without the timer thread: a job, see :mod:`ion_actors.standby`."""
+        """Replace the timer thread while there is none: a job, see :mod:`ion_actors.standby`."""
         with self._changed:
             if not self._heap or self._running:
                 return None
-            if self.monotonic() - self._started_at >= RETRY and self._see_to_thread():
+            if self.monotonic() - self._started_at >= RETRY and self._ensure_thread():
                 return None
         with kept_free():
             while (due := self._take_due()) is not None:
@@ -297,7 +297,7 @@ class SystemClock:
         try:
             self._wake.release()
         except RuntimeError:
-            return  # it has been woken and has not looked yet
+            return  # it was woken before and has not run yet
 
     def _run(self) -> None:
         keep_free()
@@ -305,16 +305,18 @@ class SystemClock:
             try:
                 if not self._make_next_call():
                     return
-            except BaseException:  # thrown into this thread by somebody
+            except BaseException:  # thrown into this thread from outside
                 logger.exception("the clock's thread was interrupted, and goes on")
 
     def _make_next_call(self) -> bool:
-        """Wait for the next timer that is due, and fire it; False if there is none any more."""
+        """Wait until the next timer is due, and fire it; False if there are no more timers."""
         due = None
         try:
             while (due := self._take_due()) is None:
                 with self._changed:
-                    self._running = True  # who has started this thread may have been interrupted
+                    self._running = (
+                        True  # the thread that started this one may have been interrupted
+                    )
                     when = self._heap[0][0] if self._heap else None
                 if when is not None:
                     delay = min(when - self.monotonic(), _PATROL)
@@ -329,10 +331,10 @@ class SystemClock:
         return True
 
     def _take_due(self) -> Timer | None:
-        """Take out the next timer that is due, and cancelled ones on the way."""
+        """Remove and return the next timer that is due; also remove cancelled ones before it."""
         with self._changed:
             while self._heap:
-                # Taken out before it is judged: by then, a finalizer may have planned an earlier.
+                # Removed before the check: a finalizer may have added an earlier one meanwhile.
                 entry = heapq.heappop(self._heap)
                 if not entry[2].pending:
                     continue
@@ -343,7 +345,7 @@ class SystemClock:
         return None
 
     def _end(self) -> bool:
-        """There was nothing to do for a while. Whether that is still so."""
+        """There was no timer for a while. Returns whether that is still so."""
         with self._changed:
             if self._heap:
                 return False
@@ -359,5 +361,5 @@ def _fire(timer: Timer) -> None:
         raise
 
 
-#: The clock that everything uses unless it is told otherwise.
+#: The default clock.
 system_clock = SystemClock()

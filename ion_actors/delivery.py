@@ -1,19 +1,18 @@
-"""Calls that are made later, by a thread that may block: users' code must not run everywhere.
+"""Calls of users' code that another thread makes later, where they may block.
 
-Some threads must not block: a pool's supervisor, a tree's, the clock's. Nor may a thread that holds
-a lock, or that runs a finalizer, which comes at any point of any thread. What such a thread has to
-tell a log handler or a metric, it hands to a :class:`Delivery` and goes on.
+Some threads must not block: the supervisors of pools and trees, and the clock's. Nor may a thread
+that holds a lock, or that runs a finalizer, which may happen at any point. Such a thread hands its
+calls of log handlers and metrics to a :class:`Delivery`, and goes on.
 
 ::
 
     post(call) ──▶ entries (at most `limit`) ──▶ one daemon thread ──▶ call()
 
-The thread begins with the first call and ends when there has been none for a while. Posting takes
-no lock, so it may be done anywhere. A call that finds no room is counted and dropped, and the loss
-is told as soon as a call has been made. Where no thread can be started, it is tried again by the
-next :meth:`~Delivery.post` or :meth:`~Delivery.flush`, and by those who wait anyway
-(:mod:`ion_actors.standby`). A forked child begins with nothing: what its parent has posted, its
-parent delivers.
+The thread starts with the first call and ends when there has been none for a while. Posting takes
+no lock, so it is allowed anywhere. A call is dropped and counted if there is no room; the loss is
+reported after the next call. If no thread can be started, the next :meth:`~Delivery.post` or
+:meth:`~Delivery.flush` tries again, and so do waiting threads (:mod:`ion_actors.standby`). A forked
+child starts with an empty queue: the parent delivers what was posted in the parent.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ __all__ = [
     "run_elsewhere",
 ]
 
-#: Seconds that whoever ends something waits, at most, until what was posted has been delivered.
+#: Seconds, at most, that ending something waits until posted calls have been made.
 PATIENCE = 0.5
 
 _LIMIT = 10_000  # calls that may wait
 _LINGER = 0.1  # seconds that the thread waits for another call before it ends
-_GLANCE = 0.002  # seconds between two looks whether calls are made that have threads of their own
+_GLANCE = 0.002  # seconds between two checks whether calls in threads of their own have been made
 _LAST_RESORT = 1.0  # seconds without any thread, after which supervisors make such calls
 _START = 1.0  # seconds after which a thread that has not begun is started again
 
@@ -63,7 +62,7 @@ _of_thread = _OfThread()
 
 
 def keep_free() -> None:
-    """Mark the calling thread as one that must not block: no user's code is to run there."""
+    """Mark the calling thread as one that must not block: no user's code may run there."""
     _of_thread.kept_free = True
 
 
@@ -74,7 +73,7 @@ def is_kept_free() -> bool:
 
 @contextlib.contextmanager
 def kept_free() -> Iterator[None]:
-    """For what must not block, and is done by a thread that otherwise may."""
+    """Mark the calling thread as one that must not block, inside this block."""
     before, _of_thread.kept_free = _of_thread.kept_free, True
     try:
         yield
@@ -83,13 +82,13 @@ def kept_free() -> Iterator[None]:
 
 
 class Errands:
-    """Calls of users' code, each on a thread of its own: it may block for any time.
+    """Calls of users' code, each on a thread of its own, where it may block for any time.
 
-    A call is noted before a thread for it is started, so that none is lost if no thread can be
-    started, or if this is interrupted. Then it is made by the thread of a later one, and
-    supervisors try again (:mod:`ion_actors.standby`). As the last resort it is made on the spot:
-    where there is no supervisor, by one that ends, or after a second without any thread. That
-    everybody who waits is told comes before a thread that must not block.
+    A call is queued before a thread for it is started, so that none is lost if no thread can be
+    started, or if this is interrupted. Then the thread of a later call makes it, and supervisors
+    try again (:mod:`ion_actors.standby`). As the last resort it is made by the current thread: if
+    there is no supervisor, by a supervisor that ends, or after a second without any thread. To tell
+    everybody who waits is more important than a thread that must not block.
     """
 
     def __init__(self) -> None:
@@ -112,7 +111,7 @@ class Errands:
         return bool(self._calls)
 
     def post(self, call: Callable[[], object]) -> None:
-        """Have the call made. Never blocks."""
+        """Queue the call, to be made by another thread. Never blocks."""
         self._after_fork()  # it may have been forked by something that skips Python's hooks
         self._calls.append(call)
         if self._start():
@@ -132,7 +131,7 @@ class Errands:
         for _ in range(len(self._calls)):
             if not self._start():
                 since = now if self._in_want_since is None else self._in_want_since
-                # A thread that happens to wait is spared: that is the user's.
+                # Not in a thread that happens to wait: that is the user's.
                 if now - since < _LAST_RESORT or not is_kept_free():
                     return RETRY
                 self.run_here()
@@ -140,7 +139,7 @@ class Errands:
         return None
 
     def finish(self) -> None:
-        """Make here what no thread can be started for. For one that nobody else waits for."""
+        """Make here the calls that have no thread. For a thread that nobody waits for."""
         if self._in_want_since is not None and self.retry() is not None:
             self.run_here()
 
@@ -154,7 +153,7 @@ class Errands:
         return True
 
     def run_here(self) -> None:
-        """Make the pending calls in this thread. For one that nobody else waits for."""
+        """Make the pending calls in this thread, for which nobody waits."""
         while self._calls:
             self._run_next()
 
@@ -175,18 +174,18 @@ class Errands:
 
     def _run_next(self) -> None:
         ticket = object()
-        self._under_way.append(ticket)  # first: whoever waits for the calls finds it in one place
+        self._under_way.append(ticket)  # first: flush() finds the call in one list or the other
         try:
             try:
                 call = self._calls.popleft()
             except IndexError:
-                return  # another one was faster
+                return  # another thread has made it
             call()
         finally:
             self._under_way.remove(ticket)
 
 
-#: Where everybody has them run.
+#: The instance that the library uses.
 ERRANDS = Errands()
 
 
@@ -199,9 +198,9 @@ class Delivery:
     """See the module.
 
     Args:
-        name: the thread's.
+        name: the name of the thread.
         tell_lost: called on that thread with the number of calls that were lost since the last
-            time.
+            call of it.
         limit: how many calls may wait.
     """
 
@@ -218,7 +217,7 @@ class Delivery:
             self._begin_anew()
 
     def _begin_anew(self) -> None:
-        # In a forked child the thread is not there, and the locks may be held.
+        # A forked child does not have the thread, and the locks may be locked.
         self._pid = os.getpid()
         self._entries: deque[Callable[[], object]] = deque()  # the first one until it was made
         self._owner = _thread.allocate_lock()  # held by the thread, as long as it delivers
@@ -231,7 +230,7 @@ class Delivery:
         self._lost = self._told = 0
 
     def post(self, call: Callable[[], object]) -> bool:
-        """Have the thread make this call, after all that were posted before.
+        """Queue this call for the thread, after all that were posted before.
 
         Never blocks, and runs no other code: it may be called under any lock, and in finalizers.
 
@@ -272,7 +271,7 @@ class Delivery:
         return self._pid != os.getpid() or not self._entries
 
     def is_stuck(self, patience: float) -> bool:
-        """Whether waiting makes no sense: a call has taken that long, or this is its thread."""
+        """Whether waiting is useless: a call has already taken that long, or this is its thread."""
         began = self._began
         stuck = began is not None and self._now() - began >= patience
         return stuck or self._ident == _thread.get_ident()
@@ -286,10 +285,10 @@ class Delivery:
                 self._owner.release()
 
     def _rouse(self) -> bool:
-        """Have the thread look. Returns whether there is or will be one, as far as is known."""
+        """Wake or start the thread. Returns whether there is or will be one, as far as is known."""
         if not self._owner.locked():
             return self._start()
-        with contextlib.suppress(RuntimeError):  # it has been woken and has not looked yet
+        with contextlib.suppress(RuntimeError):  # it was woken before and has not run yet
             self._wake.release()
         return True
 
@@ -299,7 +298,7 @@ class Delivery:
             return True
         self._starting = now + _START
         try:
-            # Not threading.Thread: its start() takes locks, which a finalizer may find taken.
+            # Not threading.Thread: its start() takes locks, which a finalizer may find locked.
             _thread.start_new_thread(self._begin, ())
         except NO_MORE_THREADS:
             self._starting = now
@@ -330,7 +329,7 @@ class Delivery:
     def _work(self) -> None:
         if not self._owner.acquire(False):
             return  # two were started
-        keep_free()  # what its calls have to tell comes after them
+        keep_free()  # what its calls log is delivered after them
         self._ident = _thread.get_ident()
         try:
             self._starting = self._now()

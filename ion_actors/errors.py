@@ -1,23 +1,23 @@
-"""Every error that ion_actors raises on its own account.
+"""Every error that ion_actors itself raises.
 
 ::
 
     IonError
-    ├── ContextEnded                  a context is over, so what ran or waited under it is, too
+    ├── ContextEnded                  a context has ended, and with it what ran or waited under it
     │   ├── Cancelled                 + concurrent.futures.CancelledError
-    │   │   ├── TaskAbandoned         the task would not end in time; its thread goes on alone
-    │   │   └── TaskDropped           the pool had no room or no time for it
-    │   │       └── TaskExpired       + TimeoutError; it waited for longer than its ttl
+    │   │   ├── TaskAbandoned         the task did not end in time; its thread goes on alone
+    │   │   └── TaskDropped           the pool dropped a queued task
+    │   │       └── TaskExpired       + TimeoutError; it waited longer than its ttl
     │   └── DeadlineExceeded          + TimeoutError
-    │       └── AcquireTimeout        a semaphore had no permits in time
+    │       └── AcquireTimeout        a semaphore had no free permits in time
     ├── QueueFull                     + queue.Full
     ├── PoolClosed                    + RuntimeError
     │   └── PoolForked                the pool's threads stayed behind in the parent process
     ├── BrokenPool                    + concurrent.futures.BrokenExecutor
     ├── TaskPanicked                  + RuntimeError
-    │   └── TaskQuarantined           it did so again, as often as it was tried
+    │   └── TaskQuarantined           it panicked on every attempt
     ├── TaskNotPicklable              + pickle.PicklingError, TypeError
-    ├── RemoteError                   + RuntimeError; stands for what cannot be rebuilt here
+    ├── RemoteError                   + RuntimeError; replaces an error that cannot be rebuilt here
     ├── WorkerDied                    + ChildProcessError; the process that ran a task has ended
     ├── DeadlockError                 + RuntimeError; tasks wait for each other in a circle
     ├── DrainTimeout                  + TimeoutError
@@ -33,10 +33,10 @@
     │   └── RateLimitedPastDeadline   + DeadlineExceeded
     └── FutureAlreadySet              + concurrent.futures.InvalidStateError, queue.Full
 
-    RemotePanic                       as RemoteError, for what is no Exception
+    RemotePanic                       as RemoteError, for a BaseException that is no Exception
 
-Each derives from what Python programs already catch for that situation, says what happened to
-which thing, and survives pickling with its attributes.
+Each derives from the exception that Python programs already catch in that situation, names the
+object concerned, and can be pickled with its attributes.
 """
 
 from __future__ import annotations
@@ -110,11 +110,11 @@ class IonError(Exception):
 
 
 class ContextEnded(IonError):
-    """The context that this work or this wait belongs to has ended.
+    """The context of this task or wait has ended.
 
     Attributes:
         reason: why, in words.
-        task: the name of the task concerned, if it was a task.
+        task: the name of the task; None if it was no task.
     """
 
     def __init__(self, reason: str = "the context was cancelled", *, task: str | None = None):
@@ -124,17 +124,17 @@ class ContextEnded(IonError):
 
 
 class Cancelled(ContextEnded, concurrent.futures.CancelledError):
-    """Nobody wants the answer any more: a future or a context was cancelled."""
+    """A future or a context was cancelled."""
 
 
 class TaskAbandoned(Cancelled):
-    """A task was still running when the time to drain or close was up.
+    """A task was still running at the deadline of a drain or a close.
 
-    The thread that runs it is left alone and what it may still return is ignored.
+    Its thread goes on, and its result is ignored.
 
     Attributes:
         age: seconds that the task had been running.
-        stack: where its thread was, formatted as in a traceback; empty if it could not be seen.
+        stack: the stack of its thread, formatted as a traceback; empty if it could not be read.
     """
 
     def __init__(self, reason: str, *, task: str, age: float, stack: str = ""):
@@ -147,12 +147,11 @@ class TaskAbandoned(Cancelled):
 
 
 class TaskDropped(Cancelled):
-    """The pool has given up a task that waited in its mailbox: for want of room or of time, or
-    because the pool has ended.
+    """The pool dropped a task from its mailbox: for lack of room or time, or at the pool's end.
 
     Attributes:
-        why: which of its rules did so.
-        retry_after: as that of :class:`QueueFull`, if it was dropped because of overload.
+        why: the rule that applied.
+        retry_after: as in :class:`QueueFull`, if the task was dropped because of overload.
     """
 
     def __init__(
@@ -164,10 +163,10 @@ class TaskDropped(Cancelled):
 
 
 class TaskExpired(TaskDropped, TimeoutError):
-    """The task waited in the mailbox for longer than its ``ttl``, so it was not run.
+    """The task waited in the mailbox longer than its ``ttl``, so it was not run.
 
     Attributes:
-        ttl: the seconds that it might wait.
+        ttl: the seconds that it was allowed to wait.
     """
 
     def __init__(self, reason: str, *, task: str, why: DropReason, ttl: float):
@@ -183,12 +182,12 @@ class DeadlineExceeded(ContextEnded, TimeoutError):
 
 
 class AcquireTimeout(DeadlineExceeded):
-    """Permits of a semaphore could not be had within the time that the caller would wait.
+    """A semaphore had no free permits within the caller's timeout.
 
     Attributes:
         semaphore: the semaphore's name.
-        permits: how many were wanted.
-        timeout: the seconds that were waited.
+        permits: how many were requested.
+        timeout: the seconds that the caller waited.
     """
 
     def __init__(self, reason: str, *, semaphore: str, permits: int, timeout: float):
@@ -199,14 +198,14 @@ class AcquireTimeout(DeadlineExceeded):
 
 
 class QueueFull(IonError, queue.Full):
-    """The mailbox has no room and the caller asked not to wait.
+    """The mailbox is full, and the caller did not want to wait.
 
     Attributes:
         pool: the pool's name.
         queue_size: how many tasks may wait there.
-        retry_after: seconds until the tasks that wait now will have begun, at the pace that the
-            pool had lately when it was full; None if it has not been full for long enough to know.
-            A first place comes free earlier, but everybody else who was refused is after it, too.
+        retry_after: seconds until the tasks that are queued now will have begun, at the pool's
+            recent pace while it was full; None if it has not been full for long enough to know.
+            The first place comes free earlier, but every refused caller competes for it.
     """
 
     def __init__(self, pool: str, queue_size: int, *, retry_after: float | None = None):
@@ -232,11 +231,11 @@ class PoolClosed(IonError, RuntimeError):
 
 
 class PoolForked(PoolClosed):
-    """This process is a fork: the pool and its threads live in the parent process."""
+    """This process is a fork: the pool and its threads belong to the parent process."""
 
 
 class BrokenPool(IonError, concurrent.futures.BrokenExecutor):
-    """The pool gave up on its workers; the chained cause says what ailed them.
+    """The pool gave up on its workers; the chained cause is the error that they failed with.
 
     Attributes:
         pool: the pool's name.
@@ -248,7 +247,7 @@ class BrokenPool(IonError, concurrent.futures.BrokenExecutor):
 
 
 class TaskPanicked(IonError, RuntimeError):
-    """A task did not fail but took its worker down; the original error is the ``__cause__``.
+    """A task took its worker down; the original error is the ``__cause__``.
 
     Attributes:
         task: the task's name.
@@ -262,12 +261,12 @@ class TaskPanicked(IonError, RuntimeError):
 
 
 class TaskNotPicklable(IonError, pickle.PicklingError, TypeError):
-    """Something cannot cross the border to a worker's process or back; only that task has failed.
+    """Part of a task cannot be pickled for the worker's process, or back; only that task failed.
 
     Attributes:
         task: the task's name.
-        what: which part of it: "the function", "argument 2", "argument 'key'", "the result".
-        shown: that part's repr, shortened; empty if there is nothing to be shown.
+        what: the part: "the function", "argument 2", "argument 'key'", "the result".
+        shown: the repr of that part, shortened; may be empty.
     """
 
     def __init__(self, message: str, *, task: str, what: str, shown: str = ""):
@@ -278,11 +277,11 @@ class TaskNotPicklable(IonError, pickle.PicklingError, TypeError):
 
 
 class RemoteError(IonError, RuntimeError):
-    """Stands for an exception of a worker's process that cannot be pickled, or not be rebuilt.
+    """Replaces an exception of a worker's process that cannot be pickled, or not be rebuilt.
 
     Attributes:
         type_name: the name of its class, with the module.
-        message: what it said.
+        message: its message.
     """
 
     def __init__(self, message: str, *, type_name: str):
@@ -292,11 +291,11 @@ class RemoteError(IonError, RuntimeError):
 
 
 class RemotePanic(BaseException):
-    """Stands likewise for what is no ``Exception``, so that it remains a panic.
+    """As :class:`RemoteError`, for what is not an ``Exception``, so that it remains a panic.
 
     Attributes:
         type_name: the name of its class, with the module.
-        message: what it said.
+        message: its message.
     """
 
     def __init__(self, message: str, *, type_name: str):
@@ -309,11 +308,10 @@ class RemotePanic(BaseException):
 
 
 class TaskQuarantined(TaskPanicked):
-    """A task took down one worker after the other, and is not tried again.
+    """A task took down several workers in a row, and is not tried again.
 
     Attributes:
-        history: what it did: one :class:`~ion_actors.WorkerDeath` for each worker, the first one
-            first.
+        history: one :class:`~ion_actors.WorkerDeath` for each worker, in the order of time.
     """
 
     def __init__(self, message: str, *, task: str, worker: str, history: tuple[WorkerDeath, ...]):
@@ -322,16 +320,16 @@ class TaskQuarantined(TaskPanicked):
 
 
 class WorkerDied(IonError, ChildProcessError):
-    """The child process that ran a task has died, or had to be killed.
+    """The child process that ran a task died, or was killed.
 
     Attributes:
         worker: the name of the worker whose child it was.
-        pid: the child's process id; None if it never came to be.
-        exitcode: with which it exited; below zero, the number of the signal that killed it; None
-            if that is not known.
-        signal: that signal by name, as ``"SIGSEGV"``; None if it was none.
-        last_words: what it still had to say, as ``faulthandler`` puts it; may be empty. Each line
-            but the first is indented, so that none looks like one of a log.
+        pid: the child's process id; None if it was never started.
+        exitcode: its exit code; if negative, the number of the signal that killed it; None if
+            unknown.
+        signal: the name of that signal, such as ``"SIGSEGV"``; None if there was none.
+        last_words: its last output, such as the stack from ``faulthandler``; may be empty. Each
+            line but the first is indented, so that none looks like a line of a log.
     """
 
     def __init__(
@@ -357,10 +355,10 @@ class WorkerDied(IonError, ChildProcessError):
 
 
 class DeadlockError(IonError, RuntimeError):
-    """This wait would never end: tasks wait for each other in a circle, which it would close.
+    """This wait would never end: it would close a circle of tasks that wait for each other.
 
     Attributes:
-        tasks: the names of the tasks that wait, from the one that is told to the last.
+        tasks: the names of the waiting tasks, beginning with the one that gets this error.
     """
 
     def __init__(self, message: str, *, tasks: tuple[str, ...]):
@@ -369,7 +367,7 @@ class DeadlockError(IonError, RuntimeError):
 
 
 class DrainTimeout(IonError, TimeoutError):
-    """The deadline of a drain passed with work unfinished.
+    """The deadline of a drain passed before all tasks had ended.
 
     Attributes:
         report: what was done, and the unfinished tasks with their functions and arguments.
@@ -381,11 +379,11 @@ class DrainTimeout(IonError, TimeoutError):
 
 
 class SupervisorFailed(IonError, RuntimeError):
-    """A supervisor gave up: a child had to be restarted too often. The cause is what ailed it.
+    """A supervisor gave up: a child had to be restarted too often. The cause is its last error.
 
     Attributes:
         supervisor: the supervisor's name.
-        child: the id of that child; None if it was the supervisor itself that failed.
+        child: the id of that child; None if the supervisor itself failed.
     """
 
     def __init__(self, message: str, *, supervisor: str, child: str | None):
@@ -395,7 +393,7 @@ class SupervisorFailed(IonError, RuntimeError):
 
 
 class SupervisorForked(IonError, RuntimeError):
-    """This process is a fork: the supervisor and its children live in the parent process.
+    """This process is a fork: the supervisor and its children belong to the parent process.
 
     Attributes:
         supervisor: the supervisor's name.
@@ -407,11 +405,11 @@ class SupervisorForked(IonError, RuntimeError):
 
 
 class ChildStartFailed(IonError, RuntimeError):
-    """A supervisor could not start all its children, so it has stopped those that had started.
+    """A supervisor could not start all its children, and has stopped those that had started.
 
     Attributes:
         supervisor: the supervisor's name.
-        child: the id of the child that did not start; the chained cause says why.
+        child: the id of the child that did not start; the chained cause is the reason.
     """
 
     def __init__(self, message: str, *, supervisor: str, child: str):
@@ -421,12 +419,12 @@ class ChildStartFailed(IonError, RuntimeError):
 
 
 class ChildUnavailable(IonError, LookupError):
-    """A supervised child is not running now; it may be again in a moment.
+    """A supervised child is not running now; it may be restarted soon.
 
     Attributes:
         supervisor: the supervisor's name.
         child: the child's id.
-        state: where the child is in its life.
+        state: the state of the child.
     """
 
     def __init__(self, message: str, *, supervisor: str, child: str, state: ChildState):
@@ -437,16 +435,16 @@ class ChildUnavailable(IonError, LookupError):
 
 
 class CircuitOpen(IonError, RuntimeError):
-    """A circuit breaker turned the call away; nothing was attempted.
+    """A circuit breaker rejected the call; nothing was attempted.
 
-    It is no ``ConnectionError``, on purpose: what catches that to try again at once would do just
-    what the breaker is there to prevent.
+    It is not a ``ConnectionError`` on purpose: code that catches that to retry at once would do
+    exactly what the breaker is there to prevent.
 
     Attributes:
         name: the breaker's name.
-        state: OPEN, or HALF_OPEN when all its trials are taken.
-        retry_after: seconds until another call is worth a try; ``math.inf`` if the breaker stays
-            open until it is reset.
+        state: OPEN, or HALF_OPEN when all its trial slots are taken.
+        retry_after: seconds until a call makes sense again; ``math.inf`` if the breaker stays open
+            until it is reset.
     """
 
     def __init__(self, name: str, state: CircuitState, retry_after: float):
@@ -455,7 +453,7 @@ class CircuitOpen(IonError, RuntimeError):
         self.state = state
         self.retry_after = retry_after
 
-    # Put into words only when somebody reads them: a rejection should cost next to nothing.
+    # The text is made only when somebody reads it: a rejection should cost next to nothing.
     def __str__(self) -> str:
         until = (
             "it was reset"
@@ -469,11 +467,11 @@ class CircuitOpen(IonError, RuntimeError):
 
 
 class WeightExceedsCapacity(IonError, ValueError):
-    """More permits were asked of a semaphore than it has; the wait would have no end.
+    """More permits were requested than the semaphore has; the wait would never end.
 
     Attributes:
         semaphore: the semaphore's name.
-        permits: how many were wanted.
+        permits: how many were requested.
         capacity: how many there are.
     """
 
@@ -505,16 +503,16 @@ class OverReleased(IonError, ValueError):
 
 
 class StorageUnavailable(IonError, ConnectionError):
-    """The storage of a limit that processes share did not answer; the cause is chained.
+    """The storage of a shared limit did not answer; the cause is chained.
 
-    Whether the call was within the limit is not known.
+    It is unknown whether the call was within the limit.
 
     Attributes:
-        key: what is limited.
-        kind: how it failed: "unreachable" (or it does not answer in time), "authentication" (a
-            wrong password, or no permission), "read_only", "out_of_memory", "script" (it cannot
-            run the scripts that count), "cluster" (it is in the midst of a change), "refused" (any
-            other error of its own) or "other".
+        key: the key of the limit.
+        kind: how it failed: "unreachable" (also: no answer in time), "authentication" (a wrong
+            password, or no permission), "read_only", "out_of_memory", "script" (it cannot run the
+            scripts that count), "cluster" (it is being reconfigured), "refused" (any other error
+            of its own) or "other".
     """
 
     def __init__(self, message: str, *, key: str, kind: str = "other"):
@@ -524,16 +522,16 @@ class StorageUnavailable(IonError, ConnectionError):
 
 
 class RateLimited(IonError, TimeoutError):
-    """A rate limiter cannot let the call through in the time that it may wait.
+    """A rate limiter cannot let the call through within the time that it may wait.
 
     Attributes:
         limiter: the limiter's name.
-        retry_after: seconds until the tokens can be there, as far as is known; None if they cannot
-            come, since the rate is zero or the burst too small.
-        is_global: whether it is the limit for everything that is exhausted.
-        bucket: which of the limiter's buckets is exhausted, if it has several.
+        retry_after: seconds until there can be enough tokens, as far as is known; None if there
+            never will be, since the rate is zero or the burst too small.
+        is_global: whether the exhausted limit is the one for everything.
+        bucket: the exhausted bucket, if the limiter has several.
         remaining: whole tokens in that bucket.
-        limit: how many tokens can gather there.
+        limit: how many tokens that bucket holds.
     """
 
     def __init__(
@@ -557,11 +555,11 @@ class RateLimited(IonError, TimeoutError):
 
 
 class RateLimitedPastDeadline(RateLimited, DeadlineExceeded):
-    """The same, where it is the deadline of the context that would pass meanwhile."""
+    """The same, where the deadline of the context would pass first."""
 
 
 class FutureAlreadySet(IonError, concurrent.futures.InvalidStateError, queue.Full):
-    """A future has its outcome already; it takes only one.
+    """A future already has its outcome; it takes only one.
 
     (pykka raises ``queue.Full`` here, ``concurrent.futures`` raises ``InvalidStateError``.)
     """

@@ -1,6 +1,7 @@
-"""The facts that errors carry: why a task was given up, how a drain went, the state of things.
+"""Facts that errors carry: why a task was dropped, how a drain went, the states of things.
 
-They are below the errors, and so below the rooms that they are about, which pass them on.
+The modules that these facts are about import them from here and pass them on. Here they are below
+the errors, so that no import points upwards.
 """
 
 from __future__ import annotations
@@ -24,38 +25,38 @@ __all__ = [
 
 
 class DropReason(enum.Enum):
-    """Why a task was not run, or not to its end, other than by its submitter's wish."""
+    """Why a task was not run, or not to its end, although its submitter did not cancel it."""
 
-    NEWEST = "newest"  #: it came when the mailbox was full
-    OLDEST = "oldest"  #: it had waited longest when another one came to a full mailbox
-    EXPIRED = "expired"  #: it had waited for longer than its ``ttl``
-    SHED = "shed"  #: tasks waited too long on the average, so it was left out
+    NEWEST = "newest"  #: it was submitted when the mailbox was full
+    OLDEST = "oldest"  #: it had waited longest when another task was submitted to a full mailbox
+    EXPIRED = "expired"  #: it had waited longer than its ``ttl``
+    SHED = "shed"  #: all tasks waited too long, and this one longer than twice the target
     REFUSED = "refused"  #: it was not accepted: the mailbox was full, or the pool had ended
     CLOSED = "closed"  #: it was still queued when the pool was closed, or broke
-    STOPPED = "stopped"  #: it was running when the pool was closed, and stopped when asked to
-    ABANDONED = "abandoned"  #: it was still running when the time to drain or close was up
-    QUARANTINED = "quarantined"  #: it took down one worker after the other
+    STOPPED = "stopped"  #: it was running when the pool was closed, and ended when its context did
+    ABANDONED = "abandoned"  #: it was still running at the deadline of a drain or a close
+    QUARANTINED = "quarantined"  #: it took down several workers in a row
 
 
 class TaskState(enum.Enum):
-    """How far an unfinished task had come."""
+    """The state of an unfinished task."""
 
     QUEUED = "queued"
     RUNNING = "running"
-    LEFT_BEHIND = "left behind"  #: it has ended, but not a call that it made in a thread
+    LEFT_BEHIND = "left behind"  #: it has ended, but a call that it made in a thread has not
 
 
 class UnfinishedTask(NamedTuple):
-    """A task that drain or close did not finish, with what it takes to run it elsewhere."""
+    """A task that drain or close did not finish, with all that is needed to run it elsewhere."""
 
-    fn: Callable[..., Any] | None  #: None in a pickled copy, and of what an ended task left behind
+    fn: Callable[..., Any] | None  #: None in a pickled copy, and of a call left behind
     args: tuple[Any, ...]  #: its positional arguments; empty in a pickled copy
     kwargs: Mapping[str, Any]  #: its keyword arguments; empty in a pickled copy
     state: TaskState  #: whether it had begun, or even ended
     given_name: str | None = None  #: what the pool called it; None: its function's name
     worker: str | None = None  #: the worker's name, if it was running
     age: float | None = None  #: seconds it had been running
-    stack: str = ""  #: where its thread was, if it was still running at the end
+    stack: str = ""  #: the stack of its thread, if it was still running at the end
 
     @property
     def name(self) -> str:
@@ -74,9 +75,9 @@ class DrainReport:
     completed: int  #: tasks that returned since it began
     failed: int  #: tasks that raised since it began
     panicked: int  #: tasks that took their worker down since it began
-    cancelled: tuple[UnfinishedTask, ...]  #: never started, or stopped when they were asked to
+    cancelled: tuple[UnfinishedTask, ...]  #: never started, or ended when they were cancelled
     running: tuple[UnfinishedTask, ...]  #: still running at the end, and abandoned or left behind
-    elapsed: float  #: seconds it took
+    elapsed: float  #: seconds that it took
 
     @property
     def unfinished(self) -> tuple[UnfinishedTask, ...]:
@@ -95,7 +96,7 @@ class DrainReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDeath:
-    """One worker that a task took down."""
+    """The loss of one worker to a task."""
 
     worker: str  #: the worker's name
     error: BaseException  #: what the task raised, or how its worker was lost

@@ -1,18 +1,18 @@
-"""What a forked child must put right: it has every object, but of the threads only its own.
+"""Hooks that run in forked children: a child has copies of all objects, but only its own thread.
 
 ::
 
     os.fork()               Python runs the hooks in the child, before anything else
-    fork() in foreign code  nobody runs them: whoever comes here first in the child does
+    fork() in foreign code  the first call of this library in the child runs them
 
-Some programs fork in C and do not tell Python (uWSGI's workers, for one). There, this library's
+Some programs fork in C and do not tell Python (uWSGI's workers, for example). There, the library's
 public functions notice it by :data:`HOOKS_RAN`: a byte in memory that the kernel fills with zeros
-in each forked child. Reading it costs some 15 ns, where ``os.getpid()`` would cost ten times that.
-The check comes before a function takes a lock or waits, so no thread of the child is inside when
-the hooks replace the locks.
+in each forked child. Reading it costs some 15 ns, ``os.getpid()`` would cost ten times that. A
+function checks it before it takes a lock or waits, so no thread of the child holds a lock when the
+hooks replace the locks.
 
-Where the kernel cannot do that, only those places notice such a fork that can afford
-``os.getpid()``: they call :func:`check`.
+Where the kernel has no such memory, only functions that can afford ``os.getpid()`` notice such a
+fork: they call :func:`check`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _WIPE_ON_FORK = 18  # MADV_WIPEONFORK of Linux 4.14, for which the mmap module h
 
 
 class Inherited(Protocol):
-    """What has locks, or knows who waits."""
+    """An object that has locks, or a list of waiting threads."""
 
     def after_fork(self) -> None:
         """Forget, in the child, the threads that stayed in the parent.
 
-        Nothing else runs here yet. A lock may be held by a thread that is not there, in the midst
-        of a change, so it must be replaced and not be waited for. If it is interrupted, it is
-        called again.
+        Nothing else runs in the child yet. A lock may be held by a thread of the parent, in the
+        middle of a change, so it must be replaced and not waited for. If this is interrupted, it
+        is called again.
         """
         ...
 
@@ -73,7 +73,7 @@ HOOKS_RAN: mmap.mmap | bytearray = bytearray(1) if _page is None else _page
 _pid = os.getpid()
 _hooks: list[Callable[[], object]] = []
 _all: weakref.WeakSet[Inherited] = weakref.WeakSet()
-# Held by who runs the hooks. A lock of the parent may be held by a thread that is not here, so each
+# Held by the thread that runs the hooks. A thread of the parent may hold the parent's lock, so each
 # process has its own.
 _locks: dict[int, AbstractContextManager[object]] = {}
 _ghosts = False
@@ -81,36 +81,36 @@ _under_way_in = 0  # the process whose hooks are being run
 
 
 def on_fork(hook: Callable[[], object]) -> None:
-    """Have ``hook()`` called in each forked child, in the order of registration, for ever.
+    """Call ``hook()`` in each forked child, in the order of registration, for ever.
 
-    What :class:`Inherited` says of ``after_fork`` holds for it.
+    The rules of :meth:`Inherited.after_fork` apply to it.
     """
     _hooks.append(hook)
 
 
 def before_fork(hook: Callable[[], object]) -> None:
-    """Have ``hook()`` called before each fork that Python makes, for ever."""
+    """Call ``hook()`` before each fork that Python makes, for ever."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=hook)
 
 
 def renew_after_fork(one: Inherited) -> None:
-    """Have ``one.after_fork()`` called in each forked child, for as long as it lives."""
+    """Call ``one.after_fork()`` in each forked child, as long as the object exists."""
     if not HOOKS_RAN[0]:
         run_hooks()
     _all.add(one)
 
 
 def check() -> None:
-    """Run the hooks if this is a forked child where they have not run. For whoever may wait."""
+    """Run the hooks if this is a forked child where they have not run. It may block."""
     if not HOOKS_RAN[0] or (_page is None and os.getpid() != _pid):
         run_hooks()
 
 
 def run_hooks() -> None:
-    """In a child that was forked without Python's knowledge: put everything right, once.
+    """Run the hooks once, in a child that was forked without Python's knowledge.
 
-    Threads that come meanwhile wait for that.
+    Other threads that call this meanwhile wait for that.
     """
     pid = os.getpid()
     with _locks.setdefault(pid, threading.RLock()):
@@ -121,9 +121,9 @@ def run_hooks() -> None:
 
 
 def has_ghosts() -> bool:
-    """Whether the interpreter still has the threads of the parent in its list.
+    """Whether the interpreter still lists the threads of the parent.
 
-    Then nobody may look at the frames of threads: those of a ghost lie where its stack was.
+    If so, the frames of threads must not be read: those of a parent's thread are in invalid memory.
     """
     return _ghosts
 
@@ -137,10 +137,12 @@ def _run_hooks(*, by_python: bool = True) -> None:
         for hook in (*_hooks, *[one.after_fork for one in list(_all)]):
             try:
                 hook()
-            except Exception as error:  # a bug, but the others have to run
+            except Exception as error:  # a bug, but the others must run
                 errors.append(error)
         _pid = _under_way_in
-        HOOKS_RAN[0] = 1  # last: who sees it finds all in order; interrupted, they run again
+        HOOKS_RAN[0] = (
+            1  # last: whoever reads it finds all done; if interrupted, the hooks run again
+        )
     finally:
         _under_way_in = 0
     if errors:

@@ -1,8 +1,8 @@
-"""Interruptions: exceptions that come from outside, at any point of a thread.
+"""Interruptions: exceptions that are thrown into a thread from outside, at any point.
 
-A signal handler that raises (Ctrl-C, a soft time limit) interrupts the main thread wherever it is,
-also in the middle of somebody else's callback. What a callback raises is logged, so that the others
-are called all the same; an interruption is not the callback's own, and must reach the program.
+A signal handler that raises (Ctrl-C, a soft time limit) interrupts the main thread anywhere, also
+in the middle of a callback. An error of a callback is logged, so that the others are called
+nevertheless; an interruption is not the callback's own error, and must reach the program.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MESSENGER = "asyncio.runners"  # cancels what it runs at Ctrl-C, and raises tha
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Whether the error that a callback raised is to reach whoever runs the callbacks.
+    """Whether this exception from a callback is an interruption, to be raised to the program.
 
-    It is in the main thread, if a signal handler or a tracing tool has raised it. A
-    ``KeyboardInterrupt`` that the callback raises by itself is the callback's own. Other threads
-    get no signals; many of them are the library's own.
+    It is if a signal handler or a tracing tool raised it, in the main thread. A
+    ``KeyboardInterrupt`` that the callback itself raises is the callback's own error. Other threads
+    get no signals; many of them belong to the library.
     """
     if threading.current_thread() is not threading.main_thread():
         return False
@@ -48,7 +48,7 @@ def is_interruption(error: BaseException) -> bool:
 
 
 def _was_given(inner: FrameType, outer: FrameType) -> bool:
-    """Whether a function got the frame that it runs on top of: signal handlers and tracers do."""
+    """Whether a function was passed the frame below it, as signal handlers and tracers are."""
     for value in inner.f_locals.values():
         if value is outer or (type(value) is tuple and any(one is outer for one in value)):
             return True

@@ -1,10 +1,10 @@
-"""Keys that users give, compared where it may take any time.
+"""Keys from users, hashed and compared where that may take any time.
 
-A user's key is hashed and compared by the user's code, which may block, raise, or call the pool. So
-that happens when a key is given, on the thread that gives it, and under no lock. From then on a
-:class:`Key` stands for it, and for every key that is equal to it. Keys are compared by identity.
+The user's code hashes and compares a key; it may block, raise, or call the pool. So that happens on
+the thread that passes the key, under no lock. After that a :class:`Key` represents it, and every
+key that is equal to it. :class:`Key` objects are compared by identity.
 
-A key is forgotten when nobody has its :class:`Key` any more.
+A key is forgotten when its :class:`Key` is not referred to any more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Key", "Keys"]
 
 
 class Key:
-    """Stands for a user's key, and for all that are equal to it."""
+    """Represents a user's key, and all that are equal to it."""
 
     __slots__ = ("__weakref__", "value")
 
@@ -35,7 +35,7 @@ class Keys:
     """The keys of one thing (a pool, a limiter) that are in use."""
 
     def __init__(self) -> None:
-        # By hash; a bucket is replaced and never changed.
+        # By hash; a bucket is replaced, never changed.
         self._buckets: dict[int, _Bucket] = {}
         # Guards the replacement of a bucket. Reentrant, since a key may be freed at any point.
         self._lock = threading.RLock()
@@ -50,12 +50,12 @@ class Keys:
         return sum(map(len, self._buckets.values()))
 
     def key(self, value: Hashable) -> Key:
-        """What stands for this key. Raises what its hash and its comparisons raise."""
+        """The object that represents this key. Raises what its hash and its comparisons raise."""
         hashed = hash(value)
         check()
         while True:
             bucket = self._buckets.get(hashed)
-            # Held until the end: none of them is freed, with code of the user's, under the lock.
+            # Kept until the end: freeing one may run the user's code, never under the lock.
             living = [(ref, key) for ref in bucket or () if (key := ref()) is not None]
             for _, key in living:
                 if key.value is value or key.value == value:
@@ -66,7 +66,7 @@ class Keys:
                 return new
 
     def _replace(self, hashed: int, old: _Bucket | None, new: _Bucket) -> bool:
-        """Put a bucket in the place of another, unless that has been replaced meanwhile."""
+        """Replace a bucket by another, unless it has been replaced meanwhile."""
         with self._lock:
             if self._buckets.get(hashed) is not old:
                 return False

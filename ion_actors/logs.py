@@ -1,24 +1,23 @@
 """The library's log records, and the thread on which users' handlers run.
 
-A log handler is the user's code: it may block for ever, or call the very pool that logs. So is all
-else that ``logging`` lets users replace: loggers, filters, formatters, the record factory, and the
-``__repr__`` of what is logged. Hence the rule:
+A log handler is the user's code: it may block for ever, or call the very pool that logs. The same
+holds for everything else that ``logging`` lets users replace: loggers, filters, formatters, the
+record factory, and the ``__repr__`` of logged objects. Hence the rules:
 
-- what is logged on a thread of the user's, outside any lock, is handled there, as usual;
-- what is logged on a thread that must not block (:func:`ion_actors.delivery.keep_free`) is handled
-  by the thread of :data:`LOGS`;
-- ``later=True`` says the same of a place that may be reached under a lock, at exit, or where
-  something that others wait for comes to its end. All that pools and supervisors log is of that
-  kind;
-- what somebody else has made, as the name of a task or the message of an exception, is shown in one
-  line, and cannot be taken for another record. What has several lines by intention is given as
+- records of a user's thread, logged outside any lock, are handled there, as usual;
+- records of a thread that must not block (:func:`ion_actors.delivery.keep_free`) are handled by the
+  thread of :data:`LOGS`;
+- ``later=True`` requests the same where a lock may be held, at exit, or where something ends that
+  others wait for. All records of pools and supervisors are of that kind;
+- text from elsewhere, such as the name of a task or the message of an exception, is shown in one
+  line, so that it cannot imitate another record. Text that has several lines on purpose is given as
   ``Lines`` of :mod:`ion_actors.naming`;
-- a finalizer may run at any point of any thread. If that is in the middle of this library, or of
-  what it is built upon, it is such a place, too (:func:`is_inside`).
+- a finalizer may run at any point of any thread. If it interrupts this library, or a module that it
+  uses, its records are handled later, too (:func:`is_inside`).
 
-What is decided where the record is made is only whether its level counts, by what the logger's own
-levels say: no lock is taken for that, and no method of the user's is called. The record has the
-time and the thread of the place where it was made, and handlers see that place's context variables.
+Only the level is checked where the record is made, by the logger's own levels: that takes no lock
+and calls no method of the user's. The record has the time and the thread of the place where it was
+made, and handlers see the context variables of that place.
 """
 
 from __future__ import annotations
@@ -68,10 +67,10 @@ def flush(patience: float = PATIENCE) -> bool:
 
 
 class Logger:
-    """A logger whose handlers run where they may: see the module.
+    """A logger whose handlers run only where they may block: see the module.
 
     Args:
-        target: its name; or a ``logging.Logger``, or what has such a ``log`` method.
+        target: its name; or a ``logging.Logger``, or an object with such a ``log`` method.
         later: never handle a record on the thread that makes it.
     """
 
@@ -101,7 +100,7 @@ class Logger:
         if self._later or is_kept_free():
             post_record(self._target, level, message, args, exc_info, extra)
             return
-        if isinstance(self._target, logging.Logger):  # it looks who has called
+        if isinstance(self._target, logging.Logger):  # it looks for its caller
             self._target.log(level, message, *args, exc_info=exc_info, extra=extra, stacklevel=3)
         else:
             self._target.log(level, message, *args, exc_info=exc_info, extra=extra)
@@ -153,7 +152,7 @@ def is_inside() -> bool:
 
 
 def warn_in_finalizer(message: str, category: type[Warning], source: object) -> None:
-    """Give a warning, here or later: see :func:`is_inside`."""
+    """Warn, here or later: see :func:`is_inside`."""
     if is_inside():
         warn_later(message, category, logger=Logger("ion_actors"), source=source)
     else:
@@ -163,9 +162,9 @@ def warn_in_finalizer(message: str, category: type[Warning], source: object) -> 
 def warn_later(
     message: str, category: type[Warning], *, logger: Logger, source: object = None
 ) -> None:
-    """Give a warning, on the thread of the log records: the hook that shows it is the user's code.
+    """Warn on the thread of the log records: the hook that shows warnings is the user's code.
 
-    Where a filter makes it an error, it is logged.
+    If a filter makes it an error, that is logged.
     """
     if not tracemalloc.is_tracing():
         source = None  # only to show where it was allocated; and it may be about to be freed
@@ -187,7 +186,7 @@ atexit.register(flush)  # what is logged after the pools and the supervisors hav
 
 
 def _is_off(target: Any, level: int) -> bool:
-    """Whether the level is off for sure; if that is the user's code to say, it is not."""
+    """Whether the level is certainly off; False if only the user's code could tell."""
     while isinstance(target, logging.LoggerAdapter):
         if type(target).isEnabledFor is not logging.LoggerAdapter.isEnabledFor:
             return False
@@ -203,7 +202,7 @@ _PLAIN = (logging.Logger, logging.RootLogger)
 
 
 def _is_plain(target: Any) -> bool:
-    """Whether it is a logger whose class replaces nothing of what is done here in its place."""
+    """Whether its class overrides none of the methods whose work is done here."""
     kind = type(target)
     return kind in _PLAIN or (
         isinstance(target, logging.Logger)
@@ -230,7 +229,7 @@ class _Origin(NamedTuple):
 def post_record(
     target: Any, level: int, message: str, args: Any, error: BaseException | None, extra: Any
 ) -> None:
-    """Have a record made and handled by the thread of :data:`LOGS`."""
+    """Make and handle a record on the thread of :data:`LOGS`."""
     exc_info = None if error is None else (type(error), error, traceback_of(error))
     variables, origin = contextvars.copy_context(), _origin()
     LOGS.post(lambda: variables.run(_handle, target, level, message, args, exc_info, extra, origin))
@@ -243,7 +242,7 @@ def _origin() -> _Origin:
             break
         frame = back
     ident = get_ident()
-    # Not current_thread(): that takes a lock for a thread that it does not know.
+    # Not current_thread(): that takes a lock if the thread is unknown to it.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
     name = None if thread is None else thread._name
     return _Origin(time.time(), ident, name, frame.f_code, frame.f_lineno)

@@ -1,11 +1,11 @@
-"""How users' objects are named in logs, errors and reports: safely, and in one line.
+"""Safe names of users' objects, for logs, errors and reports: in one line, without running code.
 
-An error or a report names tasks, also under a lock and on threads that must not block. But
-``__qualname__``, ``__dict__``, ``__class__`` and ``__repr__`` may be code of the user's, which may
-block, raise, or call the pool. So a name is read from where CPython keeps it.
+Errors and reports name tasks, also under a lock and on threads that must not block. But
+``__qualname__``, ``__dict__``, ``__class__`` and ``__repr__`` may be the user's code, which may
+block, raise, or call the pool. So a name is read from where CPython stores it.
 
-The name of a task, a key or a message of an exception may be made of what a stranger has sent. In a
-log or a report it must not begin a line of its own, move the cursor, reverse the text, or be what
+The name of a task, a key or the message of an exception may contain untrusted text. In a log or a
+report it must not begin a new line, move the cursor, reverse the text, or contain characters that
 no encoding can write.
 """
 
@@ -31,7 +31,7 @@ __all__ = [
     "words",
 ]
 
-# What C code keeps, and reads without calling anything else.
+# Attributes that C code stores, and reads without calling anything else.
 _KEPT = (types.GetSetDescriptorType, types.MemberDescriptorType)
 
 _qualname_of_type = type.__dict__["__qualname__"].__get__
@@ -82,12 +82,12 @@ def describe(fn: Any, name: str | None = None) -> str:
 
 
 def unwrapped(fn: Any) -> Any:
-    """What a ``functools.partial`` calls; None if it is no such thing."""
+    """The function of a ``functools.partial``; None of anything else."""
     return _wrapped_by_partial.__get__(fn) if issubclass(type(fn), functools.partial) else None
 
 
 def is_own(fn: Any) -> bool:
-    """Whether calling this runs a function of this library's, or a method or partial of one."""
+    """Whether calling this runs a function of this library, or a method or partial of one."""
     while type(fn) is not types.FunctionType:
         fn = fn.__func__ if type(fn) is types.MethodType else unwrapped(fn)
         if fn is None:
@@ -97,12 +97,12 @@ def is_own(fn: Any) -> bool:
 
 
 def as_repr(error: BaseException) -> str:
-    """Its repr in one line, or what it is if its class fails at that. Runs the user's code."""
+    """Its repr in one line, or its class if the repr fails. Runs the user's code."""
     return shown(error)
 
 
 def _kept(thing: object, kind: type, name: str) -> Any:
-    """An attribute that C code keeps for this thing; None if there is none."""
+    """An attribute of this object that C code stores; None if there is none."""
     for base in _mro_of_type(kind):
         if name in (names := _dict_of_type(base)):
             found = names[name]
@@ -111,15 +111,15 @@ def _kept(thing: object, kind: type, name: str) -> Any:
 
 
 class Lines(str):
-    """Text for a log that may have several lines, such as a stack: this library has made them."""
+    """Text for a log that may have several lines, such as a stack; only the library makes it."""
 
     __slots__ = ()
 
 
 class OneLine:
-    """Stands for an argument of a log message, and shows it in one line, whatever its class does.
+    """Wraps an argument of a log message, and shows it in one line, whatever its class does.
 
-    It is put into words when the message is, and not before.
+    The text is made when the message is formatted, not before.
     """
 
     __slots__ = ("_value",)
@@ -139,21 +139,21 @@ _PLAIN = (int, float, Lines, type(None))
 
 def for_log(value: object) -> object:
     """An argument of a log message that cannot begin another line of the log."""
-    kind = type(value)  # not isinstance(), which may ask the user's code
+    kind = type(value)  # not isinstance(), which may run the user's code
     if issubclass(kind, _PLAIN) or (issubclass(kind, str) and str.isprintable(value)):  # type: ignore[arg-type]
         return value
     return OneLine(value)
 
 
 def printable(text: str) -> str:
-    """The text in one line: what cannot be printed is escaped as in a literal of Python.
+    """The text in one line: unprintable characters are escaped as in a Python literal.
 
-    That is what :meth:`str.isprintable` denies: control characters, all that ends a line, marks
+    These are the ones that :meth:`str.isprintable` rejects: control characters, line ends, marks
     that change the direction of text, halves of surrogate pairs, and spaces other than the usual
     one. Backslashes stay as they are.
     """
     if type(text) is not str:
-        text = str.__str__(text)  # a subclass may do as it likes
+        text = str.__str__(text)  # a subclass may override anything
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else _escaped(one) for one in text)
@@ -176,7 +176,7 @@ def words(value: object) -> str:
 
 
 def indented(text: str) -> str:
-    """Text of several lines that others have written: none of them begins like one of a log."""
+    """Untrusted text of several lines, indented: so no line looks like the start of a record."""
     return "\n".join(f"    {printable(line.expandtabs())}" for line in text.splitlines())
 
 

@@ -1,9 +1,8 @@
-"""Context variables that hold something that is changed in place.
+"""Context variables whose values are changed in place.
 
 A copy of a context has the same objects as the original. Most programs set their variables and
-never change what is in them, but ``decimal.getcontext().prec = 5`` changes the object that the
-variable holds: in a task it would change the arithmetic of whoever submitted it. So a task gets a
-copy.
+never change their values, but ``decimal.getcontext().prec = 5`` changes the object in the variable:
+in a task it would change the arithmetic of the submitter. So a task gets a copy of that object.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from typing import Any
 
 __all__ = ["copy_variables", "decimal_variable", "own_values"]
 
-_modules = sys.modules  # looked into for every task
+_modules = sys.modules  # read for every task
 _decimal: contextvars.ContextVar[Any] | None = None
 
 
 def decimal_variable() -> contextvars.ContextVar[Any] | None:
-    """The variable that ``decimal`` keeps its context in; None if nobody has imported it.
+    """The variable of the ``decimal`` module; None if that is not imported.
 
-    No module has it under any name, but in an empty context it is the only one that is set.
+    It has no public name, but in an empty context it is the only one that is set.
     """
     global _decimal  # noqa: PLW0603 - there is only one
     if _decimal is None:
@@ -37,7 +36,7 @@ def decimal_variable() -> contextvars.ContextVar[Any] | None:
 
 
 def own_values(context: contextvars.Context) -> contextvars.Context:
-    """Copy what is changed in place, so that these variables have it for themselves.
+    """Give this context its own copies of values that are changed in place.
 
     It costs next to nothing where ``decimal`` was not imported, or not used in this context.
     Returns the same context.
@@ -50,5 +49,5 @@ def own_values(context: contextvars.Context) -> contextvars.Context:
 
 
 def copy_variables() -> contextvars.Context:
-    """A copy of the variables of the caller, with values of its own where that matters."""
+    """A copy of the caller's variables, with its own values where that matters."""
     return own_values(contextvars.copy_context())

@@ -1,8 +1,8 @@
-"""What an exception is and says, and what is added to it, whatever its class makes of that.
+"""Reading exceptions, and adding to them, without relying on their classes.
 
 The class of a user's exception may be frozen or have slots, and its ``__getattr__``,
-``__setattr__``, ``__str__``, ``__repr__``, ``__class__`` or ``__eq__`` may raise, or answer to
-everything. So nothing here asks the class: what every exception has is got from ``BaseException``.
+``__setattr__``, ``__str__``, ``__repr__``, ``__class__`` or ``__eq__`` may raise, or return
+anything. So everything here uses the attributes of ``BaseException`` and never the class.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def message_of(error: BaseException) -> str:
-    """What it says: its ``str`` or, if that fails, what can be said of its arguments."""
+    """Its message: its ``str`` or, if that fails, its arguments as far as they can be shown."""
     try:
         return str(error)
     except BaseException:
@@ -130,7 +130,7 @@ def message_of(error: BaseException) -> str:
 
 
 def repr_of(error: BaseException) -> str:
-    """Its ``repr`` in one line or, if that fails, its class and what it says."""
+    """Its ``repr`` in one line or, if that fails, its class and its message."""
     try:
         return printable(repr(error))
     except BaseException:
@@ -138,7 +138,7 @@ def repr_of(error: BaseException) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-    """Its class, and what it says, in one line."""
+    """Its class and its message, in one line."""
     name, message = name_of(type(error)), message_of(error)
     return printable(f"{name}: {message}" if message else name)
 

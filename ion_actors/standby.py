@@ -1,14 +1,14 @@
-"""What no thread could be started for, and those who look after it meanwhile.
+"""Work for which no thread could be started, and the threads that do it instead.
 
 Timers, callbacks and log records need a thread of their own, which the operating system may refuse.
-Then there is a *job*: it tries again, or does what is due, and takes no longer than that. Those who
-wait anyway do the jobs, so that to try again needs no new thread::
+Then they leave a *job* here, a short function that tries again, or does what is due. Threads that
+wait anyway do the jobs, so trying again needs no new thread::
 
     call_at, run_elsewhere, …  ──ask(job)──▶ jobs ◀──attend()── supervisors, waits, event loops
 
-Supervisors *join*: they are woken when there is a job. A thread that waits by a clock attends until
-its wait is over, and so does an event loop on which somebody has asked. As long as there is no job,
-all this costs one look.
+Supervisors *join*: they are woken when there is a job. A thread that waits by a clock does jobs
+until its wait is over, and so does an event loop on which a job was left. Without jobs, all this
+costs one check.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ion_actors.forking import on_fork
 
 __all__ = ["NO_MORE_THREADS", "RETRY", "STANDBY", "Job", "Standby"]
 
-#: What the start of a thread raises where there can be no more threads.
+#: The errors that the start of a thread raises if there can be no more threads.
 NO_MORE_THREADS = (RuntimeError, MemoryError, OSError)
 
 #: Seconds until a job that could not start its thread tries again.
 RETRY = 0.1
 
-#: Does what is due. Returns the seconds until it is to be called again; None if nothing is left.
+#: Does what is due. Returns the seconds until the next call of it; None if nothing is left.
 Job = Callable[[], float | None]
 
 
@@ -41,7 +41,7 @@ class Standby:
         on_fork(self._reset)
 
     def _reset(self) -> None:
-        # In a forked child there are other threads, and they may be had.
+        # A forked child may be able to start threads.
         self._jobs: dict[Job, None] = {}
         self._bells: dict[queue.SimpleQueue[Any], None] = {}
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
@@ -52,24 +52,24 @@ class Standby:
         return bool(self._jobs)
 
     def has_supervisors(self) -> bool:
-        """Whether somebody has joined."""
+        """Whether a supervisor has joined."""
         return bool(self._bells)
 
     @property
     def neglected(self) -> bool:
-        """Whether there are jobs, and nobody for them but threads that happen to wait."""
+        """Whether there are jobs, but neither supervisors nor an event loop to do them."""
         return bool(self._jobs) and not (self._bells or asyncio._get_running_loop())
 
     def join(self, bell: queue.SimpleQueue[Any]) -> None:
-        """Attend from now on: whoever waits at this bell is woken by None when there is a job."""
+        """Do jobs from now on: when there is a job, None is put into this queue."""
         self._bells[bell] = None
 
     def leave(self, bell: queue.SimpleQueue[Any]) -> None:
-        """Attend no more."""
+        """Do no more jobs."""
         self._bells.pop(bell, None)
 
     def ask(self, job: Job) -> None:
-        """Have a job done until it says that nothing is left. Asking twice does no harm."""
+        """Leave a job, to be done until it returns None. Asking twice does no harm."""
         self._jobs[job] = None
         for bell in list(self._bells):
             bell.put(None)
@@ -82,11 +82,11 @@ class Standby:
         delay = self.attend()
         if delay is None:
             self._loops.discard(loop)
-        else:  # a job that is asked for meanwhile may be due earlier
+        else:  # a job that is left meanwhile may be due earlier
             loop.call_later(min(delay, RETRY), self._attend_in, loop)
 
     def attend(self) -> float | None:
-        """Do the jobs, for one who is about to wait.
+        """Do the jobs; to be called before a wait.
 
         Returns:
             Seconds after which to call this again; None if there are no jobs.
@@ -100,11 +100,11 @@ class Standby:
         delay = job()
         if delay is None:
             self._jobs.pop(job, None)
-            delay = job()  # it may have been asked for just before it was taken out
+            delay = job()  # it may have been left again just before it was removed
             if delay is not None:
                 self._jobs[job] = None
         return delay
 
 
-#: Where everybody asks.
+#: The instance that the library uses.
 STANDBY = Standby()

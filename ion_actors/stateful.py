@@ -1,16 +1,16 @@
-"""An actor that lives in a worker: the instance of the class that a pool was given.
+"""Actors that live in workers: each worker has an instance of the class that its pool was given.
 
-To itself it is a whole pykka actor: it has a ref, what is sent to that reaches it between its
-worker's tasks, and ``stop()`` ends its worker. But it has no thread of its own, since the worker's
-is its, and it is not in pykka's registry, since its pool is.
+Such an actor behaves like any pykka actor: it has a ref, it handles messages to that between its
+worker's tasks, and ``stop()`` ends its worker. But it has no thread of its own, it runs on the
+worker's; and it is not in pykka's registry, only its pool is.
 
-All that happens to it is a call, made where it lives::
+Everything that happens to it is a call, made in its worker::
 
-    Opening ──▶ make it, on_start ──▶ Method, Fetch, Receive (in tasks and letters) ──▶ Leaving
+    MoveIn ──▶ make it, on_start ──▶ Method, Fetch, Receive (in tasks and letters) ──▶ MoveOut
                                          │                                       on_stop or
                                          └── each finds the resident of its thread   on_failure
 
-So a call of a method is a task like any other, and whatever runs tasks elsewhere can let the
+So a call of a method is a task like any other, and a backend that runs tasks elsewhere can let the
 resident live there: the callables can be pickled.
 """
 
@@ -36,9 +36,9 @@ __all__ = [
     "Alone",
     "Fetch",
     "Host",
-    "Leaving",
     "Method",
-    "Opening",
+    "MoveIn",
+    "MoveOut",
     "Receive",
     "Residence",
     "Resident",
@@ -52,17 +52,17 @@ logger = logging.getLogger("ion_actors.pool")
 
 
 class Worker(pykka.ThreadingActor):
-    """The base of a class whose instances are the workers of a pool: ``Pool(worker=MyWorker)``.
+    """Base class for the workers with state of a pool: ``Pool(worker=MyWorker)``.
 
-    Each worker makes an instance in its thread, and each worker that replaces another one makes its
-    own, so what it sets up is never shared, and is built anew after a panic. One thing happens to
-    it at a time. It is an ordinary pykka actor class: any other can be given to a pool, too, and
-    this one can be started as an actor.
+    Each worker makes an instance in its thread, and so does each replacement of a worker. So their
+    state is never shared, and is built anew after a panic. One call at a time is made to it. It is
+    an ordinary pykka actor class: a pool also takes any other, and this one can be started as an
+    actor.
     """
 
     @override
     def on_start(self) -> None:
-        """Set up what the calls need. If it raises, the worker is tried again, with backoff."""
+        """Set up the state. If it raises, the worker is started again, with backoff."""
 
     @override
     def on_stop(self) -> None:
@@ -75,39 +75,39 @@ class Worker(pykka.ThreadingActor):
         exception_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Clean up after a panic, instead of :meth:`on_stop`, and before a successor is made."""
+        """Clean up after a panic, instead of :meth:`on_stop`, before the worker is replaced."""
 
     @override
     def on_receive(self, message: Any) -> Any:
-        """Answer what was sent by ``pool.ask``, ``pool.tell`` or ``pool.broadcast``."""
+        """Answer a message from ``pool.ask``, ``pool.tell`` or ``pool.broadcast``."""
         return super().on_receive(message)
 
 
 class Host(Protocol):
-    """Whoever's thread it is that a resident lives in."""
+    """The owner of the thread that a resident lives in."""
 
     def post(self, envelope: Envelope[Any], /) -> None:
-        """Take what was put into the resident's inbox, by any thread."""
+        """Take an envelope that any thread has put into the resident's inbox."""
         ...
 
     def finish(self, value: Any, /) -> Any:
-        """What a hook gave or, if that is a coroutine, what the coroutine gives."""
+        """The result of a hook or, if that is a coroutine, the coroutine's result."""
         ...
 
 
 class _Here(threading.local):
-    """Who lives in this thread."""
+    """The resident of this thread, and its host."""
 
     host: Host | None = None
     resident: Resident | None = None
-    alone: Alone | None = None  # the host, where nobody else is
+    alone: Alone | None = None  # the host, in a child process
 
 
 here = _Here()
 
 
 class Residence:
-    """What is to live in each worker of a pool."""
+    """The actor class that lives in each worker of a pool, with its arguments."""
 
     def __init__(
         self, actor_class: type[pykka.Actor], args: tuple[Any, ...] = (),
@@ -116,7 +116,7 @@ class Residence:
         self.actor_class = actor_class
         self._args = args
         self._kwargs = kwargs or {}
-        self._names: dict[Any, str] = {}  # of its methods, found once
+        self._names: dict[Any, str] = {}  # of its methods, once they were found
 
     @classmethod
     def checked(cls, worker: object) -> Residence:
@@ -138,7 +138,7 @@ class Residence:
         """The name of a method that is given as a function: ``ImageWorker.resize``.
 
         Raises:
-            TypeError: the class has none that is this.
+            TypeError: the class does not have it.
         """
         try:
             return self._names[function]
@@ -168,7 +168,7 @@ def _class(worker: Any) -> type[pykka.Actor]:
 
 
 class _Inbox:
-    """A resident's inbox, as pykka sees it: its host is who reads it."""
+    """A resident's inbox, as pykka sees it: its host reads it."""
 
     def __init__(self, post: Callable[[Envelope[Any]], None]) -> None:
         self._post: Callable[[Envelope[Any]], None] | None = post
@@ -181,11 +181,11 @@ class _Inbox:
             refuse(envelope)
 
     def close(self) -> None:
-        """Nothing is read any more."""
+        """Refuse all further messages."""
         self._post = None
 
     def get(self) -> Envelope[Any]:
-        """pykka's loop would call this, and there is none."""
+        """Never called: there is no pykka loop."""
         raise AssertionError("an actor that lives in a worker has no loop of its own")
 
     def empty(self) -> bool:
@@ -202,7 +202,7 @@ class Resident:
         self.actor = residence.make(self._inbox)
 
     def start(self) -> None:
-        """Run its hook."""
+        """Run its ``on_start``."""
         try:
             self._finish(self.actor.on_start())  # type: ignore[func-returns-value]
         except BaseException:
@@ -210,7 +210,7 @@ class Resident:
             raise
 
     def leave(self, error: BaseException | None) -> None:
-        """Run the hook of its end, after which nothing reaches it."""
+        """Close its inbox, and run its ``on_stop`` or, with an error, its ``on_failure``."""
         actor = self.actor
         self._close()
         try:
@@ -220,7 +220,7 @@ class Resident:
                 told = actor.on_failure(type(error), error, traceback_of(error))  # type: ignore[func-returns-value]
                 self._finish(told)
         finally:
-            del error  # its traceback holds this frame
+            del error  # its traceback keeps this frame
 
     def _close(self) -> None:
         self.actor.actor_stopped.set()
@@ -228,14 +228,14 @@ class Resident:
 
 
 def refuse(envelope: Envelope[Any]) -> None:
-    """Answer that it is too late."""
+    """Answer that the actor had stopped."""
     if envelope.reply_to is not None:
         dead = pykka.ActorDeadError("the actor had stopped before the message came")
         envelope.reply_to.set_exception((type(dead), dead, None))
 
 
-class Opening:
-    """Moves it in, before a worker's first task and after the pool's own initializer."""
+class MoveIn:
+    """Makes the resident of a worker, before its first task and after the pool's initializer."""
 
     def __init__(
         self, residence: Residence, initializer: Callable[..., object] | None, initargs: Any
@@ -251,17 +251,17 @@ class Opening:
             _leave_at_exit()
         if self._initializer is not None:
             here.host.finish(self._initializer(*self._initargs))
-        self.move_in()
+        self.make()
 
-    def is_like(self, other: Opening) -> bool:
-        """Whether it does the same, with the same objects."""
+    def is_like(self, other: MoveIn) -> bool:
+        """Whether the other one does the same, with the same objects."""
         mine, its = vars(self), vars(other)
         return all(mine[name] is its[name] for name in mine)
 
     def __repr__(self) -> str:
         return f"<the start of a {self._residence.name}, with what it is made of>"
 
-    def move_in(self) -> None:
+    def make(self) -> None:
         """Make the actor, and run its ``on_start``."""
         assert here.host is not None
         resident = Resident(self._residence, here.host)
@@ -274,15 +274,15 @@ class Opening:
 
 
 def _leave_at_exit() -> None:
-    """In a child process: the one way to be told of its orderly end."""
+    """Run the last hook at the orderly end of a child process; there is no other way to do so."""
     from multiprocessing import parent_process, util  # noqa: PLC0415 - seldom needed
 
     if parent_process() is not None:
         util.Finalize(None, leave_quietly, exitpriority=10)
 
 
-class Leaving:
-    """Moves it out: with its ``on_stop`` or, if there was an error, its ``on_failure``."""
+class MoveOut:
+    """Ends the resident: with its ``on_stop`` or, if there was an error, its ``on_failure``."""
 
     def __call__(self, error: BaseException | None) -> None:
         """Run the hook, if it has not been run."""
@@ -297,14 +297,14 @@ class Leaving:
 
 
 class Alone:
-    """The host of a resident in a process of its own, where nothing but calls is waited for.
+    """The host of a resident in a child process, which waits for nothing but calls.
 
-    What is sent to it there waits for the end of a call. When it stops itself, another one is made
-    for the next call: the process is as good as before.
+    Messages to the resident's ref are handled after the current call. If the resident stops itself,
+    another one is made for the next call, in the same process.
     """
 
-    def __init__(self, opening: Opening) -> None:
-        self.opening = opening
+    def __init__(self, move_in: MoveIn) -> None:
+        self.move_in = move_in
         self._letters: deque[Envelope[Any]] = deque()
 
     def post(self, envelope: Envelope[Any]) -> None:
@@ -312,11 +312,11 @@ class Alone:
         self._letters.append(envelope)
 
     def finish(self, value: Any) -> Any:
-        """See :class:`Host`. The loop is its runner's, and not at hand."""
+        """See :class:`Host`. No event loop is available here."""
         return _plain(value, "the initializer, on_start, on_stop and on_failure")
 
     def attend(self) -> None:
-        """Answer what has come by now."""
+        """Answer the messages that have come so far."""
         for _ in range(len(self._letters)):
             self._answer(self._letters.popleft())
 
@@ -349,9 +349,9 @@ def _plain(value: Any, what: str) -> Any:
 
 
 def leave_quietly(error: BaseException | None = None) -> None:
-    """At the end of a process, or of a resident that stops there by itself."""
+    """End the resident, at the end of a process or because it stopped itself; log any error."""
     try:
-        Leaving()(error)
+        MoveOut()(error)
     except BaseException:
         logger.exception("on_stop failed" if error is None else "on_failure failed")
     finally:
@@ -359,7 +359,7 @@ def leave_quietly(error: BaseException | None = None) -> None:
 
 
 class _Call:
-    """Something to be done with the actor that lives in the thread of the caller."""
+    """A call to the resident of the calling thread."""
 
     def __init__(self, owner: str, *path: str) -> None:
         self._owner = owner
@@ -372,7 +372,7 @@ class _Call:
 
     def _actor(self) -> pykka.Actor:
         if here.resident is None and here.alone is not None:
-            here.alone.opening.move_in()
+            here.alone.move_in.make()
         if here.resident is None:
             raise RuntimeError(
                 f"{self.__qualname__} can only run in a worker of a pool that has that class"
@@ -384,7 +384,7 @@ class _Call:
 
 
 class Method(_Call):
-    """Calls one of its methods, or one of an attribute's that it lets others reach into."""
+    """Calls one of its methods, or a method of an attribute that is marked as traversable."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
@@ -404,7 +404,7 @@ class Fetch(_Call):
 
 
 class Receive(_Call):
-    """Has it answer a message, also one of pykka's own, which proxies send."""
+    """Passes it a message, also one of pykka's own, which proxies send."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(owner, "on_receive")

@@ -1,17 +1,17 @@
-"""Wrappers of tasks: what lets a limiter, a breaker or a semaphore stand around any function.
+"""Wrappers: how a limiter, a breaker or a semaphore wraps any kind of function.
 
-What a call returned decides what is covered, not what the function looks like:
+What a call returned decides what the scope covers, not what the function looks like:
 
 ::
 
     a value              the scope is left before the call returns
     a coroutine          the scope is held while it runs: from its first step to its end
     a generator          the same
-    a future, a handle   a value: the work behind it is not the call's
+    a future, a handle   a value: its work is not part of the call
 
 A function that returns a coroutine cannot be told from others before it has returned one, so it is
-called inside the scope. If a coroutine comes out, that scope is left, and entered anew when the
-coroutine begins: one that nobody awaits holds nothing.
+called inside the scope. If it returns a coroutine, that scope is left, and entered again when the
+coroutine begins: so one that nobody awaits holds nothing.
 
 A scope may have a method ``keep``: then it is kept for the coroutine instead, so that both are one
 call. After ``keep()``, the next ``__exit__`` does nothing, and the one after that leaves the scope.
@@ -41,7 +41,7 @@ T = TypeVar("T")
 _Scope = Callable[[], AbstractContextManager[Any]]
 _Ascope = Callable[[], AbstractAsyncContextManager[Any]]
 
-_MOST_DECORATORS = 100  # around each other: if there are more, they are a circle
+_MOST_DECORATORS = 100  # around each other: more than that must be a circle
 
 
 class Wrapper:
@@ -57,9 +57,9 @@ class Wrapper:
     Args:
         scope: makes the scope of one call, in a thread.
         ascope: makes it for a coroutine.
-        entry_only: nothing is held inside the scope; it is enough to have entered it once.
-        would_wait: whether to enter the scope now would take a wait. Then a call on an event loop
-            is put off, if the function is known to return coroutines. None: it never would.
+        entry_only: nothing is held inside the scope; to have entered it once is enough.
+        would_wait: whether entering the scope now would have to wait. Then a call on an event loop
+            is postponed, if the function is known to return coroutines. None: it never would.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Wrapper:
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if would_wait is not None and _get_running_loop() is not None and would_wait():
-                # To enter the scope now would block the loop. Only if it is known what ``fn``
-                # returns can that be put off. Else it is called like any function.
+                # Entering the scope now would block the loop. That can be postponed only if it is
+                # known what ``fn`` returns. Otherwise it is called like any function.
                 kind = _guess(fn)
                 if kind is not None:
                     return self._around(kind, fn, None)(*args, **kwargs)
@@ -107,13 +107,13 @@ class Wrapper:
         return wrapped
 
     def _cover(self, held: _Held, kind: Kind) -> Any:
-        """What a call returned, as something that runs inside the scope."""
+        """The result of a call, as an object that runs inside the scope."""
         covered = self._around(kind, held.take, held if held.is_kept else None)()
         _name_like(covered, held.value)
         return covered
 
     def _around(self, kind: Kind, fn: Callable[..., Any], kept: _Held | None) -> Callable[..., Any]:
-        """What calls ``fn``, which returns something of this kind, and runs that in the scope."""
+        """Calls ``fn``, which returns this kind, and runs the result in the scope."""
         if kind is Kind.GENERATOR:
             return _around_generator(self._scope if kept is None else kept.again, fn)
         ascope = self._ascope if kept is None else kept.again
@@ -193,10 +193,10 @@ def _around_async_generator(ascope: _Ascope, fn: Callable[..., Any]) -> Callable
 
 
 class _Held:
-    """What a call returned, and the scope that is kept for it, until it runs.
+    """The result of a call, and the scope that is kept for it, until it runs.
 
-    If it never does, nothing of it stays: a coroutine does not warn that nobody has awaited it
-    (what covers it does), and the scope is left.
+    If it never runs, nothing stays: the coroutine does not warn that nobody awaited it (its wrapper
+    does), and the scope is left.
     """
 
     def __init__(self, value: Any, kind: Kind, scope: Any) -> None:
@@ -210,15 +210,15 @@ class _Held:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is inside its scope already."""
+        """Whether its scope was entered already."""
         return self._scope is not None
 
     def again(self) -> _Held:
-        """The scope, in place of a new one."""
+        """The kept scope, instead of a new one."""
         return self
 
     def take(self) -> Any:
-        """What is to run now."""
+        """The object to run now."""
         self._taken = True
         return self.value
 
@@ -247,13 +247,13 @@ class _Held:
 
 
 def _declared(fn: Any) -> Kind | None:
-    """What ``fn`` declares to return, also as a partial or as an object; None if nothing."""
+    """The kind that ``fn`` declares to return, also as a partial or an object; None if unknown."""
     try:
         while isinstance(fn, functools.partial):
             fn = fn.func
-        # Of its type: to call a class with such a method makes an instance, and no coroutine.
+        # Of its type: calling a class with such a method makes an instance, not a coroutine.
         return _flagged(fn) or _flagged(getattr(type(fn), "__call__", None))  # noqa: B004
-    except Exception:  # an object may answer to any attribute as it likes
+    except Exception:  # an object may do anything when asked for an attribute
         return None
 
 
@@ -266,10 +266,10 @@ def _flagged(fn: Any) -> Kind | None:
     return Kind.ASYNC_GENERATOR if inspect.isasyncgenfunction(fn) else None
 
 
-#: What functions of this code have returned.
+#: The kinds that functions with this code have returned.
 _seen: weakref.WeakKeyDictionary[CodeType, Kind] = weakref.WeakKeyDictionary()
 
-#: Who calls one of these may make a coroutine and yet not return it.
+#: A function that calls one of these may make a coroutine without returning it.
 _RUNNERS = frozenset(
     {
         "create_task", "ensure_future", "run", "run_coroutine_threadsafe", "run_until_complete",
@@ -287,10 +287,10 @@ def _note(fn: Callable[..., Any], kind: Kind) -> None:
 
 
 def _guess(fn: Any, owner: Any = None, depth: int = _DEEPEST) -> Kind | None:
-    """What ``fn`` returns, where to call it would block an event loop.
+    """The kind that ``fn`` returns, if calling it would block an event loop.
 
-    What it returned before, or what the function returns that it decorates, or that it names: so
-    far as can be told without running anything.
+    Found without running anything: by what it returned before, or by the functions that it
+    decorates or names.
     """
     inner, owner = _innermost(fn, owner)
     if type(inner) is not FunctionType:
@@ -321,7 +321,7 @@ def _innermost(fn: Any, owner: Any = None) -> tuple[Any, Any]:
 
 
 def _named_in(fn: FunctionType, owner: Any) -> Iterator[tuple[Any, Any]]:
-    """What the code of a function refers to by a name, and attributes that it names of that."""
+    """The objects that the code of a function refers to by name, and their named attributes."""
     names = fn.__code__.co_names
     found = [fn.__globals__[name] for name in names if name in fn.__globals__]
     for cell in fn.__closure__ or ():

@@ -1,12 +1,12 @@
-"""The one place that knows pykka's internals: inboxes that close, loops that let nothing out.
+"""The one place that knows pykka's internals: inboxes that close, loops that survive exceptions.
 
 From the top down, each importing only from below::
 
-    watched  a user's actor, of which one is told when it has started, failed and ended
-    actor    an actor with a loop that lets nothing out
+    watched  a user's actor whose start, failure and end are reported
+    actor    an actor whose loop survives exceptions
     hosted   an actor without a thread of its own
     inbox    inboxes that close; messages that are answered later
-    thread   a thread whose end is known
+    thread   a thread whose end is always reported
 """
 
 from ion_actors.actors.actor import IsolatedActor, unregister

@@ -1,15 +1,15 @@
-"""An actor with a loop that lets nothing out.
+"""An actor whose loop survives exceptions.
 
-pykka stops every actor of the process when a ``BaseException`` reaches an actor's loop, and what is
-thrown into a thread from outside (``PyThreadState_SetAsyncExc``, a profiler that raises) can reach
-it between any two steps. So the library's actors have a loop of their own::
+pykka stops every actor of the process when a ``BaseException`` reaches an actor's loop, and an
+exception that is thrown into a thread from outside (``PyThreadState_SetAsyncExc``, a profiler that
+raises) can reach it between any two steps. So the library's actors have a loop of their own::
 
     begin ─▶ serve the inbox ─▶ leave ─▶ close the inbox
       ▲            │ interrupted, anywhere
       └─ on_interrupted() ◀─┘          the step that was interrupted is done again
 
-Each step may be repeated, and a message stays in hand until it was dealt with. What ends the thread
-nevertheless is told by CPython itself, without a step of Python code: see :class:`ActorThread`.
+Each step may be repeated, and a message stays in hand until it was handled. If the thread ends
+nevertheless, CPython itself reports it, without a step of Python code: see :class:`ActorThread`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ logger = Logger("ion_actors", later=True)
 _pykka_logger = Logger("pykka", later=True)
 _registry: Any = pykka.ActorRegistry
 
-# So many interruptions an actor survives. Whoever throws more than that wants its thread to end.
+# The number of interruptions that an actor survives. More than that are meant to end its thread.
 _PATIENCE = 100
 
 _numbers = itertools.count(1)
 
 
-# pykka's own functions for the two log in the thread that calls them, which may be a supervisor's.
+# pykka's own functions for this log in the calling thread, which may be a supervisor's.
 
 
 def _register(ref: pykka.ActorRef[Any]) -> None:
@@ -51,17 +51,17 @@ def _register(ref: pykka.ActorRef[Any]) -> None:
 
 
 def unregister(ref: pykka.ActorRef[Any]) -> None:
-    """Take an actor out of pykka's registry. It need not be there."""
+    """Remove an actor from pykka's registry, if it is there."""
     with _registry._actor_refs_lock, contextlib.suppress(ValueError):
         _registry._actor_refs.remove(ref)
     _pykka_logger.debug("Unregistered %s", ref)
 
 
 class IsolatedActor(pykka.ThreadingActor):
-    """An actor whose end is nobody else's: see the module.
+    """An actor whose failure ends no other actor: see the module.
 
     Its inbox has a :class:`ControlLane` named ``control``, as :class:`Inbox` has. The names begin
-    with ``_ion`` to stay out of the way of users' actors, which may get this class in front.
+    with ``_ion`` to avoid the names of users' actors, of which this may become a base class.
     """
 
     use_daemon_thread = True
@@ -69,10 +69,10 @@ class IsolatedActor(pykka.ThreadingActor):
     #: The class of its inbox.
     _ion_inbox: ClassVar[type[Any]] = Inbox
 
-    _ion_begun = False  # on_start is through
-    _ion_left = False  # on_stop is through
+    _ion_begun = False  # on_start has run
+    _ion_left = False  # on_stop has run
     _ion_over = False  # nothing is left to do
-    _ion_fault: BaseException | None = None  # what came in from outside, until it was dealt with
+    _ion_fault: BaseException | None = None  # an exception from outside, until it was handled
     _ion_thread: ActorThread | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -121,7 +121,7 @@ class IsolatedActor(pykka.ThreadingActor):
         try:
             start_thread(thread)
         except BaseException:
-            if not thread.began:  # else it was Ctrl-C, and the thread goes its way
+            if not thread.began:  # else it was Ctrl-C, and the thread runs
                 thread.forget()
                 self._ion_thread = None
             raise
@@ -130,11 +130,11 @@ class IsolatedActor(pykka.ThreadingActor):
         return f"{type(self).__name__}-{next(_numbers)}"
 
     def _ion_on_thread_end(self) -> Callable[[Any], object]:
-        """What to call if the thread ends without a word."""
+        """The function to call if the thread ends unexpectedly."""
         return self._ion_bury
 
     def _ion_bury(self, _: object) -> None:
-        """The thread has ended. If there is something left to do, another one does it, or this."""
+        """The thread has ended. If something is left to do, another thread does it, or this one."""
         if self._ion_over or self._ion_thread is None or self._ion_thread.ident is None:
             return  # or it has never begun
         if self._ion_fault is None:
@@ -150,7 +150,7 @@ class IsolatedActor(pykka.ThreadingActor):
     def _actor_loop(self) -> None:
         try:
             self._ion_insist()
-        except BaseException as error:  # it came between two of its steps
+        except BaseException as error:  # thrown between two of its steps
             self._ion_fault = error
             self._ion_insist()
 
@@ -164,7 +164,7 @@ class IsolatedActor(pykka.ThreadingActor):
                 return
 
     def _ion_live(self) -> None:
-        """All that there is to do, from where it was interrupted."""
+        """Do everything, beginning with the step that was interrupted."""
         if (fault := self._ion_fault) is not None:
             self._ion_interrupted(fault)
             self._ion_fault = fault = None
@@ -179,7 +179,7 @@ class IsolatedActor(pykka.ThreadingActor):
             thread.forget()
 
     def _ion_interrupted(self, error: BaseException) -> None:
-        """An exception came from outside. May be called again."""
+        """Handle an exception from outside. May be called again."""
         logger.error("actor %s was interrupted, and ends", self, exc_info=error)
         self._stop()
 
@@ -188,7 +188,7 @@ class IsolatedActor(pykka.ThreadingActor):
         self.on_start()
 
     def _ion_finish(self) -> None:
-        """The last thing to do. May be done again if it was interrupted."""
+        """The last step. May be done again if it was interrupted."""
 
     @override
     def _actor_loop_running(self) -> None:
@@ -203,12 +203,12 @@ class IsolatedActor(pykka.ThreadingActor):
         self._ion_done()
 
     def _ion_done(self) -> None:
-        """The message was dealt with."""
+        """The message was handled."""
         if (lane := self._ion_lane()) is not None:
             lane.done()
 
     def _ion_lane(self) -> ControlLane | None:
-        """Where its messages are; None if it has an inbox of a foreign kind."""
+        """The lane of its messages; None if its inbox is of a foreign kind."""
         return getattr(self.actor_inbox, "control", None)
 
     @override
@@ -225,7 +225,7 @@ class IsolatedActor(pykka.ThreadingActor):
         if (lane := self._ion_lane()) is None:
             super()._actor_loop_teardown()
             return
-        if lane.in_hand is not None:  # it was interrupted, and nobody comes back to it
+        if lane.in_hand is not None:  # it was interrupted, and is not handled any more
             too_late(lane.in_hand)
             lane.done()
         self.actor_inbox.empty()

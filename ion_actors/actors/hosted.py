@@ -1,4 +1,4 @@
-"""An actor without a thread of its own: its host makes it, and asks it by calls."""
+"""An actor without a thread of its own: its host makes it, and calls it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def made_with_inbox(
         TypeError: its constructor does not call pykka's.
     """
     actor = actor_class.__new__(actor_class, *args, **kwargs)
-    # Found before the method of its class, so that the inbox is in place, also in the ref,
-    # before anything can be put into it.
+    # It hides the method of its class, so that the inbox is in place, also in the ref, before
+    # anything can be put into it.
     vars(actor)["_create_actor_inbox"] = lambda: inbox
     actor.__init__(*args, **kwargs)  # type: ignore[misc]
     del vars(actor)["_create_actor_inbox"]
@@ -32,10 +32,10 @@ def made_with_inbox(
 
 
 def receive(actor: pykka.Actor, message: Any) -> Any:
-    """Have it answer a message, also one of pykka's own, which proxies send."""
+    """The actor's answer to a message, also to one of pykka's own, which proxies send."""
     return actor._handle_receive(message)
 
 
 def attribute_of(actor: pykka.Actor, path: tuple[str, ...]) -> Any:
-    """An attribute, or one of an attribute's, as pykka's proxies find it: no property is called."""
+    """An attribute, also of an attribute, found as by pykka's proxies: no property is called."""
     return get_attr_directly(actor, path)

@@ -1,4 +1,4 @@
-"""The inboxes of actors, which close, and what is in them."""
+"""Inboxes of actors that can be closed, and messages that are answered later."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class Request:
-    """A message whose reply comes later, from the actor and not from its loop."""
+    """A message that the actor answers later, and not its loop."""
 
     __slots__ = ("message", "reply_to")
 
@@ -40,13 +40,13 @@ class Request:
         self.reply_to = reply_to
 
     def reply(self, value: Any) -> None:
-        """Answer, if somebody asked and there was no answer yet."""
+        """Answer, if a reply is expected and there was none yet."""
         if (reply_to := self.reply_to) is not None:
             settle(reply_to, functools.partial(reply_to.set, value))
             self.reply_to = None
 
     def fail(self, error: BaseException) -> None:
-        """Answer with an error, if somebody asked and there was no answer yet."""
+        """Answer with an error, if a reply is expected and there was none yet."""
         if (reply_to := self.reply_to) is not None:
             given = (type(error), error, traceback_of(error))
             settle(reply_to, functools.partial(reply_to.set_exception, given))
@@ -56,27 +56,27 @@ class Request:
 class ControlLane:
     """An unbounded queue of envelopes that can be closed.
 
-    pykka's own inbox is a queue that stays open when its actor is gone, so an ``ask`` that comes in
-    between is never answered. This one is closed by :meth:`empty`, which answers what is left with
-    ``ActorDeadError``, and so does whatever comes later.
+    pykka's own inbox is a queue that stays open when its actor has ended, so a late ``ask`` gets no
+    answer. :meth:`empty` closes this one and answers what is left with ``ActorDeadError``; later
+    messages get the same answer.
 
-    What was taken out stays ``in_hand`` until :meth:`done`: the reader may be interrupted.
+    An envelope that was taken stays ``in_hand`` until :meth:`done`: the reader may be interrupted.
     """
 
     def __init__(self) -> None:
         self._queue: deque[Envelope[Any]] = deque()
-        # Wakes the reader: None for what is in the queue, or an envelope to be put there. This is
-        # the entrance for those who can make only one call: see ActorThread.
+        # Wakes the reader: None if there is something in the queue, or an envelope to be put there.
+        # The latter is for code that can make only one call: see ActorThread.
         self.bell: queue.SimpleQueue[Envelope[Any] | None] = queue.SimpleQueue()
         # Guards the order of put and close, and that of look and take. Reentrant: a finalizer may
-        # put while a put is going on.
+        # put during a put.
         self._lock = threading.RLock()
         self._closed = False
         self.in_hand: Envelope[Any] | None = None
 
     def shut(self) -> None:
-        """Close it as it is, in a forked child, where nobody will look at it."""
-        self._lock = threading.RLock()  # the old one may be held by a thread that is not here
+        """Close it as it is, in a forked child, where nobody reads it."""
+        self._lock = threading.RLock()  # a thread of the parent may hold the old one
         self._closed = True
 
     def put(self, envelope: Envelope[Any]) -> bool:
@@ -86,20 +86,20 @@ class ControlLane:
             if not self._closed:
                 try:
                     self._queue.append(envelope)
-                finally:  # also if Ctrl-C came in between: the reader must look
+                finally:  # also if Ctrl-C came in between: the reader must wake
                     self.bell.put(None)
                 return True
         too_late(envelope)
         return False
 
     def get(self, timeout: float | None = None) -> Envelope[Any]:
-        """Block until there is one, and take it in hand.
+        """Block until there is an envelope, and take it in hand.
 
         Args:
             timeout: seconds to wait at most.
 
         Raises:
-            queue.Empty: the time was up.
+            queue.Empty: the timeout passed.
         """
         while (envelope := self.get_nowait()) is None:
             pause = STANDBY.attend() if timeout is None else timeout
@@ -123,7 +123,7 @@ class ControlLane:
         return self.in_hand
 
     def done(self) -> None:
-        """What is in hand was dealt with."""
+        """The envelope in hand was handled."""
         self.in_hand = None
 
     def has_more(self) -> bool:
@@ -131,12 +131,12 @@ class ControlLane:
         return bool(self._queue)
 
     def empty(self) -> bool:
-        """Close the lane for good and answer what is left. For the actor's end, and for the end of
-        a pool whose workers do not stop."""
+        """Close the lane and answer what is left: at the end of the actor, or of a pool whose
+        workers do not stop."""
         with self._lock:
             self._closed = True
         while self._queue:
-            with contextlib.suppress(IndexError):  # two may be at it
+            with contextlib.suppress(IndexError):  # two threads may do this
                 envelope = self._queue[0]
                 too_late(envelope)  # first: it may be interrupted; twice does no harm
                 self._forget(envelope)
@@ -149,14 +149,14 @@ class ControlLane:
 
 
 def refuse(envelope: Envelope[Any], error: Exception) -> None:
-    """Answer with an error; raise it in the sender, if nobody asked."""
+    """Answer with an error; raise it in the sender, if no reply is expected."""
     if envelope.reply_to is None:
         raise error
     envelope.reply_to.set_exception((type(error), error, None))
 
 
 def settle(future: pykka.Future[Any], settle: Callable[[], object]) -> None:
-    """Settle a future; if that was interrupted before, finish it."""
+    """Settle a future; if an earlier attempt was interrupted, finish that."""
     try:
         settle()
     except queue.Full:  # what both kinds of futures raise
@@ -178,7 +178,7 @@ def too_late(envelope: Envelope[Any]) -> None:
 
 
 class Inbox:
-    """An actor's inbox that is nothing but a :class:`ControlLane`."""
+    """An actor's inbox that only has a :class:`ControlLane`."""
 
     def __init__(self) -> None:
         self.control = ControlLane()

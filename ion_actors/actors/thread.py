@@ -1,4 +1,4 @@
-"""The thread of an actor: what ends it is known, whatever that is."""
+"""The thread of an actor, whose end is always reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Flag(threading.Event):
     """An event without a lock, which an exception thrown into ``set`` could leave locked."""
 
     def __init__(self) -> None:
-        # Not the base's: that builds a lock and a condition.
+        # The base's constructor would build a lock and a condition.
         self._raised = False
         self._sleepers: deque[Any] = deque()  # a lock for each thread that waits
 
@@ -35,15 +35,15 @@ class Flag(threading.Event):
 
     @override
     def set(self) -> None:
-        """Set it. If it was interrupted, it can be done again."""
+        """Set it. May be called again if it was interrupted."""
         self._raised = True
         for sleeper in list(self._sleepers):
-            with contextlib.suppress(RuntimeError):  # it has been woken before
+            with contextlib.suppress(RuntimeError):  # it was woken before
                 sleeper.release()
 
     @override
     def clear(self) -> None:
-        """Take it back."""
+        """Unset it."""
         self._raised = False
 
     def _at_fork_reinit(self) -> None:
@@ -69,12 +69,12 @@ class Flag(threading.Event):
 
 
 class ActorThread(threading.Thread):
-    """A daemon thread whose end is told by CPython itself.
+    """A daemon thread whose end CPython itself reports.
 
-    ``on_end`` is called with one argument when CPython lets go of the thread's function, which it
-    does whatever the thread was ended by. If ``on_end`` is built of C functions only
-    (``functools.partial`` of ``SimpleQueue.put``), nothing that is thrown into the thread can come
-    in between. It is also called if the thread could not be started. :meth:`forget` takes it back.
+    CPython calls ``on_end`` with one argument when it frees the thread's function, which it does
+    however the thread ended. If ``on_end`` consists of C functions only (``functools.partial`` of
+    ``SimpleQueue.put``), no exception that is thrown into the thread can prevent it. It is also
+    called if the thread could not be started. :meth:`forget` removes it.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class ActorThread(threading.Thread):
             vars(self).pop("_bootstrap", None)
 
     def _arm(self) -> None:
-        """Make what threading has CPython call. Nobody else will hold it, so it goes at the end.
+        """Make the function that CPython calls. Nothing else refers to it: it is freed at the end.
 
-        It is an attribute and no property, in which an interruption could keep it alive.
+        It is an attribute and not a property, in which an interruption could keep it alive.
         """
         boot = functools.partial(_boot, self)
         if self._on_end is not None:
@@ -112,13 +112,13 @@ class ActorThread(threading.Thread):
         vars(self)["_bootstrap"] = boot
 
     def _look_whether_it_began(self, error: BaseException) -> None:
-        """After an interrupted start: if it did not, forget it, and tell nobody of its end."""
+        """After an interrupted start: if the thread did not begin, forget it, and report no end."""
         boot = None if self._watch is None else self._watch()
         probe = None if boot is None else weakref.ref(boot)
-        self._watch = None  # first: what is let go of below has not ended
+        self._watch = None  # first: what is freed below is not the end of the thread
         del boot
         vars(self).pop("_bootstrap", None)
-        traceback.clear_frames(traceback_of(error))  # they may hold it, too
+        traceback.clear_frames(traceback_of(error))  # they may refer to it, too
         boot = None if probe is None else probe()
         if boot is not None and self._on_end is not None:
             self._watch = weakref.ref(boot, self._on_end)
@@ -132,15 +132,15 @@ class ActorThread(threading.Thread):
 
     @property
     def over(self) -> bool:
-        """Whether it has ended: ``is_alive`` is false also of one that is just beginning."""
+        """Whether it has ended: ``is_alive`` is also false of one that is just beginning."""
         return self._watch is not None and self._watch() is None
 
     def forget(self) -> None:
-        """Its end is of no interest any more."""
+        """Do not report its end."""
         self._on_end = self._watch = None
 
 
 def _boot(thread: ActorThread) -> None:
-    # An interrupted start() may have struck it off, and threading would fail to find it there.
+    # An interrupted start() may have removed it, and threading would fail to find it there.
     getattr(threading, "_limbo", {}).setdefault(thread, thread)
     threading.Thread._bootstrap(thread)  # type: ignore[attr-defined]

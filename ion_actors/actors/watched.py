@@ -1,10 +1,10 @@
-"""A user's actor under watch.
+"""A user's actor whose start, failure and end are reported.
 
-pykka tells nobody that an actor died, or why. So the class is started as a subclass of itself that
-reports when ``on_start`` is through, what the actor failed with, and when its thread ends.
+pykka does not report that an actor died, or why. So a subclass of the user's class is started. It
+reports when ``on_start`` has run, with which error the actor failed, and when its thread ends.
 
 pykka stops every actor of the process when a handler lets a ``BaseException`` out, or when one is
-thrown into the actor's thread. Of a watched actor it is the end, and of nobody else.
+thrown into the actor's thread. It ends only the watched actor, and no other.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ logger = Logger("ion_actors", later=True)
 
 
 class Watch:
-    """What is known of one actor's life."""
+    """The state of one actor."""
 
     def __init__(self) -> None:
-        self.ready = Flag()  # on_start is through, or the actor has ended
-        self.started = False  # it has got through on_start, whatever became of it then
+        self.ready = Flag()  # on_start has run, or the actor has ended
+        self.started = False  # on_start has succeeded
         self.thread: threading.Thread | None = None
         self.failure: BaseException | None = None  # the first one
         self.told = False  # on_failure was called
@@ -45,20 +45,20 @@ class Watch:
         self._on_end: Callable[[BaseException | None, None], object] | None = None
 
     def note(self, error: BaseException | None) -> None:
-        """It failed."""
+        """Note an error that it failed with; the first one counts."""
         self.failure = error if self.failure is None else self.failure
 
     def end(self) -> None:
-        """Its thread does nothing more of the user's."""
+        """Its thread runs no more code of the user's."""
         with self._lock:
             self._over = True
         self.ready.set()
         if (on_end := self._on_end) is not None:
-            on_end(self.failure, None)  # twice, if this is interrupted: that does no harm
+            on_end(self.failure, None)  # perhaps twice, if this is interrupted: that does no harm
             self._on_end = None
 
     def tell(self, on_end: Callable[[BaseException | None, None], object]) -> None:
-        """Tell of the end, or now if it is over."""
+        """Call ``on_end`` at the end of the actor; now, if it has ended."""
         with self._lock:
             if not self._over:
                 self._on_end = on_end
@@ -67,9 +67,9 @@ class Watch:
 
 
 class _Watched(IsolatedActor):
-    """What is put in front of a user's actor class.
+    """The first base class of a watched actor, before the user's class.
 
-    Its own names begin with ``_ion`` to stay out of the way of the user's.
+    Its own names begin with ``_ion`` to avoid the user's names.
     """
 
     _ion_watch: Watch
@@ -89,10 +89,10 @@ class _Watched(IsolatedActor):
         self.actor_stopped.set()
 
     def _ion_tell_failure(self, error: BaseException) -> None:
-        """pykka does not tell the actor if the message was asked and not told."""
+        """Call ``on_failure``; pykka does not, if a reply to the message was expected."""
         if self._ion_watch.told:
             return
-        self._ion_watch.told = True  # now: a hook of the user's is not run twice
+        self._ion_watch.told = True  # before the call: a hook of the user's is not run twice
         try:
             self.on_failure(type(error), error, traceback_of(error))
         except Exception as fault:
@@ -117,7 +117,7 @@ class _Watched(IsolatedActor):
             self._ion_done()
 
     def _ion_failed(self, envelope: Envelope[Any], error: Exception) -> None:
-        """A message failed: that is for whoever asked, or the actor's end."""
+        """A message failed: the sender gets the error; without a reply, the actor ends."""
         given = (type(error), error, traceback_of(error))
         try:
             if envelope.reply_to is not None:
@@ -133,7 +133,7 @@ class _Watched(IsolatedActor):
         self._ion_end()
         if self._ion_left:
             return
-        self._ion_left = True  # now: a hook of the user's is not run twice
+        self._ion_left = True  # before the call: a hook of the user's is not run twice
         try:
             self.on_stop()
         except Exception as error:
@@ -182,7 +182,7 @@ class _Watched(IsolatedActor):
 def start_watched(
     actor_class: type[pykka.ThreadingActor], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[pykka.ActorRef[Any], Watch]:
-    """Start an actor of that class under watch. What its constructor raises comes out here."""
+    """Start a watched actor of that class. Raises what its constructor raises."""
     watch = Watch()
     facts: dict[str, Any] = {
         "_ion_watch": watch,
@@ -199,6 +199,6 @@ def start_watched(
     try:
         return watched.start(*args, **kwargs), watch
     except BaseException:
-        for ref in pykka.ActorRegistry.get_by_class(watched):  # there was no thread to be had
+        for ref in pykka.ActorRegistry.get_by_class(watched):  # no thread could be started
             unregister(ref)
         raise

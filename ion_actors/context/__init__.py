@@ -1,17 +1,17 @@
-"""Contexts: who still wants this work, and until when.
+"""Contexts: cancellation and deadlines.
 
 A :class:`Context` is a node of a tree. It ends once, by :meth:`Context.cancel`, by its deadline, or
-because a parent ended; what runs under it learns of that by asking (:attr:`Context.cancelled`,
+because a parent ended; code that runs under it finds out by asking (:attr:`Context.cancelled`,
 :meth:`Context.check`), by waiting (:meth:`Context.sleep`, :meth:`Context.wait`), or by a callback.
-The semantics are those of Go's ``context`` package, the feel is that of trio's cancel scopes.
+The semantics are those of Go's ``context`` package; the interface resembles trio's cancel scopes.
 
 From the top down, each importing only from below::
 
-    turns    waiting in a line for one's turn, for a thread and for a coroutine
-    scope    the context as its users have it
-    current  which context is current, and the blocks that make it so
-    waiting  what waits for the end of a context
-    tree     how contexts end, and how the news of it travels
+    turns    waiting in a line, for threads and coroutines
+    scope    the public Context
+    current  which context is current, and the with blocks that set it
+    waiters  waiting for the end of a context, in a thread or on an event loop
+    tree     how contexts end, and how their callbacks and children are told
 """
 
 from ion_actors.context.current import CURRENT
@@ -25,7 +25,7 @@ from ion_actors.context.scope import (
 )
 from ion_actors.context.tree import Registration, Waker
 from ion_actors.context.turns import Line, Turn, await_turn, wait_turn
-from ion_actors.context.waiting import Signal, call_in_loop, forget_done_callback
+from ion_actors.context.waiters import Signal, call_in_loop, forget_done_callback
 
 __all__ = [
     "CURRENT",

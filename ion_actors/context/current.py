@@ -1,18 +1,18 @@
-"""Which context is current, and the blocks that make it so.
+"""Which context is current, and the ``with`` blocks that set it.
 
-A context variable tells, so it flows with all others into tasks, coroutines and
+It is kept in a context variable, so it flows with all others into tasks, coroutines and
 ``asyncio.to_thread``. Its value is a context, or an :class:`Entry` for each ``with`` block around::
 
     with a:                     a ◀── b          the variable holds the innermost
         with b:
 
 The two halves of a block may run in different copies of the variables: a web framework runs those
-of a synchronous dependency in two threads, and a generator is closed by whoever drops it. So a
-block is found again by the frame that its ``with`` statement is in, and takes out its own entry:
+of a synchronous dependency in two threads, and a generator may be closed by another thread. So a
+block is found by the frame of its ``with`` statement, and removes its own entry:
 
-- where it was entered, the entry is taken out of the variable. Copies of it that were made inside
+- where it was entered, the entry is removed from the variable. Copies of it that were made inside
   the block, for tasks that were started there, stay as they are.
-- elsewhere, the entry is marked as left, so that it is current nowhere any more.
+- elsewhere, the entry is marked as left, so that it is not current anywhere any more.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from types import FrameType
 from typing import Any, cast
 
 from ion_actors.context.tree import Node
-from ion_actors.context.waiting import Interrupt
+from ion_actors.context.waiters import Interrupt
 
 __all__ = ["CURRENT", "Block", "Entry", "current"]
 
 
 class Entry:
-    """One block in a value of the variable.
+    """One block, as part of the variable's value.
 
     Attributes:
         context: what the block made current.
-        outer: the value that the variable had before, or what is left of it.
-        inner: the entries of which this is the outer one, in any copy of the variable.
-        left: the block was left elsewhere.
-        thread: where it was entered.
+        outer: the previous value of the variable, without blocks that were left since.
+        inner: the entries whose ``outer`` is this one, in any copy of the variable.
+        left: the block was left in another copy of the variables.
+        thread: the thread that entered the block.
     """
 
     __slots__ = ("context", "inner", "left", "outer", "thread")
@@ -71,7 +71,7 @@ def current() -> Node | None:
     rest: Entry | Node | None = value
     while type(rest) is Entry and rest.left:
         rest = rest.outer
-    CURRENT.set(rest)  # what was left elsewhere is to be freed
+    CURRENT.set(rest)  # frees what was left elsewhere
     return current()
 
 
@@ -83,7 +83,7 @@ class Block:
     Args:
         context: to be current inside.
         frame: that of the ``with`` statement.
-        interrupt: what interrupts the body, in an ``async with`` block.
+        interrupt: interrupts the body, in an ``async with`` block.
     """
 
     __slots__ = ("_before", "_entry", "_frame", "_token", "context", "interrupt")
@@ -91,7 +91,7 @@ class Block:
     def __init__(self, context: Node, frame: FrameType, interrupt: Interrupt | None = None) -> None:
         self.context = context
         self.interrupt = interrupt
-        # Only its identity, which is its own while the block is open: frames hold variables.
+        # Only its id, which is unique while the block is open: a frame would keep variables alive.
         self._frame = id(frame)
         self._before = before = CURRENT.get()
         self._entry = Entry(context, before)
@@ -101,7 +101,7 @@ class Block:
     def find(context: Node, frame: FrameType) -> Block | None:
         """The open block of the context that is being left in this frame; None if none can be."""
         wanted = id(frame)
-        # The list itself: what other threads take out of it meanwhile hides none that stays.
+        # The list itself: removals by other threads do not hide an entry that stays.
         for one in reversed(context.blocks or ()):
             if one._frame == wanted:
                 return cast("Block", one)
@@ -135,7 +135,7 @@ class Block:
             CURRENT.set(self._before)
 
     def leave(self) -> None:
-        """Let what was current before be so again."""
+        """Restore the previous current context."""
         entry, rest = self._entry, self._rest()
         try:
             if self._token is not None:
@@ -149,8 +149,8 @@ class Block:
         else:
             if rest is not self._before:
                 CURRENT.set(rest)
-            # Copies of the variable that were made inside have no use for what is further out; in a
-            # chain of tasks that start their successors in such a block, it would grow for ever.
+            # Copies of the variable that were made inside do not need the outer entries; in a chain
+            # of tasks that start their successors in such a block, they would pile up for ever.
             entry.outer = None
         self._forget()
 
@@ -170,8 +170,8 @@ class Block:
         return value
 
     def _let_go(self, others: list[Entry]) -> None:
-        # They were entered later and are not left before, so they are not inside this block: this
-        # is a generator that whoever drives it closes. Its end is not theirs.
+        # They were entered later and are still open, so they are not inside this block: this is a
+        # generator, closed by the code that drives it. Its end does not end those blocks.
         for one in others:
             one.context.step_over(self.context)
 

@@ -1,4 +1,4 @@
-"""The context as its users have it: something to wait under, and to be in."""
+"""The public context: waiting under it, and making it the current one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ion_actors._arguments import moment, seconds
 from ion_actors.clock import Clock
 from ion_actors.context.current import CURRENT, Block, current
 from ion_actors.context.tree import Node, Registration, Waker
-from ion_actors.context.waiting import Interrupt, Signal, call_in_loop, forget_done_callback
+from ion_actors.context.waiters import Interrupt, Signal, call_in_loop, forget_done_callback
 from ion_actors.naming import words
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Context(Node):
         """Sleep for so many seconds.
 
         Raises:
-            Cancelled, DeadlineExceeded: the context ended, at once when it does.
+            Cancelled, DeadlineExceeded: the context ended; the call raises at that moment.
         """
         if (limit := seconds("duration", duration)) is None:
             raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
@@ -86,11 +86,11 @@ class Context(Node):
         """Block until ``future`` is done or, without one, until the context ends.
 
         Args:
-            future: what to wait for.
+            future: the future to wait for.
             timeout: seconds to wait at most.
 
         Returns:
-            True if that happened, False if the time was up before.
+            True if that happened, False if the timeout passed first.
 
         Raises:
             Cancelled, DeadlineExceeded: the context ended before the future was done.
@@ -107,7 +107,7 @@ class Context(Node):
             signal.wait(self._clock, until)
             registration.remove()
             forget_done_callback(future, wake)
-        except BaseException:  # Ctrl-C, perhaps as they were about to be removed
+        except BaseException:  # Ctrl-C, perhaps just before they were removed
             registration.remove()
             forget_done_callback(future, wake)
             raise
@@ -170,7 +170,7 @@ class Context(Node):
         try:
             block.enter()
             return self
-        except BaseException:  # Ctrl-C: the block will not begin, and so not be left
+        except BaseException:  # Ctrl-C: the block does not begin, so it is never left
             block.abandon()
             raise
 
@@ -243,10 +243,10 @@ class _Background(Context):
         raise RuntimeError("the background context cannot be cancelled; make a Context() of it")
 
     def _left_by(self, exc: BaseException) -> None:
-        """A block of it shields what is in it from the contexts around; it goes on itself."""
+        """Its blocks shield the code inside from the contexts around; it does not end itself."""
 
     def add_callback(self, callback: Callable[[], object]) -> Registration:
-        return Registration(self, callback)  # kept nowhere: it would never run
+        return Registration(self, callback)  # not kept: it would never run
 
 
 _BACKGROUND = _Background()
@@ -258,27 +258,27 @@ def background() -> Context:
 
 
 class Helper(Protocol):
-    """What a worker's thread does about a wait in it: it may have to help itself."""
+    """How a worker's thread handles a wait inside a task: it may have to run other tasks."""
 
     def help(self, future: concurrent.futures.Future[Any], /) -> None:
-        """Before a wait for this future: see to it that the wait can end."""
+        """Before a wait for this future: make sure that the wait can end."""
         ...
 
     def wait(self, future: Any, timeout: float | None, /) -> bool:
-        """Do the wait: whether the future was done within ``timeout`` seconds."""
+        """Wait. Returns whether the future was done within ``timeout`` seconds."""
         ...
 
 
 class _Thread(threading.local):
-    """What a worker's thread knows of the task it runs.
+    """What a worker's thread knows about its current task.
 
-    Most tasks never ask for their context, so a task whose submitter had none gets its own only
-    when somebody asks: here, or by cancelling it.
+    Most tasks never ask for their context. So a task whose submitter had none gets one only when
+    somebody asks for it here, or cancels the task.
     """
 
     task_context: Callable[[], Context | None] | None = None
     helper: Helper | None = None
-    report: Callable[[float, str], None] | None = None  # how far its task is
+    report: Callable[[float, str], None] | None = None  # takes the progress of its task
     task_name: Callable[[], str] | None = None
 
 
@@ -307,5 +307,5 @@ def _of_task() -> Context | None:
 
 
 def make_current(context: Context) -> None:
-    """Make ``context`` current for good. To be run in a copy of the context variables."""
+    """Make ``context`` current until further notice, in a copy of the context variables."""
     CURRENT.set(context)

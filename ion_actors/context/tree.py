@@ -1,8 +1,8 @@
-"""The tree: how contexts end, and how the news of it travels.
+"""The tree of contexts: how contexts end, and how their callbacks and children are told.
 
 A child *asks* its parents whenever it is asked itself, so a child that nobody waits on costs its
-parents nothing, not even a reference. Only while a child has callbacks is it registered with its
-parents, and with the clock for its deadline.
+parents nothing, not even a reference. A child is registered with its parents, and with the clock
+for its deadline, only while it has callbacks.
 
 Chains of contexts can be long (a task that submits its successor from within a block, for ever), so
 nothing here recurses along them.
@@ -43,7 +43,7 @@ _LOCKS = [threading.RLock() for _ in range(64)]
 
 
 def _renew_locks() -> None:
-    """In a forked child: some may be held by threads that are not here."""
+    """In a forked child: threads of the parent may have held some of them."""
     _LOCKS[:] = [threading.RLock() for _ in _LOCKS]
 
 
@@ -58,13 +58,13 @@ class _End(enum.Enum):
 
 
 class Waker(functools.partial[object]):
-    """A callback of this library's own, which is called again if it is interrupted."""
+    """A callback of the library itself, which is called again if it is interrupted."""
 
     __slots__ = ()
 
 
 class Registration:
-    """A callback's place on a context; :meth:`remove` gives it up."""
+    """The registration of a callback with a context; :meth:`remove` cancels it."""
 
     __slots__ = ("_callback", "_context")
 
@@ -73,7 +73,7 @@ class Registration:
         self._callback = callback
 
     def remove(self) -> None:
-        """Take the callback back, unless it has begun. Calling twice does no harm."""
+        """Remove the callback, unless it has begun. Calling twice does no harm."""
         _unlink([self])
 
     def _tell(self, end: _End, reason: str, untold: list[_Untold]) -> None:
@@ -81,9 +81,9 @@ class Registration:
         self._run()
 
     def _run(self) -> None:
-        # Asked before it is taken: what comes in between would lose it.
+        # Asked before it is taken: an interruption in between would lose it.
         postponed = is_kept_free() and not is_own(self._callback)
-        callback, self._callback = self._callback, None  # once, and drop what it refers to
+        callback, self._callback = self._callback, None  # once, and free what it refers to
         if callback is None:
             return
         if postponed:
@@ -100,7 +100,7 @@ class Registration:
 
 
 class _Postponed(threading.local):
-    """Callbacks of users for which the thread that has ended their context must not be kept."""
+    """Callbacks of users that must not run on the thread that ended their context."""
 
     callbacks: list[Callable[[], object]] | None = None
 
@@ -124,14 +124,14 @@ def _call_all(callbacks: list[Callable[[], object]]) -> None:
 
 
 class _Link(Registration):
-    """A child's place on its parent."""
+    """The registration of a child with its parent."""
 
     __slots__ = ("child", "removed")
 
     def __init__(self, parent: Node, child: Node):
         super().__init__(parent, None)
         self.child = child
-        self.removed = False  # perhaps before it was placed; changes under the parent's lock
+        self.removed = False  # perhaps before it was registered; changes under the parent's lock
 
     @override
     def _tell(self, end: _End, reason: str, untold: list[_Untold]) -> None:
@@ -139,7 +139,7 @@ class _Link(Registration):
 
 
 class Node:
-    """A context's place in the tree; what is public here is documented on ``Context``."""
+    """A node of the tree; its public methods are documented on ``Context``."""
 
     # Class-level defaults: a context is made for every task, so making one must be cheap.
     _parents: tuple[Node, ...] = ()
@@ -149,7 +149,7 @@ class Node:
     _end: _End | None = None
     _reason: str | None = None
     _callbacks: dict[Registration, None] | None = None
-    _links: list[Registration | Timer] | None = None  # places on the parents and the clock
+    _links: list[Registration | Timer] | None = None  # registrations with the parents and the clock
     _passes_through = False  # it can no longer be cancelled itself
     _stem: Node | None = None  # see _stem_for_children()
     _handle: weakref.ref[Node] | None = None  # of a stem: the context
@@ -161,14 +161,14 @@ class Node:
         if deadline is not None:
             self._own_deadline = deadline
         for one in parents:
-            # Moments of another clock mean nothing to this one; such a parent's end is still
-            # followed.
+            # Deadlines of another clock cannot be compared with this one's; such a parent still
+            # ends its children.
             limit = one._deadline
             if limit is not None and one._clock is self._clock:
                 deadline = limit if deadline is None else min(deadline, limit)
         self._deadline = deadline
         if len(parents) != 1 or parents[0]._passes_through:
-            parents = _living(parents)
+            parents = _resolved(parents)
         for one in parents:
             if one.blocks is not None:
                 parents = tuple(
@@ -178,9 +178,9 @@ class Node:
         self._parents = parents
 
     def _stem_for_children(self) -> Node:
-        """What children hold instead of this context, which was entered as a block.
+        """The node that children refer to instead of this context, which was entered as a block.
 
-        It ends when this one does. When nobody refers to this one any more, nobody can cancel it,
+        It ends when this one does. Once nobody refers to this one any more, nobody can cancel it,
         and the stem passes through: so contexts do not pile up where each task starts its successor
         from within a block.
         """
@@ -211,7 +211,7 @@ class Node:
         return self._end is not None
 
     def _look_up(self) -> None:
-        """Take notice of a parent's end, or else of a deadline that has passed."""
+        """End this context if a parent has ended, or else if a deadline has passed."""
         expired = False
         todo: list[Node] = [self]
         while todo:
@@ -223,24 +223,24 @@ class Node:
                 expired = True
             for parent in one._parents:
                 if parent._passes_through:
-                    one._parents = _living(one._parents)
+                    one._parents = _resolved(one._parents)
             todo.extend(reversed(one._parents))
         if expired:
             self._expire()
 
     @property
     def reason(self) -> str | None:
-        """Why it has ended, in words; None while it has not."""
+        """Why it has ended, as text; None while it has not."""
         return self._reason if self.cancelled else None
 
     @property
     def deadline(self) -> float | None:
-        """The moment it ends by itself (its clock's monotonic seconds), or None."""
+        """The moment at which it ends by itself (monotonic seconds of its clock), or None."""
         return self._deadline
 
     @property
     def clock(self) -> Clock:
-        """The clock that its deadline and its waits go by."""
+        """The clock that its deadline and its waits use."""
         return self._clock
 
     def remaining(self) -> float | None:
@@ -252,7 +252,7 @@ class Node:
         return max(0.0, self._deadline - self._clock.monotonic())
 
     def check(self) -> None:
-        """Return if it is alive.
+        """Return if the context has not ended.
 
         Raises:
             Cancelled: it was cancelled.
@@ -269,17 +269,17 @@ class Node:
     # -- ending ----------------------------------------------------------------------------
 
     def cancel(self, reason: str = "the context was cancelled") -> bool:
-        """End it, and with it all its descendants. Returns False if it had ended before."""
+        """End it and all its descendants. Returns False if it had ended before."""
         return not self.cancelled and self._finish(_End.CANCELLED, reason)
 
     def _expire(self) -> None:
         self._finish(_End.DEADLINE, "the deadline has passed")
 
     def _finish(self, end: _End, reason: str) -> bool:
-        """End it and all below it. Returns False if it had ended before.
+        """End it and all its descendants. Returns False if it had ended before.
 
         Raises:
-            BaseException: Ctrl-C or the like came meanwhile; all were told.
+            BaseException: an interruption, such as Ctrl-C; all callbacks were called nevertheless.
         """
         untold: list[_Untold] = []
         try:
@@ -292,15 +292,15 @@ class Node:
         return ended
 
     def _settle(self, end: _End, reason: str, untold: list[_Untold]) -> bool:
-        """Let it have ended, and note who is to be told. Returns False if it had ended before."""
+        """Mark it as ended, and collect whom to tell. Returns False if it had ended before."""
         with self._lock:
             first = self._end is None
             if first:
-                self._reason = reason  # before the end: who sees the end may read the reason
+                self._reason = reason  # before the end: whoever sees the end may read the reason
                 self._end = end
                 callbacks, links = self._callbacks, self._links
                 self._callbacks = self._links = None
-                untold.append([callbacks, links])  # nothing can come in between these lines
+                untold.append([callbacks, links])  # no interruption is possible between these lines
         if self._stem is not None:
             self._stem._settle(end, reason, untold)  # also if the first call was interrupted
         return first
@@ -308,29 +308,29 @@ class Node:
     # -- callbacks -------------------------------------------------------------------------
 
     def add_callback(self, callback: Callable[[], object]) -> Registration:
-        """Have ``callback()`` called once, when the context ends; now, if it has ended.
+        """Call ``callback()`` once, when the context ends; now, if it has ended.
 
-        It runs in the thread that ends the context; if that is one of the library's that must not
-        block (for a deadline, the clock's), in a thread for the callbacks that are due, in their
-        order. An error in it is logged; Ctrl-C in it is raised by what ended the
-        context, when all others were called. The returned registration takes it back.
+        It runs in the thread that ends the context. If that is a thread of the library that must
+        not block (the clock's, for a deadline), it runs in another thread, after those that are
+        due before it. An error in it is logged; Ctrl-C in it is raised by the call that ended the
+        context, after all others were called. The returned registration removes it.
 
         Raises:
             RuntimeError: there is a deadline, no thread can be started for it, and there is no
-                supervisor to look at the time instead.
+                supervisor that could watch the time instead.
         """
         registration = Registration(self, callback)
         try:
             _place(deque((registration,)))
             if self._deadline is not None and not isinstance(callback, Waker):
                 self._check_clock()
-        except BaseException:  # Ctrl-C: nobody will be able to take it back
+        except BaseException:  # Ctrl-C: the caller could not remove it
             registration.remove()
             raise
         return registration
 
     def _check_clock(self) -> None:
-        # Who waits for a context looks at the time himself. Others would never be told.
+        # A thread that waits for a context watches the time itself. Others would never be told.
         if self._clock is system_clock and STANDBY.neglected and self._end is None:
             try:  # there may be threads again, and nobody has looked since
                 _thread.start_new_thread(STANDBY.attend, ())
@@ -339,7 +339,7 @@ class Node:
                 raise RuntimeError(what) from error
 
     def _keep(self, registration: Registration) -> _Kept:
-        """Keep it, if that is of use. Returns what is to be done next: see :func:`_place`."""
+        """Keep the registration, if it is of use. Returns what to do next: see :func:`_place`."""
         with self._lock:
             if isinstance(registration, _Link):
                 if registration.removed:
@@ -352,11 +352,11 @@ class Node:
             if self._end is not None:
                 self._callbacks = None
                 return _Kept.HAS_ENDED
-            # Another thread may be about to link it. That it is done twice does no harm.
+            # Another thread may be about to link it. Doing it twice does no harm.
             return _Kept.UNLINKED if self._links is None else _Kept.DONE
 
     def _drop(self, registration: Registration, unneeded: list[Registration | Timer]) -> None:
-        """Keep it no more. Adds the links that nobody needs any longer."""
+        """Drop the registration. Adds to ``unneeded`` the links that are not needed any more."""
         with self._lock:
             if isinstance(registration, _Link):
                 registration.removed = True
@@ -369,11 +369,11 @@ class Node:
             unneeded.extend(links)
 
     def _link(self, todo: deque[Registration]) -> None:
-        """Go by the parents and the clock, for as long as there are callbacks.
+        """Register with the parents and the clock, for as long as there are callbacks.
 
-        Adds its new links, to be placed; any old ones are given up.
+        Adds its new links to ``todo``, to be placed; any old ones are removed.
         """
-        self._parents = _living(self._parents)
+        self._parents = _resolved(self._parents)
         places = [_Link(one, self) for one in self._parents if not one._endless]
         links: list[Registration | Timer] = [*places]
         try:
@@ -384,12 +384,12 @@ class Node:
                 if self._callbacks and self._end is None:
                     links, self._links = self._links or [], links
         finally:
-            _unlink(links)  # the old ones; or the new ones, if nobody wants them
+            _unlink(links)  # the old ones; or the new ones, if they are not needed
 
     def pass_through(self) -> None:
-        """For this library's own use: nobody will cancel it any more, except through its parents.
+        """For the library only: from now on, nothing but its parents can end this context.
 
-        So its children go by its parents from now on. Without this, a task that submits its
+        So its children follow its parents directly. Without this, a task that submits its
         successor for ever would grow an endless chain.
         """
         self._passes_through = True
@@ -405,7 +405,7 @@ class Node:
         _place(todo)
 
     def step_over(self, parent: Node) -> None:
-        """Go by that parent's parents, and no more by itself, if it is a parent of this one."""
+        """If this is one of the parents, replace it by its own parents."""
         before = parent if parent._stem is None else parent._stem
         if before not in self._parents:
             return
@@ -416,26 +416,26 @@ class Node:
 
 
 def _let_through(stem: weakref.ref[Node], _: object) -> None:
-    """The context of this stem is gone."""
+    """The context of this stem was garbage collected."""
     if (found := stem()) is not None:
         found.pass_through()
 
 
 class _Kept(enum.Enum):
-    """What became of a registration that was to be placed on a context."""
+    """The outcome of registering something with a context."""
 
     DONE = "kept, or not needed any more"
-    UNLINKED = "kept, and the context has to be linked with its parents now"
-    HAS_ENDED = "the context has ended, so it is to be told now"
-    PASSES_THROUGH = "the context's parents are the place for it"
+    UNLINKED = "kept, and the context must register with its parents now"
+    HAS_ENDED = "the context has ended, so the callback is due now"
+    PASSES_THROUGH = "it must be registered with the context's parents instead"
 
 
-# The callbacks and the links of a context that has ended: what is not told or given up yet.
+# The callbacks and the links of a context that has ended, as far as they are not dealt with yet.
 _Untold = list[Any]
 
 
 def _tell(untold: list[_Untold], end: _End, reason: str) -> None:
-    """Tell everybody, depth first. What is done is taken out, so it can be called again."""
+    """Call all callbacks, depth first. What is done is removed, so this can be called again."""
     interruption: BaseException | None = None
     while untold:
         callbacks, links = untold[-1]
@@ -450,7 +450,7 @@ def _tell(untold: list[_Untold], end: _End, reason: str) -> None:
             one._tell(end, reason, untold)
         except BaseException as error:
             interruption = error if interruption is None else interruption
-            one._tell(end, reason, untold)  # unless it was told
+            one._tell(end, reason, untold)  # unless it has been called
         callbacks.pop(one, None)
     _call_postponed()
     if interruption is not None:
@@ -458,7 +458,7 @@ def _tell(untold: list[_Untold], end: _End, reason: str) -> None:
 
 
 def _place(todo: deque[Registration]) -> None:
-    """Put them on their contexts, and the links of those contexts on their parents, and so on."""
+    """Register these with their contexts, and those contexts with their parents, and so on."""
     try:
         _place_each(todo)
     except BaseException:  # Ctrl-C: others may need the links
@@ -484,7 +484,7 @@ def _place_each(todo: deque[Registration]) -> None:
 
 
 def _unlink(links: list[Registration | Timer] | None) -> None:
-    """Give these places up, and those that were only needed for them, and so on."""
+    """Remove these registrations, and those that only they needed, and so on."""
     todo = list(links or ())
     try:
         _unlink_each(todo)
@@ -503,8 +503,8 @@ def _unlink_each(todo: list[Registration | Timer]) -> None:
         del todo[0]
 
 
-def _living(contexts: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The same, with those that pass through replaced by their own parents."""
+def _resolved(contexts: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The same contexts, with those that pass through replaced by their own parents."""
     found: dict[Node, None] = {}
     todo = [*reversed(contexts)]
     while todo:

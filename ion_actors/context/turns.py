@@ -1,9 +1,9 @@
-"""Waiting in a line for one's turn: the part that is the same for a thread and for a coroutine.
+"""Waiting in a line: the part that threads and coroutines share.
 
 A line (of submitters at a full mailbox, of acquirers at a semaphore) keeps its own order and
-decides whose turn it is. What it need not know is who waits: a thread blocks, a coroutine is
-suspended, and either may be called off by its context, its deadline or an interruption. Whether a
-wait is over, and by whom it was ended, is decided in one place: under the line's lock.
+decides who is next. It need not know who waits: a thread blocks, a coroutine is suspended, and
+either wait can be ended by its context, its deadline or an interruption. Whether a wait is over,
+and what ended it, is decided in one place: under the line's lock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from ion_actors.clock import Clock, Timer
 from ion_actors.context.scope import Context
 from ion_actors.context.tree import Waker
-from ion_actors.context.waiting import Signal, call_in_loop
+from ion_actors.context.waiters import Signal, call_in_loop
 
 __all__ = ["Line", "Turn", "await_turn", "wait_turn"]
 
@@ -27,10 +27,10 @@ class Turn(Generic[T]):
 
     Attributes:
         item: what is waited for: a task to be let in, a number of permits.
-        over: the wait has ended. The line sets it, under its lock, and then calls ``wake``.
-        error: how it ended, if not by being served.
-        wake: lets the waiter go; to be called once, though twice does no harm.
-        ahead, behind: its neighbours, for a line that is a linked list; the line's own business.
+        over: the wait has ended. The line sets it under its lock, and then calls ``wake``.
+        error: the error that ended it; None if it was served.
+        wake: wakes the waiter; to be called once, though twice does no harm.
+        ahead, behind: its neighbours, in a line that is a linked list; only the line uses them.
     """
 
     __slots__ = ("ahead", "behind", "error", "item", "over", "wake")
@@ -45,12 +45,12 @@ class Turn(Generic[T]):
 
 
 class Line(Protocol[T]):
-    """What one can wait in. Every method is safe from any thread."""
+    """A line to wait in. Any thread may call its methods."""
 
     def join(self, turn: Turn[T], /) -> bool:
-        """Serve the turn now (True), or let it wait (False).
+        """Serve the turn now (True), or add it to the line (False).
 
-        It may raise instead, and then the turn neither waits nor was served.
+        If it raises, the turn neither waits nor was served.
         """
         ...
 
@@ -59,7 +59,7 @@ class Line(Protocol[T]):
         ...
 
     def forsake(self, turn: Turn[T], /) -> None:
-        """It was served, but who waited was interrupted and will not know: hand it on."""
+        """The turn was served, but its waiter was interrupted: give what it got to the next."""
         ...
 
 
@@ -78,9 +78,9 @@ def wait_turn(
         line: where to wait.
         item: what to wait for.
         context: ends the wait when it ends.
-        clock: what tells the time.
+        clock: the clock to use.
         deadline: the moment of the clock at which to give up, or None.
-        late: makes the error for that.
+        late: makes the error to raise at the deadline.
 
     Raises:
         Cancelled, DeadlineExceeded: the context ended first.
@@ -96,7 +96,7 @@ def wait_turn(
                 line.give_up(turn, late())
         finally:
             registration.remove()
-    except BaseException:  # Ctrl-C: the caller will never know that it was served
+    except BaseException:  # Ctrl-C: the caller will not learn that it was served
         _interrupted(line, turn)
         raise
     if turn.error is not None:
@@ -132,7 +132,7 @@ async def await_turn(
             registration.remove()
             if timer is not None:
                 timer.cancel()
-    except BaseException:  # cancelled, perhaps in the moment that it was served
+    except BaseException:  # cancelled, perhaps at the moment when it was served
         _interrupted(line, turn)
         raise
     if turn.error is not None:

@@ -1,11 +1,11 @@
-"""One future with two faces: ``concurrent.futures.Future`` and ``pykka.Future``, and awaitable.
+"""One future that is a ``concurrent.futures.Future``, a ``pykka.Future`` and awaitable.
 
 ::
 
     PENDING ──start──▶ RUNNING ──result or exception──▶ FINISHED
        └──cancel──▶ CANCELLED ──announce──▶ CANCELLED_AND_NOTIFIED
 
-Where the two faces disagree:
+Where the two base classes disagree:
 
 =====================  ==========================  =====================  ========================
 question               concurrent.futures          pykka                  here
@@ -21,16 +21,16 @@ copying                fails                       copies                 fails
 =====================  ==========================  =====================  ========================
 
 A plain lock guards a future's state; it is reentrant, since a signal handler may settle a future
-that its thread is at. The condition, which the base class builds for every future at a cost of a
+that its thread is using. The condition, which the base class builds for every future at a cost of a
 microsecond and half a kilobyte, is built when somebody waits.
 
 From the top down, each importing only from below::
 
-    future     the future as its users have it: its state, who waits for it, both its faces
-    derived    futures of other futures' values
+    future     the public future: its state, waiting for it, both its interfaces
+    derived    futures that are computed from others: map, filter, join, reduce
     callbacks  how done-callbacks are called
-    waiters    who waits for a future
-    progress   how far a task is, and what it has printed
+    waiters    how threads wait for a future
+    progress   the progress and the output of a task
 """
 
 from ion_actors.futures.future import Future, get_all

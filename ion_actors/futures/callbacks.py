@@ -1,4 +1,4 @@
-"""The callbacks of futures: how they are called, and what one future's end means for others."""
+"""How the done-callbacks of futures are called, also along chains of futures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Callbacks = list[Callback]  # what is called is taken out
 
 
 class Derivation(Protocol):
-    """What settles a future as soon as all its sources are done."""
+    """Settles a future as soon as all its sources are done."""
 
     def one_is_done(self, place: int, source: Any, /) -> tuple[Any, Callbacks] | None:
         """The source at this place is done."""
@@ -27,11 +27,11 @@ class Derivation(Protocol):
 
 
 class Link:
-    """A done-callback that settles another future, as one of its sources.
+    """A done-callback on a source of another future, which it may settle.
 
-    It returns that one and its callbacks, for whoever calls it to go on with: if it called them
-    itself, a chain of futures would be as deep as it is long. A second call does only what the
-    first one did not get to, and returns the same.
+    It returns that future and its callbacks, and the caller goes on with those: if it called them
+    itself, the stack would grow with the length of a chain of futures. A second call does only what
+    an interrupted first one has not done, and returns the same.
     """
 
     __slots__ = ("_derivation", "_place")
@@ -46,14 +46,14 @@ class Link:
 
 
 def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Callbacks]]) -> None:
-    """Call the callbacks of a future, and what follows from them, depth first.
+    """Call the callbacks of a future, and those of the futures that they settle, depth first.
 
-    What is called is taken out, so it can be called again if it is interrupted.
+    Each is removed once it was called, so this can be called again if it is interrupted.
 
     Args:
         first: the future.
         its_callbacks: of this future.
-        further: other futures that were settled meanwhile, the innermost last; empty at first.
+        further: other futures that were settled meanwhile, the innermost last; initially empty.
     """
     interruption: BaseException | None = None
     future, callbacks = first, its_callbacks
@@ -63,7 +63,9 @@ def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Call
             future, callbacks = further[-1]
         while callbacks:
             callback = callbacks[0]
-            links = issubclass(type(callback), Link)  # here: nothing may come in between below
+            links = issubclass(
+                type(callback), Link
+            )  # here: below, an interruption could come between
             try:
                 following = callback(future)
             except BaseException as error:
@@ -72,7 +74,7 @@ def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Call
                 else:
                     logger.exception("exception calling callback for %r", future)
                 if links:
-                    following = callback(future)  # what it did not get to
+                    following = callback(future)  # what it has not done yet
             del callbacks[0]
             if links and following is not None:
                 further.append(following)
@@ -87,12 +89,12 @@ def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Call
     try:
         raise interruption
     finally:
-        # The exceptions of those that were settled here hold this frame.
+        # The exceptions of futures that were settled here keep this frame.
         del first, future, its_callbacks, callbacks, following, further, interruption
 
 
 def _is_not_its_own(error: BaseException) -> bool:
-    """Whether what a callback raised is to go on: Ctrl-C, or an exit in the user's own thread."""
+    """Whether to raise what a callback raised: Ctrl-C, or an exit in the user's own thread."""
     if not is_a(error, Exception) and in_main_thread():
         return True
     return is_interruption(error)

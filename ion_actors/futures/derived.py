@@ -1,4 +1,4 @@
-"""Futures of other futures' values: what ``map``, ``filter``, ``join`` and ``reduce`` make."""
+"""Futures that are computed from others: what ``map``, ``filter``, ``join``, ``reduce`` make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound="Derivable")
 
 
 class Derivable(Protocol):
-    """What this room needs of a future. It is below that one's room, which makes the derived."""
+    """What this module needs of a ``Future``, which is defined above it."""
 
     _state: str
     _lock: Any
@@ -41,12 +41,12 @@ class Derivable(Protocol):
 
 
 def derive(derived: F, sources: list[Any], compute: Callable[..., Any]) -> F:
-    """Have ``compute(*values)`` settle ``derived`` as soon as all sources are done."""
+    """Settle ``derived`` with ``compute(*values)`` as soon as all sources are done."""
     if any(source._get_hook is not None for source in sources):
-        # Nobody but a caller settles such a source, so the derived one asks in its turn.
+        # Such a source is settled only when somebody asks for it, so the derived one asks, too.
         derived.set_get_hook(_AskAll(compute, sources))
         return derived
-    # Weakly, since a source that is pending will hold the derived one by its callback.
+    # Weakly: a pending source already keeps the derived one by its callback.
     derived._sources = tuple(weakref.ref(source) for source in sources)
     derivation = _Derivation(len(sources), compute, derived)
     for place, source in enumerate(sources):
@@ -55,14 +55,14 @@ def derive(derived: F, sources: list[Any], compute: Callable[..., Any]) -> F:
 
 
 class _Derivation:
-    """What :func:`derive` keeps until it is done.
+    """The state of :func:`derive` until the derived future is done.
 
-    An exception holds the frames that it passed through. None of them may hold a future that holds
-    the exception, or both would wait for the garbage collector: so frames refer to this object,
-    which lets go of the futures when it is done. Nor does it hold a source that is pending, since
-    that holds this object.
+    An exception keeps the frames that it passed through. None of them may keep a future that keeps
+    the exception, or only the garbage collector could free them: so frames refer to this object,
+    which drops the futures when it is done. Nor does it keep a pending source, since that keeps
+    this object.
 
-    It may be interrupted at any point, and be called again: each step knows whether it was taken.
+    It may be interrupted at any point, and be called again: each step knows whether it was done.
     """
 
     __slots__ = (
@@ -124,11 +124,11 @@ class _Derivation:
             return True  # the first call was interrupted
         if derived._state in (PENDING, CANCELLED):
             return derived.set_running_or_notify_cancel()
-        return False  # somebody else has settled it
+        return False  # it was settled by somebody else
 
     def _computed(self) -> tuple[Any, Any]:
         for one in self._sources:
-            # Passed on and not raised: whoever is up the stack may hold the source.
+            # Passed on and not raised: a frame further up may keep the source.
             if one._state == FINISHED and (error := one.exception()) is not None:
                 return None, error
         one = None
@@ -159,12 +159,12 @@ class _AskAll:
             del source
 
     def _unasked(self) -> list[Derivable]:
-        """Its sources, theirs before, and so on: asked in this order, none has to ask another."""
+        """Its sources, preceded by theirs, and so on: in this order, none has to ask another."""
         found: dict[Derivable, None] = {}
         todo = list(self._sources)
         while todo:
             one = todo.pop()
-            found.pop(one, None)  # somebody needs it earlier
+            found.pop(one, None)  # another one needs it earlier
             found[one] = None
             if isinstance(hook := one._get_hook, _AskAll) and not one.done():
                 todo.extend(hook._sources)

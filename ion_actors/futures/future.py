@@ -1,4 +1,4 @@
-"""The future as its users have it: both faces of it, awaitable, with progress and output.
+"""The public future: both its interfaces, awaitable, with progress and output.
 
 A lock guards its state. Its condition, which ``concurrent.futures`` builds for every future at a
 cost of a microsecond and half a kilobyte, is built when somebody waits.
@@ -69,9 +69,9 @@ _HOOK_THREAD = "ion_actors-hook"
 
 
 class _Unread:
-    """Stays with an exception until somebody reads it; logs it if nobody ever does.
+    """Is kept with an exception until somebody reads it; logs the exception if nobody ever does.
 
-    The finalizer is not on the future itself: every future would pay for it, not only these.
+    The finalizer is not on the future itself: every future would pay for it, not only failed ones.
     """
 
     __slots__ = ("error", "name")
@@ -81,7 +81,7 @@ class _Unread:
         self.error: BaseException | None = error
 
     def __del__(self) -> None:
-        # Ctrl-C may have come before it had its attributes.
+        # Ctrl-C may have interrupted its constructor.
         if getattr(self, "error", None) is not None and not sys.is_finalizing():
             out = _later if is_inside() else logger
             out.error("the exception of %s was never read", self.name, exc_info=self.error)
@@ -90,9 +90,9 @@ class _Unread:
 class Future(concurrent.futures.Future[T], pykka.Future[T]):
     """The outcome of a task, now or later.
 
-    ``result()``, ``get()`` and ``await`` give the value or raise the task's exception; whatever the
-    tools of ``concurrent.futures``, ``pykka`` and ``asyncio`` do with their own futures, they do
-    with this one. An exception that nobody reads is logged when the future is garbage collected.
+    ``result()``, ``get()`` and ``await`` return the value or raise the task's exception. The tools
+    of ``concurrent.futures``, ``pykka`` and ``asyncio`` accept it like their own futures. An
+    exception that nobody reads is logged when the future is garbage collected.
     """
 
     # Class-level defaults: a future is made for every task, so only what differs is stored.
@@ -115,8 +115,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         # Neither base's constructor runs: they would build what is built here on demand.
         self._lock = RLock()
 
-    # What concurrent.futures.wait(), as_completed() and other clients reach for. They call these
-    # under the condition, or (callbacks) not at all.
+    # What concurrent.futures.wait(), as_completed() and other clients use. They call these under
+    # the condition, or (callbacks) not at all.
 
     @property
     def _condition(self) -> Condition:  # type: ignore[override]
@@ -187,7 +187,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
                 self._state = CANCELLED
                 callbacks = self._wake_all()
             self._run_callbacks(callbacks)
-        except BaseException:  # Ctrl-C: it is cancelled, and all are told
+        except BaseException:  # Ctrl-C: it is cancelled, and all waiters are told
             if ours:
                 with self._lock:
                     callbacks = self._wake_all() if callbacks is None else callbacks
@@ -197,10 +197,10 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     @override
     def set_running_or_notify_cancel(self) -> bool:
-        """For executors: False if it was cancelled, which is then announced; else it now runs.
+        """For executors: False if it was cancelled, which this announces; else it is now running.
 
         Raises:
-            RuntimeError: it is neither pending nor freshly cancelled.
+            RuntimeError: it is neither pending nor newly cancelled.
         """
         with self._lock:
             if self._state == PENDING:
@@ -219,10 +219,10 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     @override
     def set_result(self, result: T) -> None:
-        """Give it its value.
+        """Set its result.
 
         Raises:
-            FutureAlreadySet: it has its outcome already, or a get hook.
+            FutureAlreadySet: it already has its outcome, or a get hook.
         """
         self._settle(result, None)
 
@@ -238,22 +238,22 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         *,
         exc_info: ExcInfo | None = None,
     ) -> None:
-        """Give it an exception.
+        """Set its exception.
 
         Args:
             exception: an exception, a triple as of ``sys.exc_info()``, or None for the one that is
                 being handled.
-            exc_info: pykka's word for the same.
+            exc_info: pykka's name for the same.
 
         Raises:
-            FutureAlreadySet: it has its outcome already, or a get hook.
+            FutureAlreadySet: it already has its outcome, or a get hook.
             TypeError: that is no exception, or none is being handled.
         """
         error = _as_exception(exception if exc_info is None else exc_info)
         try:
             self._settle(None, error)
         finally:
-            del error, exception, exc_info, self  # an interruption would hold them by this frame
+            del error, exception, exc_info, self  # an interruption would keep them by this frame
 
     def _settle(self, result: T | None, error: BaseException | None) -> None:
         ours, callbacks = False, None
@@ -263,7 +263,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
                 ours = True
                 callbacks = self._finish(result, error)
             self._run_callbacks(callbacks)
-        except BaseException:  # Ctrl-C: it is done, and all are told
+        except BaseException:  # Ctrl-C: it is done, and all waiters are told
             if ours:
                 with self._lock:
                     callbacks = self._finish(result, error) if callbacks is None else callbacks
@@ -277,7 +277,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
     def _finish(self, result: T | None, error: BaseException | None) -> Callbacks | None:
         """Store the outcome and wake the waiters, under the lock. May be called again.
 
-        The callbacks are returned, for the caller to run without it.
+        Returns the callbacks, which the caller must run without the lock.
         """
         if error is None:
             self._result = result
@@ -297,14 +297,14 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         return self._built_callbacks
 
     def _let_parked_go(self, waiters: list[Any]) -> None:
-        # The others are told when the cancellation is announced: see set_running_or_notify_cancel.
+        # Others are told when the cancellation is announced: see set_running_or_notify_cancel.
         for waiter in [one for one in waiters if type(one) is Parked]:
             waiter.add_cancelled(self)
             if waiter in waiters:
                 waiters.remove(waiter)
 
     def _tell_waiters(self) -> None:
-        """Tell those who wait that it is done, under the lock."""
+        """Tell the waiters that it is done, under the lock."""
         strangers = False
         for waiter in self._built_waiters or ():
             if type(waiter) is Parked:
@@ -315,7 +315,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             return
         if in_main_thread():
             try:
-                # These have events, which Ctrl-C here would leave locked for those who wait there.
+                # They use events, which Ctrl-C here would leave locked for those who wait there.
                 start_thread(threading.Thread(target=self._tell_strangers, daemon=True))
             except NO_MORE_THREADS:
                 self._tell_strangers()  # no thread can be started
@@ -341,7 +341,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         return f"a {type(self).__name__}"
 
     def wake_again(self) -> None:
-        """If it is done, tell those who were not told: whoever settled it may be interrupted.
+        """If it is done, tell the waiters again: the thread that settled it may be interrupted.
 
         Calling twice does no harm.
         """
@@ -357,24 +357,24 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     @override
     def add_done_callback(self, fn: Callback) -> None:
-        """Have ``fn(future)`` called once it is done; now, if it is. Errors in it are logged.
+        """Call ``fn(future)`` once it is done; now, if it is. Errors in it are logged.
 
-        It is called by the thread that settles the future, or by this one.
+        The thread that settles the future calls it, or this one.
         """
         if not HOOKS_RAN[0]:
             run_hooks()
         with self._lock:
-            callbacks = self._done_callbacks  # before the look: a signal handler may settle it
+            callbacks = self._done_callbacks  # before the check: a signal handler may settle it
             if self._state not in DONE:
                 callbacks.append(fn)
                 return
         self._run_callbacks([fn])
 
     def _run_callbacks(self, callbacks: Callbacks | None) -> None:
-        """Call them, and what follows from that.
+        """Call them, and those of the futures that they settle.
 
         Raises:
-            BaseException: Ctrl-C or the like came meanwhile; all were called.
+            BaseException: an interruption, such as Ctrl-C; all were called nevertheless.
         """
         if not callbacks:
             return
@@ -392,19 +392,19 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     @property
     def progress(self) -> Progress | None:
-        """What its task has last reported; None if it has reported nothing."""
+        """The last progress that its task reported; None if it has reported nothing."""
         return self._progress
 
     @property
     def output(self) -> Output | None:
         """What its task has printed, if that is captured: see ``ProcessBackend``; else None.
 
-        It is there when the future is done.
+        It is available when the future is done.
         """
         return self.captured_output
 
     def add_progress_callback(self, fn: Callback) -> None:
-        """Have ``fn(future)`` called at each report from now on. Errors in it are logged.
+        """Call ``fn(future)`` at each progress report from now on. Errors in it are logged.
 
         The worker's thread calls it, and the task waits for it: it should be quick.
         """
@@ -412,7 +412,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             self._progress_callbacks = (*self._progress_callbacks, fn)
 
     def _report(self, fraction: float, message: str) -> None:
-        """Its task says how far it is. Nobody wants to know that of one that was given up."""
+        """Its task reports its progress. Ignored once the future is done, as when abandoned."""
         if self._state in DONE:
             return
         self._progress = Progress(fraction, message)
@@ -429,7 +429,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             timeout: seconds to wait; None waits for ever.
 
         Raises:
-            TimeoutError: the time was up first.
+            TimeoutError: the timeout passed first.
             Cancelled: it was cancelled (also a ``concurrent.futures.CancelledError``).
             Cancelled, DeadlineExceeded: the current context ended first.
             BaseException: whatever the task raised.
@@ -461,7 +461,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         """pykka's :meth:`result`.
 
         Raises:
-            pykka.Timeout: the time was up first (an exception of the task's own is not changed).
+            pykka.Timeout: the timeout passed first (an exception of the task's own is not changed).
         """
         try:
             if not self._wait(timeout):
@@ -482,11 +482,11 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
                 return of_thread.helper.wait(self, timeout)
             return self._block(timeout)
         finally:
-            # What a task raises that is run here holds the frames below it, too.
+            # An exception of a task that runs here also keeps the frames below it.
             self = None  # type: ignore[assignment]
 
     def _block(self, timeout: float | None) -> bool:
-        """Wait here, for others to settle it."""
+        """Wait until another thread settles it."""
         if CURRENT.get() is not None or of_thread.task_context is not None:
             context = current_context()
             if context is not _BACKGROUND:
@@ -498,8 +498,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     def _park(self) -> None:
         """Wait for the outcome, and for nothing else."""
-        # A worker that was woken for the task may be waiting for the GIL, awake, until this thread
-        # sleeps: each step spared here spares a round trip many times as much.
+        # A worker that was woken for the task may be waiting for the GIL until this thread sleeps:
+        # each step saved here saves a round trip many times as much.
         lock = allocate_lock()
         lock.acquire()
         parked = Parked(lock.release)
@@ -519,13 +519,13 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             raise
 
     def _wait_under(self, context: Context, timeout: float | None) -> bool:
-        """Wait as long as the context lasts: after that, nobody may want the answer."""
+        """Wait as long as the context lasts."""
         signal = Signal()
         registration = context.add_callback(Waker(signal.set))
         try:
             self._wait_for_signal(signal, timeout)
             registration.remove()
-        except BaseException:  # Ctrl-C, perhaps as it was about to be removed
+        except BaseException:  # Ctrl-C, perhaps just before it was removed
             registration.remove()
             raise
         if not self.done():
@@ -533,7 +533,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         return self.done()
 
     def _wait_for_signal(self, signal: Signal, timeout: float | None) -> bool:
-        """Wait until it is done, the signal is given, or the time is up. Returns if it is done."""
+        """Wait until it is done, the signal is set, or the timeout passes. Returns whether done."""
         until = None if timeout is None else system_clock.monotonic() + timeout
         parked = Parked(signal.set)
         try:
@@ -543,7 +543,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             if self._state not in DONE:
                 signal.wait(system_clock, until)
         finally:
-            with self._lock:  # no call of Python code: that may be interrupted before it begins
+            with self._lock:  # not a call of Python code, which may be interrupted before it begins
                 waiters = self._built_waiters
                 if waiters is not None and parked in waiters:
                     waiters.remove(parked)
@@ -561,7 +561,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             self = None  # type: ignore[assignment]
 
     def _cancelled_error(self) -> Cancelled:
-        """What to raise for a cancelled future. A subclass may know why it was."""
+        """The error for a cancelled future. A subclass may know the reason."""
         return Cancelled("the future was cancelled")
 
     def _mark_read(self) -> None:
@@ -617,13 +617,13 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     @override
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
-        """Have ``func(timeout)`` called for the value when it is first asked for.
+        """Call ``func(timeout)`` for the value when somebody first asks for it.
 
-        Nothing settles such a future unasked. What the hook raises is not kept: the next call asks
-        it again, as in pykka.
+        Nothing settles such a future before. An exception of the hook is not kept: the next call
+        calls it again, as in pykka.
 
         Raises:
-            FutureAlreadySet: it has its outcome already.
+            FutureAlreadySet: it already has its outcome.
         """
         with self._lock:
             if self._state in DONE:
@@ -684,7 +684,7 @@ def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None)
 
 
 def _settling(future: pykka.Future[Any]) -> Future[Any]:
-    """Any pykka future as one of ours."""
+    """Any pykka future as a :class:`Future`."""
     if isinstance(future, Future):
         return future
     ours: Future[Any] = Future()
@@ -693,7 +693,7 @@ def _settling(future: pykka.Future[Any]) -> Future[Any]:
 
 
 def _settle_in_thread(future: Future[Any]) -> None:
-    """Ask a future's hook, which may block, where no event loop suffers from it."""
+    """Call a future's hook, which may block, in a thread of its own."""
     start_thread(
         threading.Thread(target=_settle_by_hook, args=(future,), name=_HOOK_THREAD, daemon=True)
     )

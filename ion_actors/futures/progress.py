@@ -1,4 +1,4 @@
-"""How far a task is and what it has printed, as its future shows it."""
+"""The progress and the output of a task, as its future shows them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Output", "Progress", "report_progress"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a task is.
+    """The progress of a task.
 
     Attributes:
         fraction: from 0 to 1.
-        message: what it is doing, in its own words; may be empty.
+        message: what it is doing, as it reported; may be empty.
     """
 
     fraction: float
@@ -37,15 +37,15 @@ class Output:
 
 
 def report_progress(fraction: float, message: str = "") -> None:
-    """Say how far the running task is; its future's ``progress`` shows the last report.
+    """Report the progress of the running task; its future's ``progress`` shows the last report.
 
-    To be called in the thread that runs the task, or in the task's coroutine. Anywhere else, so
-    also when the function of a task is called plainly, or in a thread that the task has started, it
-    does nothing.
+    Call it in the thread that runs the task, or in the task's coroutine. Anywhere else it does
+    nothing: for example when the task's function is called directly, or in a thread that the task
+    has started.
 
     Args:
-        fraction: how much is done, from 0 to 1. It may also go back.
-        message: what is being done.
+        fraction: the part that is done, from 0 to 1. It may also decrease.
+        message: what the task is doing.
 
     Raises:
         TypeError, ValueError: an argument makes no sense.

@@ -1,4 +1,4 @@
-"""Who waits for a future: one thread that is parked, or somebody who looks inside."""
+"""How threads wait for a future: parked, or by the condition of ``concurrent.futures``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Condition", "Parked"]
 
 
 class Parked:
-    """One thread that waits for a future and nothing else: one of the future's waiters.
+    """One thread that waits only for this future: one of the future's waiters.
 
-    A condition would do it, too, and cost a round trip a tenth of its time.
+    A condition would work, too, and cost a tenth of the time of a round trip.
 
     Args:
         release: releases the lock on which it waits.
@@ -34,7 +34,7 @@ class Parked:
 
 
 class Condition(threading.Condition):
-    """For those who look inside a future, as ``concurrent.futures.wait`` does.
+    """For clients that look inside a future, as ``concurrent.futures.wait`` does.
 
     Entering it is entering its lock: the base does that in Python code, which may be interrupted
     between the two and then leaves the future locked.

@@ -2,11 +2,11 @@
 
 ::
 
-    WeightedSemaphore    the face: arguments, contexts, blocks, wrappers      weighted
-      Attempt            one wait and what is told of it                      attempt
-      Permits            the line, shared: a lock, and waking                 permits
-      PermitLine         whose turn it is: decisions without threads          line
-      SemaphoreHooks     what a semaphore tells its hooks                     hooks
+    weighted  WeightedSemaphore: arguments, contexts, blocks, wrappers
+    attempt   one acquisition that has to wait
+    hooks     what a semaphore reports to logs, metrics and traces
+    permits   the line with its lock, and how waiters are woken
+    line      who is next: decisions without threads
 """
 
 from ion_actors.semaphore.line import Fairness, SemaphoreMetrics

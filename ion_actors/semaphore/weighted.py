@@ -137,7 +137,7 @@ class WeightedSemaphore:
             n = self._weight(n)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
         if context is not None or CURRENT.get() is not None or of_thread.task_context is not None:
-            context = _living(context)
+            context = _alive(context)
         if self._permits.take(n) if self._hooks is None else self._take(n):
             return None
         if limit == 0:
@@ -261,7 +261,7 @@ class WeightedSemaphore:
         )
 
 
-def _living(context: Context | None) -> Context:
+def _alive(context: Context | None) -> Context:
     """The context to wait under, which must not have ended."""
     found = current_context() if context is None else _checked(context)
     found.check()

@@ -46,7 +46,7 @@ from ion_actors.supervision.states import (
     ChildOutcome,
     GaveUp,
     Order,
-    Restarting,
+    RestartCause,
     Retry,
     Rules,
     Start,
@@ -71,8 +71,8 @@ class TreeActor(IsolatedActor):
         self._core = core
         self._log = spec.log
         self._clock = spec.context.clock
-        self._machine = Machine(spec.rules, tuple(one.kid for one in spec.children))
-        self._register = ChildTable(core)
+        self._machine = Machine(spec.rules, tuple(one.record for one in spec.children))
+        self._table = ChildTable(core)
         self._retries: dict[str, Timer] = {}
         self._because: str | None = None  # whose restart the current starts and stops belong to
         self._draining = False  # nobody but drains has asked for the end
@@ -136,8 +136,8 @@ class TreeActor(IsolatedActor):
             self._handlers[type(message)](message)
         except BaseException as error:
             self._failed(message, error)
-        self._register.show(self._machine)
-        self._register.tell_news()
+        self._table.show(self._machine)
+        self._table.tell_news()
         # Last: who waits for it may go by what was told.
         if self._machine.state is SupervisorState.RUNNING and not self._core.begun.done():
             self._core.begun.set(True)
@@ -168,7 +168,7 @@ class TreeActor(IsolatedActor):
             self._begin_end()
         for order in orders:
             self._carry_out(order)
-        self._register.show(self._machine)
+        self._table.show(self._machine)
 
     def _begin_end(self) -> None:
         self._end_began = self._now()
@@ -181,12 +181,12 @@ class TreeActor(IsolatedActor):
         if isinstance(order, Start):
             self._start(order.id)
         elif isinstance(order, Stop):
-            seat = self._register.seats[order.id]
+            seat = self._table.seats[order.id]
             seat.stop_began = self._now()
             self._ask_to_stop(seat)
         elif isinstance(order, Retry):
             self._plan_retry(order)
-        elif isinstance(order, Restarting):
+        elif isinstance(order, RestartCause):
             self._because = order.id
         elif isinstance(order, GaveUp):
             self._give_up(order.id)
@@ -196,7 +196,7 @@ class TreeActor(IsolatedActor):
     def _start(self, child: str) -> None:
         if (timer := self._retries.pop(child, None)) is not None:
             timer.cancel()
-        start_in_thread(self._core, self._register.begin_life(child))
+        start_in_thread(self._core, self._table.begin_life(child))
 
     def _plan_retry(self, order: Retry) -> None:
         again = functools.partial(self._core.tell, TryAgain(order.id))
@@ -209,17 +209,17 @@ class TreeActor(IsolatedActor):
         """Ask a child to stop, in the time that it has left."""
         assert seat.stop_began is not None
         now = self._now()
-        shutdown = time_to_stop(seat.spec, seat.living, exiting=self._core.exiting)
+        shutdown = time_to_stop(seat.spec, seat.live, exiting=self._core.exiting)
         deadlines = [self._deadline] if self._deadline is not None else []
         if shutdown is not None:
             deadlines.append(seat.stop_began + shutdown)
         timeout = max(0.0, min(deadlines) - now) if deadlines else None
         seat.cancel_timer()
         margin = 0.0
-        if seat.living is not None:
-            margin = seat.living.margin
+        if seat.live is not None:
+            margin = seat.live.margin
             mode = StopMode.DRAIN if self._draining else StopMode.CLOSE
-            seat.living.stop(mode, timeout)
+            seat.live.stop(mode, timeout)
         if timeout is not None:
             overdue = functools.partial(self._core.tell, Overdue(seat))
             seat.timer = self._clock.call_at(now + timeout + margin, overdue)
@@ -227,62 +227,62 @@ class TreeActor(IsolatedActor):
     def _give_up(self, child: str) -> None:
         error = gave_up(
             self._core.spec.name, child, self._core.spec.rules,
-            exhausted=self._exhausted(child), cause=self._register.errors.get(child),
+            exhausted=self._exhausted(child), cause=self._table.errors.get(child),
         )  # fmt: skip
         self._core.failure = error
         self._log(logging.CRITICAL, "%s", error, error=error.__cause__, child=child)
-        self._register.note(Lifecycle.GAVE_UP, None, error, because=child)
+        self._table.note(Lifecycle.GAVE_UP, None, error, because=child)
 
     def _exhausted(self, child: str) -> bool:
-        kid = self._machine.kid(child)
-        return kid is not None and self._core.spec.rules.delay(kid.failures + 1) is None
+        record = self._machine.record(child)
+        return record is not None and self._core.spec.rules.delay(record.failures + 1) is None
 
     # -- what happens ----------------------------------------------------------------------
 
     def _on_opened(self, message: Opened) -> None:
-        seat, living = message.seat, message.living
-        if self._register.is_stale(seat):
-            living.stop(StopMode.CLOSE, living.shutdown)
+        seat, live = message.seat, message.live
+        if self._table.is_stale(seat):
+            live.stop(StopMode.CLOSE, live.shutdown)
             return
-        self._register.take_seat(seat, living)
-        living.watch(lambda error, report: self._core.tell(Ended(seat, error, report)))
+        self._table.take_seat(seat, live)
+        live.watch(lambda error, report: self._core.tell(Ended(seat, error, report)))
         if seat.stop_began is not None:
             self._ask_to_stop(seat)
 
     def _on_ready(self, message: ChildReady) -> None:
         seat = message.seat
-        if self._register.is_stale(seat) or seat.stop_began is not None:
+        if self._table.is_stale(seat) or seat.stop_began is not None:
             return
         seat.ready = True
         kind = Lifecycle.RESTARTED if seat.restarts else Lifecycle.STARTED
-        self._register.note(kind, seat, because=self._because if seat.restarts else None)
+        self._table.note(kind, seat, because=self._because if seat.restarts else None)
         self._live(self._machine.started(seat.spec.id, self._now()))
-        if seat.ended is not None and not self._register.is_stale(seat):
+        if seat.ended is not None and not self._table.is_stale(seat):
             self._on_ended(seat.ended)
 
     def _on_start_failed(self, message: ChildNotStarted) -> None:
         seat, error = message.seat, message.error
-        if self._register.is_stale(seat):
+        if self._table.is_stale(seat):
             return
         child = seat.spec.id
-        self._register.errors[child] = error
+        self._table.errors[child] = error
         if seat.stop_began is not None:
             self._stopped(seat, error, abandoned=False)
             return
-        self._register.leave(seat)
+        self._table.leave(seat)
         self._log(logging.ERROR, "child %s could not be started", child, error=error, child=child)
-        self._register.note(Lifecycle.START_FAILED, seat, error)
+        self._table.note(Lifecycle.START_FAILED, seat, error)
         if self._machine.state is SupervisorState.STARTING and self._core.failure is None:
             self._core.failure = not_started(self._core.spec.name, child, error, message.shown)
         self._live(self._machine.start_failed(child, self._now()))
 
     def _on_ended(self, message: Ended) -> None:
         seat = message.seat
-        if self._register.is_stale(seat):
+        if self._table.is_stale(seat):
             return
         seat.ended = message
         if message.error is not None:
-            self._register.errors[seat.spec.id] = message.error
+            self._table.errors[seat.spec.id] = message.error
         if seat.stop_began is not None:
             self._stopped(seat, message.error, abandoned=False)
         elif seat.ready:  # else the word that it has started, or has not, is under way
@@ -290,16 +290,16 @@ class TreeActor(IsolatedActor):
 
     def _died(self, seat: Seat, error: BaseException | None) -> None:
         child = seat.spec.id
-        self._register.leave(seat)
+        self._table.leave(seat)
         failed = error is not None
         level = logging.WARNING if failed else logging.INFO
         self._log(level, "child %s has ended by itself", child, error=error, child=child)
-        self._register.note(Lifecycle.PANICKED if failed else Lifecycle.ENDED, seat, error)
+        self._table.note(Lifecycle.PANICKED if failed else Lifecycle.ENDED, seat, error)
         self._live(self._machine.ended(child, self._now(), failed=failed))
 
     def _on_overdue(self, message: Overdue) -> None:
         seat = message.seat
-        if self._register.is_stale(seat) or seat.timer is None:
+        if self._table.is_stale(seat) or seat.timer is None:
             return
         self._log(
             logging.WARNING, "child %s did not stop in time and is abandoned", seat.spec.id,
@@ -309,13 +309,13 @@ class TreeActor(IsolatedActor):
 
     def _stopped(self, seat: Seat, error: BaseException | None, *, abandoned: bool) -> None:
         child = seat.spec.id
-        self._register.leave(seat)
+        self._table.leave(seat)
         seat.cancel_timer()
-        if seat.living is not None and not abandoned:
+        if seat.live is not None and not abandoned:
             self._core.threads[1:] = [one for one in self._core.threads[1:] if one.is_alive()]
-            self._core.threads += seat.living.threads()
+            self._core.threads += seat.live.threads()
         kind = Lifecycle.ABANDONED if abandoned else Lifecycle.STOPPED
-        self._register.note(kind, seat, error, because=self._because)
+        self._table.note(kind, seat, error, because=self._because)
         if self._end_began is not None:
             took = self._now() - (seat.stop_began or 0.0)
             report = None if seat.ended is None else seat.ended.report
@@ -342,7 +342,7 @@ class TreeActor(IsolatedActor):
         if not asked_before:
             self._live(self._machine.stop(self._now()))
             return
-        for seat in list(self._register.seats.values()):
+        for seat in list(self._table.seats.values()):
             if seat.stop_began is not None:
                 self._ask_to_stop(seat)
 
@@ -352,8 +352,8 @@ class TreeActor(IsolatedActor):
         now = self._now()
         began = now if self._end_began is None else self._end_began
         report = StopReport(tuple(self._ends), core.failure, now - began)
-        self._register.show(self._machine)
-        self._register.tell_news()
+        self._table.show(self._machine)
+        self._table.tell_news()
         core.state = SupervisorState.STOPPED
         self._log(logging.DEBUG, "supervisor %s has ended", core.spec.name)
         core.ended.set(report)

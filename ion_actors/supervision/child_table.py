@@ -16,10 +16,10 @@ from ion_actors.naming import as_repr, printable
 from ion_actors.standby import NO_MORE_THREADS
 from ion_actors.supervision.children import open_child
 from ion_actors.supervision.events import Lifecycle, LifecycleEvent
-from ion_actors.supervision.protocol import Living, StopMode
+from ion_actors.supervision.protocol import LiveChild, StopMode
 from ion_actors.supervision.report import ChildInfo, ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
-from ion_actors.supervision.states import Kid, SupervisorState
+from ion_actors.supervision.states import ChildRecord, SupervisorState
 
 if TYPE_CHECKING:
     from ion_actors.clock import Timer
@@ -47,7 +47,7 @@ class Seat:
 
     spec: ChildSpec
     restarts: int  # how often the child had been started before
-    living: Living | None = None  # once it is made
+    live: LiveChild | None = None  # once it is made
     ready: bool = False  # it has started
     ended: Ended | None = None
     stop_began: float | None = None  # when it was asked to stop
@@ -70,7 +70,7 @@ class Opened:
     """The child was made."""
 
     seat: Seat
-    living: Living
+    live: LiveChild
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,11 @@ def start_in_thread(core: TreeCore, seat: Seat) -> None:
 def _start(core: TreeCore, seat: Seat) -> None:
     make_current(core.spec.context)
     try:
-        living = open_child(seat.spec, core)
-        if not core.tell(Opened(seat, living)):  # the tree has ended, and this one was abandoned
-            living.stop(StopMode.CLOSE, WORKER_SHUTDOWN)
+        live = open_child(seat.spec, core)
+        if not core.tell(Opened(seat, live)):  # the tree has ended, and this one was abandoned
+            live.stop(StopMode.CLOSE, WORKER_SHUTDOWN)
             return
-        living.wait_ready()
+        live.wait_ready()
     except BaseException as error:
         core.tell(ChildNotStarted(seat, error))
     else:
@@ -161,10 +161,10 @@ class ChildTable:
         seat = self.seats[child] = Seat(self._specs[child], lives - 1)
         return seat
 
-    def take_seat(self, seat: Seat, living: Living) -> None:
+    def take_seat(self, seat: Seat, live: LiveChild) -> None:
         """The child was made."""
-        seat.living = living
-        self._kinds[seat.spec.id] = living.kind
+        seat.live = live
+        self._kinds[seat.spec.id] = live.kind
 
     def leave(self, seat: Seat) -> None:
         """The child is not there any more."""
@@ -204,22 +204,22 @@ class ChildTable:
 
     def show(self, machine: Machine) -> None:
         """Let others see how it is, without asking."""
-        self._core.infos = tuple(self._info(kid) for kid in machine.kids)
-        self._core.living = {
-            name: seat.living for name, seat in self.seats.items() if seat.living is not None
+        self._core.infos = tuple(self._info(record) for record in machine.records)
+        self._core.live = {
+            name: seat.live for name, seat in self.seats.items() if seat.live is not None
         }
         if machine.state is not SupervisorState.STOPPED:  # that comes last
             self._core.state = machine.state
 
-    def _info(self, kid: Kid) -> ChildInfo:
-        seat = self.seats.get(kid.id)
-        handle = seat.living.handle if seat is not None and seat.living is not None else None
+    def _info(self, record: ChildRecord) -> ChildInfo:
+        seat = self.seats.get(record.id)
+        handle = seat.live.handle if seat is not None and seat.live is not None else None
         return ChildInfo(
-            id=kid.id,
-            state=kid.state,
-            kind=self._kinds.get(kid.id),
+            id=record.id,
+            state=record.state,
+            kind=self._kinds.get(record.id),
             child=handle,
-            restart=kid.restart,
-            restarts=max(0, self._lives.get(kid.id, 0) - 1),
-            error=self.errors.get(kid.id),
+            restart=record.restart,
+            restarts=max(0, self._lives.get(record.id, 0) - 1),
+            error=self.errors.get(record.id),
         )

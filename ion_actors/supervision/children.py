@@ -16,7 +16,7 @@ from ion_actors.context import background
 from ion_actors.errors import DrainTimeout
 from ion_actors.supervision.core import TreeCore, core_of
 from ion_actors.supervision.events import pass_on
-from ion_actors.supervision.protocol import Living, OnEnd, StopMode
+from ion_actors.supervision.protocol import LiveChild, OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
 from ion_actors.supervision.states import SupervisorState
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from ion_actors.workerpool.model.reports import DrainReport
 
-__all__ = ["LivingPool", "LivingTree", "open_child"]
+__all__ = ["LivePool", "LiveTree", "open_child"]
 
 
-class LivingTree:
+class LiveTree:
     """A supervisor as a child of another one. One that has not been started is started here."""
 
     kind = ChildKind.SUPERVISOR
@@ -52,27 +52,27 @@ class LivingTree:
         self._core.check_start()
 
     def watch(self, on_end: OnEnd) -> None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         self._core.ended.add_done_callback(lambda ended: on_end(self._core.failure, ended.result()))
 
     def stop(self, mode: StopMode, timeout: float | None) -> None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         self._core.tell(Drain(timeout) if mode is StopMode.DRAIN else Close(timeout))
 
     def is_own_thread(self) -> bool:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return self._core.owns_thread()
 
     def exit_patience(self) -> float | None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return self._core.patience()
 
     def threads(self) -> list[threading.Thread]:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return list(self._core.threads)
 
 
-class LivingPool:
+class LivePool:
     """A pool as a child: see the module."""
 
     kind = ChildKind.POOL
@@ -90,7 +90,7 @@ class LivingPool:
         """A pool takes tasks from the start; its initializers have retries of their own."""
 
     def watch(self, on_end: OnEnd) -> None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         self._on_end = on_end
         self._core.spec.context.add_callback(self._ending)
 
@@ -114,24 +114,24 @@ class LivingPool:
             self._report = self._report or end.result()
 
     def stop(self, mode: StopMode, timeout: float | None) -> None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         message = Drain(timeout) if mode is StopMode.DRAIN else Close(timeout)
         self._core.ask_for_end(message).add_done_callback(self._keep_report)
 
     def is_own_thread(self) -> bool:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return self._core.owns_thread()
 
     def exit_patience(self) -> float | None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return self._core.spec.drain_timeout
 
     def threads(self) -> list[threading.Thread]:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return list(self._core.threads)
 
 
-def open_child(spec: ChildSpec, parent: TreeCore) -> Living:
+def open_child(spec: ChildSpec, parent: TreeCore) -> LiveChild:
     """Make it. What its start raises comes out here.
 
     Raises:
@@ -142,10 +142,10 @@ def open_child(spec: ChildSpec, parent: TreeCore) -> Living:
         return start_actor(start, spec.args, dict(spec.kwargs))
     made = start(*spec.args, **spec.kwargs)
     if isinstance(made, Pool):
-        return LivingPool(made, WORKER_SHUTDOWN if spec.shutdown == "default" else spec.shutdown)
+        return LivePool(made, WORKER_SHUTDOWN if spec.shutdown == "default" else spec.shutdown)
     if (core := core_of(made)) is not None:
         pass_on(core.bus, parent.bus, parent.spec.name, spec.id)
-        return LivingTree(made, core)
+        return LiveTree(made, core)
     raise TypeError(_why_not(spec, made))
 
 

@@ -26,7 +26,7 @@ from ion_actors.workerpool.core import until_over
 from ion_actors.workerpool.messages import Close, Drain
 
 if TYPE_CHECKING:
-    from ion_actors.supervision.protocol import Living
+    from ion_actors.supervision.protocol import LiveChild
 
 __all__ = ["EXIT_PATIENCE", "TreeCore", "TreeInbox", "core_of", "time_to_stop"]
 
@@ -82,7 +82,7 @@ class TreeCore:
     has_thread: Callable[[], bool] = lambda: False  # whether the actor of that inbox has got one
     state: SupervisorState = SupervisorState.NEW
     infos: tuple[ChildInfo, ...] = ()
-    living: Mapping[str, Living] = field(default_factory=dict)  # by the ids of the children
+    live: Mapping[str, LiveChild] = field(default_factory=dict)  # by the ids of the children
     exiting: bool = False  # the interpreter is: no child has any time that it likes
     failure: BaseException | None = None
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
@@ -117,7 +117,7 @@ class TreeCore:
         """Whether waiting for the end here would be waiting for oneself."""
         if threading.current_thread() in self.threads[:1]:
             return True
-        return any(one.is_own_thread() for one in self.living.values())
+        return any(one.is_own_thread() for one in self.live.values())
 
     def patience(self) -> float | None:
         """Seconds that it may take to stop at the interpreter's exit; None for any time.
@@ -126,7 +126,7 @@ class TreeCore:
         """
         total = 0.0
         for spec in self.spec.children:
-            limit = time_to_stop(spec, self.living.get(spec.id), exiting=True)
+            limit = time_to_stop(spec, self.live.get(spec.id), exiting=True)
             if limit is None:
                 return None
             total += limit + _MARGIN
@@ -179,13 +179,13 @@ class TreeCore:
         return True
 
 
-def time_to_stop(spec: ChildSpec, living: Living | None, *, exiting: bool) -> float | None:
+def time_to_stop(spec: ChildSpec, live: LiveChild | None, *, exiting: bool) -> float | None:
     """Seconds that a child has to stop; None for any number."""
     limit = spec.shutdown
     if limit == "default":
-        limit = WORKER_SHUTDOWN if living is None else living.shutdown
+        limit = WORKER_SHUTDOWN if live is None else live.shutdown
     if limit is None and exiting:
-        limit = EXIT_PATIENCE if living is None else living.exit_patience()
+        limit = EXIT_PATIENCE if live is None else live.exit_patience()
     return limit
 
 

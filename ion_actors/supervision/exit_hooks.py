@@ -86,7 +86,7 @@ def _after_fork_in_child() -> None:
     for core in _unended():
         core.forked = True
         core.state = SupervisorState.STOPPED
-        core.infos, core.living = (), {}
+        core.infos, core.live = (), {}
         if core.inbox is not None:
             core.inbox.control.shut()
 

@@ -21,13 +21,13 @@ from dataclasses import dataclass, replace
 from ion_actors.supervision.states import (
     AutoShutdown,
     ChildOutcome,
+    ChildRecord,
     ChildState,
     Finish,
     GaveUp,
-    Kid,
     Order,
     Restart,
-    Restarting,
+    RestartCause,
     Retry,
     Rules,
     Start,
@@ -49,7 +49,7 @@ class Machine:
     """See the module. Times are the clock's seconds."""
 
     rules: Rules
-    kids: tuple[Kid, ...]  # in the order of their start
+    records: tuple[ChildRecord, ...]  # in the order of their start
     state: SupervisorState = SupervisorState.NEW
     window: RestartWindow = _NO_RESTARTS
     stops: tuple[str, ...] = ()  # the plan, of which the first is under way …
@@ -57,34 +57,34 @@ class Machine:
     backlog: tuple[str, ...] = ()  # who went DOWN or is to be tried again, since the plan began
     outcome: ChildOutcome | None = None
 
-    def kid(self, child: str) -> Kid | None:
+    def record(self, child: str) -> ChildRecord | None:
         """The child of that id, unless it is forgotten."""
-        return next((kid for kid in self.kids if kid.id == child), None)
+        return next((record for record in self.records if record.id == child), None)
 
     # -- what happens ----------------------------------------------------------------------
 
     def begin(self) -> _Step:
         """Start all children."""
-        ids = tuple(kid.id for kid in self.kids)
+        ids = tuple(record.id for record in self.records)
         return replace(self, state=SupervisorState.STARTING, starts=ids)._advance(0.0)
 
     def started(self, child: str, now: float) -> _Step:
         """This child has started."""
-        kid = self.kid(child)
-        if kid is None or kid.state is not ChildState.STARTING:
+        record = self.record(child)
+        if record is None or record.state is not ChildState.STARTING:
             return self, ()
         return self._with(child, ChildState.RUNNING, failures=0)._advance(now)
 
     def start_failed(self, child: str, now: float) -> _Step:
         """This child could not be started."""
-        kid = self.kid(child)
-        if kid is None or kid.state is not ChildState.STARTING:
+        record = self.record(child)
+        if record is None or record.state is not ChildState.STARTING:
             return self, ()
         if self.state is SupervisorState.STARTING:
             return self._with(child, ChildState.ENDED)._stop(ChildOutcome.START_FAILED, now)
         if self.state is SupervisorState.STOPPING:
             return self._with(child, ChildState.ENDED)._advance(now)
-        failures = kid.failures + 1
+        failures = record.failures + 1
         delay = self.rules.delay(failures)
         if delay is None:
             return self._give_up(child, now)
@@ -98,16 +98,16 @@ class Machine:
 
     def ended(self, child: str, now: float, *, failed: bool) -> _Step:
         """This child has ended, and nobody here has stopped it."""
-        kid = self.kid(child)
-        if kid is None or not kid.alive:
+        record = self.record(child)
+        if record is None or not record.alive:
             return self, ()
         down = self._with(child, ChildState.DOWN, failed=failed)
         return replace(down, backlog=(*self.backlog, child))._advance(now)
 
     def stopped(self, child: str, now: float) -> _Step:
         """This child was asked to stop and has, or was abandoned."""
-        kid = self.kid(child)
-        if kid is None or kid.state is not ChildState.STOPPING:
+        record = self.record(child)
+        if record is None or record.state is not ChildState.STOPPING:
             return self, ()
         return self._with(child, ChildState.ENDED)._advance(now)
 
@@ -122,11 +122,11 @@ class Machine:
     # -- what follows ----------------------------------------------------------------------
 
     def _with(self, child: str, state: ChildState, **facts: object) -> Machine:
-        kids = tuple(
-            replace(kid, state=state, **facts) if kid.id == child else kid  # type: ignore[arg-type]
-            for kid in self.kids
+        records = tuple(
+            replace(record, state=state, **facts) if record.id == child else record  # type: ignore[arg-type]
+            for record in self.records
         )
-        return replace(self, kids=kids)
+        return replace(self, records=records)
 
     def _advance(self, now: float) -> _Step:
         """Go on with the plan; without one, see to what has happened meanwhile."""
@@ -143,8 +143,8 @@ class Machine:
         if self.stops:
             return self._next_stop()
         if self.state is SupervisorState.STOPPING:
-            kids = tuple(replace(kid, state=ChildState.ENDED) for kid in self.kids)
-            return replace(self, state=SupervisorState.STOPPED, kids=kids), (Finish(),), True
+            records = tuple(replace(record, state=ChildState.ENDED) for record in self.records)
+            return replace(self, state=SupervisorState.STOPPED, records=records), (Finish(),), True
         if self.starts:
             return self._next_start()
         if self.state is SupervisorState.STARTING:
@@ -157,38 +157,38 @@ class Machine:
 
     def _next_stop(self) -> tuple[Machine, tuple[Order, ...], bool]:
         first, *rest = self.stops
-        kid = self.kid(first)
-        if kid is not None and kid.state is ChildState.STOPPING:
+        record = self.record(first)
+        if record is not None and record.state is ChildState.STOPPING:
             return self, (), True
-        if kid is not None and kid.alive:
+        if record is not None and record.alive:
             return self._with(first, ChildState.STOPPING), (Stop(first),), True
         done = replace(self, stops=tuple(rest))
-        if kid is None or self.state is SupervisorState.STOPPING:
+        if record is None or self.state is SupervisorState.STOPPING:
             return done, (), False
-        if kid.restart is Restart.TEMPORARY:
+        if record.restart is Restart.TEMPORARY:
             return done._forget(first), (), False
         return done._with(first, ChildState.WAITING), (), False
 
     def _next_start(self) -> tuple[Machine, tuple[Order, ...], bool]:
         first, *rest = self.starts
-        kid = self.kid(first)
-        if kid is not None and kid.state is ChildState.STARTING:
+        record = self.record(first)
+        if record is not None and record.state is ChildState.STARTING:
             return self, (), True
-        if kid is not None and kid.state is ChildState.WAITING:
+        if record is not None and record.state is ChildState.WAITING:
             return self._with(first, ChildState.STARTING), (Start(first),), True
         return replace(self, starts=tuple(rest)), (), False
 
     def _see_to(self, child: str, now: float) -> _Step:
         """A child that went down, or is to be tried again, unless that was seen to meanwhile."""
-        kid = self.kid(child)
-        if kid is None or kid.state not in (ChildState.DOWN, ChildState.RESTARTING):
+        record = self.record(child)
+        if record is None or record.state not in (ChildState.DOWN, ChildState.RESTARTING):
             return self, ()
-        if kid.state is ChildState.RESTARTING or kid.comes_back:
-            return self._restart(kid, now)
+        if record.state is ChildState.RESTARTING or record.comes_back:
+            return self._restart(record, now)
         gone = self._with(child, ChildState.ENDED)
-        if kid.restart is Restart.TEMPORARY:
+        if record.restart is Restart.TEMPORARY:
             gone = gone._forget(child)
-        if kid.significant and gone._shall_shut_down():
+        if record.significant and gone._shall_shut_down():
             return gone._stop(ChildOutcome.SIGNIFICANT, now)
         return gone, ()
 
@@ -199,24 +199,24 @@ class Machine:
         if self.rules.auto_shutdown is AutoShutdown.NEVER:
             return False
         over = (ChildState.ENDED, ChildState.WAITING)
-        return all(kid.state in over for kid in self.kids if kid.significant)
+        return all(record.state in over for record in self.records if record.significant)
 
-    def _restart(self, kid: Kid, now: float) -> _Step:
+    def _restart(self, record: ChildRecord, now: float) -> _Step:
         window, allowed = self.window.allow(self.rules.limit, now)
         counted = replace(self, window=window)
         if not allowed:
-            return counted._give_up(kid.id, now)
-        affected = self._affected(kid)
+            return counted._give_up(record.id, now)
+        affected = self._affected(record)
         stops = tuple(one.id for one in reversed(affected))
         starts = tuple(one.id for one in affected)  # the temporary ones are forgotten by then
-        return replace(counted, stops=stops, starts=starts), (Restarting(kid.id),)
+        return replace(counted, stops=stops, starts=starts), (RestartCause(record.id),)
 
-    def _affected(self, kid: Kid) -> tuple[Kid, ...]:
+    def _affected(self, record: ChildRecord) -> tuple[ChildRecord, ...]:
         if self.rules.strategy is Strategy.ONE_FOR_ONE:
-            return (kid,)
+            return (record,)
         if self.rules.strategy is Strategy.ONE_FOR_ALL:
-            return self.kids
-        return self.kids[self.kids.index(kid) :]
+            return self.records
+        return self.records[self.records.index(record) :]
 
     def _give_up(self, child: str, now: float) -> _Step:
         over = self._with(child, ChildState.ENDED)
@@ -227,7 +227,7 @@ class Machine:
             return self, ()
         live = (ChildState.STARTING, ChildState.RUNNING, ChildState.STOPPING)
         under_way = self.stops[:1]
-        stops = tuple(kid.id for kid in reversed(self.kids) if kid.state in live)
+        stops = tuple(record.id for record in reversed(self.records) if record.state in live)
         first = tuple(one for one in under_way if one in stops)
         last = tuple(one for one in stops if one not in first)
         return replace(
@@ -236,7 +236,7 @@ class Machine:
         )._advance(now)  # fmt: skip
 
     def _forget(self, child: str) -> Machine:
-        return replace(self, kids=tuple(kid for kid in self.kids if kid.id != child))
+        return replace(self, records=tuple(record for record in self.records if record.id != child))
 
 
 def _before(order: Order, step: _Step) -> _Step:

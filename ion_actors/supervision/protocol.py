@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ion_actors.supervision.report import ChildKind, StopReport
     from ion_actors.workerpool.model.reports import DrainReport
 
-__all__ = ["Living", "OnEnd", "StopMode"]
+__all__ = ["LiveChild", "OnEnd", "StopMode"]
 
 #: Told once of a child's end: what it failed with, if it did, and the report that it gave.
 OnEnd = Callable[["BaseException | None", "DrainReport | StopReport | None"], object]
@@ -24,7 +24,7 @@ class StopMode(enum.Enum):
     CLOSE = "close"  # what has not started is cancelled
 
 
-class Living(Protocol):
+class LiveChild(Protocol):
     """A child that was made. Nothing here blocks, except :meth:`wait_ready`."""
 
     kind: ChildKind

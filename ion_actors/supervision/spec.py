@@ -14,7 +14,7 @@ from ion_actors._arguments import boolean, make_plain, seconds
 from ion_actors.context import Context, background, current_context
 from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe
-from ion_actors.supervision.states import AutoShutdown, Kid, Restart, Rules, Strategy
+from ion_actors.supervision.states import AutoShutdown, ChildRecord, Restart, Rules, Strategy
 from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 
 __all__ = ["WORKER_SHUTDOWN", "ChildSpec", "TreeSpec", "child"]
@@ -50,9 +50,9 @@ class ChildSpec:
             raise ValueError(f"child {self.id!r} is always restarted, so it cannot be significant")
 
     @property
-    def kid(self) -> Kid:
+    def record(self) -> ChildRecord:
         """What the decisions need to know of it."""
-        return Kid(self.id, self.restart, self.significant)
+        return ChildRecord(self.id, self.restart, self.significant)
 
 
 def child(

@@ -13,13 +13,13 @@ from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 __all__ = [
     "AutoShutdown",
     "ChildOutcome",
+    "ChildRecord",
     "ChildState",
     "Finish",
     "GaveUp",
-    "Kid",
     "Order",
     "Restart",
-    "Restarting",
+    "RestartCause",
     "Retry",
     "Rules",
     "Start",
@@ -107,13 +107,13 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Restarting:
+class RestartCause:
     """Remember: what is stopped and started next is so because of this child."""
 
     id: str
 
 
-Order = Start | Stop | Retry | Restarting | GaveUp | Finish
+Order = Start | Stop | Retry | RestartCause | GaveUp | Finish
 
 #: The restart intensity of OTP when it is not told otherwise: once in five seconds.
 OTP_LIMIT = PanicRecovery(max_restarts=1, within=5.0)
@@ -135,7 +135,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Kid:
+class ChildRecord:
     """What the decisions need to know of a child."""
 
     id: str

@@ -13,17 +13,17 @@ from ion_actors.supervision.protocol import OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN
 
-__all__ = ["LivingActor", "start_actor"]
+__all__ = ["LiveActor", "start_actor"]
 
 
 def start_actor(
     actor_class: type[pykka.ThreadingActor], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> LivingActor:
+) -> LiveActor:
     """Start an actor of that class. What its constructor raises comes out here."""
-    return LivingActor(*start_watched(actor_class, args, kwargs))
+    return LiveActor(*start_watched(actor_class, args, kwargs))
 
 
-class LivingActor:
+class LiveActor:
     """See the module."""
 
     kind = ChildKind.ACTOR
@@ -41,7 +41,7 @@ class LivingActor:
             raise self._watch.failure
 
     def watch(self, on_end: OnEnd) -> None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         self._watch.tell(on_end)
 
     def stop(self, mode: StopMode, timeout: float | None) -> None:
@@ -49,13 +49,13 @@ class LivingActor:
         self.handle.stop(block=False)
 
     def is_own_thread(self) -> bool:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return threading.current_thread() is self._watch.thread
 
     def exit_patience(self) -> float | None:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return EXIT_PATIENCE
 
     def threads(self) -> list[threading.Thread]:
-        """See :class:`Living`."""
+        """See :class:`LiveChild`."""
         return [] if self._watch.thread is None else [self._watch.thread]

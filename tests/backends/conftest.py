@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ion_actors.backends.process.parent import forkserver, interpreter
-from ion_actors.backends.process.parent.launch import living
+from ion_actors.backends.process.parent.launch import running_children
 from tests.pool.helpers import eventually
 
 
@@ -23,7 +23,7 @@ def no_child_is_left(nothing_is_left_behind: None) -> Iterator[None]:
     interpreter.resource_tracker_fd()
     before = _descriptors()
     yield
-    assert living() == []
+    assert running_children() == []
     forkserver.close_all()
     if before is not None:
         eventually(lambda: len(_descriptors() or ()) <= len(before))

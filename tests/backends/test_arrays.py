@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ion_actors.backends.process.transport import shared_buffers
-from ion_actors.backends.process.transport.anonymous_file import Shelf
+from ion_actors.backends.process.transport.anonymous_file import AnonymousFile
 from ion_actors.backends.process.transport.pickling import LARGE, pack, unpack
-from ion_actors.backends.process.transport.shared_buffers import Parcels, Receiver, Sender
+from ion_actors.backends.process.transport.shared_buffers import Receiver, Sender, SharedBuffers
 
 DESCRIPTORS = Path("/proc/self/fd")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -26,10 +26,10 @@ class Ends:
     """A parent's end and its child's."""
 
     def __init__(self) -> None:
-        there, back = Shelf(), Shelf()
-        self.parent = Parcels(there, back, private=True)
-        self.child = Parcels(back, there)
-        self.shelves = there, back
+        there, back = AnonymousFile(), AnonymousFile()
+        self.parent = SharedBuffers(there, back, private=True)
+        self.child = SharedBuffers(back, there)
+        self.files = there, back
 
     def send(self, obj):
         return unpack(*self.child.open(self.parent.seal(pack(obj))))
@@ -38,7 +38,7 @@ class Ends:
         return unpack(*self.parent.open(self.child.seal(pack(obj))))
 
     def sizes(self):
-        return [os.fstat(one.fd).st_size for one in self.shelves]
+        return [os.fstat(one.fd).st_size for one in self.files]
 
     def close(self):
         self.parent.close()
@@ -61,10 +61,10 @@ def test_a_small_message_is_its_pickle_and_nothing_else(ends):
     assert ends.parent.seal(packed) is packed[0]
 
 
-@pytest.mark.parametrize("shelves", [True, False])
-def test_whatever_is_sent_arrives(ends, shelves):
-    if not shelves:
-        ends.parent, ends.child = Parcels(), Parcels()
+@pytest.mark.parametrize("files", [True, False])
+def test_whatever_is_sent_arrives(ends, files):
+    if not files:
+        ends.parent, ends.child = SharedBuffers(), SharedBuffers()
     text = "é" * LARGE
     found = ends.send((buffer(b"a"), text, buffer(b"b", 3 * LARGE + 1), buffer(b"c", 5)))
     assert found[1] == text
@@ -141,8 +141,8 @@ def test_all_receivers_share_the_descriptors(monkeypatch):
     monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: mapped + 3)
     before, found = len(list(DESCRIPTORS.iterdir())), []
     for _ in range(10):  # as with children that end after their first task
-        shelf = Shelf()
-        sender, receiver = Parcels(shelf), Parcels(None, shelf)
+        file = AnonymousFile()
+        sender, receiver = SharedBuffers(file), SharedBuffers(None, file)
         found += unpack(*receiver.open(sender.seal(pack([buffer()]))))
         sender.close()
         receiver.close()
@@ -196,12 +196,12 @@ def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
 
 
 def test_a_shelf_that_is_cut_short_is_an_error_and_not_a_signal(monkeypatch):
-    shelf = Shelf()
-    receiver = Receiver(shelf, private=True)
+    file = AnonymousFile()
+    receiver = Receiver(file, private=True)
     monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: 0)
     with pytest.raises(EOFError):
         receiver.fetch((0, LARGE))
-    shelf.close()
+    file.close()
 
 
 def test_free_memory_beyond_what_is_kept_goes_back_to_the_system(ends, monkeypatch):
@@ -222,7 +222,7 @@ def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
     kept = found[2]
     del found
     ends.reply()
-    assert os.fstat(sender._shelf.fd).st_blocks * 512 == 3 * LARGE
+    assert os.fstat(sender._file.fd).st_blocks * 512 == 3 * LARGE
     assert bytes(kept) == b"k" * LARGE
     # The holes are used again before the file grows, and what they touch is not changed.
     end = sender._end
@@ -236,7 +236,7 @@ def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
     assert bytes(kept) == b"k" * LARGE
     del again, kept
     ends.reply()
-    assert os.fstat(sender._shelf.fd).st_blocks * 512 == 2 * LARGE
+    assert os.fstat(sender._file.fd).st_blocks * 512 == 2 * LARGE
     assert sender._end == 2 * LARGE
     assert sender._holes == []
 
@@ -299,8 +299,8 @@ def test_numpys_arrays_keep_their_shape_order_and_type(ends):
 @given(st.lists(st.one_of(st.integers(1, 5 * PAGE), st.integers(-8, -1)), max_size=60))
 def test_no_two_places_overlap_and_none_is_lost(steps):
     """A number > 0 takes that many bytes, one < 0 gives back one of those that are taken."""
-    shelf = Shelf()
-    sender = Sender(shelf)
+    file = AnonymousFile()
+    sender = Sender(file)
     taken = []
     for step in steps:
         if step > 0:
@@ -316,4 +316,4 @@ def test_no_two_places_overlap_and_none_is_lost(steps):
             assert offset == at
             at += size
         assert at == sender._end
-    shelf.close()
+    file.close()

@@ -30,13 +30,14 @@ from ion_actors.backends.process.transport.descriptors import Descriptor, Rights
 from ion_actors.backends.process.transport.pickling import pack, pickle_value, unpack
 from ion_actors.backends.process.transport.reducers import reducers, starting_a_child
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
-from ion_actors.backends.process.transport.shared_buffers import Parcels
+from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
 from tests.backends import errands
 from tests.pool.helpers import eventually
 
 PATIENCE = 30.0
 
 Pipe = tuple[Connection, Connection]
+Ends = tuple[SharedBuffers, SharedBuffers]
 
 
 def open_here() -> dict[str, str]:
@@ -79,15 +80,15 @@ def pipe() -> Iterator[Pipe]:
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[Parcels, Parcels]]:
+def ends() -> Iterator[Ends]:
     ours, theirs = map(Rights, socket.socketpair())
-    here, there = Parcels(rights=ours), Parcels(rights=theirs)
+    here, there = SharedBuffers(rights=ours), SharedBuffers(rights=theirs)
     yield here, there
     here.close()
     there.close()
 
 
-def crossed(ends: tuple[Parcels, Parcels], value: Any) -> Any:
+def crossed(ends: Ends, value: Any) -> Any:
     return unpack(*ends[1].open(ends[0].seal(pack(value))))
 
 
@@ -336,7 +337,7 @@ def test_who_registers_nothing_pays_for_nothing(monkeypatch: pytest.MonkeyPatch)
     assert unpack(*pack([Plain, errands.echo, 1])) == [Plain, errands.echo, 1]
 
 
-def test_a_class_derived_from_a_pipes(ends: tuple[Parcels, Parcels], pipe: Pipe) -> None:
+def test_a_class_derived_from_a_pipes(ends: Ends, pipe: Pipe) -> None:
     own = errands.NamedPipe(os.dup(pipe[1].fileno()), readable=False)
     own.label = "mine"  # type: ignore[attr-defined]
     with own:
@@ -364,9 +365,7 @@ def test_values_of_c_types_are_values_unless_they_are_shared() -> None:
 # -- one message after the other ---------------------------------------------------------------
 
 
-def test_descriptors_of_messages_that_were_never_opened_are_closed(
-    ends: tuple[Parcels, Parcels], pipe: Pipe
-) -> None:
+def test_descriptors_of_messages_that_were_never_opened_are_closed(ends: Ends, pipe: Pipe) -> None:
     ends[0].seal(pack(pipe[1]))
     ends[0].seal(pack([pipe[1], pipe[0]]))
     with crossed(ends, pipe[1]) as found:
@@ -374,7 +373,7 @@ def test_descriptors_of_messages_that_were_never_opened_are_closed(
     ends[0].seal(pack(pipe[1]))  # is in the socket when that is closed
 
 
-def test_more_descriptors_than_go_at_once(ends: tuple[Parcels, Parcels]) -> None:
+def test_more_descriptors_than_go_at_once(ends: Ends) -> None:
     reader, writer = os.pipe()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 2000:
@@ -402,7 +401,7 @@ def test_bytes_are_no_descriptor() -> None:
         pickle_value(multiprocessing.Pipe()[0])
 
 
-def test_buffers_and_descriptors_together(ends: tuple[Parcels, Parcels], pipe: Pipe) -> None:
+def test_buffers_and_descriptors_together(ends: Ends, pipe: Pipe) -> None:
     large = pickle.PickleBuffer(bytearray(300_000))
     small = pickle.PickleBuffer(bytearray(b"small"))
     first, end, second, bytes_ = crossed(ends, [large, pipe[1], small, b"x" * 200_000])

@@ -16,7 +16,7 @@ import pytest
 
 from ion_actors import BrokenPool, Pool, TaskNotPicklable, TaskPanicked, Worker
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.parent.launch import living
+from ion_actors.backends.process.parent.launch import running_children
 from ion_actors.backends.process.transport import initializer
 from ion_actors.backends.process.transport.initializer import Initializer, initializer_of
 from ion_actors.backends.protocol import Hopeless
@@ -31,7 +31,7 @@ LARGE = 1 << 20
 @pytest.fixture(autouse=True)
 def no_child_lives() -> Iterator[None]:
     yield
-    assert living() == []
+    assert running_children() == []
 
 
 def shared_things(method: str) -> tuple[Any, ...]:
@@ -157,7 +157,7 @@ def test_without_room_for_a_file_they_go_through_the_pipe(
         raise OSError(28, "No space left on device")
 
     if place == "none":
-        monkeypatch.setattr(initializer, "new_shelf", lambda: None)
+        monkeypatch.setattr(initializer, "new_file", lambda: None)
     else:
         monkeypatch.setattr(initializer, "write_all", full)
     initargs = (errands.Costly(LARGE),)
@@ -172,7 +172,7 @@ def test_what_cannot_be_packed_is_tried_again_by_the_next() -> None:
             one.pack()
 
 
-def test_one_outset_for_each_context_and_what_it_is_of() -> None:
+def test_one_initializer_for_each_context_and_what_it_is_of() -> None:
     context, other, initargs = Context(background()), Context(background()), (1,)
     one = initializer_of(context, errands.keep, initargs)
     assert initializer_of(context, errands.keep, initargs) is one

@@ -28,7 +28,7 @@ from ion_actors import (
 )
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.process.parent.child_process import Child
-from ion_actors.backends.process.parent.launch import living
+from ion_actors.backends.process.parent.launch import running_children
 from ion_actors.futures import Future
 from tests.backends import errands
 from tests.pool.helpers import PATIENCE
@@ -188,8 +188,8 @@ def test_each_task_ends_once_and_as_it_would_have_alone(
 
 def kill(child: Child) -> None:
     """As somebody else would, but never another process that has got its number meanwhile."""
-    with child._leash._lock:
-        if not child._leash._let_go:
+    with child._escalation._lock:
+        if not child._escalation._ended:
             child._handle.send_signal(signal.SIGKILL)
 
 
@@ -199,7 +199,7 @@ def test_whoever_is_killed_from_outside_costs_no_task_that_may_run_twice() -> No
         patient = pool.options(retry_on_worker_death=1000)
         for number, found in enumerate(patient.map(errands.echo, range(2000))):
             assert found == number
-            if number % 50 == 0 and (children := living()):
+            if number % 50 == 0 and (children := running_children()):
                 kill(chance.choice(children))  # at a task, between two, or while it starts
         numbers = pool.metrics()
         assert (numbers.completed, numbers.panicked) == (2000, 0)

@@ -5,7 +5,7 @@
     python -m tests.benchmarks.arrays
 
 The child adds one to each item, which it would not have to touch otherwise. Both ways use the same
-pipe; one of them puts large buffers on a shelf beside it.
+pipe; one of them puts large buffers on a file beside it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from ion_actors.backends.process.transport.anonymous_file import new_shelf
+from ion_actors.backends.process.transport.anonymous_file import new_file
 from ion_actors.backends.process.transport.pickling import pack, unpack
-from ion_actors.backends.process.transport.shared_buffers import Parcels
+from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
 from tests.benchmarks.command import run_contests
 from tests.benchmarks.measure import Contest, Line, Target
 
@@ -46,12 +46,12 @@ def _add_one_pickled(connection: Any) -> None:
 
 
 def _add_one_shelved(connection: Any, out: Any, back: Any) -> None:
-    parcels = Parcels(back, out)
-    while (found := unpack(*parcels.open(connection.recv_bytes()))) is not None:
+    shared = SharedBuffers(back, out)
+    while (found := unpack(*shared.open(connection.recv_bytes()))) is not None:
         found += 1
         packed = pack(found)
         del found
-        connection.send_bytes(parcels.seal(packed))
+        connection.send_bytes(shared.seal(packed))
         del packed
 
 
@@ -82,17 +82,17 @@ def pickled(size: int, count: int) -> tuple[float]:
 
 def shelved(size: int, count: int) -> tuple[float]:
     """The same with what the process backend uses."""
-    out, back = new_shelf(), new_shelf()
+    out, back = new_file(), new_file()
     with _child(_add_one_shelved, out, back) as connection:
-        parcels = Parcels(out, back, private=True)
+        shared = SharedBuffers(out, back, private=True)
 
         def exchange(array: Any) -> Any:
-            connection.send_bytes(parcels.seal(pack(array)))
-            return unpack(*parcels.open(connection.recv_bytes()))
+            connection.send_bytes(shared.seal(pack(array)))
+            return unpack(*shared.open(connection.recv_bytes()))
 
         found = _timed(exchange, size, count)
-        connection.send_bytes(parcels.seal(pack(None)))
-    parcels.close()
+        connection.send_bytes(shared.seal(pack(None)))
+    shared.close()
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from ion_actors import Context
 from ion_actors.clock import system_clock
-from ion_actors.context.waiting import Signal
+from ion_actors.context.waiters import Signal
 from ion_actors.naming import is_own
 
 PATIENCE = 30.0

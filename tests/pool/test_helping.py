@@ -31,7 +31,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.clock import Clock
-from ion_actors.context.waiting import Signal
+from ion_actors.context.waiters import Signal
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.worker import deadlock
 from tests.pool.helpers import PATIENCE, Gate, busy, eventually, until_waiting

@@ -25,7 +25,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.stateful import Fetch, Leaving, Method, Opening, Receive, Residence, here
+from ion_actors.stateful import Fetch, Method, MoveIn, MoveOut, Receive, Residence, here
 
 from .helpers import PATIENCE, eventually, run_in_thread
 
@@ -220,11 +220,11 @@ def alone(worker: functools.partial[Diary], script: Callable[[], Any]) -> Any:
     """What comes of a script in a thread where such an actor has moved in."""
 
     def run() -> Any:
-        Opening(Residence.checked(worker), None, ())()
+        MoveIn(Residence.checked(worker), None, ())()
         try:
             return script()
         finally:
-            Leaving()(None)
+            MoveOut()(None)
 
     return run_in_thread(run).result(PATIENCE)
 

@@ -14,10 +14,10 @@ from ion_actors.supervision import AutoShutdown, ChildState, Restart, Strategy, 
 from ion_actors.supervision.machine import Machine
 from ion_actors.supervision.states import (
     ChildOutcome,
+    ChildRecord,
     Finish,
     GaveUp,
-    Kid,
-    Restarting,
+    RestartCause,
     Retry,
     Rules,
     Start,
@@ -54,12 +54,12 @@ class Script:
 
 
 class WorldOfOtp:
-    def __init__(self, script, rules, kids):
+    def __init__(self, script, rules, records):
         self.script, self.trace, self.alive, self.count = script, [], set(), 0
-        self.names = [kid.id for kid in kids]
+        self.names = [record.id for record in records]
         self.otp = Otp(
             rules.strategy, rules.limit.max_restarts, rules.limit.within,
-            rules.auto_shutdown.value, [(kid.id, kid.restart, kid.significant) for kid in kids],
+            rules.auto_shutdown.value, [(one.id, one.restart, one.significant) for one in records],
             self.start, self.stop, lambda: script.now,
         )  # fmt: skip
 
@@ -92,10 +92,10 @@ class WorldOfOtp:
 class WorldOfMachine:
     """Carries out the orders. At most one of them is under way at any time."""
 
-    def __init__(self, script, rules, kids):
+    def __init__(self, script, rules, records):
         self.script, self.trace, self.alive, self.count = script, [], set(), 0
-        self.names = [kid.id for kid in kids]
-        self.machine = Machine(rules, tuple(kids))
+        self.names = [record.id for record in records]
+        self.machine = Machine(rules, tuple(records))
         self.todo, self.retries, self.finished = [], [], 0
         self.gave_up = None
 
@@ -154,17 +154,17 @@ class WorldOfMachine:
 @st.composite
 def setups(draw):
     auto = draw(st.sampled_from(AutoShutdown))
-    kids = []
+    records = []
     for index in range(draw(st.integers(1, 5))):
         restart = draw(st.sampled_from(Restart))
         may = auto is not AutoShutdown.NEVER and restart is not Restart.PERMANENT
-        kids.append(Kid(f"c{index}", restart, draw(st.booleans()) if may else False))
+        records.append(ChildRecord(f"c{index}", restart, draw(st.booleans()) if may else False))
     rules = Rules(
         strategy=draw(st.sampled_from(Strategy)),
         limit=PanicRecovery(max_restarts=draw(st.integers(0, 20)), within=5.0),
         auto_shutdown=auto,
     )
-    return rules, tuple(kids)
+    return rules, tuple(records)
 
 
 crashes = st.tuples(st.integers(0, 4), st.booleans())
@@ -179,9 +179,9 @@ scripts = st.tuples(
 @settings(max_examples=5 * settings().max_examples)
 @given(setups(), scripts, histories)
 def test_it_does_what_otp_does(setup, script, history):
-    rules, kids = setup
-    ours, theirs = Script(*script, len(kids)), Script(*script, len(kids))
-    machine, otp = WorldOfMachine(ours, rules, kids), WorldOfOtp(theirs, rules, kids)
+    rules, records = setup
+    ours, theirs = Script(*script, len(records)), Script(*script, len(records))
+    machine, otp = WorldOfMachine(ours, rules, records), WorldOfOtp(theirs, rules, records)
 
     machine.take(machine.machine.begin())
     machine.pump()
@@ -190,7 +190,7 @@ def test_it_does_what_otp_does(setup, script, history):
     for wait, (index, failed) in history:
         ours.now += wait
         theirs.now += wait
-        child = f"c{index % len(kids)}"
+        child = f"c{index % len(records)}"
         machine.crash(child, failed)
         machine.pump()
         otp.crash(child, failed)
@@ -224,8 +224,8 @@ sayings = st.lists(
 def test_whatever_it_is_told_one_thing_at_a_time_is_under_way_and_it_can_be_stopped(
     setup, said, slow
 ):
-    rules, kids = setup
-    machine, orders = Machine(rules, kids).begin()
+    rules, records = setup
+    machine, orders = Machine(rules, records).begin()
     open_orders = [one for one in orders if isinstance(one, Start | Stop)]
     finishes = sum(isinstance(one, Finish) for one in orders)
     for verb, child, failed in [*said, ("stop", "", False)]:
@@ -237,30 +237,30 @@ def test_whatever_it_is_told_one_thing_at_a_time_is_under_way_and_it_can_be_stop
             machine, orders = getattr(machine, verb)(child, 0.0)
         open_orders += [one for one in orders if isinstance(one, Start | Stop)]
         finishes += sum(isinstance(one, Finish) for one in orders)
-        stopping = [kid.id for kid in machine.kids if kid.state is ChildState.STOPPING]
-        starting = [kid.id for kid in machine.kids if kid.state is ChildState.STARTING]
+        stopping = [record.id for record in machine.records if record.state is ChildState.STOPPING]
+        starting = [record.id for record in machine.records if record.state is ChildState.STARTING]
         assert len(stopping) <= 1
         assert len(starting) <= 1
         if machine.state is not SupervisorState.STOPPED:
             assert not (stopping and starting) or machine.state is SupervisorState.STOPPING
-    while any(kid.state is ChildState.STOPPING for kid in machine.kids):
-        (child,) = [kid.id for kid in machine.kids if kid.state is ChildState.STOPPING]
+    while any(record.state is ChildState.STOPPING for record in machine.records):
+        (child,) = [record.id for record in machine.records if record.state is ChildState.STOPPING]
         machine, orders = machine.stopped(child, 0.0)
         assert not any(isinstance(one, Start) for one in orders)
         finishes += sum(isinstance(one, Finish) for one in orders)
     assert machine.state is SupervisorState.STOPPED
     assert finishes == 1
-    assert not any(kid.state in LIVE for kid in machine.kids)
+    assert not any(record.state in LIVE for record in machine.records)
 
 
 # -- single decisions, in words ------------------------------------------------------------------
 
 
 def running(*restarts, **rules):
-    kids = tuple(Kid(name, kind) for name, kind in zip("abcdef", restarts, strict=False))
-    machine, _ = Machine(Rules(**rules), kids).begin()
-    for kid in kids:
-        machine, _ = machine.started(kid.id, 0.0)
+    records = tuple(ChildRecord(name, kind) for name, kind in zip("abcdef", restarts, strict=False))
+    machine, _ = Machine(Rules(**rules), records).begin()
+    for record in records:
+        machine, _ = machine.started(record.id, 0.0)
     assert machine.state is SupervisorState.RUNNING
     return machine
 
@@ -269,7 +269,7 @@ PERMANENT, TRANSIENT, TEMPORARY = Restart.PERMANENT, Restart.TRANSIENT, Restart.
 
 
 def test_children_start_one_after_the_other_in_order():
-    machine, orders = Machine(Rules(), (Kid("a"), Kid("b"))).begin()
+    machine, orders = Machine(Rules(), (ChildRecord("a"), ChildRecord("b"))).begin()
     assert orders == (Start("a"),)
     machine, orders = machine.started("a", 0.0)
     assert orders == (Start("b"),)
@@ -281,7 +281,7 @@ def test_children_start_one_after_the_other_in_order():
 def test_rest_for_one_stops_what_came_after_in_reverse_and_starts_it_in_order():
     machine = running(*[PERMANENT] * 4, strategy=Strategy.REST_FOR_ONE)
     machine, orders = machine.ended("b", 0.0, failed=True)
-    assert orders == (Restarting("b"), Stop("d"))
+    assert orders == (RestartCause("b"), Stop("d"))
     machine, orders = machine.stopped("d", 0.0)
     assert orders == (Stop("c"),)
     machine, orders = machine.stopped("c", 0.0)
@@ -297,7 +297,7 @@ def test_one_for_all_brings_back_a_transient_child_that_had_ended_normally():
     machine, orders = machine.ended("b", 0.0, failed=False)
     assert orders == ()
     machine, orders = machine.ended("a", 0.0, failed=True)
-    assert orders == (Restarting("a"), Start("a"))
+    assert orders == (RestartCause("a"), Start("a"))
     _, orders = machine.started("a", 0.0)
     assert orders == (Start("b"),)
 
@@ -305,12 +305,12 @@ def test_one_for_all_brings_back_a_transient_child_that_had_ended_normally():
 def test_a_temporary_child_is_forgotten_with_its_group():
     machine = running(PERMANENT, TEMPORARY, strategy=Strategy.ONE_FOR_ALL)
     machine, orders = machine.ended("a", 0.0, failed=True)
-    assert orders == (Restarting("a"), Stop("b"))
+    assert orders == (RestartCause("a"), Stop("b"))
     machine, orders = machine.stopped("b", 0.0)
     assert orders == (Start("a"),)
     machine, orders = machine.started("a", 0.0)
     assert orders == ()
-    assert [kid.id for kid in machine.kids] == ["a"]
+    assert [record.id for record in machine.records] == ["a"]
 
 
 @pytest.mark.parametrize("most", [0, 1, 3])
@@ -318,7 +318,7 @@ def test_one_restart_more_than_allowed_is_the_end(most):
     machine = running(PERMANENT, PERMANENT, limit=PanicRecovery(max_restarts=most, within=5.0))
     for _ in range(most):
         machine, orders = machine.ended("a", 1.0, failed=True)
-        assert orders == (Restarting("a"), Start("a"))
+        assert orders == (RestartCause("a"), Start("a"))
         machine, _ = machine.started("a", 1.0)
     machine, orders = machine.ended("a", 5.9, failed=True)
     assert orders == (GaveUp("a"), Stop("b"))
@@ -329,7 +329,7 @@ def test_old_restarts_do_not_count():
     machine = running(PERMANENT, limit=PanicRecovery(max_restarts=1, within=5.0))
     for now in (0.0, 5.0, 10.0, 15.0):
         machine, orders = machine.ended("a", now, failed=True)
-        assert orders == (Restarting("a"), Start("a"))
+        assert orders == (RestartCause("a"), Start("a"))
         machine, _ = machine.started("a", now)
 
 
@@ -341,9 +341,9 @@ def test_a_start_that_fails_is_tried_again_after_the_backoff_until_it_gives_up()
     for delay in (1.0, 2.0, 4.0):
         machine, orders = machine.start_failed("a", 0.0)
         assert orders == (Retry("a", delay),)
-        assert machine.kid("a").state is ChildState.RESTARTING
+        assert machine.record("a").state is ChildState.RESTARTING
         machine, orders = machine.retry("a", 0.0)
-        assert orders == (Restarting("a"), Start("a"))
+        assert orders == (RestartCause("a"), Start("a"))
     machine, orders = machine.start_failed("a", 0.0)
     assert orders == (GaveUp("a"), Stop("b"))
 
@@ -365,13 +365,13 @@ def test_a_child_that_dies_while_another_restarts_is_seen_to_afterwards():
     machine, orders = machine.ended("b", 0.0, failed=True)
     assert orders == ()
     machine, orders = machine.started("a", 0.0)
-    assert orders == (Restarting("b"), Start("b"))
+    assert orders == (RestartCause("b"), Start("b"))
 
 
 def test_a_stop_during_a_restart_starts_nothing_more():
     machine = running(*[PERMANENT] * 3, strategy=Strategy.ONE_FOR_ALL)
     machine, orders = machine.ended("a", 0.0, failed=True)
-    assert orders == (Restarting("a"), Stop("c"))
+    assert orders == (RestartCause("a"), Stop("c"))
     machine, orders = machine.stop(0.0)
     assert orders == ()
     machine, orders = machine.stopped("c", 0.0)
@@ -381,7 +381,7 @@ def test_a_stop_during_a_restart_starts_nothing_more():
 
 
 def test_a_stop_during_a_start_stops_what_is_starting():
-    machine, _ = Machine(Rules(), (Kid("a"), Kid("b"))).begin()
+    machine, _ = Machine(Rules(), (ChildRecord("a"), ChildRecord("b"))).begin()
     machine, _ = machine.started("a", 0.0)
     machine, orders = machine.stop(0.0)
     assert orders == (Stop("b"),)
@@ -392,11 +392,15 @@ def test_a_stop_during_a_start_stops_what_is_starting():
 
 
 def test_a_significant_child_that_waits_for_another_one_does_not_keep_the_supervisor():
-    kids = (Kid("x", TRANSIENT, True), Kid("a"), Kid("y", TRANSIENT, True))
+    records = (
+        ChildRecord("x", TRANSIENT, True),
+        ChildRecord("a"),
+        ChildRecord("y", TRANSIENT, True),
+    )
     rules = Rules(Strategy.REST_FOR_ONE, auto_shutdown=AutoShutdown.ALL_SIGNIFICANT)
-    machine, _ = Machine(rules, kids).begin()
-    for kid in kids:
-        machine, _ = machine.started(kid.id, 0.0)
+    machine, _ = Machine(rules, records).begin()
+    for record in records:
+        machine, _ = machine.started(record.id, 0.0)
     machine, _ = machine.ended("a", 0.0, failed=True)
     machine, _ = machine.stopped("y", 0.0)
     machine, _ = machine.start_failed("a", 0.0)

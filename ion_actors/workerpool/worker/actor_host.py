@@ -19,7 +19,7 @@ from ion_actors.backends.protocol import Runner
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import TaskAbandoned
 from ion_actors.naming import describe, printable
-from ion_actors.stateful import Leaving, Opening, Receive, Residence, here
+from ion_actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.worker.failure import Verdict
@@ -120,7 +120,7 @@ class ActorHost:
     def __init__(self, worker: Landlord, spec: PoolSpec, residence: Residence) -> None:
         self._worker = worker
         self._spec = spec
-        self._opening = Opening(residence, spec.initializer, spec.initargs)
+        self._opening = MoveIn(residence, spec.initializer, spec.initargs)
         self._receive = Receive(residence.name)
         self._letter: Letter | None = None  # being answered
         self._began = 0.0  # when that began
@@ -164,7 +164,7 @@ class ActorHost:
         runner = self._worker.runner
         try:
             if runner.inline:
-                Leaving()(error)
+                MoveOut()(error)
             elif error is not None:  # else it goes when what it lives in ends, which is now
                 runner.stop(error)
         except BaseException as fault:

@@ -34,7 +34,7 @@ from ion_actors.backends.process.child.system import (
 )
 from ion_actors.backends.process.main_module import check_main
 from ion_actors.backends.process.signals import hold_back_others
-from ion_actors.backends.process.transport.anonymous_file import Shelf
+from ion_actors.backends.process.transport.anonymous_file import AnonymousFile
 from ion_actors.backends.process.transport.channel import (
     LAST,
     RESULT,
@@ -50,14 +50,14 @@ from ion_actors.backends.process.transport.messages import (
     Cancel,
     Received,
     open_error,
-    open_parcel,
+    open_sealed,
     open_start,
     pack_error,
     unpack_request,
 )
 from ion_actors.backends.process.transport.output_capture import OutputCapture
 from ion_actors.backends.process.transport.pickling import Packed, pack_result
-from ion_actors.backends.process.transport.shared_buffers import Parcels, Receiver
+from ion_actors.backends.process.transport.shared_buffers import Receiver, SharedBuffers
 from ion_actors.backends.protocol import Broken, Hopeless, take_results
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
@@ -79,7 +79,7 @@ class Setup(NamedTuple):
     lifeline: socket.socket  # ends when the parent does, and tells nothing else
     rights: socket.socket  # for descriptors, in both directions
     words: LastWords
-    shelves: tuple[Shelf | None, Shelf | None]  # for what comes, for what goes back
+    files: tuple[AnonymousFile | None, AnonymousFile | None]  # for what comes, for what goes back
     preload: tuple[str, ...]
     max_tasks: int | None
     max_memory: int | None
@@ -92,7 +92,7 @@ class TaskServer:
     def __init__(self, setup: Setup) -> None:
         self._tasks = Channel(setup.tasks)
         self._control = Channel(setup.control)
-        self._parcels = Parcels(setup.shelves[1], setup.shelves[0], rights=Rights(setup.rights))
+        self._buffers = SharedBuffers(setup.files[1], setup.files[0], rights=Rights(setup.rights))
         self._setup = setup
         self._limited = setup.max_tasks is not None or setup.max_memory is not None
         self._pid = os.getpid()
@@ -126,7 +126,7 @@ class TaskServer:
         """In what a task has forked: nothing in there is the parent's business."""
         self._tasks.close()
         self._control.close()
-        self._parcels.after_fork()
+        self._buffers.after_fork()
         self._sending, self._sender = threading.RLock(), None
         if self._running is not None:
             self._running.after_fork()
@@ -140,11 +140,11 @@ class TaskServer:
             _thread.start_new_thread(self._watch, ())
             check_main()
             preload(self._setup.preload)
-            start = open_start(self._parcels, message[2])
+            start = open_start(self._buffers, message[2])
             relay_to(self._tell, start.settings)
             self._runner.start(start.initializer, start.initargs)
         except BaseException as error:
-            self._reply(MessageKind.ERROR, self._parcels.seal(self._pack_error(error)), 0)
+            self._reply(MessageKind.ERROR, self._buffers.seal(self._pack_error(error)), 0)
             return False
         self._reply(MessageKind.READY, b"", 0)
         return True
@@ -154,7 +154,7 @@ class TaskServer:
         kind, _, body = message
         if kind == STOP:
             if body:
-                leave_quietly(open_error(self._parcels, body))
+                leave_quietly(open_error(self._buffers, body))
             return False
         self._number += 1
         running = self._running = RunningTask(self._number)
@@ -165,19 +165,19 @@ class TaskServer:
         self._running = None
         if os.getpid() != self._pid:
             os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
-        last = self._parcels.is_worn_out or (self._limited and self._has_done_its_share())
+        last = self._buffers.is_worn_out or (self._limited and self._has_done_its_share())
         if running.terminated:
             last = not self._renew_runner() or running.importing or last
         try:
-            body = self._parcels.seal(packed)
+            body = self._buffers.seal(packed)
         except OSError as error:  # its descriptors cannot be sent
-            kind, body = MessageKind.ERROR, self._parcels.seal(self._pack_error(error))
+            kind, body = MessageKind.ERROR, self._buffers.seal(self._pack_error(error))
         self._reply(kind, body, LAST if last else 0)
         return not last
 
     def _perform(self, running: RunningTask, body: bytes | bytearray) -> tuple[MessageKind, Packed]:
         try:
-            received = open_parcel(self._parcels, body)
+            received = open_sealed(self._buffers, body)
             running.may_be_interrupted = True  # not before: what was received would be lost
             try:
                 running.interrupt()  # the signal may have come before

@@ -75,8 +75,8 @@ class Child:
         self.output: Output | None = None  # of its last task, if that is captured
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self.silent = False  # it was ended because it did not answer
-        self._heartbeat = settings.heartbeat
-        self._pulse: Heartbeat | None = None
+        self._interval = settings.heartbeat
+        self._heartbeat: Heartbeat | None = None
         self._number = 0  # of tasks so far; the child counts as well
         self._busy = False  # with the last one
         self._cancel: Cancel | None = None  # of the one under way, if that is to end
@@ -86,17 +86,17 @@ class Child:
         # Guards what a context that ends must find unchanged: the task under way, the control
         # channel. Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
-        self._equipment = Resources(worker, settings)
-        self._handle, self._tasks = self._equipment.handle, self._equipment.tasks
-        self._control, self._capture = self._equipment.control, self._equipment.capture
-        self.parcels = self._equipment.parcels
-        self._leash = Escalation(context.clock, self._send_signal)
-        if self._heartbeat is not None:
-            self._pulse = Heartbeat(context.clock, self._heartbeat, self)
+        self._resources = Resources(worker, settings)
+        self._handle, self._tasks = self._resources.handle, self._resources.tasks
+        self._control, self._capture = self._resources.control, self._resources.capture
+        self.buffers = self._resources.buffers
+        self._escalation = Escalation(context.clock, self._send_signal)
+        if self._interval is not None:
+            self._heartbeat = Heartbeat(context.clock, self._interval, self)
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
         with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
-            self._tasks.send(MessageKind.START, self.parcels.seal(start))
+            self._tasks.send(MessageKind.START, self.buffers.seal(start))
 
     @property
     def pid(self) -> int:
@@ -107,7 +107,7 @@ class Child:
 
     def is_usable(self) -> bool:
         """Whether it can be given a task: it is idle, and was not told to end."""
-        return self.ready and not self._busy and self._leash.sent is None
+        return self.ready and not self._busy and self._escalation.sent is None
 
     def await_ready(self, timeout: float | None) -> Message | None:
         """Wait until it is ready. Returns its last message, if it never will be.
@@ -120,14 +120,14 @@ class Child:
             EOFError, Garbled: it has died.
         """
         if timeout is not None:
-            self._leash.pull((Step(timeout, KILL),))
+            self._escalation.begin((Step(timeout, KILL),))
         message = self._receive()
         if message[0] != MessageKind.READY:
             return message
-        self._leash.slacken()
+        self._escalation.pause()
         self.ready = True
-        if self._pulse is not None:
-            self._pulse.begin()
+        if self._heartbeat is not None:
+            self._heartbeat.begin()
         return None
 
     def exchange(self, task: Task, request: Packed) -> Message:
@@ -158,8 +158,8 @@ class Child:
         except BaseException:
             self._leave(task, busy=True)
             raise
-        self._leave(task, busy=False)  # from here on nobody pulls the leash for this task
-        self._leash.slacken()
+        self._leave(task, busy=False)  # from here on nothing escalates for this task
+        self._escalation.pause()
         if self._capture is not None:
             task.captured_output = self._take_output()
         return message
@@ -187,7 +187,7 @@ class Child:
 
     def _give(self, request: Packed) -> None:
         try:
-            self._tasks.send(TASK, self.parcels.seal(request))
+            self._tasks.send(TASK, self.buffers.seal(request))
         except EOFError as error:
             raise Unsent("the child had died before") from error
 
@@ -208,17 +208,17 @@ class Child:
             if self._cancel is None:
                 self._cancel = cancel = Cancel(self._number, expired, context.reason or "")
                 self._control.send_at_once(MessageKind.CANCEL, cancel.pack())
-                if self._leash.idle:  # else its end has been decided on already
-                    self._leash.pull(plan(self._grace, self._kill_after))
+                if self._escalation.idle:  # else its end has been decided on already
+                    self._escalation.begin(plan(self._grace, self._kill_after))
 
     def _send_signal(self, signum: signal.Signals) -> None:
-        """For the leash, which holds its lock: so this may not take the child's."""
+        """For the escalation, which holds its lock: so this may not take the child's."""
         cancel = self._cancel
         if signum is TERMINATE and cancel is not None:
             # By a message with the number of the task, since signals may come too late.
             self._control.send_at_once(MessageKind.CANCEL, cancel._replace(forced=True).pack())
         elif not self._handle.send_signal(signum) and signum is KILL:
-            self._equipment.cut()  # not allowed any more; so by what it lives by
+            self._resources.cut()  # not allowed any more; so by what it lives by
 
     # -- whether it answers: see Heartbeat -------------------------------------------------
 
@@ -238,33 +238,35 @@ class Child:
     def give_up(self, task: int) -> None:
         """End it, unless it has ended this task just now, or is being ended already."""
         with self._lock:
-            if self._busy and self._number == task and self._leash.idle:
+            if self._busy and self._number == task and self._escalation.idle:
                 self.silent = True
-                self._leash.pull((Step(0.0, ABORT), Step(self._kill_after, KILL)))
+                self._escalation.begin((Step(0.0, ABORT), Step(self._kill_after, KILL)))
 
     # -- its end ---------------------------------------------------------------------------
 
     def dismiss(self, failure: Packed | None = None) -> None:
         """Tell it to end, and because of which error. It gets some time for that."""
-        if self._busy or self._leash.sent is not None:
+        if self._busy or self._escalation.sent is not None:
             self.kill()  # it would not hear, or it is not known what it is at
             return
         with contextlib.suppress(EOFError):
             told = failure is not None and self._number  # else it was another's
             self._tasks.send(
-                MessageKind.STOP, self.parcels.seal(failure) if failure and told else b""
+                MessageKind.STOP, self.buffers.seal(failure) if failure and told else b""
             )
         # No SIGTERM first: it is not heard by who runs no task.
-        self._leash.pull((Step(_DEFAULT_GRACE if self._grace is None else self._grace, KILL),))
+        self._escalation.begin(
+            (Step(_DEFAULT_GRACE if self._grace is None else self._grace, KILL),)
+        )
 
     def kill(self) -> None:
         """End it at once. Any thread may call this."""
-        self._leash.strike(KILL)
+        self._escalation.send_now(KILL)
 
     @property
     def was_forced(self) -> bool:
         """Whether it was sent a signal from here."""
-        return self._leash.sent is not None
+        return self._escalation.sent is not None
 
     def bury(self) -> WorkerDied:
         """Wait for its end, and let go of all that it took. Returns how it died.
@@ -272,10 +274,10 @@ class Child:
         It must have been told to end, or be as good as dead.
         """
         self._with_pool.remove()
-        if self._pulse is not None:
-            self._pulse.end()
+        if self._heartbeat is not None:
+            self._heartbeat.end()
         self._hear_out()
-        self._leash.let_go()  # before its number is given to another process
+        self._escalation.end()  # before its number is given to another process
         exitcode = self._handle.bury()
         forget(self)
         self._take_output()
@@ -291,21 +293,21 @@ class Child:
             )
         finally:
             with self._lock:
-                self._equipment.close()
+                self._resources.close()
 
     def _how_it_was_ended(self, exitcode: int | None) -> str:
         name = signal_name(exitcode) or "force"
-        return f"had not answered for {self._heartbeat:g} s, and was ended by {name}"
+        return f"had not answered for {self._interval:g} s, and was ended by {name}"
 
     def _last_words(self) -> str:
         printed = self.output.stderr[-_MOST_PRINTED:] if self.output is not None else ""
-        words = "\n".join(one for one in (printed.strip(), self._equipment.words.read()) if one)
+        words = "\n".join(one for one in (printed.strip(), self._resources.words.read()) if one)
         return indented(words).lstrip()  # an error indents the first line when it shows it
 
     def _hear_out(self) -> None:
         """Show what it still has to say, and wait for its end."""
-        if self._leash.idle:
-            self._leash.pull((Step(_EOF_PATIENCE, KILL),))
+        if self._escalation.idle:
+            self._escalation.begin((Step(_EOF_PATIENCE, KILL),))
         with contextlib.suppress(EOFError, Garbled):
             while True:
                 self._receive()

@@ -43,7 +43,7 @@ def plan(grace: float | None, kill_after: float) -> tuple[Step, ...]:
 
 
 class Escalation:
-    """Sends the signals of a plan, one after the other, until it is slackened.
+    """Sends the signals of a plan, one after the other, until it is paused.
 
     Args:
         clock: what tells the time.
@@ -55,46 +55,46 @@ class Escalation:
         self._send = send
         self._steps: tuple[Step, ...] = ()
         self._timer: Timer | None = None
-        self._let_go = False
+        self._ended = False
         self.sent: signal.Signals | None = None  # the last one
-        # Guards all of the above. Held while a signal is sent, so that none comes after slacken().
+        # Guards all of the above. Held while a signal is sent, so that none comes after pause().
         # Reentrant: a clock fires at once what is due, in the thread that plans it.
         self._lock = threading.RLock()
 
     @property
     def idle(self) -> bool:
-        """Whether it was not pulled, and nothing was sent."""
+        """Whether no plan is under way, and nothing was sent."""
         return self._timer is None and self.sent is None
 
-    def pull(self, steps: tuple[Step, ...]) -> None:
+    def begin(self, steps: tuple[Step, ...]) -> None:
         """Begin with these steps, instead of what is left of others."""
         with self._lock:
-            if not self._let_go:
+            if not self._ended:
                 self._plan(steps)
 
-    def strike(self, signum: signal.Signals) -> None:
+    def send_now(self, signum: signal.Signals) -> None:
         """Send this signal now."""
         with self._lock:
-            if not self._let_go:
+            if not self._ended:
                 self.sent = signum
                 self._send(signum)
 
-    def slacken(self) -> None:
-        """Send nothing more, until it is pulled again: the task is over.
+    def pause(self) -> None:
+        """Send nothing more, until it begins again: the task is over.
 
         If it was told to end it has ended; whatever else was sent was for the process.
         """
         if self._timer is None and not self._steps:
-            return  # only who pulls it from another thread needs the lock; see Child._leave()
+            return  # only who begins it in another thread needs the lock; see Child._leave()
         with self._lock:
             self._plan(())
             if self.sent is TERMINATE:
                 self.sent = None
 
-    def let_go(self) -> None:
+    def end(self) -> None:
         """Send nothing more, ever."""
         with self._lock:
-            self._let_go = True
+            self._ended = True
             self._plan(())
 
     def _plan(self, steps: tuple[Step, ...]) -> None:
@@ -109,6 +109,6 @@ class Escalation:
 
     def _step(self, steps: tuple[Step, ...]) -> None:
         with self._lock:
-            if steps is self._steps:  # else it was slackened, or pulled anew, in between
-                self.strike(steps[0].signum)
+            if steps is self._steps:  # else it was paused, or has begun anew, in between
+                self.send_now(steps[0].signum)
                 self._plan(steps[1:])

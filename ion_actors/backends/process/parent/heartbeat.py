@@ -43,7 +43,7 @@ def judge(
     return Question(task, lost=silent and not late)
 
 
-class Patient(Protocol):
+class Watched(Protocol):
     """Who is asked; what the methods do must be short."""
 
     def task_under_way(self) -> int | None:
@@ -69,13 +69,13 @@ class Heartbeat:
     Args:
         clock: what tells the time.
         interval: seconds from one beat to the next.
-        patient: who is asked.
+        watched: who is asked.
     """
 
-    def __init__(self, clock: Clock, interval: float, patient: Patient) -> None:
+    def __init__(self, clock: Clock, interval: float, watched: Watched) -> None:
         self._clock = clock
         self._interval = interval
-        self._patient = patient
+        self._watched = watched
         self._asked: Question | None = None
         self._due = 0.0
         self._timer: Timer | None = None
@@ -101,13 +101,13 @@ class Heartbeat:
         with self._lock:
             if self._ended:
                 return
-            patient = self._patient
+            watched = self._watched
             late = self._clock.monotonic() - self._due > self._interval / 2
-            task, heard = patient.task_under_way(), patient.has_answered()
+            task, heard = watched.task_under_way(), watched.has_answered()
             self._asked = asked = judge(self._asked, task, heard, late)
             if asked is not None:
                 if asked.lost:
-                    patient.give_up(asked.task)
+                    watched.give_up(asked.task)
                 else:
-                    patient.ask()
+                    watched.ask()
             self.begin()

@@ -33,7 +33,7 @@ from ion_actors.backends.process.parent.handle import Handle
 from ion_actors.backends.process.signals import without_sigpipe
 from ion_actors.forking import on_fork
 
-__all__ = ["ChildSettings", "forget", "launch", "living", "register"]
+__all__ = ["ChildSettings", "forget", "launch", "register", "running_children"]
 
 
 class _Killable(Protocol):
@@ -55,14 +55,14 @@ def forget(child: _Killable) -> None:
     _children.discard(child)
 
 
-def living() -> list[Any]:
+def running_children() -> list[Any]:
     """The children that have not ended, as far as is known."""
     return list(_children)
 
 
 def _at_exit() -> None:
     if os.getpid() == _owner:
-        for child in living():
+        for child in running_children():
             child.kill()
         forkserver.close_all()
 

@@ -11,11 +11,11 @@ from ion_actors.backends.process.child.last_words import LastWords
 from ion_actors.backends.process.child.task_server import Setup
 from ion_actors.backends.process.parent.interpreter import streams_occupied
 from ion_actors.backends.process.parent.launch import ChildSettings, launch
-from ion_actors.backends.process.transport.anonymous_file import NoPlace, new_shelf
+from ion_actors.backends.process.transport.anonymous_file import NoPlace, new_file
 from ion_actors.backends.process.transport.channel import Channel
 from ion_actors.backends.process.transport.descriptors import Rights
 from ion_actors.backends.process.transport.output_capture import OutputCapture
-from ion_actors.backends.process.transport.shared_buffers import Parcels
+from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.forking import renew_after_fork
 
@@ -41,7 +41,7 @@ class Resources:
         tasks: where tasks go and results come from.
         control: for what cannot wait until the task is over. It never blocks.
         words: what the child says when it dies.
-        parcels: for what is large.
+        buffers: for what is large.
         capture: what it prints, if that is wanted.
 
     Raises:
@@ -67,9 +67,9 @@ class Resources:
         self._lifelines = (lifeline_here, control)
         rights, rights_there = self._pair()
         self.words = self._kept(LastWords())
-        out, back = self._kept(new_shelf()), self._kept(new_shelf())
+        out, back = self._kept(new_file()), self._kept(new_file())
         # What comes from there may well be seen by forks of this process.
-        self.parcels = Parcels(out, back, private=True, rights=Rights(rights))
+        self.buffers = SharedBuffers(out, back, private=True, rights=Rights(rights))
         self.capture = self._kept(_capture() if settings.capture_output else None)
         setup = Setup(
             worker, tasks_there, control_there, lifeline, rights_there, self.words, (out, back),

@@ -55,7 +55,7 @@ class ProcessRunner:
         self._worker = worker
         self._context = context
         self._log = log
-        self._outset: Initializer | None = None
+        self._initializer: Initializer | None = None
         self._lock = threading.Lock()  # guards the children, for kill()
         self._child: Child | None = None
         self._leaving: list[Child] = []  # told to end, and not buried
@@ -72,8 +72,8 @@ class ProcessRunner:
             WorkerDied: the child died, or was not ready in time.
             BaseException: whatever the initializer raised.
         """
-        self._outset = initializer_of(self._context, initializer, initargs)
-        self._outset.pack()
+        self._initializer = initializer_of(self._context, initializer, initargs)
+        self._initializer.pack()
         try:
             self._ready_child()
             return
@@ -107,8 +107,8 @@ class ProcessRunner:
 
     def _launch(self) -> Child:
         """Start a child; it begins with the initializer while this thread goes on."""
-        assert self._outset is not None, "a child before the start"
-        first = self._outset.message(settings_here())
+        assert self._initializer is not None, "a child before the start"
+        first = self._initializer.message(settings_here())
         child = Child(self._worker, self._settings, self._context, first)
         with self._lock:
             self._child = child
@@ -135,7 +135,7 @@ class ProcessRunner:
             registration.remove()
         if failure is not None:
             self._see_off(child)
-            raise_error(child.parcels, failure[2], lambda: "initializer")
+            raise_error(child.buffers, failure[2], lambda: "initializer")
         return child
 
     # -- a task ----------------------------------------------------------------------------
@@ -145,8 +145,8 @@ class ProcessRunner:
         try:
             child, (kind, _, body) = self._ask(task, pack_request(task))
             if kind != RESULT:
-                raise_error(child.parcels, body, task.task_name)
-            value = open_result(child.parcels, body, task.task_name)
+                raise_error(child.buffers, body, task.task_name)
+            value = open_result(child.buffers, body, task.task_name)
             if type(value) is Broken:
                 _raise_broken(value, task.task_name)
             return value
@@ -216,7 +216,7 @@ class ProcessRunner:
         if self._child is not None:
             self._see_off(self._child, None if failure is None else pack_error(failure))
         self._bury_leaving()
-        self._outset = None
+        self._initializer = None
 
     def _see_off(self, child: Child, failure: Packed | None = None) -> None:
         """Tell it to end; the next one need not wait for it."""

@@ -13,7 +13,7 @@ import tempfile
 from multiprocessing import reduction
 from typing import Any
 
-__all__ = ["NoPlace", "Shelf", "nameless_file", "new_shelf"]
+__all__ = ["AnonymousFile", "NoPlace", "nameless_file", "new_file"]
 
 
 class NoPlace(OSError):
@@ -43,7 +43,7 @@ def nameless_file(label: str) -> int:
     raise NoPlace("there is no memfd_create() here, and no folder where files can be made")
 
 
-class Shelf:
+class AnonymousFile:
     """A file without a name, to be shared with one child process.
 
     It can be given to a child as an argument of its ``Process``, and be pickled at no other time.
@@ -62,15 +62,15 @@ class Shelf:
         return _taken_over, (reduction.DupFd(self.fd),)
 
 
-def new_shelf() -> Shelf | None:
-    """A shelf, or None where files cannot be handed to children: all then goes by the pipe."""
+def new_file() -> AnonymousFile | None:
+    """A file, or None where files cannot be handed to children: all then goes by the pipe."""
     with contextlib.suppress(NoPlace):
-        return Shelf() if hasattr(os, "pwrite") else None
+        return AnonymousFile() if hasattr(os, "pwrite") else None
     return None
 
 
-def _taken_over(handle: Any) -> Shelf:
-    shelf: Shelf = Shelf.__new__(Shelf)
-    shelf.fd = handle.detach()
-    os.set_inheritable(shelf.fd, False)
-    return shelf
+def _taken_over(handle: Any) -> AnonymousFile:
+    file: AnonymousFile = AnonymousFile.__new__(AnonymousFile)
+    file.fd = handle.detach()
+    os.set_inheritable(file.fd, False)
+    return file

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ion_actors.backends.process.transport.anonymous_file import new_shelf
+from ion_actors.backends.process.transport.anonymous_file import new_file
 from ion_actors.backends.process.transport.descriptors import Descriptor
 from ion_actors.backends.process.transport.log_relay import Settings
 from ion_actors.backends.process.transport.pickling import (
@@ -30,12 +30,12 @@ from ion_actors.backends.process.transport.pickling import (
     unpack,
 )
 from ion_actors.backends.process.transport.reducers import starting_a_child
-from ion_actors.backends.process.transport.shared_buffers import Parcels, write_all
+from ion_actors.backends.process.transport.shared_buffers import SharedBuffers, write_all
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
 from ion_actors.forking import on_fork
-from ion_actors.stateful import Opening
+from ion_actors.stateful import MoveIn
 
 __all__ = ["Initializer", "initializer_of", "open_initializer"]
 
@@ -61,7 +61,7 @@ class Initializer:
     def is_of(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> bool:
         """Whether it is these that are packed here."""
         mine = self._initializer
-        if isinstance(mine, Opening) and isinstance(initializer, Opening):
+        if isinstance(mine, MoveIn) and isinstance(initializer, MoveIn):
             return mine.is_like(initializer)
         return mine is initializer and self._initargs is initargs
 
@@ -98,29 +98,29 @@ def _put_away(packed: Packed) -> tuple[Descriptor | None, list[Any]]:
     header, buffers = packed
     frames: list[Any] = [pickle.PickleBuffer(header), *map(pickle.PickleBuffer, buffers)]
     large = [place for place, one in enumerate(frames) if one.raw().nbytes >= LARGE]
-    shelf = new_shelf() if large else None
-    if shelf is None:
+    file = new_file() if large else None
+    if file is None:
         return None, frames
     end = 0
     try:
         for place in large:
             raw = frames[place].raw()
-            write_all(shelf.fd, raw, end)
+            write_all(file.fd, raw, end)
             frames[place] = (end, raw.nbytes)
             end += -(-raw.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        os.ftruncate(shelf.fd, end)
-        return Descriptor.copy_of(shelf.fd), frames
+        os.ftruncate(file.fd, end)
+        return Descriptor.copy_of(file.fd), frames
     except OSError:  # there is no room for it: it goes through the pipes
         return None, [pickle.PickleBuffer(header), *map(pickle.PickleBuffer, buffers)]
     finally:
-        shelf.close()
+        file.close()
 
 
 # -- those that there are ----------------------------------------------------------------------
 
 
 _lock = threading.Lock()  # guards the next
-_outsets: weakref.WeakKeyDictionary[Context, Initializer] = weakref.WeakKeyDictionary()
+_initializers: weakref.WeakKeyDictionary[Context, Initializer] = weakref.WeakKeyDictionary()
 
 
 def initializer_of(
@@ -134,25 +134,25 @@ def initializer_of(
         initargs: the pool's.
     """
     with _lock:
-        found = _outsets.get(context)
+        found = _initializers.get(context)
         if found is not None and found.is_of(initializer, initargs):
             return found
-        made = _outsets[context] = Initializer(initializer, initargs)
+        made = _initializers[context] = Initializer(initializer, initargs)
     context.add_callback(functools.partial(_forget, weakref.ref(context), made))
     return made
 
 
-def _forget(context: weakref.ref[Context], outset: Initializer) -> None:
+def _forget(context: weakref.ref[Context], initializer: Initializer) -> None:
     ended = context()
     with _lock:
-        if ended is not None and _outsets.get(ended) is outset:
-            del _outsets[ended]
+        if ended is not None and _initializers.get(ended) is initializer:
+            del _initializers[ended]
 
 
 def _after_fork() -> None:
     """In a forked child: the pools are the parent's, and a thread there may hold the lock."""
-    global _lock, _outsets
-    _lock, _outsets = threading.Lock(), weakref.WeakKeyDictionary()
+    global _lock, _initializers
+    _lock, _initializers = threading.Lock(), weakref.WeakKeyDictionary()
 
 
 on_fork(_after_fork)
@@ -161,13 +161,13 @@ on_fork(_after_fork)
 # -- in the child ------------------------------------------------------------------------------
 
 
-def open_initializer(parcels: Parcels, body: bytes | bytearray) -> tuple[Settings, Packed]:
+def open_initializer(shared: SharedBuffers, body: bytes | bytearray) -> tuple[Settings, Packed]:
     """What a START message says: the settings, and the call of the initializer, still packed.
 
     Raises:
         Exception: it cannot be had.
     """
-    settings, file, frames = unpack(*parcels.open(body))
+    settings, file, frames = unpack(*shared.open(body))
     header, *buffers = frames if file is None else _mapped(file, frames)
     return settings, (header, buffers)
 

@@ -16,7 +16,7 @@ from ion_actors.backends.process.transport.initializer import open_initializer
 from ion_actors.backends.process.transport.log_relay import Settings
 from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, pack_call, unpack
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
-from ion_actors.backends.process.transport.shared_buffers import Parcels
+from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
 from ion_actors.backends.protocol import Task
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
@@ -28,8 +28,8 @@ __all__ = [
     "Request",
     "StartMessage",
     "open_error",
-    "open_parcel",
     "open_result",
+    "open_sealed",
     "open_start",
     "pack_error",
     "pack_request",
@@ -101,35 +101,37 @@ def _remaining(context: Context | None) -> float | None:
     return context.remaining()
 
 
-def open_result(parcels: Parcels, body: bytes | bytearray, name: Callable[[], str]) -> Any:
+def open_result(shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str]) -> Any:
     """The value of a RESULT message.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt.
     """
     try:
-        header, buffers = parcels.open(body)
+        header, buffers = shared.open(body)
         return unpack(header, buffers)[0]
     except BaseException as error:
         raise not_rebuilt(name(), "the result", error) from error
     finally:
-        del parcels, body, name  # a method of the task, which will hold the error and so this frame
+        del shared, body, name  # a method of the task, which will hold the error and so this frame
 
 
-def open_error(parcels: Parcels, body: bytes | bytearray) -> BaseException:
+def open_error(shared: SharedBuffers, body: bytes | bytearray) -> BaseException:
     """The exception of an ERROR or a STOP message."""
     try:
-        return unpack_error(parcels.open(body))
+        return unpack_error(shared.open(body))
     except Exception as error:  # its descriptors or its buffers did not come
         return not_rebuilt("", "the exception", error)
 
 
-def raise_error(parcels: Parcels, body: bytes | bytearray, name: Callable[[], str]) -> NoReturn:
+def raise_error(
+    shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str]
+) -> NoReturn:
     """Raise what an ERROR message says."""
     try:
-        _raise(open_error(parcels, body), name)
+        _raise(open_error(shared, body), name)
     finally:
-        del parcels, body, name  # a method of the task, which will hold the error and so this frame
+        del shared, body, name  # a method of the task, which will hold the error and so this frame
 
 
 def raise_packed(packed: Received, name: Callable[[], str]) -> NoReturn:
@@ -162,28 +164,28 @@ class StartMessage(NamedTuple):
     settings: Settings  # of what it relays
 
 
-def open_start(parcels: Parcels, body: bytes | bytearray) -> StartMessage:
+def open_start(shared: SharedBuffers, body: bytes | bytearray) -> StartMessage:
     """What a START message says.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt here.
     """
     try:
-        settings, packed = open_initializer(parcels, body)
+        settings, packed = open_initializer(shared, body)
     except BaseException as error:
         raise not_rebuilt("initializer", "the call", error) from error
     initializer, initargs, _, _ = _unpack(packed, "initializer")
     return StartMessage(initializer, initargs, settings)
 
 
-def open_parcel(parcels: Parcels, body: bytes | bytearray) -> Received:
+def open_sealed(shared: SharedBuffers, body: bytes | bytearray) -> Received:
     """What a TASK message says, still packed.
 
     Raises:
         TaskNotPicklable: it cannot be had.
     """
     try:
-        return parcels.open(body)
+        return shared.open(body)
     except BaseException as error:
         raise not_rebuilt("", "the call", error) from error
 

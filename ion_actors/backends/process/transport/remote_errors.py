@@ -210,7 +210,7 @@ def _pickled(
 
 @functools.cache  # an unwanted class is only found by the garbage collector
 def _naming(kind: Any) -> Any:
-    class Naming(kind):  # type: ignore[misc]
+    class NamedPickler(kind):  # type: ignore[misc]
         places: dict[int, int | None]
 
         def persistent_id(self, obj: object) -> int | None:
@@ -221,7 +221,7 @@ def _naming(kind: Any) -> Any:
                 return _reduced(obj)
             return super().reducer_override(obj)
 
-    return Naming
+    return NamedPickler
 
 
 def _pickles_by_default(kind: type[BaseException]) -> bool:

@@ -2,11 +2,11 @@
 
 ::
 
-    sender ──pwrite──▶ a place on the shelf ◀──mmap── receiver: the array lies there, and may be
+    sender ──pwrite──▶ a place in the file ◀──mmap── receiver: the array lies there, and may be
                              ▲                        changed there, until the last view of it dies
                              └── free again ◀── the receiver's next message says so
 
-A shelf is a file that has no name from the start: ``memfd_create`` where there is one, else a
+The file has no name from the start: ``memfd_create`` where there is one, else a
 temporary file that is unlinked. Whichever side is killed, and however, the kernel frees it with the
 last process that has it open; a named segment (``multiprocessing.shared_memory``) would be left
 behind, or hang on a third process. A memfd is not bounded by the size of ``/dev/shm``, either.
@@ -35,18 +35,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ion_actors.backends.process.transport.anonymous_file import Shelf
+from ion_actors.backends.process.transport.anonymous_file import AnonymousFile
 from ion_actors.backends.process.transport.descriptors import Descriptor, Rights
 from ion_actors.backends.process.transport.pickling import LARGE, Packed
 from ion_actors.forking import before_fork
 
-__all__ = ["Parcels", "Receiver", "Sender", "write_all"]
+__all__ = ["Receiver", "Sender", "SharedBuffers", "write_all"]
 
 Place = tuple[int, int]  # offset and bytes
 Frame = Place | bytes | bytearray | None  # None: a descriptor, which comes another way
 
 # Bytes of free places that are kept for the next tasks. What is beyond them goes back to the
-# system: the end of the shelf is cut off, and elsewhere there are holes in it from then on. (Where
+# system: the end of the file is cut off, and elsewhere there are holes in it from then on. (Where
 # a file can have none, only the end goes back.)
 _KEPT = 128 * 1024 * 1024
 
@@ -63,10 +63,10 @@ _AT_ONCE = 1 << 30
 _PIECE = 1 << 18
 
 # Begins a message that is not simply a pickle, which begins with 0x80.
-_PARCEL = b"\x01"
+_SEALED = b"\x01"
 
 
-class Parcels:
+class SharedBuffers:
     """One side's end: makes messages of what is packed, and gets it out of the other's messages.
 
     Any threads may use it. To be closed when the child has ended; what has been received stays.
@@ -80,8 +80,8 @@ class Parcels:
 
     def __init__(
         self,
-        out: Shelf | None = None,
-        back: Shelf | None = None,
+        out: AnonymousFile | None = None,
+        back: AnonymousFile | None = None,
         *,
         private: bool = False,
         rights: Rights | None = None,
@@ -109,7 +109,7 @@ class Parcels:
         for raw in raws:
             here = isinstance(raw.obj, Descriptor)
             frames.append(None if here else self._put(raw) or bytearray(raw))
-        return _PARCEL + pickle.dumps((frames, freed, rights), 5)
+        return _SEALED + pickle.dumps((frames, freed, rights), 5)
 
     def open(self, message: bytes | bytearray) -> tuple[Any, Sequence[Any]]:
         """What the other side packed: the pickle, and its buffers.
@@ -117,7 +117,7 @@ class Parcels:
         Raises:
             Exception: the other side has not sealed this.
         """
-        if message[:1] != _PARCEL:
+        if message[:1] != _SEALED:
             return message, ()
         frames, freed, rights = pickle.loads(memoryview(message)[1:])
         if self._out is not None:
@@ -140,7 +140,7 @@ class Parcels:
         self.close()
 
     def close(self) -> None:
-        """Close both shelves on this side, and the way of the descriptors."""
+        """Close both files on this side, and the way of the descriptors."""
         for side in (self._out, self._back, self._rights):
             if side is not None:
                 side.close()
@@ -166,15 +166,15 @@ class Parcels:
     def _fetch(self, frame: Place | bytes | bytearray) -> Any:
         if not isinstance(frame, tuple):
             return frame
-        assert self._back is not None, "a place on a shelf that is not there"
+        assert self._back is not None, "a place in a file that is not there"
         return self._back.fetch(frame)
 
 
 class Sender:
-    """Puts buffers on a shelf, each into the first free place where it fits."""
+    """Puts buffers into the file, each into the first free place where it fits."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, file: AnonymousFile) -> None:
+        self._file = file
         self._lock = threading.Lock()  # guards the four below, and the size of the file
         self._free: list[Place] = []  # sorted, none touches the next
         self._holes: list[Place] = []  # likewise, but there is no memory behind them
@@ -182,11 +182,11 @@ class Sender:
         self._end = 0
 
     def put(self, raw: memoryview) -> Place | None:
-        """Copy a buffer of bytes to the shelf: where, or None if there is no memory."""
+        """Copy a buffer of bytes into the file: where, or None if there is no memory."""
         with self._lock:
             offset = self._take(_whole_pages(raw.nbytes))
         try:
-            write_all(self._shelf.fd, raw, offset)
+            write_all(self._file.fd, raw, offset)
         except OSError:
             self.free([(offset, raw.nbytes)])
             return None
@@ -207,9 +207,9 @@ class Sender:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """Close this side's shelf."""
+        """Close this side's file."""
         with self._lock:
-            self._shelf.close()
+            self._file.close()
 
     def _take(self, size: int) -> int:
         for places in (self._free, self._holes):
@@ -227,12 +227,12 @@ class Sender:
 
     def _trim(self) -> None:
         excess = sum(size for _, size in self._free) - _KEPT
-        if excess <= 0 or self._shelf.fd == -1:
+        if excess <= 0 or self._file.fd == -1:
             return
         for offset, size in reversed(self._free):
             gone = min(_whole_pages(excess), size)
             hole = (offset + size - gone, gone)
-            if sum(hole) != self._end and not _punch(self._shelf.fd, hole):
+            if sum(hole) != self._end and not _punch(self._file.fd, hole):
                 return  # it stays free, and will be used again
             self._free[-1:] = [(offset, size - gone)] if size > gone else []
             self._holes = _joined([*self._holes, hole])
@@ -244,14 +244,14 @@ class Sender:
     def _cut_end(self) -> None:
         if self._holes and sum(self._holes[-1]) == self._end:
             self._end = self._holes.pop()[0]
-            os.ftruncate(self._shelf.fd, self._end)
+            os.ftruncate(self._file.fd, self._end)
 
 
 class Receiver:
-    """Gets buffers from a shelf, as views that the sender does not touch until they are gone."""
+    """Gets buffers from a file, as views that the sender does not touch until they are gone."""
 
-    def __init__(self, shelf: Shelf, *, private: bool) -> None:
-        self._shelf = shelf
+    def __init__(self, file: AnonymousFile, *, private: bool) -> None:
+        self._file = file
         self._flags = _mapping_flags(private)
         self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
         self.freed: deque[Place] = deque()  # the places that nobody has been told of yet
@@ -264,7 +264,7 @@ class Receiver:
             return self._copy(place)
         offset, size = place
         try:
-            found = mmap.mmap(self._shelf.fd, size, offset=offset, **self._flags)
+            found = mmap.mmap(self._file.fd, size, offset=offset, **self._flags)
         except OSError:  # no descriptor, or too many mappings
             return self._copy(place)
         reference = weakref.ref(found, self._unmapped)
@@ -273,7 +273,7 @@ class Receiver:
         return memoryview(found)
 
     def _copy(self, place: Place) -> bytearray:
-        copy = _read(self._shelf.fd, *place)
+        copy = _read(self._file.fd, *place)
         self.freed.append(place)
         return copy
 
@@ -290,8 +290,8 @@ class Receiver:
         self._mapped.clear()
 
     def close(self) -> None:
-        """Close this side's shelf."""
-        self._shelf.close()
+        """Close this side's file."""
+        self._file.close()
 
     # No lock: it is called wherever the last view dies, so perhaps in a thread that holds it.
     def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
@@ -361,7 +361,9 @@ def _read(fd: int, offset: int, size: int) -> bytearray:
     while done < size:
         piece = os.pread(fd, min(size - done, _PIECE), offset + done)
         if not piece:
-            raise EOFError(f"a shelf ends at {offset + done}, before a place of {size} at {offset}")
+            raise EOFError(
+                f"the file ends at {offset + done}, before a place of {size} at {offset}"
+            )
         found[done : done + len(piece)] = piece
         done += len(piece)
     return found

@@ -1,4 +1,4 @@
-"""What waits for the end of a context, in a thread or on an event loop."""
+"""Waiting for the end of a context, in a thread or on an event loop."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = Logger("ion_actors", later=True)
 
 
 class Signal:
-    """For this library's own waits: an event that is set once and waited for once.
+    """An event for the library's own waits: set once and waited for once.
 
-    What differs from ``threading.Event`` is that the clock decides how long a wait is.
+    Unlike ``threading.Event``, it measures time by a clock of the library.
     """
 
     __slots__ = ("_lock",)
@@ -33,7 +33,7 @@ class Signal:
         self._lock.acquire()
 
     def set(self, _: object = None) -> None:
-        """Let the waiter go; setting it twice does no harm."""
+        """Wake the waiter; calling twice does no harm."""
         try:
             self._lock.release()
         except RuntimeError:
@@ -83,8 +83,8 @@ class Interrupt:
 def forget_done_callback(
     future: concurrent.futures.Future[Any] | None, callback: Callable[[Any], object]
 ) -> None:
-    """Take this very callback back, if the future is still to be done."""
-    # There is no public way to take one back, and whoever polls a future would heap them up.
+    """Remove this very done-callback, unless the future is done."""
+    # There is no public way to remove one, and code that polls a future would pile them up.
     if future is not None and not future.done():
         # The condition's own lock: entering a condition is Python code, and may be interrupted.
         with future._condition._lock:  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def forget_done_callback(
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    """Have the loop make the call; if it is closed, nobody is waiting there any more."""
+    """Call this in the loop; if the loop is closed, nobody waits there any more."""
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:
