@@ -2,8 +2,8 @@
 
 From the top down, each importing only from below::
 
-    process/      a child process for each worker; imported only by whoever asks for it
+    process/      a child process for each worker; imported only when it is used
     thread        the worker's own thread
-    loop_threads  the threads that a worker's event loop makes calls in
-    protocol      what a worker asks of either
+    loop_threads  the threads in which a worker's event loop makes blocking calls
+    protocol      the interface between workers and backends
 """

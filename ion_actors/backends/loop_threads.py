@@ -1,13 +1,13 @@
-"""The threads that a worker's event loop makes calls in, and what tasks leave running there.
+"""The threads in which a worker's event loop makes blocking calls, also after their tasks.
 
 ``asyncio.to_thread``, ``run_in_executor`` and name resolution make their calls in the default
-executor of a loop. A task may end before such a call does: by its time limit, or since it did not
-await it. Nobody can end a call that is stuck. The executors of the standard library wait for it,
+executor of a loop. A task may end before such a call does: by its time limit, or because it did not
+await the call. A stuck call cannot be ended. The executors of the standard library wait for it,
 which would keep a worker from stopping, and the interpreter from exiting. Here,
 
 - the threads are daemons, and not among those that Python joins at exit;
 - the end of a loop waits for its calls only for a moment;
-- a call whose task has ended is *left behind*: :func:`left_behind` tells of it until it is over.
+- a call whose task has ended is *left behind*: :func:`left_behind` lists it until it is over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["LeftBehind", "LoopThreads", "Owner", "left_behind"]
 
 T = TypeVar("T")
 
-# Seconds that the end of a loop waits for the calls that are under way.
+# Seconds that the end of a loop waits for its running calls.
 _GRACE = 0.5
 
 _numbers = iter(range(1, 1 << 62))
@@ -42,7 +42,7 @@ class Owner:
     """The task that an event loop runs now.
 
     Attributes:
-        over: it has ended.
+        over: whether it has ended.
     """
 
     __slots__ = ("over",)
@@ -57,19 +57,19 @@ class LeftBehind:
 
     task: str  #: the task's name
     worker: str  #: the worker that ran the task
-    began: float  #: when the call was asked for, by its pool's clock
+    began: float  #: when the call was requested, by its pool's clock
     pool: Context | None = field(repr=False)  #: the pool's context
     owner: Owner = field(repr=False)
-    thread: threading.Thread | None = None  #: where it runs; None while it waits for a thread
+    thread: threading.Thread | None = None  #: the thread that runs it; None while it waits for one
 
 
-# Of all that run now. Each changes in one step, so there is no lock.
+# All calls that run now. Each change is one step, so there is no lock.
 _running: dict[LeftBehind, None] = {}
-on_fork(_running.clear)  # in a forked child, their threads are not there
+on_fork(_running.clear)  # a forked child does not have their threads
 
 
 def left_behind(pool: Context) -> list[LeftBehind]:
-    """The calls of a pool's tasks that still run, though the tasks have ended.
+    """The calls of a pool's tasks that are still running although the tasks have ended.
 
     Args:
         pool: the pool's context.
@@ -88,25 +88,25 @@ class LoopThreads(ThreadPoolExecutor):
     """The default executor of one event loop. See the module.
 
     Args:
-        pool: the context of the pool that the loop works for, if it does for one.
+        pool: the context of the pool that the loop belongs to; None if it belongs to none.
     """
 
-    # ThreadPoolExecutor is the base since event loops take nothing else; all that matters of it is
-    # replaced.
+    # ThreadPoolExecutor is the base because event loops accept nothing else; all methods that
+    # matter are replaced.
 
     def __init__(self, pool: Context | None) -> None:
         super().__init__(max_workers=min(32, (os.cpu_count() or 1) + 4))
-        self.owner = Owner()  # of the calls from now on
+        self.owner = Owner()  # the owner of new calls
         self._pool = pool
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._own: list[threading.Thread] = []
         self._guard = threading.Lock()  # guards the list above and what follows
-        self._idle = 0  # threads that wait for a call which nobody has sent them
+        self._idle = 0  # threads that wait for a call
         self._over = False
 
     @override
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Any:
-        """Have a thread call it. Returns the future of the result.
+        """Call it in a thread. Returns the future of the result.
 
         Raises:
             RuntimeError: the loop is closed, or no thread can be started.
@@ -142,13 +142,13 @@ class LoopThreads(ThreadPoolExecutor):
         except NO_MORE_THREADS:
             if not self._own:
                 raise
-            return  # one of the others will come to it
+            return  # another thread will take the call
         self._own.append(thread)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             self._make(call)
-            del call  # what it refers to must not live until the next one comes
+            del call  # what it refers to must not stay alive until the next call
             with self._guard:
                 if self._calls.empty():
                     self._idle += 1
@@ -175,8 +175,8 @@ class LoopThreads(ThreadPoolExecutor):
         """Accept no more calls.
 
         Args:
-            wait: wait for those under way, but only for a moment.
-            cancel_futures: make none that has not begun.
+            wait: wait for running calls, but only for a moment.
+            cancel_futures: cancel calls that have not begun.
         """
         with self._guard:
             first, self._over = not self._over, True

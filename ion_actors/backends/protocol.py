@@ -1,9 +1,9 @@
-"""What a worker asks of the place where its tasks run.
+"""The interface between workers and backends.
 
-A :class:`Backend` is what a pool is given: the kind of place, and its settings. Of that each worker
-gets a :class:`Runner` of its own, which it uses from its own thread, except for ``kill``. Nothing
-in here knows what is on the other side: it may be the thread itself, a child process, or an actor
-on another machine.
+A pool is given a :class:`Backend`: where its tasks run, with the settings. The backend makes a
+:class:`Runner` for each worker, which the worker uses from its own thread, except for ``kill``. The
+worker does not know where a runner runs its tasks: in the same thread, in a child process, or on
+another machine.
 """
 
 from __future__ import annotations
@@ -30,48 +30,49 @@ __all__ = [
 
 
 class NotReady(Exception):
-    """The place where tasks run could not be made ready; the cause says why. Nothing has begun."""
+    """A runner could not be made ready; the cause is the reason. No task has begun."""
 
 
 class Hopeless(RuntimeError):
-    """The place where tasks run can never be made ready; there is no use in trying again."""
+    """A runner can never be made ready; trying again is useless."""
 
 
 class Broken(NamedTuple):
-    """What a call returns that had results before its error, where both have to be sent back.
+    """The return value of a call that had results before an error, if both must be sent back.
 
-    The runner raises the error, and :func:`take_results` has the results. They do not travel as an
-    attribute: many exceptions lose those that they do not know, or cannot be rebuilt with them.
+    The runner raises the error, and :func:`take_results` returns the results. They are not sent as
+    an attribute of the error: many exceptions lose unknown attributes, or cannot be rebuilt with
+    them.
     """
 
     results: list[Any]
-    error: Any  # an exception; in bytes as long as it is on its way
+    error: Any  # an exception; as bytes while it is sent
 
 
 def give_results(error: BaseException, results: list[Any]) -> None:
-    """Note the results that came before an error, for :func:`take_results`."""
+    """Attach the results that came before an error, for :func:`take_results`."""
     _attributes_of(error)[_RESULTS] = results
 
 
 def take_results(error: BaseException) -> list[Any]:
-    """The results that came before an error, if they were sent back with it; once."""
+    """The results that came before an error, if there are any; only the first call returns them."""
     found: list[Any] = _attributes_of(error).pop(_RESULTS, [])
     return found
 
 
 _RESULTS = "_ion_results"
-# Past what the class of an exception does to attributes: it may refuse them, or raise.
+# Without the exception's class, which may refuse attributes, or raise.
 _attributes_of: Callable[[BaseException], dict[str, Any]] = BaseException.__dict__[
     "__dict__"
 ].__get__
 
 
 class Task(Protocol):
-    """What a runner needs of a task.
+    """The part of a task that a runner uses.
 
     Most tasks never get a context of their own, since nobody asks for it. A runner that must know
-    when the task is to end sets ``_follower`` for the time of the call, and then looks whether
-    there is a ``_context``: so it learns of each, once or twice. The context of the pool is not
+    when the task has to end sets ``follower`` for the duration of the call, and then checks whether
+    there is an ``own_context``: so it learns of each, once or twice. The context of the pool is not
     among them.
     """
 
@@ -81,10 +82,10 @@ class Task(Protocol):
     variables: contextvars.Context
     own_context: Context | None
     follower: Callable[[Context], object] | None
-    captured_output: Output | None  # to be set, if what it prints is captured
+    captured_output: Output | None  # set by the runner, if output is captured
 
     def task_context(self) -> Context:
-        """The context that it runs under."""
+        """The context of the task."""
         ...
 
     def task_name(self) -> str:
@@ -99,18 +100,18 @@ class Runner(Protocol):
     def inline(self) -> bool:
         """Whether a task is a plain call in the worker's thread.
 
-        Then the worker makes it itself, and never asks :meth:`call`.
+        Then the worker makes the call itself, and never uses :meth:`call`.
         """
         ...
 
     def start(
         self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...], /
     ) -> None:
-        """Make ready, and call the initializer where the tasks will run.
+        """Get ready, and call the initializer where the tasks will run.
 
         Raises:
-            Hopeless: it never will be.
-            BaseException: it is not ready, for instance because the initializer raised this.
+            Hopeless: it can never be ready.
+            BaseException: it is not ready, for example because the initializer raised this.
         """
         ...
 
@@ -118,37 +119,37 @@ class Runner(Protocol):
         """Make the call of the task, and return what it returns.
 
         Raises:
-            NotReady: the call was not begun, and this runner is of no more use.
-            WorkerDied: what the tasks run in died of it, or with it.
+            NotReady: the call was not begun, and this runner cannot be used any more.
+            WorkerDied: the process that runs the tasks died during the call.
             ContextEnded: the task's context has ended, and the call was ended for that.
             BaseException: whatever the call raised.
         """
         ...
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context, /) -> Any:
-        """What an inline call gave or, if that is a coroutine, what the coroutine gives."""
+        """The result of an inline call or, if that is a coroutine, the coroutine's result."""
         ...
 
     def on_top(self) -> AbstractContextManager[None]:
-        """For the time of a task in the middle of another one."""
+        """The block in which a task runs in the middle of another one."""
         ...
 
     def kill(self) -> bool:
-        """The pool's time is up: end what runs, whatever it is at. Any thread may call this.
+        """The pool's deadline has passed: end the running task. Any thread may call this.
 
         Returns:
-            Whether that will be soon. False: it cannot be ended from outside.
+            Whether it will end soon. False: it cannot be ended from outside.
         """
         ...
 
     def stop(self, failure: BaseException | None = None, /) -> None:
-        """The worker stops: leave nothing behind. Who lives there may be told of a failure."""
+        """The worker stops: clean up. A resident actor is told of the failure, if there is one."""
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """A kind of place for tasks to run, with its settings. It can be shared by pools."""
+    """Where tasks run, with the settings. Several pools may share it."""
 
     @property
     def must_start(self) -> bool:
@@ -156,7 +157,7 @@ class Backend(Protocol):
         ...
 
     def make_runner(self, worker: str, context: Context, log: Log, /) -> Runner:
-        """A runner for the worker of that name. Must be quick: the work is for ``start``.
+        """A runner for the worker of that name. Must be quick: the work is done by ``start``.
 
         Args:
             worker: its name.

@@ -1,4 +1,4 @@
-"""Where a task runs: here, in its worker's own thread, or on that thread's event loop."""
+"""The backend that runs tasks in their worker's own thread, or on that thread's event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ThreadBackend:
 
     @property
     def must_start(self) -> bool:
-        """It need not: its thread is all there is."""
+        """False: the thread needs no preparation."""
         return False
 
     def make_runner(self, worker: str, context: Context, log: Log) -> ThreadRunner:
@@ -35,13 +35,13 @@ class ThreadBackend:
 class ThreadRunner:
     """Runs calls in the calling thread. Belongs to one worker.
 
-    A call that gives a coroutine is run to its end on an event loop that the worker keeps; when the
-    task's context ends, the coroutine is cancelled. What it leaves running on the loop is cancelled
-    too: one task's leftovers are no business of the next. (What it leaves running in a thread, as
-    with ``asyncio.to_thread``: :mod:`ion_actors.backends.loop_threads`.)
+    If a call returns a coroutine, it is run to its end on an event loop that the worker keeps; when
+    the task's context ends, the coroutine is cancelled. Whatever it leaves running on the loop is
+    cancelled, too, so that it cannot disturb the next task. (For what it leaves running in a
+    thread, as with ``asyncio.to_thread``, see :mod:`ion_actors.backends.loop_threads`.)
 
     Args:
-        pool: the context of the pool that it works for, if it does for one.
+        pool: the context of the pool that it belongs to; None if it belongs to none.
     """
 
     inline = True
@@ -57,7 +57,7 @@ class ThreadRunner:
             self.finish(initializer(*initargs), background(), contextvars.copy_context())
 
     def call(self, task: Task) -> NoReturn:
-        """The worker makes the call itself: nothing is quicker."""
+        """True: the worker makes the call itself, which is fastest."""
         raise AssertionError("a task was given to a runner that is inline")
 
     def kill(self) -> bool:
@@ -65,7 +65,7 @@ class ThreadRunner:
         return False
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
-        """What a call gave, or, if that is a coroutine, what the coroutine gives."""
+        """The result of a call or, if that is a coroutine, the coroutine's result."""
         if not is_coroutine(value):
             return value
         # The coroutine may go to other threads (asyncio.to_thread), where its context must go, too.
@@ -79,8 +79,8 @@ class ThreadRunner:
             try:
                 self._runner.close()
             except RuntimeError:
-                # A loop that was interrupted may stop once too early, before its threads have
-                # ended; they are nobody's then. It is closed all the same.
+                # A loop that was interrupted may stop too early, before its threads have ended;
+                # nobody waits for them then. It is closed nevertheless.
                 if not loop.is_closed():
                     raise
             self._runner = None
@@ -101,9 +101,9 @@ class ThreadRunner:
 
     @contextlib.contextmanager
     def on_top(self) -> Iterator[None]:
-        """For the time of a task in the middle of another one.
+        """The block in which a task runs in the middle of another one.
 
-        If that is a coroutine, its event loop stands still, and is no business of the new task.
+        If the other one is a coroutine, its event loop is paused, and hidden from the new task.
         """
         below = asyncio._get_running_loop()
         if below is None:

@@ -4,22 +4,22 @@
 
     worker's thread ──call──▶ Runner ──┬─ tasks ───▶ main thread of the child: runs the task
           ▲                            │    ◀──── its result, its exception
-          │                            └─ control ─▶ a thread of the child that watches: "task 7 is
-      the pool's                            │         to end", or the end of the parent
-      supervisor                       Escalation: SIGTERM, SIGKILL, when their time has come
+          │                            └─ control ─▶ a watching thread of the child: "end task 7",
+      the pool's                            │         or the end of the parent
+      supervisor                       Escalation: SIGTERM, SIGKILL, after their delays
 
 From the top down, each importing only from below::
 
     backend      ProcessBackend, and its settings
-    variables    ``left_behind``, at the place where programs import it from
+    variables    ``left_behind``, where programs import it from
     parent/      the parent's side: a runner for each worker, and how its process starts and ends
     child/       what runs in the child
-    transport/   what goes from one to the other, as bytes
-    main_module  the program's main module, as a child has it
+    transport/   everything that is sent between them, as bytes
+    main_module  the program's main module, and how a child imports it
     signals      signals that concern all processes of a program
 
-A child has its sockets from its parent alone, and nobody else has them: so either side learns of
-the other's death, however it comes, from the end of the stream.
+A child gets its sockets from its parent, and no other process has them: so either side notices the
+other's death, whatever its cause, by the end of the stream.
 """
 
 from ion_actors.backends.process.backend import ProcessBackend

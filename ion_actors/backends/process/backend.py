@@ -24,34 +24,35 @@ class ProcessBackend:
     """Tasks run in child processes, one for each worker.
 
     Args:
-        start_method: ``"forkserver"``, the default where there is one, or ``"spawn"``. Never a bare
-            fork, which copies the locks of threads that it does not copy.
+        start_method: ``"forkserver"``, the default where it exists, or ``"spawn"``. ``"fork"`` is
+            not supported: it copies the locks of threads, but not the threads.
         preload: modules to be imported before the first task. With a forkserver, they are imported
-            there, once for all children. What a module opens when it is imported, these share.
-        max_tasks_per_child: how many tasks a child may run before a fresh one takes its place; None
-            for any number.
+            there, once for all children, which then share the files that the modules open.
+        max_tasks_per_child: how many tasks a child may run before a fresh one replaces it; None for
+            any number.
         max_memory_per_child: bytes of resident memory; a child that holds more after a task is
             replaced by a fresh one. None for any amount.
         nice: is added to the niceness of the children.
-        env: environment variables of the children, besides or instead of those that the parent has
-            when a child starts. They are set before anything is imported that is not the library's.
+        env: environment variables of the children, in addition to those that the parent has when a
+            child starts, or replacing them. They are set before any module is imported that is not
+            the library's.
         native_threads: how many threads libraries for numerical work (OpenMP, OpenBLAS, MKL, BLIS,
             Accelerate, numba, numexpr) may have in each child: a number; ``"share"``, the default,
-            for this process's CPUs divided by the size of the pool, and at least one; or None, to
-            leave it to them. It sets ``OMP_NUM_THREADS`` and its like. What ``env`` or this
-            process's environment says about one of them is left as it is.
+            for this process's CPUs divided by the size of the pool, and at least one; or None for
+            the libraries' own defaults. It sets ``OMP_NUM_THREADS`` and similar variables, except
+            those that are set in ``env`` or in this process's environment.
         start_timeout: seconds that a child may take until its initializer has returned; None for
             any time.
-        grace: seconds that a task gets to end itself when its context has ended. Then it is sent
-            SIGTERM, which raises an exception in it, so that its ``finally`` blocks run. None:
-            it is never forced.
+        grace: seconds that a task gets to end by itself when its context has ended. Then SIGTERM
+            raises an exception in it, so that its ``finally`` blocks run. None: it is never forced.
         kill_after: seconds from then until the child is killed.
-        heartbeat: seconds. A child that has a task is asked this often whether it still answers.
-            If it has not by the next time, it is sent SIGABRT, which makes it say where it is, and
-            killed after ``kill_after``; its task panics. Native code that keeps Python's lock does
-            not answer, either, so give it time. None: nobody asks.
-        capture_output: what a task prints to the standard output and error, also below Python, is
-            kept, the last mebibyte of each, and not shown; see :attr:`ion_actors.Future.output`.
+        heartbeat: seconds between two questions to a child that runs a task. If it has not answered
+            by the next one, it gets SIGABRT, which makes it report its stacks, and is killed after
+            ``kill_after``; its task panics. Native code that holds the GIL does not answer, either,
+            so choose a long interval. None: no questions.
+        capture_output: keep what a task prints to the standard output and error, also from native
+            code: the last mebibyte of each, instead of showing it; see
+            :attr:`ion_actors.Future.output`.
 
     Raises:
         TypeError, ValueError: an argument makes no sense.
@@ -92,7 +93,7 @@ class ProcessBackend:
 
     @property
     def must_start(self) -> bool:
-        """It does: there is no child yet."""
+        """True: there is no child yet."""
         return True
 
     @property
@@ -101,7 +102,7 @@ class ProcessBackend:
         return None if self.native_threads == "share" else self.native_threads
 
     def among(self, workers: int, cpus: int) -> ProcessBackend:
-        """The backend for a pool that has this many workers, and these CPUs to share."""
+        """The backend for a pool that has this many workers, which share these CPUs."""
         if self.native_threads != "share":
             return self
         from ion_actors.backends.process.child.environment import cpus_to_share  # noqa: PLC0415
@@ -109,7 +110,7 @@ class ProcessBackend:
         return replace(self, native_threads=max(1, cpus_to_share(cpus) // workers))
 
     def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)  # it is frozen for everybody else
+        object.__setattr__(self, name, value)  # the class is frozen
 
     def make_runner(self, worker: str, context: Context, log: Log) -> ProcessRunner:
         """A runner for the worker of that name; its child is started by its ``start``."""
@@ -134,7 +135,7 @@ def _checked_method(given: object) -> str:
     there = multiprocessing.get_all_start_methods()
     usable = [one for one in ("forkserver", "spawn") if one in there]
     if getattr(sys, "frozen", False):
-        usable = ["spawn"]  # an executable of its own cannot be a forkserver
+        usable = ["spawn"]  # a frozen executable cannot be a forkserver
     if given is None:
         return usable[0]
     if given not in usable:

@@ -1,18 +1,17 @@
-"""The main module of the program, and how a child process makes itself one like it.
+"""The main module of the program, and how a child process imports it.
 
 A child imports the file of its parent's main module, or the module of that name, as
 ``multiprocessing`` does. There is nothing to import after ``python -c``, at a prompt, in a notebook
 or when the program comes from standard input, and what is called ``__main__`` (``python -m
-package``, ``python folder``) is left alone. What is defined there can go to a child by value only.
+package``, ``python folder``) is not imported. What is defined there goes to a child only by value.
 
-A main module forgets its file when it has come to its end, which an interpreter that waits for its
-pools survives. So the file is remembered, for the children that are started then. A debugger may
-have left a main module without most of what others have.
+A main module loses its ``__file__`` when it has ended, but the interpreter may still wait for its
+pools. So the file is remembered, for children that are started then. Under a debugger a main module
+may lack most attributes.
 
-If the main module makes a pool of processes whenever it is imported, and so in each of its
-children, which is what ``if __name__ == "__main__":`` is there to prevent, the child ends at once,
-with an exit code that its parent knows. The parent then says what is wrong, once, and does not try
-again.
+If the main module makes a pool of processes whenever it is imported, so also in each child (which
+``if __name__ == "__main__":`` prevents), the child ends at once, with an exit code that its parent
+knows. The parent then reports the mistake, once, and does not try again.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _failure: BaseException | None = None  # of the import of the main module, in a 
 
 
 def remember_main() -> None:
-    """Look now, while the program runs."""
+    """Remember the file now, while the program runs."""
     main_can_be_imported()
 
 
@@ -73,7 +72,7 @@ def _spec_name(main: ModuleType | None) -> str | None:
 
 
 def _importable_file(main: ModuleType | None) -> str | None:
-    """The file of a main module, as it was when somebody asked first."""
+    """The file of a main module, as it was at the first call."""
     if main is None:
         return None
     with _lock:
@@ -92,13 +91,13 @@ def _is_there(file: str) -> bool:
 
 
 def preparation(name: str) -> dict[str, Any]:
-    """What :func:`take_on` needs, in the format of ``multiprocessing.spawn.prepare``.
+    """The data for :func:`take_on`, in the format of ``multiprocessing.spawn.prepare``.
 
-    That one's own function for it fails where there is no current directory, and for main modules
+    The function of ``multiprocessing`` fails without a current directory, and for main modules
     without a ``__spec__``.
 
     Args:
-        name: that the process is to have until it has imported its main module.
+        name: the name of the process until it has imported its main module.
     """
     data: dict[str, Any] = {
         "name": name,
@@ -126,20 +125,20 @@ def _what_main_is() -> dict[str, str]:
 
 
 def take_on(data: dict[str, Any]) -> None:
-    """In a child: be like the parent, and import its main module."""
+    """In a child: take on the parent's settings, and import its main module."""
     global _failure  # noqa: PLW0603 - of a process there is only one
     try:
         spawn.prepare(data)
     except BaseException as error:
-        _failure = error  # the parent is told when there is a way to
+        _failure = error  # reported to the parent as soon as that is possible
 
 
 def check_main() -> None:
-    """In a child: complain if the main module could not be imported.
+    """In a child: raise if the main module could not be imported.
 
     Raises:
-        Hopeless: because of what it contains.
-        OSError, MemoryError: there was something missing, perhaps only for now.
+        Hopeless: because of its content.
+        OSError, MemoryError: something was missing, perhaps only for now.
     """
     error = _failure
     if error is None:
@@ -154,12 +153,12 @@ def check_main() -> None:
 
 
 def after_fork() -> None:
-    """In a forked child: a thread that stayed in the parent may have held the lock."""
+    """In a forked child: a thread of the parent may hold the lock."""
     global _lock  # noqa: PLW0603 - there is only one main module
     _lock = threading.Lock()
 
 
-#: With this exits a child, or a forkserver, that is about to have children before it has started.
+#: The exit code of a child, or a forkserver, that would start children during its own start.
 UNGUARDED = 114
 
 _PREFIX = "ion_actors child "
@@ -167,7 +166,7 @@ _serving = False  # this process is a forkserver, and imports what its children 
 
 
 def unguarded() -> Hopeless:
-    """What to raise in the parent."""
+    """The error to raise in the parent."""
     return Hopeless(
         "the main module of this program, or a module that it imports, makes a pool of processes "
         "while it is imported. Each child imports it, too, and would make children of its own. "
@@ -177,12 +176,12 @@ def unguarded() -> Hopeless:
 
 
 def temporary_name(name: str) -> str:
-    """The name that a child's process has until it has imported the main module."""
+    """The name of a child's process until it has imported the main module."""
     return _PREFIX + name
 
 
 def leave_if_unguarded() -> None:
-    """End this process if it is a child of ours that has not begun yet, or a forkserver."""
+    """End this process if it is a child of ours that has not started yet, or a forkserver."""
     process = multiprocessing.current_process()
     beginning = getattr(process, "_inheriting", False) and process.name.startswith(_PREFIX)
     if beginning or _serving:
@@ -190,7 +189,7 @@ def leave_if_unguarded() -> None:
 
 
 def check_bootstrapped() -> None:
-    """Complain if this process is a child of somebody else that has not begun yet.
+    """Raise if this process is a child of ``multiprocessing`` that has not started yet.
 
     Raises:
         Hopeless: it is.
@@ -201,7 +200,7 @@ def check_bootstrapped() -> None:
 
 @contextlib.contextmanager
 def serving() -> Iterator[None]:
-    """In a forkserver, for the time of its imports."""
+    """The block in which a forkserver imports modules."""
     global _serving  # noqa: PLW0603 - of a process there is only one
     _serving = True
     try:

@@ -1,9 +1,9 @@
-"""Signals that are sent to all processes of a program, and what a helper of ours does with them.
+"""Signals that are sent to all processes of a program, in the library's own processes.
 
-A terminal, a service manager or ``kill -- -group`` tells all processes at once. What becomes of the
-tasks is for the parent to decide. So a child, and a forkserver, must not die of them. It handles
-them by doing nothing, and does not ignore them: a program that a task starts would inherit an
-ignored or a blocked signal, and could not be interrupted. A handler ends with ``exec``.
+A terminal, a service manager or ``kill -- -group`` signals all processes at once. The parent
+decides what happens to the tasks. So children and forkservers must not die of these signals. They
+have handlers that do nothing. The signals are not ignored: a program that a task starts would
+inherit an ignored or a blocked signal, and could not be interrupted; ``exec`` removes handlers.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
-#: Those that may be sent to all processes of a program.
+#: Signals that may be sent to all processes of a program.
 TO_ALL = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
-#: Flags of a send over a socket. That the other side is gone is an error of the call; it must not
-#: end a program that has taken back that Python ignores SIGPIPE, as tools for a command line do.
+#: Flags of a send over a socket. If the other side has ended, the call raises; SIGPIPE must not end
+#: the program, which may have given SIGPIPE its default action, as command-line tools do.
 NO_SIGPIPE: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
-# Python ignores some by itself, and nobody can ignore the others.
+# Python itself ignores some of these; the others cannot be ignored.
 _NOT_TAKEN_OVER = {
     getattr(signal, name, None)
     for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ", "SIGKILL", "SIGSTOP", "SIGTERM", "SIGABRT")
@@ -50,7 +50,7 @@ _TAKEN_OVER = tuple(sorted(map(int, signal.valid_signals() - _NOT_TAKEN_OVER)))
 
 # Where `sa_mask` is in `struct sigaction`: behind the handler, on these systems.
 _MACHINES = {"x86_64", "i686", "aarch64", "arm64", "armv7l", "riscv64", "ppc64le"}
-_MOST_OF_ACTION = 1024  # bytes; it has some 150
+_MOST_OF_ACTION = 1024  # bytes; it has about 150
 _offset_of_mask: int | None = None
 _libc: Any = None
 _ctypes: Any = None
@@ -62,7 +62,7 @@ if _known and _ctypes is not None:
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
-    """The parent has got it, too."""
+    """Do nothing: the parent has got the signal, too."""
 
 
 def leave_to_parent(ignored: Collection[int] = ()) -> None:
@@ -74,21 +74,21 @@ def leave_to_parent(ignored: Collection[int] = ()) -> None:
     for signum in TO_ALL:
         if signum in ignored and signum != signal.SIGTERM:
             signal.signal(signum, signal.SIG_IGN)
-        elif signal.getsignal(signum) is not _leave:  # that of a forkserver is, and lasts
+        elif signal.getsignal(signum) is not _leave:  # a forkserver has set it, and it stays
             signal.signal(signum, _leave)
             signal.siginterrupt(signum, False)  # system calls go on
             hold_back_others(signum)
 
 
 def hold_back_others(signum: int) -> None:
-    """Have the system hold back the other ones of these signals while it calls this one's handler.
+    """Block the other ones of these signals while the handler of this one runs.
 
-    Handlers run on the small stack of ``faulthandler``, which overflows if some four of them come
-    at once, and each is in the middle of its call. Python cannot say so; the C library can. It
-    does nothing where it is not known how.
+    Handlers run on the small stack of ``faulthandler``, which overflows if about four of them are
+    nested. Python has no function for this; the C library has. On systems where that is not known
+    to work, this does nothing.
 
     Args:
-        signum: has a handler already.
+        signum: a signal that has a handler already.
     """
     if _offset_of_mask is None:
         return
@@ -100,7 +100,7 @@ def hold_back_others(signum: int) -> None:
 
 
 def restore_in_forks() -> None:
-    """Have the usual dispositions in what this process forks: there it is not a child of ours."""
+    """Restore the usual handlers in forks of this process, which are not children of the pool."""
     on_fork(_restore)
 
 
@@ -108,15 +108,15 @@ def _restore() -> None:
     for signum in TO_ALL:
         if signal.getsignal(signum) is _leave:
             interrupt = signum == signal.SIGINT
-            with contextlib.suppress(ValueError):  # the fork was noticed by another thread
+            with contextlib.suppress(ValueError):  # this is not the main thread, which forked
                 signal.signal(signum, signal.default_int_handler if interrupt else signal.SIG_DFL)
 
 
 def ignored_here(status: Mapping[str, str]) -> frozenset[int]:
-    """The signals that this process ignores, and that its children are to ignore, too.
+    """The signals that this process ignores, which its children must ignore, too.
 
     Args:
-        status: what the system says of this process. Quicker than to ask for each signal.
+        status: the system's status of this process; quicker than asking for each signal.
     """
     if (found := status.get("SigIgn")) is not None:
         mask = int(found, 16)
@@ -132,9 +132,9 @@ def take_over_ignored(ignored: frozenset[int], status: Mapping[str, str]) -> Non
 
 @contextlib.contextmanager
 def withheld() -> Iterator[None]:
-    """For the time in which this thread starts a helper: that one has these signals blocked.
+    """The block in which this thread starts a helper: these signals are blocked there.
 
-    They come when it has its handlers, and unblocks them.
+    The helper unblocks them when it has its handlers.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_ALL)
     try:

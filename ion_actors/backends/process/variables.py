@@ -1,4 +1,4 @@
-"""What users may import of :mod:`ion_actors.backends.process.transport.context_vars`."""
+"""The public part of :mod:`ion_actors.backends.process.transport.context_vars`."""
 
 from ion_actors.backends.process.transport.context_vars import left_behind
 

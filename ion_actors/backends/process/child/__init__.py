@@ -3,10 +3,10 @@
 From the top down, each importing only from below::
 
     main          its main function
-    task_server   its tasks, one after the other, in its main thread
-    running_task  the task that it has under way, and how that is ended early
-    last_words    what it says when it dies
-    birth         what it does first, and last
-    environment   what it has from its parent: environment, limits, directory
-    system        what it asks of its operating system
+    task_server   runs the tasks, one after the other, in the main thread
+    running_task  the current task, and how it is ended early
+    last_words    the stacks that a dying child writes
+    birth         the first and the last steps of a child process
+    environment   settings from the parent: environment, limits, directory
+    system        calls to the operating system
 """

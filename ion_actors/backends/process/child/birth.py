@@ -1,8 +1,8 @@
-"""How a child process begins, and how it ends.
+"""The first and the last steps of a child process.
 
-It has been forked by a forkserver, or is an interpreter of its own. In a stream from its parent it
-finds its surroundings, what to make of itself, and what to call; in this order, so that nothing of
-a user's is imported before the surroundings are there.
+It was forked by a forkserver, or is a new interpreter. From a stream of its parent it reads its
+surroundings, the data that ``multiprocessing`` sets it up with, and what to call; in this order, so
+that no module of the user is imported before the surroundings are set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _inherited: Sequence[int] = ()  # the descriptors that came from the parent
 
 
 class InheritedDescriptor:
-    """A descriptor of the parent's, as ``multiprocessing`` pickles it for a child."""
+    """A descriptor of the parent, as ``multiprocessing`` pickles it for a child."""
 
     def __init__(self, index: int) -> None:
         self._index = index
@@ -54,9 +54,9 @@ class SameNumber:
 
 
 class ChildProcess(BaseProcess):
-    """What a child makes of itself. It is pickled by the parent, and run by the child."""
+    """The process object that the parent pickles and the child runs."""
 
-    #: To be taken on late, where ``multiprocessing`` begins by itself.
+    #: To be taken on later, where ``multiprocessing`` starts the child by itself.
     surroundings: Surroundings | None = None
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
@@ -70,7 +70,7 @@ class ChildProcess(BaseProcess):
 def _run_exit_handlers() -> None:
     """Call what was registered with ``atexit``, as at the end of any program.
 
-    ``multiprocessing`` leaves that out before CPython 3.14. What was called is not called again.
+    ``multiprocessing`` does not do that before CPython 3.14. Each function is called once.
     """
     atexit._run_exitfuncs()
     for name in ("stdout", "stderr"):
@@ -79,7 +79,7 @@ def _run_exit_handlers() -> None:
 
 
 def main(stream: IO[bytes], fds: Sequence[int]) -> None:
-    """Of a child that is an interpreter of its own."""
+    """The main function of a child that is a new interpreter."""
     open_streams()
     for fd in fds:
         os.set_inheritable(fd, False)
@@ -87,11 +87,11 @@ def main(stream: IO[bytes], fds: Sequence[int]) -> None:
 
 
 def begin(stream: IO[bytes], fds: Sequence[int]) -> int:
-    """Do what the parent says.
+    """Do what the parent has written.
 
     Args:
-        stream: what it has written.
-        fds: the descriptors that it has handed over: first that of the resource tracker.
+        stream: the stream to read.
+        fds: the descriptors from the parent; the first one is that of the resource tracker.
 
     Returns:
         The exit code.
@@ -100,7 +100,7 @@ def begin(stream: IO[bytes], fds: Sequence[int]) -> int:
     _inherited = fds
     resource_tracker._resource_tracker._fd = fds[0]  # type: ignore[attr-defined]
     current: Any = process.current_process()
-    current._inheriting = True  # it must not have children yet
+    current._inheriting = True  # it must not start children yet
     try:
         with stream:
             _surroundings(stream).take_on()
@@ -117,14 +117,14 @@ def _surroundings(stream: IO[bytes]) -> Surroundings:
         found: Surroundings = pickle.load(stream)
         return found
     except EOFError:
-        os._exit(ORPHANED)  # the parent is gone, or has given up
+        os._exit(ORPHANED)  # the parent has ended, or has given up
 
 
 def make_own() -> None:
-    """In a fork: what has been imported before it must not be the same in all forks.
+    """In a fork of the server: make the state of imported modules different from other forks.
 
-    They have numbers of their own; Python's ``random`` sees to that by itself. What the server
-    keeps for itself, such as temporary folders, is not removed when one of them ends.
+    Each gets its own random numbers; Python's ``random`` does that by itself. Temporary folders and
+    the like of the server are not removed when one of its forks ends.
     """
     for finalizer in list(getattr(weakref.finalize, "_registry", ())):
         finalizer.atexit = False
@@ -132,5 +132,5 @@ def make_own() -> None:
     if numpy_random is not None:
         try:
             numpy_random.seed()
-        except Exception as error:  # it may be in the middle of its import, or another's
+        except Exception as error:  # the module may be partly imported, or another one
             logger.debug("numpy.random has not got a state of its own", exc_info=error)

@@ -1,7 +1,7 @@
-"""What a child has from its parent besides code and data, as it is when the child starts.
+"""Settings that a child takes on from its parent, as they are when the child starts.
 
-A child of a forkserver would have it from the server, as it was when that started. So the parent
-notes it, and the child takes it on before anything of a user's is imported.
+A child of a forkserver would inherit them from the server, as they were when that started. So the
+parent sends them, and the child takes them on before any module of the user is imported.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ _LIMITS = tuple(
     sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 )
 
-# What sets how many threads a library has that computes in native code. Those on the left take
-# OMP_NUM_THREADS if they are not set themselves.
+# Variables that set the number of threads of libraries for native code. Those on the left default
+# to OMP_NUM_THREADS.
 _FALL_BACK = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -54,18 +54,18 @@ _FALL_BACK = (
 )
 _OWN = ("VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS")
 _NATIVE_THREADS = ("OMP_NUM_THREADS", *_FALL_BACK, *_OWN)
-# What a pool has set them to. So a pool in one of its children knows that no user has, and shares
-# no more than that.
+# The values that a pool has set. So a pool in one of its children knows that the user has not set
+# them, and shares no more than that.
 _SHARE = "ION_ACTORS_NATIVE_THREADS"
 
 _STATUS = re.compile(rb"^(Umask|SigIgn|NoNewPrivs|Seccomp|CapBnd):\t(\w+)", re.MULTILINE)
 
-# The child needs them: they end a task, and have it say where it is.
+# The child needs these signals: they end a task, and make the child write its stacks.
 _UNBLOCKED = {*TO_ALL, signal.SIGABRT}
 
 
 class SharedStream:
-    """A descriptor to be handed to a child, where it comes out as a number."""
+    """A descriptor that is handed to a child, where it is unpickled as a number."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -80,7 +80,7 @@ def _detached(handle: Any) -> int:
 
 
 class Surroundings(NamedTuple):
-    """What a child has from its parent. None: it stays as it is."""
+    """The settings that a child takes on. None: it keeps its own."""
 
     env: Mapping[str, str]
     umask: int | None
@@ -89,12 +89,12 @@ class Surroundings(NamedTuple):
     limits: tuple[tuple[int, tuple[int, int]], ...]
     ignored: frozenset[int]  # signals
     blocked: frozenset[int]  # signals
-    identity: tuple[tuple[int, ...], ...] | None  # users, groups, other groups
+    identity: tuple[tuple[int, ...], ...] | None  # users, groups, supplementary groups
     directory: Any = None  # a Descriptor; a number in the child
     streams: tuple[Any, ...] = ()  # standard output and error: each a number, and a Descriptor
 
     def take_on(self) -> None:
-        """In the child: have all this from now on. Called by the main thread."""
+        """In the child: take on all these settings. Called by the main thread."""
         leave_to_parent(self.ignored)
         take_over_ignored(self.ignored, process_status())
         signal.pthread_sigmask(signal.SIG_SETMASK, self.blocked - _UNBLOCKED)
@@ -131,7 +131,7 @@ def open_streams() -> None:
 
 
 def _attempt(fn: Any, *args: object) -> None:
-    """Do what the parent could do, but a child may not."""
+    """Try a change that the parent could make, but that a child may not be permitted."""
     try:
         fn(*args)
     except (OSError, ValueError) as error:
@@ -141,15 +141,15 @@ def _attempt(fn: Any, *args: object) -> None:
 def _take_over_identity(
     users: tuple[int, ...], groups: tuple[int, ...], others: tuple[int, ...]
 ) -> None:
-    """The parent may have dropped its privileges since the forkserver has started.
+    """Take on the parent's users and groups, which may have changed since the forkserver started.
 
     Raises:
-        PermissionError: this process must not do what is for another one.
+        PermissionError: this process is not permitted to change them.
     """
     if others != tuple(os.getgroups()):
         os.setgroups(others)
     os.setresgid(*groups)
-    os.setresuid(*users)  # the last one, since it may take the right to the others
+    os.setresuid(*users)  # last, since it may take away the right to the others
 
 
 def _take_over_env(env: Mapping[str, str]) -> None:
@@ -164,12 +164,12 @@ def _take_over_env(env: Mapping[str, str]) -> None:
 
 
 def surroundings_here(env: Mapping[str, str], nice: int, status: Mapping[str, str]) -> Surroundings:
-    """Those of this process.
+    """The settings of this process.
 
     Args:
-        env: the environment that the child is to have; see :func:`environment`.
+        env: the environment of the child; see :func:`environment`.
         nice: is added to the niceness.
-        status: what the system says of this process; see :func:`process_status`.
+        status: the system's status of this process; see :func:`process_status`.
     """
     niceness = _niceness(os.getpid())
     return Surroundings(
@@ -188,9 +188,9 @@ def environment(extra: Mapping[str, str], native_threads: int | None) -> dict[st
     """The environment of a child that starts now.
 
     Args:
-        extra: variables besides or instead of this process's.
+        extra: variables in addition to this process's, or replacing them.
         native_threads: how many threads libraries for numerical work may have, unless a variable
-            says otherwise already; None for no such limit.
+            sets that already; None for no such limit.
     """
     found = dict(os.environ)
     if (before := found.pop(_SHARE, None)) is not None:
@@ -216,13 +216,13 @@ def _umask(status: Mapping[str, str]) -> int | None:
     found = status.get("Umask")
     if found is not None:
         return int(found, 8)
-    before = os.umask(0o077)  # there is no other way to ask; what is made meanwhile is private
+    before = os.umask(0o077)  # there is no other way to read it; files made meanwhile are private
     os.umask(before)
     return before
 
 
 def process_status() -> dict[str, str]:
-    """What Linux says of this process, as far as this module goes by it. Elsewhere nothing."""
+    """The part of Linux's status of this process that is used here. Elsewhere nothing."""
     with contextlib.suppress(OSError):
         found = Path("/proc/self/status").read_bytes()
         return {name.decode(): value.decode() for name, value in _STATUS.findall(found)}
@@ -230,14 +230,14 @@ def process_status() -> dict[str, str]:
 
 
 def _niceness(pid: int) -> int | None:
-    """Of the main thread. On Linux each thread has its own."""
+    """The niceness of the main thread. On Linux each thread has its own."""
     with contextlib.suppress(OSError):
         return os.getpriority(os.PRIO_PROCESS, pid)
     return None
 
 
 def _affinity() -> frozenset[int] | None:
-    """Of the main thread: that of a worker's thread is from the time when it was started."""
+    """The affinity of the main thread: a worker's thread may have an older one."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             return frozenset(os.sched_getaffinity(os.getpid()))
@@ -245,15 +245,15 @@ def _affinity() -> frozenset[int] | None:
 
 
 def identity_here() -> tuple[tuple[int, ...], ...] | None:
-    """Users and groups of this process; None where a child could not take them on."""
+    """The users and groups of this process; None if a child could not take them on."""
     if not hasattr(os, "setresuid"):
         return None
     return os.getresuid(), os.getresgid(), tuple(os.getgroups())
 
 
 def confinement(status: Mapping[str, str]) -> tuple[object, ...]:
-    """What a process has given up, and another one cannot give up by itself in the same way."""
-    root = Path("/").stat()  # another one after chroot
+    """The rights that this process has given up, and that a child cannot give up by itself."""
+    root = Path("/").stat()  # differs after chroot
     return (
         None if hasattr(os, "setresuid") else (os.getuid(), os.geteuid(), tuple(os.getgroups())),
         (root.st_dev, root.st_ino),

@@ -1,4 +1,4 @@
-"""What a dying child says: how it died, and where it was."""
+"""The last words of a dying child: the cause of its death, and its stacks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ion_actors.backends.process.transport.anonymous_file import NoPlace, namele
 
 __all__ = ["LastWords"]
 
-# Characters of what a dying child has said: all in all, of the cause, of each thread.
+# Characters that are kept of the last words: in total, of the cause, of each thread.
 _MOST_WORDS, _FIRST_WORDS, _CULPRIT = 8 * 1024, 1024, 3 * 1024
 _MOST_READ = 1024 * 1024  # bytes; a hundred threads of a hundred frames each are fewer
 
 
 class LastWords:
-    """A file without a name, in which a dying child says where it was. The kernel keeps it.
+    """A file without a name, to which a dying child writes its stacks. The kernel keeps it.
 
-    It can be given to a child as an argument of its process, and be pickled at no other time.
+    It can be pickled only as an argument of a child's process.
     """
 
     def __init__(self) -> None:
@@ -34,9 +34,9 @@ class LastWords:
         return self._fd
 
     def read(self) -> str:
-        """What it says: all of it, or what matters of it.
+        """The last words, shortened to what matters.
 
-        The first line names the cause. The thread that has caused it may be any of many.
+        The first line names the cause. Any of many threads may have caused it.
         """
         found = self._read().decode(errors="replace").strip()
         return found if len(found) <= _MOST_WORDS else _abridged(found)
@@ -49,7 +49,7 @@ class LastWords:
         return os.pread(self._fd, _MOST_READ, 0)
 
     def close(self) -> None:
-        """Let go of it. Doing so twice does no harm."""
+        """Close it. Calling twice does no harm."""
         fds, self._fd, self._reading = (self._fd, self._reading), -1, None
         for fd in fds:
             if fd not in (-1, None):
@@ -59,7 +59,7 @@ class LastWords:
 def _file_or_pipe() -> tuple[int, int | None]:
     """A descriptor to write to and, if that is a pipe, the one to read from.
 
-    A pipe takes the first 64 KiB, and no more.
+    A pipe keeps only the first 64 KiB.
     """
     try:
         return nameless_file("ion_actors-last-words"), None
@@ -71,10 +71,10 @@ def _file_or_pipe() -> tuple[int, int | None]:
 
 
 def _abridged(words: str) -> str:
-    """The first lines, those of the thread that has crashed, and what room there is for others."""
+    """The first lines, those of the thread that crashed, and others as far as there is room."""
     first, _, rest = words.partition("\n\n")
     threads = rest.split("\n\n")
-    threads.sort(key=lambda one: not one.startswith("Current thread"))  # the others as they were
+    threads.sort(key=lambda one: not one.startswith("Current thread"))  # the others stay in order
     kept = [_cut(first, _FIRST_WORDS), *(_cut(one, _CULPRIT) for one in threads)]
     return _cut("\n\n".join(kept), _MOST_WORDS)
 
@@ -88,7 +88,7 @@ def _cut(words: str, most: int) -> str:
 
 def _in_child(handle: Any) -> LastWords:
     fd = handle.detach()
-    os.set_inheritable(fd, False)  # not by the programs that a task runs
+    os.set_inheritable(fd, False)  # programs that a task runs do not get it
     words: LastWords = LastWords.__new__(LastWords)
     words._fd, words._reading = fd, None
     return words

@@ -1,4 +1,4 @@
-"""The main function of a child process: what is set up before anything of a user's is called."""
+"""The main function of a child process: the set-up before any code of the user is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The task that a child process has under way, and how it comes to its end before its time."""
+"""The current task of a child process, and how it is ended early."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["RunningTask", "Terminated"]
 
 
 class Terminated(SystemExit):
-    """Raised in a task that did not end when its context had.
+    """Raised in a task that did not end after its context had ended.
 
-    As if the handler of the signal had called ``sys.exit()``: event loops know that they should not
-    go on then.
+    It is a ``SystemExit``, as if the signal handler had called ``sys.exit()``: event loops stop at
+    that.
     """
 
 
 class RunningTask:
-    """The task under way."""
+    """The current task."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -35,7 +35,7 @@ class RunningTask:
         self._lock = threading.Lock()  # guards the two above
 
     def context(self) -> Context:
-        """Its context; made now, if nobody has asked for it before."""
+        """Its context; made now, if nothing has asked for it before."""
         with self._lock:
             if self._context is None:
                 self._context = Context(background(), deadline=self.deadline)
@@ -45,22 +45,22 @@ class RunningTask:
         return context
 
     def cancel(self, cancel: Cancel) -> None:
-        """It is to end. Called by the watching thread."""
+        """End its context. Called by the watching thread."""
         with self._lock:
             if self._cancel is None or cancel.forced:
                 self._cancel = cancel
             context = self._context
         if context is not None:
-            # Elsewhere: callbacks that block must not keep the watching thread from its work.
+            # In another thread: callbacks that block must not keep up the watching thread.
             try:
                 _thread.start_new_thread(_end, (context, cancel))
             except NO_MORE_THREADS:  # there can be no more threads
                 _end(context, cancel)
 
     def interrupt(self) -> None:
-        """End it now, if it had its time to end by itself. Called by the main thread.
+        """End it by force, if its time to end by itself has passed. Called by the main thread.
 
-        The handler of a signal calls it, so it takes no lock.
+        A signal handler calls it, so it takes no lock.
 
         Raises:
             Terminated: unless it cannot be interrupted at this moment.
@@ -77,7 +77,7 @@ class RunningTask:
         self._lock = threading.Lock()
 
     def error(self) -> ContextEnded:
-        """What its end by force means."""
+        """The error for its end by force."""
         assert self._cancel is not None
         kind = DeadlineExceeded if self._cancel.expired else Cancelled
         return kind(self._cancel.reason)

@@ -1,4 +1,4 @@
-"""What a child process asks of its operating system."""
+"""Calls of a child process to the operating system."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from types import FrameType
 
 __all__ = ["ORPHANED", "die_with_parent", "is_importing", "resident_memory", "signal_main_thread"]
 
-# Which signal tells of what happens to a descriptor; Python has no name for it before 3.13.
+# Sets the signal for events of a descriptor; Python has no name for it before 3.13.
 _F_SETSIG = 10
 
 
 def die_with_parent(lifeline: socket.socket) -> None:
-    """Have the kernel kill this process when the parent is gone, whatever it is at.
+    """Let the kernel kill this process when the parent has ended.
 
-    The watching thread cannot, while native code keeps Python's lock. The kernel can signal the end
-    of a stream.
+    The watching thread cannot do that while native code holds the GIL. The kernel can signal the
+    end of a stream.
 
     Args:
-        lifeline: the other end of it is the parent's alone, and is never written to.
+        lifeline: a socket whose other end only the parent has, which never writes to it.
     """
     if sys.platform != "linux":
         return
@@ -34,7 +34,7 @@ def die_with_parent(lifeline: socket.socket) -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if wait([lifeline], 0):  # it was gone before
+    if wait([lifeline], 0):  # it has ended already
         os._exit(ORPHANED)
 
 
@@ -47,7 +47,7 @@ def signal_main_thread(signum: signal.Signals) -> None:
 
 
 def is_importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported there. One that is interrupted may be of no more use."""
+    """Whether a module is being imported there. An interrupted import may leave it unusable."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -56,7 +56,7 @@ def is_importing(frame: FrameType | None) -> bool:
 
 
 def resident_memory() -> int:
-    """Bytes of memory that this process holds now or, where that is not known, has held at most."""
+    """Bytes of memory that this process uses now or, if that is unknown, has used at most."""
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -66,5 +66,5 @@ def resident_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-#: With this a child exits whose parent is gone. Nobody is left to see it, but a debugger.
+#: The exit code of a child whose parent has ended. Only a debugger can see it.
 ORPHANED = 113

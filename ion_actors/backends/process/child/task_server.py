@@ -1,12 +1,12 @@
-"""What runs in a child process: tasks, one after the other, in its main thread.
+"""Runs tasks in a child process, one after the other, in its main thread.
 
-The main thread is the tasks' own: signals and event loops work as in any program. A second thread
-watches the control channel. It makes a task's context end, and ends the process when the parent is
-gone; nobody could get a result any more.
+Only tasks run in the main thread: signals and event loops work as in any program. A second thread
+watches the control channel. It ends a task's context, and ends the process when the parent has
+ended, since nobody could get a result any more.
 
-Signals that are sent to all processes of a program are the parent's, and do nothing here: see
-:mod:`ion_actors.backends.process.signals`. So does SIGTERM that comes from elsewhere. The
-watching thread sends it to the main thread when the parent forces a task to end; it raises
+Signals that are sent to all processes of a program do nothing here, since the parent handles them:
+see :mod:`ion_actors.backends.process.signals`. Nor does a SIGTERM from elsewhere do anything. The
+watching thread sends SIGTERM to the main thread when the parent forces a task to end; that raises
 :class:`.Terminated` there, also in the middle of a system call.
 """
 
@@ -71,15 +71,15 @@ __all__ = ["Setup", "TaskServer"]
 
 
 class Setup(NamedTuple):
-    """What a child gets from its parent, besides the messages."""
+    """The data that a child gets from its parent at its start."""
 
     name: str  # the worker's
     tasks: socket.socket
     control: socket.socket
-    lifeline: socket.socket  # ends when the parent does, and tells nothing else
+    lifeline: socket.socket  # is closed when the parent ends; carries no data
     rights: socket.socket  # for descriptors, in both directions
     words: LastWords
-    files: tuple[AnonymousFile | None, AnonymousFile | None]  # for what comes, for what goes back
+    files: tuple[AnonymousFile | None, AnonymousFile | None]  # for incoming and for outgoing data
     preload: tuple[str, ...]
     max_tasks: int | None
     max_memory: int | None
@@ -87,7 +87,7 @@ class Setup(NamedTuple):
 
 
 class TaskServer:
-    """Runs what the parent sends."""
+    """Runs the tasks that the parent sends."""
 
     def __init__(self, setup: Setup) -> None:
         self._tasks = Channel(setup.tasks)
@@ -96,9 +96,9 @@ class TaskServer:
         self._setup = setup
         self._limited = setup.max_tasks is not None or setup.max_memory is not None
         self._pid = os.getpid()
-        # Guards that messages go one after the other. Reentrant: the handler of a signal may log.
+        # Held while a message is sent. Reentrant: a signal handler may log.
         self._sending = threading.RLock()
-        self._sender: int | None = None  # the thread that is in the midst of a message
+        self._sender: int | None = None  # the thread that is sending a message
         self._runner = ThreadRunner()
         self._number = 0
         self._running: RunningTask | None = None
@@ -107,7 +107,7 @@ class TaskServer:
     # -- the main thread -------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Start, and run tasks until the parent says so, or is gone."""
+        """Start, and run tasks until the parent sends STOP, or has ended."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
         hold_back_others(signal.SIGTERM)
         sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
@@ -123,7 +123,7 @@ class TaskServer:
         self._runner.stop()
 
     def after_fork(self) -> None:
-        """In what a task has forked: nothing in there is the parent's business."""
+        """In a fork that a task has made: detach from the parent."""
         self._tasks.close()
         self._control.close()
         self._buffers.after_fork()
@@ -131,7 +131,7 @@ class TaskServer:
         if self._running is not None:
             self._running.after_fork()
         if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it is for that process
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it acts on that process as usual
 
     def _start(self, message: Message) -> bool:
         try:
@@ -150,7 +150,7 @@ class TaskServer:
         return True
 
     def _serve_one(self, message: Message) -> bool:
-        """Run a task. Returns whether there may be another one."""
+        """Run a task. Returns whether this process may run another one."""
         kind, _, body = message
         if kind == STOP:
             if body:
@@ -158,13 +158,13 @@ class TaskServer:
             return False
         self._number += 1
         running = self._running = RunningTask(self._number)
-        cancel = self._cancel  # after the above: either side sees what the other has written
+        cancel = self._cancel  # after the above: one side sees what the other has written
         if cancel is not None and cancel.number == self._number:
             running.cancel(cancel)
         kind, packed = self._perform(running, body)
         self._running = None
         if os.getpid() != self._pid:
-            os._exit(0)  # a task has forked, and this is the fork: the answer is not its to give
+            os._exit(0)  # this is a fork that the task has made: it must not answer
         last = self._buffers.is_worn_out or (self._limited and self._has_done_its_share())
         if running.terminated:
             last = not self._renew_runner() or running.importing or last
@@ -178,9 +178,9 @@ class TaskServer:
     def _perform(self, running: RunningTask, body: bytes | bytearray) -> tuple[MessageKind, Packed]:
         try:
             received = open_sealed(self._buffers, body)
-            running.may_be_interrupted = True  # not before: what was received would be lost
+            running.may_be_interrupted = True  # not before: received data would be lost
             try:
-                running.interrupt()  # the signal may have come before
+                running.interrupt()  # the signal may have come earlier
                 value = self._call(running, received)
                 if type(value) is Broken:
                     return self._pack_broken(value)
@@ -191,7 +191,7 @@ class TaskServer:
             return MessageKind.ERROR, self._pack_error(running.error())
         except BaseException as error:
             if running.terminated and isinstance(error, TaskNotPicklable):
-                return MessageKind.ERROR, self._pack_error(running.error())  # a pickler met with it
+                return MessageKind.ERROR, self._pack_error(running.error())  # raised in a pickler
             if results := take_results(error):
                 return self._pack_broken(Broken(results, error))
             return MessageKind.ERROR, self._pack_error(error)
@@ -206,7 +206,7 @@ class TaskServer:
         return value
 
     def _pack_broken(self, broken: Broken) -> tuple[MessageKind, Packed]:
-        """Results and the error that came after them; the error alone, if they cannot be sent."""
+        """Results and the error that followed them; only the error, if they cannot be sent."""
         error = pack_error(broken.error, self._setup.name)
         try:
             return RESULT, pack_result(str, Broken(broken.results, error))
@@ -236,7 +236,7 @@ class TaskServer:
             del error
 
     def _renew_runner(self) -> bool:
-        """Terminated may have left an event loop at any place. Returns whether it is closed."""
+        """Close the event loop, which Terminated may have interrupted. Returns if it is closed."""
         runner, self._runner = self._runner, ThreadRunner()
         try:
             runner.stop()
@@ -248,10 +248,10 @@ class TaskServer:
         """Send news. Any thread may call this.
 
         Raises:
-            EOFError: the parent is gone.
+            EOFError: the parent has ended.
         """
         if self._sender == threading.get_ident():
-            return  # the handler of a signal, in the midst of a message
+            return  # a signal handler has interrupted the sending of a message
         running = self._running
         if (
             running is None
@@ -260,7 +260,7 @@ class TaskServer:
         ):
             self._send(MessageKind.NEWS, news)
             return
-        running.may_be_interrupted = False  # half a message would be the end of this process
+        running.may_be_interrupted = False  # half a message would break the channel
         try:
             self._send(MessageKind.NEWS, news)
         finally:
@@ -281,20 +281,22 @@ class TaskServer:
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         if frame is not None and frame.f_globals.get("__name__") == Receiver.__module__:
-            # Views die wherever they like, and an exception there would go nowhere: a little later.
+            # Destructors may run anywhere, and an exception there would be lost: raise it later.
             _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
         elif self._running is not None:
             self._running.importing |= is_importing(frame)
             self._running.interrupt()
 
     def _on_unraisable(self, before: Callable[[Any], object]) -> Callable[[Any], object]:
-        """For an exception that goes nowhere: in a destructor, say, which runs anywhere."""
+        """For an exception that is lost, for example in a destructor."""
 
         def hook(unraisable: Any) -> None:
             running = self._running
             if isinstance(unraisable.exc_value, Terminated) and running is not None:
                 running.may_be_interrupted = True
-                _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))  # a little later
+                _thread.start_new_thread(
+                    signal_main_thread, (signal.SIGTERM,)
+                )  # again, a little later
             else:
                 before(unraisable)
 
@@ -311,7 +313,7 @@ class TaskServer:
                     self._control.answer()
                 else:
                     self._on_cancel(Cancel.unpack(body))
-        except (EOFError, Garbled):  # the parent is gone; or a task has read what was not its own
+        except (EOFError, Garbled):  # the parent has ended; or a task has read from the channel
             os._exit(ORPHANED)
 
     def _on_cancel(self, cancel: Cancel) -> None:

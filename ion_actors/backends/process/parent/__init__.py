@@ -2,13 +2,13 @@
 
 From the top down, each importing only from below::
 
-    runner         what a worker asks of its child: calls, restarts, the end
-    child_process  one child process, as its parent has it
-    resources      the process, and what it shares with its parent
-    launch         how a process comes to be
-    handle         what the kernel knows of it; how it has died
+    runner         a worker's use of its child: calls, replacement, the end
+    child_process  one child process, from its start to its end
+    resources      the process, and everything that it shares with its parent
+    launch         how a process is started
+    handle         signals to a process, its end and its exit code
     forkserver     the process that is forked for each child
     interpreter    how the forkserver and other helpers are started
-    escalation     who must end, and when which signal is sent
+    escalation     signals to what must end: which, and when
     heartbeat      whether a child still answers
 """

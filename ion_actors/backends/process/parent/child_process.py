@@ -1,4 +1,4 @@
-"""One child process, as its parent has it."""
+"""One child process, from its start to its end, in its parent."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ __all__ = ["Child"]
 
 # Seconds that a process may live on after it has closed its stream; it may be writing a core dump.
 _EOF_PATIENCE = 2.0
-# How long a child may take to end when it was told to, if tasks may take any time.
+# Seconds that a child may take to end when it was told to, if tasks may take any time.
 _DEFAULT_GRACE = 1.0
-# Characters of what it printed that are among its last words.
+# Characters of its output that are part of its last words.
 _MOST_PRINTED = 4000
 
 _NO_VARIABLES = contextvars.Context()
@@ -61,7 +61,7 @@ class Child:
         worker: the name of the worker that it runs the tasks of.
         settings: those of its backend.
         context: the pool's.
-        start: what its first message says.
+        start: the content of its first message.
 
     Raises:
         Exception: it cannot be started.
@@ -71,20 +71,20 @@ class Child:
         self, worker: str, settings: ChildSettings, context: Context, start: Packed
     ) -> None:
         self.worker = worker
-        self.ready = False  # it has said so
-        self.output: Output | None = None  # of its last task, if that is captured
+        self.ready = False  # it has reported so
+        self.output: Output | None = None  # of its last task, if output is captured
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self.silent = False  # it was ended because it did not answer
         self._interval = settings.heartbeat
         self._heartbeat: Heartbeat | None = None
         self._number = 0  # of tasks so far; the child counts as well
-        self._busy = False  # with the last one
-        self._cancel: Cancel | None = None  # of the one under way, if that is to end
-        self._follows = False  # wants to know of contexts of the one under way
-        self._followed: Registration | None = None  # with the context of the one under way
+        self._busy = False  # it runs the last one
+        self._cancel: Cancel | None = None  # of the current task, if that must end
+        self._follows = False  # wants to know the context of the current task
+        self._followed: Registration | None = None  # with the context of the current task
         self._context = context
-        # Guards what a context that ends must find unchanged: the task under way, the control
-        # channel. Reentrant: a context may have ended when its callback is added.
+        # Guards what must not change while a context ends: the current task, the control channel.
+        # Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
         self._resources = Resources(worker, settings)
         self._handle, self._tasks = self._resources.handle, self._resources.tasks
@@ -95,26 +95,26 @@ class Child:
             self._heartbeat = Heartbeat(context.clock, self._interval, self)
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
-        with contextlib.suppress(EOFError):  # who waits for it to be ready will find out
+        with contextlib.suppress(EOFError):  # await_ready() will find out
             self._tasks.send(MessageKind.START, self.buffers.seal(start))
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         return self._handle.pid
 
     # -- a task ----------------------------------------------------------------------------
 
     def is_usable(self) -> bool:
-        """Whether it can be given a task: it is idle, and was not told to end."""
+        """Whether it can run a task: it is idle, and was not told to end."""
         return self.ready and not self._busy and self._escalation.sent is None
 
     def await_ready(self, timeout: float | None) -> Message | None:
         """Wait until it is ready. Returns its last message, if it never will be.
 
         Args:
-            timeout: seconds until it is killed. They begin now, since until now nobody has heard
-                what it had to say, which may have kept it.
+            timeout: seconds until it is killed. They begin now: until now nobody read its
+                messages, which may have blocked it.
 
         Raises:
             EOFError, Garbled: it has died.
@@ -134,12 +134,12 @@ class Child:
         """Give it a task, and wait for the reply.
 
         Args:
-            task: when its context ends, the child is told, and at last forced.
-            request: the task in bytes.
+            task: when its context ends, the child is told, and forced in the end.
+            request: the task as bytes.
 
         Raises:
-            Unsent: it has died, and had not read the whole of the task by then.
-            EOFError, Garbled: it has died since.
+            Unsent: it died before it had read the whole task.
+            EOFError, Garbled: it died after that.
         """
         with self._lock:
             self._number += 1
@@ -147,7 +147,7 @@ class Child:
         task.follower = self._follow
         if task.own_context is not None:
             self._follow(task.own_context)
-        if self._context._end is not None:  # perhaps just before it was busy
+        if self._context._end is not None:  # perhaps just before the task was set
             self._context_ended(self._context)
         try:
             self._give(request)
@@ -165,14 +165,14 @@ class Child:
         return message
 
     def _follow(self, context: Context) -> None:
-        """The task under way has this context. It may be said twice, and too late."""
+        """Follow this context of the current task. May be called twice, and too late."""
         with self._lock:
             if self._follows and self._followed is None:
                 ended = functools.partial(self._context_ended, context, self._number)
                 self._followed = context.add_callback(ended)
 
     def _leave(self, task: Task, *, busy: bool) -> None:
-        """The task is none of its business any more; it may be at it still."""
+        """Detach from the task, which may still be running there."""
         task.follower = None
         with self._lock:
             self._busy, self._follows, self._cancel = busy, False, None
@@ -192,7 +192,7 @@ class Child:
             raise Unsent("the child had died before") from error
 
     def _receive(self, variables: contextvars.Context = _NO_VARIABLES) -> Message:
-        """Its next reply. What else it has to say is shown."""
+        """Its next reply. Other messages are relayed."""
         while True:
             message = self._tasks.receive()
             if message[0] != NEWS:
@@ -200,7 +200,7 @@ class Child:
             variables.copy().run(show, message[2])  # a wrapper of the task may be in them
 
     def _context_ended(self, context: Context, number: int | None = None) -> None:
-        """A task is to end: the one of this number, or any. Called by whoever ended the context."""
+        """A task must end: that of this number, or any. The thread that ends a context calls it."""
         expired = isinstance(context._error(), DeadlineExceeded)
         with self._lock:
             if not self._busy or number not in (None, self._number):
@@ -208,17 +208,17 @@ class Child:
             if self._cancel is None:
                 self._cancel = cancel = Cancel(self._number, expired, context.reason or "")
                 self._control.send_at_once(MessageKind.CANCEL, cancel.pack())
-                if self._escalation.idle:  # else its end has been decided on already
+                if self._escalation.idle:  # else it is being ended already
                     self._escalation.begin(plan(self._grace, self._kill_after))
 
     def _send_signal(self, signum: signal.Signals) -> None:
-        """For the escalation, which holds its lock: so this may not take the child's."""
+        """For the escalation, which holds its own lock: so this must not take the child's."""
         cancel = self._cancel
         if signum is TERMINATE and cancel is not None:
-            # By a message with the number of the task, since signals may come too late.
+            # By a message with the task's number: a signal might reach the next task.
             self._control.send_at_once(MessageKind.CANCEL, cancel._replace(forced=True).pack())
         elif not self._handle.send_signal(signum) and signum is KILL:
-            self._resources.cut()  # not allowed any more; so by what it lives by
+            self._resources.cut()  # signals are not permitted any more
 
     # -- whether it answers: see Heartbeat -------------------------------------------------
 
@@ -236,7 +236,7 @@ class Child:
             self._control.send_at_once(MessageKind.ASK, b"")
 
     def give_up(self, task: int) -> None:
-        """End it, unless it has ended this task just now, or is being ended already."""
+        """End it, unless it has just ended this task, or is being ended already."""
         with self._lock:
             if self._busy and self._number == task and self._escalation.idle:
                 self.silent = True
@@ -245,16 +245,16 @@ class Child:
     # -- its end ---------------------------------------------------------------------------
 
     def dismiss(self, failure: Packed | None = None) -> None:
-        """Tell it to end, and because of which error. It gets some time for that."""
+        """Tell it to end, and give the error, if that is the reason. It gets some time for that."""
         if self._busy or self._escalation.sent is not None:
-            self.kill()  # it would not hear, or it is not known what it is at
+            self.kill()  # it would not read the message, or its state is unknown
             return
         with contextlib.suppress(EOFError):
-            told = failure is not None and self._number  # else it was another's
+            told = failure is not None and self._number  # else another child failed
             self._tasks.send(
                 MessageKind.STOP, self.buffers.seal(failure) if failure and told else b""
             )
-        # No SIGTERM first: it is not heard by who runs no task.
+        # No SIGTERM first: a child without a task ignores it.
         self._escalation.begin(
             (Step(_DEFAULT_GRACE if self._grace is None else self._grace, KILL),)
         )
@@ -269,15 +269,15 @@ class Child:
         return self._escalation.sent is not None
 
     def bury(self) -> WorkerDied:
-        """Wait for its end, and let go of all that it took. Returns how it died.
+        """Wait for its end, and free all its resources. Returns how it died.
 
-        It must have been told to end, or be as good as dead.
+        It must have been told to end, or be about to die.
         """
         self._with_pool.remove()
         if self._heartbeat is not None:
             self._heartbeat.end()
         self._hear_out()
-        self._escalation.end()  # before its number is given to another process
+        self._escalation.end()  # before another process can get its id
         exitcode = self._handle.bury()
         forget(self)
         self._take_output()
@@ -305,7 +305,7 @@ class Child:
         return indented(words).lstrip()  # an error indents the first line when it shows it
 
     def _hear_out(self) -> None:
-        """Show what it still has to say, and wait for its end."""
+        """Relay its remaining messages, and wait for its end."""
         if self._escalation.idle:
             self._escalation.begin((Step(_EOF_PATIENCE, KILL),))
         with contextlib.suppress(EOFError, Garbled):
@@ -319,4 +319,4 @@ class Child:
 
 
 class Unsent(Exception):
-    """The child has not read the task, so it cannot have begun."""
+    """The child has not read the task, so the task cannot have begun."""

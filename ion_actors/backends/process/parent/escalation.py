@@ -1,7 +1,7 @@
-"""What has to end gets time to do so; then it is told so by signals, each stronger than the last.
+"""Signals to what must end: after a delay, each stronger than the last.
 
-The plan is a tuple of steps; an :class:`Escalation` carries it out by the clock's timers. It never
-sends a signal once it was let go: whoever lets go of it may be sure of that.
+The plan is a tuple of steps; an :class:`Escalation` carries it out by the clock's timers. After
+:meth:`Escalation.end` it never sends a signal.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ion_actors.clock import Clock, Timer
 
 __all__ = ["ABORT", "KILL", "TERMINATE", "Escalation", "Step", "plan"]
 
-#: Whoever gets this says where it is, in its last words.
+#: A child that gets this writes its stacks into its last words.
 ABORT = signal.SIGABRT
 TERMINATE = signal.SIGTERM
-#: There is none elsewhere; what ends a process there is not asked which signal it was.
+#: Where there is no SIGKILL, any signal ends a process in the same way.
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 def plan(grace: float | None, kill_after: float) -> tuple[Step, ...]:
-    """The steps for a task or a process that should end by itself.
+    """The steps for a task or a process that is expected to end by itself.
 
     Args:
         grace: seconds until the first signal; None for no signal at all.
@@ -46,8 +46,8 @@ class Escalation:
     """Sends the signals of a plan, one after the other, until it is paused.
 
     Args:
-        clock: what tells the time.
-        send: sends a signal; may be called by any thread.
+        clock: the clock to use.
+        send: sends a signal; any thread may call it.
     """
 
     def __init__(self, clock: Clock, send: Callable[[signal.Signals], object]) -> None:
@@ -58,16 +58,16 @@ class Escalation:
         self._ended = False
         self.sent: signal.Signals | None = None  # the last one
         # Guards all of the above. Held while a signal is sent, so that none comes after pause().
-        # Reentrant: a clock fires at once what is due, in the thread that plans it.
+        # Reentrant: a clock fires a due timer at once, in the thread that adds it.
         self._lock = threading.RLock()
 
     @property
     def idle(self) -> bool:
-        """Whether no plan is under way, and nothing was sent."""
+        """Whether no plan is running, and nothing was sent."""
         return self._timer is None and self.sent is None
 
     def begin(self, steps: tuple[Step, ...]) -> None:
-        """Begin with these steps, instead of what is left of others."""
+        """Begin these steps, instead of what is left of others."""
         with self._lock:
             if not self._ended:
                 self._plan(steps)
@@ -82,10 +82,10 @@ class Escalation:
     def pause(self) -> None:
         """Send nothing more, until it begins again: the task is over.
 
-        If it was told to end it has ended; whatever else was sent was for the process.
+        After SIGTERM the task has ended; any other signal was for the process.
         """
         if self._timer is None and not self._steps:
-            return  # only who begins it in another thread needs the lock; see Child._leave()
+            return  # no other thread can begin it now: see Child._leave()
         with self._lock:
             self._plan(())
             if self.sent is TERMINATE:
@@ -104,11 +104,11 @@ class Escalation:
         if steps:
             due = self._clock.monotonic() + steps[0].delay
             timer = self._clock.call_at(due, functools.partial(self._step, steps))
-            if timer.pending:  # else it has fired already, and planned the next
+            if timer.pending:  # else it has fired already, and added the next
                 self._timer = timer
 
     def _step(self, steps: tuple[Step, ...]) -> None:
         with self._lock:
-            if steps is self._steps:  # else it was paused, or has begun anew, in between
+            if steps is self._steps:  # else it was paused, or begun again, meanwhile
                 self.send_now(steps[0].signum)
                 self._plan(steps[1:])

@@ -1,21 +1,21 @@
-"""A forkserver of our own: a small process that is forked for each child, as that is quick.
+"""The library's own forkserver: a small process that is forked for each child, which is quick.
 
 ::
 
     parent ──request: descriptors──▶ server ──fork──▶ child
        ▲                               │                ▲
-       └──status: its number, its code─┘                │
-       └──────────────stream: what it is to do──────────┘
+       └──status: its id, its code─────┘                │
+       └──────────────stream: what it has to do─────────┘
 
-That of ``multiprocessing`` is for the program's own processes. It is not used, since what one needs
-of it would change it for the other (signals, modules, environment), and since it imports the main
-module from CPython 3.13.1 on: all children would share its open files, and its random numbers.
+The forkserver of ``multiprocessing`` is for the program's own processes. It is not used, because
+the settings of one use would affect the other (signals, modules, environment), and because it
+imports the main module from CPython 3.13.1 on: all children would share its open files, and its
+random numbers.
 
-There is one server for each combination of what a child cannot change by itself: the modules that
-are imported beforehand, what an interpreter looks up once when it starts, and what the process may
-not do any more.
-It is reached by a socket that it inherits, which has no name. When that is closed, the server exits
-as soon as its last child has ended.
+There is one server for each combination of what a child cannot change by itself: the preloaded
+modules, what an interpreter reads once when it starts, and the rights that the process has given
+up. The server is reached by a socket without a name, which it inherits. When that is closed, the
+server exits as soon as its last child has ended.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from ion_actors.backends.protocol import Hopeless
 
 __all__ = ["ALWAYS", "after_fork", "close_all", "fork", "read_number"]
 
-#: Modules that each server imports, besides those that its pool names.
+#: Modules that each server imports, in addition to those of its pool.
 ALWAYS = [
     "ion_actors.backends.process.child.main",
     "multiprocessing.connection",
@@ -54,26 +54,26 @@ ALWAYS = [
     "runpy",
 ]
 
-_MOST_SERVERS = 4  # of this process; then the one that was used least recently is closed
+_MOST_SERVERS = 4  # of this process; beyond that, the least recently used one is closed
 _MOST_FDS = 200  # in one message; Linux has 253
 _NUMBER = struct.Struct("q")
-_LAST, _MORE = b"\0", b"\1"  # what a message with descriptors says
+_LAST, _MORE = b"\0", b"\1"  # the content of a message with descriptors
 _IMPORT_PATIENCE = 60.0  # seconds
 _PATIENCE = 5.0  # seconds that a server may take to exit once it has closed its streams
 
-# Variables that are looked up by an interpreter, its C library or the linker when it starts.
+# Variables that an interpreter, its C library or the linker reads when it starts.
 _AT_START = ("PYTHON", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "LC_", "LANG")
-# Variables that change all the time, and mean nothing to a module.
+# Variables that change all the time, and do not matter to modules.
 _OF_THE_MOMENT = frozenset({"PYTEST_CURRENT_TEST"})
 
 _Key = tuple[object, ...]
 
 
 class _Server:
-    """A running server, as its parent has it."""
+    """A running server, in its parent."""
 
     def __init__(self, preload: Sequence[str], env: Mapping[str, str]) -> None:
-        self._lock = threading.Lock()  # guards that the messages of a request are not mixed up
+        self._lock = threading.Lock()  # held during a request: its messages belong together
         self.has_forked = False
         ours, theirs = socket.socketpair()
         stream, ours_too = map(interpreter.above_streams, os.pipe())
@@ -86,7 +86,7 @@ class _Server:
                     writing.write(interpreter.path_here() + pickle.dumps((*ALWAYS, *preload)))
                     writing.flush()
         except BrokenPipeError:
-            pass  # it has exited; who makes a request will learn how
+            pass  # it has exited; the next request finds out how
         except BaseException:
             ours.close()
             raise
@@ -96,7 +96,7 @@ class _Server:
         self._control = ours
 
     def request(self, fds: Sequence[int]) -> None:
-        """Have it fork a child with these descriptors.
+        """Make it fork a child with these descriptors.
 
         Raises:
             OSError: it has exited.
@@ -110,7 +110,7 @@ class _Server:
                 self._control.sendmsg([word], [rights], NO_SIGPIPE)
 
     def close(self) -> None:
-        """Have it exit when its last child has ended."""
+        """Make it exit when its last child has ended."""
         self._control.close()
 
     def kill(self) -> None:
@@ -119,9 +119,9 @@ class _Server:
             os.kill(self.pid, signal.SIGKILL)
 
     def await_exit(self, timeout: float) -> int | None:
-        """How it has exited; None if it has not, or if that cannot be had."""
+        """Its exit code; None if it has not exited, or if that is unknown."""
         waited = 0.0
-        with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+        with contextlib.suppress(ChildProcessError):  # other code has waited for it
             while waited <= timeout:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
@@ -144,21 +144,21 @@ def fork(
     fds: Sequence[int],
     timeout: float | None,
 ) -> tuple[int, int]:
-    """Have a server fork a child.
+    """Make a server fork a child.
 
     Args:
         preload: modules that the server has imported, if it could.
-        env: the environment that the child is going to have.
-        confined: what this process has given up; see :func:`.confinement`.
-        fds: descriptors for the child; the first one is the stream that says what it is to do.
+        env: the environment that the child will have.
+        confined: the rights that this process has given up; see :func:`.confinement`.
+        fds: descriptors for the child; the first one is the stream with its instructions.
         timeout: seconds that the server may take; None for any time. One that has just been
             started gets a minute at least, for the imports.
 
     Returns:
-        The number of the child, and a descriptor by which its exit code comes.
+        The id of the child, and a descriptor from which its exit code can be read.
 
     Raises:
-        Hopeless: there never will be a server.
+        Hopeless: there can never be a server.
         OSError: there is none now, or it cannot fork.
     """
     _notice_fork()
@@ -176,7 +176,7 @@ def fork(
             _forget(key, server)
             if not server.has_forked:
                 raise _why(server.await_exit(_PATIENCE)) from None
-            # It has served before, and was killed since: another one takes its place.
+            # It has worked before, and was killed since: another one replaces it.
 
 
 def _key(preload: Sequence[str], env: Mapping[str, str]) -> _Key:
@@ -257,7 +257,7 @@ def _why(code: int | None) -> Exception:
 
 
 def read_number(fd: int) -> int:
-    """The next number that a server says of a child.
+    """The next number that a server sends about a child.
 
     Raises:
         EOFError: the server has exited.
@@ -273,7 +273,7 @@ def read_number(fd: int) -> int:
 
 
 def _notice_fork() -> None:
-    """Some programs fork without Python's hooks."""
+    """Check for a fork: some programs fork without Python's hooks."""
     if os.getpid() != _owner:
         after_fork()
 
@@ -281,7 +281,7 @@ def _notice_fork() -> None:
 def after_fork() -> None:
     """In a forked process: the servers are the parent's."""
     global _lock, _owner
-    _lock, _owner = threading.Lock(), os.getpid()  # a thread that stayed may have held it
+    _lock, _owner = threading.Lock(), os.getpid()  # a thread of the parent may hold it
     _closed.clear()
     for server in _servers.values():
         server.close()
@@ -300,7 +300,7 @@ def close_all() -> None:
 
 
 def main(stream: IO[bytes], control_fd: int) -> None:
-    """Of a server."""
+    """The main function of a server."""
     open_streams()
     leave_to_parent()
     # All of them: without SIGCHLD, which its parent may block, it would not hear of any end.
@@ -310,7 +310,7 @@ def main(stream: IO[bytes], control_fd: int) -> None:
     _preload(names)
     leave_to_parent()  # again: a module may have set handlers
     with contextlib.suppress(OSError):
-        os.chdir("/")  # so that it keeps no directory in use
+        os.chdir("/")  # so that no directory is kept in use
     with contextlib.suppress(OSError, ValueError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one is open for each child
@@ -323,13 +323,13 @@ def _preload(names: Sequence[str]) -> None:
         for name in names:
             try:
                 __import__(name)
-            except BaseException as error:  # a child tries again, and can say so
+            except BaseException as error:  # a child tries again, and can report it
                 del error
 
 
 def _serve(control: socket.socket) -> None:
-    """Fork children, and tell their exit codes, until the parent is gone and they are, too."""
-    children: dict[int, int] = {}  # their numbers, and where to say how they ended
+    """Fork children, and report their exit codes, until the parent and all of them have ended."""
+    children: dict[int, int] = {}  # their ids, and the descriptors for their exit codes
     woken, waking = os.pipe()
     for fd in (woken, waking):
         os.set_blocking(fd, False)
@@ -355,7 +355,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _receive(control: socket.socket) -> list[int]:
-    """The descriptors of a request; none if the parent is gone."""
+    """The descriptors of a request; none if the parent has ended."""
     found: list[int] = []
     while True:
         word, fds, _, _ = socket.recv_fds(control, 1, _MOST_FDS + 10)
@@ -404,17 +404,17 @@ def _be_child(stream: int, fds: list[int], foreign: Sequence[int]) -> None:
 
 
 def _tell_ends(children: dict[int, int]) -> None:
-    """Say how those children have ended that have."""
+    """Report the exit codes of the children that have ended."""
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            if (fd := children.pop(pid, None)) is not None:  # else a module has started it
+            if (fd := children.pop(pid, None)) is not None:  # else a module had started it
                 _say(fd, os.waitstatus_to_exitcode(status))
                 os.close(fd)
 
 
 def _say(fd: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent is gone, or not interested any more
+    with contextlib.suppress(BrokenPipeError):  # the parent has ended, or has closed it
         os.write(fd, _NUMBER.pack(number))

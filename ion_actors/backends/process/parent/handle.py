@@ -1,4 +1,4 @@
-"""A process that was started, as the kernel knows it, and how it has died, in words."""
+"""A started process: signals to it, its end, and its exit code as text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ion_actors.backends.process.parent.forkserver import read_number
 
 __all__ = ["Handle", "how_it_died", "signal_name"]
 
-# Seconds that an exit code may take once the process has ended.
+# Seconds to wait for an exit code once the process has ended.
 _CODE_PATIENCE = 5.0
 
 
 class Handle:
     """Sends signals to a process, and waits for its end.
 
-    Where there are pidfds it never means a later process of the same number.
+    With pidfds it never confuses the process with a later one of the same id.
 
     Args:
-        pid: its number.
-        sentinel: a descriptor that can be read when it has ended. Owned from now on, as is:
-        stream: what it was told by; open for as long as its parent lives.
-        forked: by a forkserver, which tells its exit code by the sentinel.
+        pid: its id.
+        sentinel: a descriptor that is readable when it has ended. The handle owns this and
+        stream: the one by which it got its instructions; open as long as its parent lives.
+        forked: whether a forkserver forked it, which writes its exit code to the sentinel.
     """
 
     def __init__(self, pid: int, sentinel: int, stream: int, *, forked: bool) -> None:
@@ -35,7 +35,7 @@ class Handle:
         self._sentinel = sentinel if self._pidfd is None else self._pidfd
 
     def has_ended(self) -> bool:
-        """Whether it has."""
+        """Whether it has ended."""
         return bool(wait([self._sentinel], 0))
 
     def await_end(self) -> None:
@@ -46,29 +46,29 @@ class Handle:
         """Send it a signal, if it has not ended. Not to be called after :meth:`bury`.
 
         Returns:
-            Whether this process may do so. It may not, for instance, when it has dropped its
-            privileges since.
+            Whether that is permitted. It is not, for example, after this process has dropped its
+            privileges.
         """
         try:
             if self._pidfd is not None:
                 signal.pidfd_send_signal(self._pidfd, signum)
             elif self.pid:
                 os.kill(self.pid, signum)
-        except ProcessLookupError:  # it was quicker
+        except ProcessLookupError:  # it has just ended
             return True
         except PermissionError:
             return False
         return True
 
     def bury(self) -> int | None:
-        """It has ended: let go of it. Returns its exit code, if that can be had."""
+        """It has ended: free its resources. Returns its exit code, if that is known."""
         try:
             return self._told_code() if self._forked else self._reaped_code()
         finally:
             self._close()
 
     def _close(self) -> None:
-        """Close what it has open."""
+        """Close its descriptors."""
         for fd in (self._own_sentinel, self._stream, self._pidfd):
             if fd is not None:
                 os.close(fd)
@@ -116,7 +116,7 @@ def signal_name(exitcode: int | None) -> str | None:
 
 
 def how_it_died(exitcode: int | None) -> str:
-    """What an exit code says, as the end of a sentence about the process."""
+    """An exit code as text: the end of a sentence about the process."""
     if exitcode is None:
         return (
             "has ended; how is not known: the forkserver, which is told, has ended as well, or "

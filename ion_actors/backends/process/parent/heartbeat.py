@@ -1,9 +1,9 @@
 """Whether a child that has a task still answers.
 
-It is asked at each beat, over the control channel, and the thread that watches there answers; so a
-process that is stopped or frozen is found out, and native code that never lets go of Python's lock.
-A beat that comes late says nothing: this process was held up itself, perhaps together with the
-child, as by Ctrl-Z.
+At each beat, the parent asks it over the control channel, and the child's watching thread answers.
+So a process is detected that is stopped or frozen, or whose native code never releases the GIL. A
+late beat is ignored: this process was stopped itself, perhaps together with the child, as by
+Ctrl-Z.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Heartbeat", "Question", "judge"]
 
 
 class Question(NamedTuple):
-    """What was asked last: for which task; and whether an answer may be expected by now."""
+    """The last question: for which task; and whether the child counts as lost."""
 
     task: int
     lost: bool = False
@@ -26,16 +26,16 @@ class Question(NamedTuple):
 def judge(
     asked: Question | None, task: int | None, heard: bool, late: bool
 ) -> Question | None:  # fmt: skip
-    """What a beat has found.
+    """Decide at a beat.
 
     Args:
-        asked: what the last one did.
-        task: the number of the task that the child has now, if any.
-        heard: the child has answered since.
-        late: this beat is.
+        asked: the question of the last beat.
+        task: the number of the child's current task, if any.
+        heard: whether the child has answered since.
+        late: whether this beat is late.
 
     Returns:
-        What to ask now; None for nothing. It may be that it is lost: then there is nothing to ask.
+        The question to ask now; None for none. If it says that the child is lost, do not ask.
     """
     if task is None:
         return None
@@ -44,7 +44,7 @@ def judge(
 
 
 class Watched(Protocol):
-    """Who is asked; what the methods do must be short."""
+    """The child that is asked. The methods must be quick."""
 
     def task_under_way(self) -> int | None:
         """The number of its task, if it has one."""
@@ -59,7 +59,7 @@ class Watched(Protocol):
         ...
 
     def give_up(self, task: int, /) -> None:
-        """It has not answered. It may just have ended this task."""
+        """It has not answered during this task, which may just have ended."""
         ...
 
 
@@ -67,9 +67,9 @@ class Heartbeat:
     """Beats until it is ended.
 
     Args:
-        clock: what tells the time.
+        clock: the clock to use.
         interval: seconds from one beat to the next.
-        watched: who is asked.
+        watched: the child that is asked.
     """
 
     def __init__(self, clock: Clock, interval: float, watched: Watched) -> None:
@@ -84,14 +84,14 @@ class Heartbeat:
         self._lock = threading.RLock()
 
     def begin(self) -> None:
-        """Have the first beat an interval from now."""
+        """Beat for the first time an interval from now."""
         with self._lock:
             if not self._ended:
                 self._due = self._clock.monotonic() + self._interval
                 self._timer = self._clock.call_at(self._due, self._beat)
 
     def end(self) -> None:
-        """No beat comes, or goes on, after this."""
+        """Stop. No beat begins or is running after this."""
         with self._lock:
             self._ended = True
             if self._timer is not None:

@@ -1,8 +1,8 @@
 """Helpers: interpreters that run code of this library, or of ``multiprocessing``.
 
-``python -c`` searches the current directory for modules, first of all. It may be anybody's: a file
-``signal.py`` in a folder for uploads would be run. So a helper gets the search path of its parent
-before it imports anything.
+``python -c`` searches the current directory for modules first. That may be under somebody else's
+control: a file ``signal.py`` in a folder for uploads would be run. So a helper gets the search path
+of its parent before it imports anything.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ on_fork(_after_fork)
 
 
 def is_frozen() -> bool:
-    """Whether the program is an executable of its own, which takes no ``-c``."""
+    """Whether the program is a frozen executable, which does not accept ``-c``."""
     return bool(getattr(sys, "frozen", False))
 
 
@@ -75,16 +75,16 @@ def start_helper(
 
     Args:
         module: its full name.
-        stream: the end of a pipe to be read. :func:`path_here` has to be written to the other one.
+        stream: the end of a pipe to be read. Write :func:`path_here` to the other one.
         arguments: literals.
-        fds: descriptors that it has under the same numbers, besides ``stream``.
+        fds: descriptors that it gets under the same numbers, besides ``stream``.
         env: its environment.
 
     Returns:
-        The number of the process. It has to be waited for by that.
+        The id of the process. The caller must wait for it.
 
     Raises:
-        Hopeless: there is no interpreter to be started.
+        Hopeless: there is no interpreter.
         OSError: it cannot be started now.
     """
     code = _HELPER.format(fd=stream, module=module, arguments=", ".join(map(repr, arguments)))
@@ -92,12 +92,12 @@ def start_helper(
 
 
 def path_here() -> bytes:
-    """What a helper reads first: where to search for modules."""
+    """The first data that a helper reads: where to search for modules."""
     return marshal.dumps([one for one in map(_plain, sys.path) if one is not None])
 
 
 def _plain(entry: object) -> str | bytes | None:
-    """An entry of the path, if it is one that imports go by."""
+    """An entry of the path, if imports use it."""
     if isinstance(entry, str):
         return str(entry)
     return bytes(entry) if isinstance(entry, bytes) else None
@@ -122,15 +122,15 @@ def start(command: list[str], fds: Sequence[int], env: Mapping[str, str] | None 
     """Start a program, with the signals blocked that are sent to all processes of a program.
 
     Args:
-        command: its arguments, first of all its path.
-        fds: descriptors that it has under the same numbers.
+        command: its arguments, the path first.
+        fds: descriptors that it gets under the same numbers.
         env: its environment; None for this process's.
 
     Returns:
-        The number of the process. It has to be waited for by that.
+        The id of the process. The caller must wait for it.
 
     Raises:
-        Hopeless: there is no such program, or it must not be run.
+        Hopeless: there is no such program, or it is not executable.
         OSError: it cannot be started now.
     """
     try:
@@ -143,7 +143,7 @@ def start(command: list[str], fds: Sequence[int], env: Mapping[str, str] | None 
             f"child processes cannot be started by {command[0]!r}: {error.strerror}. "
             "multiprocessing.set_executable() names the interpreter to use"
         ) from error
-    process.returncode = 0  # who has its number waits for it, and nobody else
+    process.returncode = 0  # the caller waits for it by its id, and nothing else does
     return process.pid
 
 
@@ -181,8 +181,8 @@ def streams_occupied() -> Iterator[None]:
 def resource_tracker_fd() -> int:
     """The descriptor by which a process reaches the resource tracker of ``multiprocessing``.
 
-    It is started here if there is none, since ``multiprocessing`` would have it search the current
-    directory.
+    It is started here if there is none: one that ``multiprocessing`` starts would search the
+    current directory for modules.
     """
     tracker: Any = resource_tracker._resource_tracker
     with _tracking:
@@ -195,7 +195,7 @@ def resource_tracker_fd() -> int:
 
 
 def _start_tracker() -> tuple[int, int]:
-    """Returns its number, and the descriptor that it is told by."""
+    """Returns its id, and the descriptor for its messages."""
     theirs, ours = (above_streams(fd) for fd in os.pipe())
     try:
         return start(_command("-P", "-c", _TRACKER.format(fd=theirs)), (theirs,)), ours

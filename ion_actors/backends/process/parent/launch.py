@@ -1,7 +1,7 @@
-"""How a child process comes to be.
+"""How a child process is started.
 
-``multiprocessing`` provides what a child makes of itself, and the pickling of what is handed over.
-The starting is our own: see :mod:`.forkserver` for why.
+``multiprocessing`` provides the code that sets up a child, and pickles what is handed over. The
+start itself is the library's own: see :mod:`.forkserver` for the reasons.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Killable(Protocol):
     def kill(self) -> None: ...
 
 
-# Those that may still run, of this process and of those that it was forked from.
+# Children that may still be running, of this process and of those that it was forked from.
 _children: weakref.WeakSet[Any] = weakref.WeakSet()
 _owner = os.getpid()
 
@@ -56,7 +56,7 @@ def forget(child: _Killable) -> None:
 
 
 def running_children() -> list[Any]:
-    """The children that have not ended, as far as is known."""
+    """The children that have not ended, as far as known."""
     return list(_children)
 
 
@@ -81,7 +81,7 @@ on_fork(_after_fork)
 
 @dataclass(frozen=True, slots=True)
 class ChildSettings:
-    """What a child is started with, and held to: the fields of :class:`.ProcessBackend`."""
+    """The settings of one child: the fields of :class:`.ProcessBackend`."""
 
     start_method: str
     preload: tuple[str, ...]
@@ -101,18 +101,18 @@ def launch(settings: ChildSettings, name: str, main: Callable[..., None], *args:
     """Start a child process.
 
     Args:
-        settings: how.
-        name: of the process. ``main`` is to give it this.
-        main: what it is to call, a function of a module.
-        args: its arguments. Sockets and ``DupFd`` may be among them.
+        settings: how to start it.
+        name: the name of the process, which ``main`` must set.
+        main: the function of a module that it calls.
+        args: the arguments for that. They may contain sockets and ``DupFd``.
 
     Raises:
-        Hopeless: it never can be.
-        Exception: it cannot be started.
+        Hopeless: it can never be started.
+        Exception: it cannot be started now.
     """
     check_bootstrapped()
     process: Any = birth.ChildProcess(target=main, args=args, name=temporary_name(name))
-    process.daemon = False  # whatever this process is: ours end by their lifelines
+    process.daemon = False  # also in a daemon: our children end by their lifelines
     process.authkey = bytes(process.authkey)  # one of billiard's (Celery) cannot be pickled
     process._start_method = settings.start_method
     env = environment(settings.env, settings.threads_per_child)
@@ -125,14 +125,14 @@ def launch(settings: ChildSettings, name: str, main: Callable[..., None], *args:
 
 
 class _Spawner:
-    """Collects what is handed over while arguments are pickled; ``multiprocessing`` asks for it."""
+    """Collects descriptors while arguments are pickled, as ``multiprocessing`` expects it."""
 
     def __init__(self, kind: type[birth.InheritedDescriptor | birth.SameNumber]) -> None:
         self.DupFd = kind
         self.fds = [interpreter.resource_tracker_fd()]
 
     def duplicate_for_child(self, fd: int) -> int:
-        """Hand this descriptor over. Returns what ``DupFd`` is to be called with."""
+        """Hand this descriptor over. Returns the argument for ``DupFd``."""
         self.fds.append(fd)
         return len(self.fds) - 1 if self.DupFd is birth.InheritedDescriptor else fd
 
@@ -174,7 +174,7 @@ def _forked(
 
 
 def _directory(opened: ExitStack) -> SharedStream | None:
-    """The current one. It may have been removed, or moved, or may not be read."""
+    """The current directory. It may have been removed or moved, or be unreadable."""
     for flags in (os.O_RDONLY, getattr(os, "O_PATH", os.O_RDONLY)):
         try:
             fd = os.open(".", flags | os.O_DIRECTORY)
@@ -210,7 +210,7 @@ def _spawned(surroundings: Surroundings, process: Any, opened: ExitStack) -> Han
 def _start_interpreter(
     surroundings: Surroundings, process: Any, spawner: _Spawner, stream: int, held: int
 ) -> tuple[int, bytes]:
-    """Returns its number, and what it is to be told."""
+    """Returns its id, and the data to write to it."""
     data = _packed(spawner, surroundings, main_module.preparation(process.name), process)
     fds = (*spawner.fds, held)
     pid = interpreter.start_helper(birth.__name__, stream, (fds,), fds, surroundings.env)
@@ -220,7 +220,7 @@ def _start_interpreter(
 def _start_frozen(
     surroundings: Surroundings, process: Any, spawner: _Spawner, stream: int, held: int
 ) -> tuple[int, bytes]:
-    """The same for an executable that contains the program, which calls ``freeze_support()``."""
+    """The same for a frozen executable, in which the program calls ``freeze_support()``."""
     process.surroundings = surroundings
     data = _packed(spawner, main_module.preparation(process.name), process)
     command = spawn.get_command_line(tracker_fd=spawner.fds[0], pipe_handle=stream)
@@ -228,7 +228,7 @@ def _start_frozen(
 
 
 def _tell(stream: int, data: bytes) -> None:
-    """Write this for a child. If it is dead, who waits for it will find out."""
+    """Write this for a child. If it is dead, the wait for it finds out."""
     try:
         with without_sigpipe(), open(stream, "wb", closefd=False) as file:
             file.write(data)

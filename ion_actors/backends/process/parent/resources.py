@@ -1,4 +1,4 @@
-"""A child process and what it shares with its parent, as the parent has it."""
+"""A child process, and everything that it shares with its parent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Kept = TypeVar("Kept", bound=_Closable | None)
 
 
 class Resources:
-    """Starts a process, and has the parent's ends of all that leads there.
+    """Starts a process, and owns the parent's ends of all connections to it.
 
     Args:
         worker: the name of the worker that it runs the tasks of.
@@ -38,19 +38,19 @@ class Resources:
 
     Attributes:
         handle: the process.
-        tasks: where tasks go and results come from.
-        control: for what cannot wait until the task is over. It never blocks.
-        words: what the child says when it dies.
-        buffers: for what is large.
-        capture: what it prints, if that is wanted.
+        tasks: the channel for tasks and results.
+        control: the channel for what cannot wait until the task is over. It never blocks.
+        words: the last words of the child.
+        buffers: for large data.
+        capture: its output, if that is captured.
 
     Raises:
-        Exception: it cannot be started. Then nothing is left of it.
+        Exception: it cannot be started. Then all resources are freed.
     """
 
     def __init__(self, worker: str, settings: ChildSettings) -> None:
         self._ours, self._theirs = contextlib.ExitStack(), contextlib.ExitStack()
-        renew_after_fork(self)  # before there is anything that a fork could keep open
+        renew_after_fork(self)  # before anything is open that a fork could keep open
         try:
             with streams_occupied():
                 self._make(worker, settings)
@@ -68,7 +68,7 @@ class Resources:
         rights, rights_there = self._pair()
         self.words = self._kept(LastWords())
         out, back = self._kept(new_file()), self._kept(new_file())
-        # What comes from there may well be seen by forks of this process.
+        # Forks of this process may see what the child sends.
         self.buffers = SharedBuffers(out, back, private=True, rights=Rights(rights))
         self.capture = self._kept(_capture() if settings.capture_output else None)
         setup = Setup(
@@ -93,21 +93,21 @@ class Resources:
         return one
 
     def after_fork(self) -> None:
-        """In a forked process: close what would hide from the child that its parent is gone."""
+        """In a forked process: close what would hide the parent's end from the child."""
         self._theirs.close()
         self._ours.close()
 
     def cut(self) -> None:
-        """End the streams that the process lives by: the kernel kills it, or it ends itself.
+        """End the streams that keep the process alive: the kernel kills it, or it ends itself.
 
-        To close them would not do: a fork of this process may have them open, too.
+        Closing them is not enough: a fork of this process may have them open, too.
         """
         for one in self._lifelines:
             with contextlib.suppress(OSError):  # it has ended already
                 one.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of all but the process."""
+        """Free all resources but the process."""
         self._ours.close()
 
 

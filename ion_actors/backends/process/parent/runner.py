@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ProcessRunner"]
 
-# Children that may die before they have read a task, one after the other, until it is the task that
-# they die of: it may be too large for them.
+# The number of children that may die before they have read a task; then the task counts as the
+# cause: it may be too large for them.
 _TRIES = 3
 
 
 class ProcessRunner:
     """Runs the tasks of one worker in a child process; see :class:`ion_actors.backends.Runner`.
 
-    The child is replaced when it has done its share, and when it had to be killed for a task that
-    would not end: that is nobody's fault here, so the worker stays. When it dies by itself, the
-    task panics, and the worker with it.
+    The child is replaced when it has run its share of tasks, and when it was killed because a task
+    did not end: the worker survives both. When the child dies by itself, the task panics, and its
+    worker is replaced.
     """
 
     inline = False
@@ -58,7 +58,7 @@ class ProcessRunner:
         self._initializer: Initializer | None = None
         self._lock = threading.Lock()  # guards the children, for kill()
         self._child: Child | None = None
-        self._leaving: list[Child] = []  # told to end, and not buried
+        self._leaving: list[Child] = []  # told to end, and still to be waited for
         self._killed = False
 
     # -- starting --------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class ProcessRunner:
 
         Raises:
             ContextEnded: the pool closes.
-            Hopeless: there never will be one.
+            Hopeless: there can never be a child.
             WorkerDied: the child died, or was not ready in time.
             BaseException: whatever the initializer raised.
         """
@@ -89,7 +89,7 @@ class ProcessRunner:
         """The child, ready for a task.
 
         Raises:
-            NotReady: there is none to be had.
+            NotReady: no child could be started.
             ContextEnded: the task's context has ended meanwhile.
         """
         if (child := self._child) is not None and child.is_usable():
@@ -101,12 +101,12 @@ class ProcessRunner:
             self._bury_ended()
         except BaseException as error:
             raise NotReady(f"worker {self._worker} has no child process") from error
-        if task is not None:  # that has taken a while
+        if task is not None:  # its context may have ended meanwhile
             task.task_context().check()
         return ready
 
     def _launch(self) -> Child:
-        """Start a child; it begins with the initializer while this thread goes on."""
+        """Start a child, which runs the initializer while this thread goes on."""
         assert self._initializer is not None, "a child before the start"
         first = self._initializer.message(settings_here())
         child = Child(self._worker, self._settings, self._context, first)
@@ -141,7 +141,7 @@ class ProcessRunner:
     # -- a task ----------------------------------------------------------------------------
 
     def call(self, task: Task) -> Any:
-        """Have the child make the call; see :meth:`ion_actors.backends.protocol.Runner.call`."""
+        """Make the call in the child: see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
             child, (kind, _, body) = self._ask(task, pack_request(task))
             if kind != RESULT:
@@ -151,10 +151,10 @@ class ProcessRunner:
                 _raise_broken(value, task.task_name)
             return value
         finally:
-            del task  # the error's traceback holds this frame, and the task will hold the error
+            del task  # the error's traceback keeps this frame, and the task will keep the error
 
     def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
-        """Give the task to a child; to another one, if that has died and never read it."""
+        """Give the task to a child; to another one, if the first died before it read the task."""
         tries = 0
         try:
             while True:
@@ -191,12 +191,12 @@ class ProcessRunner:
         return reply
 
     def _launch_next(self) -> None:
-        """Have the next child start while this worker settles its task."""
+        """Start the next child while this worker settles its task."""
         if self._killed or self._context.cancelled:
             return
         try:
             self._launch()
-        except BaseException as error:  # it is tried again for the next task
+        except BaseException as error:  # the next task tries again
             self._log(logging.ERROR, "worker %s cannot start a child", self._worker, error=error)
 
     # -- the end ---------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class ProcessRunner:
         self._initializer = None
 
     def _see_off(self, child: Child, failure: Packed | None = None) -> None:
-        """Tell it to end; the next one need not wait for it."""
+        """Tell it to end; the next child does not wait for it."""
         with self._lock:
             if self._child is child:
                 self._child = None
@@ -227,7 +227,7 @@ class ProcessRunner:
         child.dismiss(failure)
 
     def _bury_ended(self) -> None:
-        """Those that take their time are not waited for while there are tasks."""
+        """Wait only for children that have ended: others must not delay tasks."""
         for child in [one for one in self._leaving if one.has_ended()]:
             self._bury(child)
 
@@ -248,12 +248,12 @@ class ProcessRunner:
     # -- what an inline runner has to do ---------------------------------------------------
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
-        """A coroutine has been finished by the child. One that comes from there is a value."""
+        """The child has run any coroutine to its end. One that it returned is a value."""
         return value
 
     @contextlib.contextmanager
     def on_top(self) -> Iterator[None]:
-        """Nothing is under way here while a worker waits: its tasks wait in the child."""
+        """Nothing is to be done: the tasks below are in the child, not in this thread."""
         yield
 
 

@@ -1,17 +1,17 @@
-"""What goes from one process to the other.
+"""Everything that is sent between a parent and its children.
 
 From the top down, each importing only from below::
 
-    messages        what the messages say
+    messages        the contents of messages
     initializer     the initializer and its arguments, packed once for all children
     log_relay       log records, warnings and progress of the child
     context_vars    context variables and traces
     remote_errors   exceptions of the child
-    shared_buffers  large buffers, beside the messages
-    output_capture  what the child prints, if that is wanted
-    pickling        all else, as bytes
-    reducers        what plain pickle does not know, or gets wrong
-    descriptors     open files, pipes and sockets, beside the messages
+    shared_buffers  large buffers, in shared memory
+    output_capture  the output of the child, if it is captured
+    pickling        objects as bytes
+    reducers        pickling what plain pickle refuses, or gets wrong
+    descriptors     open files, pipes and sockets
     channel         messages over a socket
     anonymous_file  files without a name
 """

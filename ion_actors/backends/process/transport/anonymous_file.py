@@ -1,7 +1,7 @@
 """Files without a name: the kernel frees them with the last process that has them open.
 
-A child gets one as an argument of its process. What dies with a child leaves nothing behind, and
-what a dying child has written is still there.
+A child gets one as an argument of its process. When a child dies, no file is left behind, but the
+parent can still read what the child has written.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ __all__ = ["AnonymousFile", "NoPlace", "nameless_file", "new_file"]
 
 
 class NoPlace(OSError):
-    """There is neither memory nor a folder for files without a name."""
+    """The system offers neither memory nor a folder for files without a name."""
 
 
 def nameless_file(label: str) -> int:
-    """The descriptor of such a file, in memory where that can be.
+    """The descriptor of such a file, in memory if possible.
 
     Args:
-        label: to be shown in ``/proc``.
+        label: the name in ``/proc``.
 
     Raises:
-        NoPlace: there cannot be one here.
-        OSError: there is none now.
+        NoPlace: this system has none.
+        OSError: none can be made now.
     """
     if hasattr(os, "memfd_create"):
-        with contextlib.suppress(PermissionError):  # a sandbox may forbid it, or not know it
+        with contextlib.suppress(PermissionError):  # a sandbox may forbid it, or not support it
             try:
                 return os.memfd_create(label, os.MFD_CLOEXEC)
             except OSError as error:
@@ -46,14 +46,14 @@ def nameless_file(label: str) -> int:
 class AnonymousFile:
     """A file without a name, to be shared with one child process.
 
-    It can be given to a child as an argument of its ``Process``, and be pickled at no other time.
+    It can be pickled only as an argument of a child's ``Process``.
     """
 
     def __init__(self) -> None:
         self.fd = nameless_file("ion_actors")  # -1 once it is closed
 
     def close(self) -> None:
-        """Let go of the file. What is mapped of it stays."""
+        """Close the file. Mappings of it stay."""
         fd, self.fd = self.fd, -1
         if fd != -1:
             os.close(fd)
@@ -63,7 +63,7 @@ class AnonymousFile:
 
 
 def new_file() -> AnonymousFile | None:
-    """A file, or None where files cannot be handed to children: all then goes by the pipe."""
+    """A file, or None if files cannot be handed to children: then everything goes by the pipe."""
     with contextlib.suppress(NoPlace):
         return AnonymousFile() if hasattr(os, "pwrite") else None
     return None

@@ -1,8 +1,7 @@
 """Messages between a parent and its child, each whole or not at all.
 
-A message is a kind, flags, and bytes that only those who pack and unpack them understand. What is
-not such a message (a task can write to any descriptor) is :class:`Garbled`, and nothing of it is
-believed.
+A message is a kind, flags, and a body whose bytes the channel does not interpret. Other data (a
+task can write to any descriptor) is :class:`Garbled`, and is not used.
 """
 
 from __future__ import annotations
@@ -33,39 +32,38 @@ _HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
 _HEAD_SIZE = _HEAD.size
 _MAGIC = b"ion\x01"
 _LOOK_UP = struct.pack("ll", 1, 0) if os.name == "posix" else struct.pack("L", 1000)  # a second
-_CHUNK = 64 * 1024  # bytes to read at a time, as long as it is not known how many there are
+_CHUNK = 64 * 1024  # bytes to read at a time, while the length is unknown
 
 
 class MessageKind(enum.IntEnum):
-    """What a message is."""
+    """The kind of a message."""
 
-    START = 1  #: to the child: what to do first
+    START = 1  #: to the child: its settings and its initializer
     TASK = 2  #: to the child: a task to run
-    STOP = 3  #: to the child: there will be nothing more
-    CANCEL = 4  #: to the child, on the other channel: a task is to end
+    STOP = 3  #: to the child: end
+    CANCEL = 4  #: to the child, on the control channel: end a task
     READY = 5  #: from the child: it has started
-    RESULT = 6  #: from the child: what the task returned
-    ERROR = 7  #: from the child: what the task, or the start, raised
+    RESULT = 6  #: from the child: the task's result
+    ERROR = 7  #: from the child: the exception of the task, or of the start
     NEWS = 8  #: from the child, at any time: log records, warnings, progress
-    ASK = 9  #: to the child, on the other channel: whether it still answers
+    ASK = 9  #: to the child, on the control channel: answer
 
 
-# Those that are asked for with every task: CPython 3.11 calls a function for each look-up in the
-# enumeration.
+# Used for every task: CPython 3.11 calls a function for each access to the enumeration.
 TASK, STOP, RESULT, NEWS = MessageKind.TASK, MessageKind.STOP, MessageKind.RESULT, MessageKind.NEWS
 
-# What a reply says besides.
-LAST = 1  #: the child ends now: it has done its share
+# Flags of a reply.
+LAST = 1  #: the child ends now: it has run its share of tasks
 
 
 class Garbled(Exception):
-    """What came was no message."""
+    """The received data is no message."""
 
 
 class Unread(EOFError):
-    """The other side is gone, and had not read the whole of what it was sent last.
+    """The other side has ended before it had read the whole last message.
 
-    Linux says so. Elsewhere it is the end of a stream like any other.
+    Only Linux reports that. Elsewhere it is an ordinary end of the stream.
     """
 
 
@@ -76,18 +74,18 @@ Message = tuple[int, int, bytes | bytearray]
 class Channel:
     """One end of a stream of messages. For one reader and one writer at a time.
 
-    The end of the other process ends the stream, unless a process that it has forked keeps its end
-    open. For that case the channel looks up now and then: see ``over``.
+    The end of the other process ends the stream, unless a fork of it keeps its end open. For that
+    case the channel checks from time to time: see ``over``.
 
     Args:
         sock: a connected stream socket, which this owns from now on.
-        over: whether the process on the other side has ended; by default nobody asks.
+        over: tells whether the process on the other side has ended; by default it is not checked.
     """
 
     def __init__(self, sock: socket.socket, over: Callable[[], bool] | None = None) -> None:
         self._sock = sock
         self._over = over
-        self._surplus = b""  # read, and belongs to the next message
+        self._surplus = b""  # already read, part of the next message
         if over is not None:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, _LOOK_UP)
@@ -97,14 +95,14 @@ class Channel:
         return self._sock.fileno()
 
     def close(self) -> None:
-        """Close it. Doing so twice does no harm."""
+        """Close it. Calling twice does no harm."""
         self._sock.close()
 
     def send(self, kind: MessageKind, body: bytes | bytearray = b"", flags: int = 0) -> None:
         """Send a message.
 
         Raises:
-            EOFError: the other side is gone. It has not got the message.
+            EOFError: the other side has ended. It has not got the message.
         """
         head = _HEAD.pack(_MAGIC, kind, flags, len(body))
         if len(body) <= _CHUNK:
@@ -116,7 +114,7 @@ class Channel:
     def _write(self, data: bytes | bytearray) -> None:
         try:
             sent = self._send(data)
-            if sent < len(data):  # hardly ever
+            if sent < len(data):  # rarely
                 with memoryview(data) as view:
                     while sent < len(data):
                         sent += self._send(view[sent:])
@@ -133,7 +131,7 @@ class Channel:
     def send_at_once(self, kind: MessageKind, body: bytes) -> bool:
         """Send a short message without ever blocking. Returns whether it could be sent.
 
-        After a False the channel is of no more use: half a message may have gone.
+        After False the channel cannot be used any more: half a message may have been sent.
         """
         data = _HEAD.pack(_MAGIC, kind, 0, len(body)) + body
         try:
@@ -142,10 +140,10 @@ class Channel:
             return False
 
     def answer(self) -> None:
-        """Say that somebody is there, and no more.
+        """Send a sign of life.
 
         Raises:
-            EOFError: the other side is gone.
+            EOFError: the other side has ended.
         """
         self._write(b".")
 
@@ -160,9 +158,9 @@ class Channel:
         """The next message.
 
         Raises:
-            EOFError: the other side is gone.
-            Unread: it was gone before it had read everything.
-            Garbled: what came is no message.
+            EOFError: the other side has ended.
+            Unread: it has ended before it had read everything.
+            Garbled: the received data is no message.
         """
         data = self._surplus or self._some()
         while len(data) < _HEAD_SIZE:
@@ -218,9 +216,9 @@ class Channel:
             return count
 
     def _look_up(self) -> None:
-        """Nothing has moved for a while."""
+        """There was no data for a while: check whether the other side has ended."""
         if self._over is None or not self._over():
             return
-        # It may have said something since, and then died.
+        # It may have sent something, and died after that.
         if not wait([self._sock], 0):
             raise EOFError("the other process has ended")

@@ -1,15 +1,15 @@
-"""Context variables go with a task to its process, and so does its trace.
+"""Context variables, and the trace, are sent with a task to its process.
 
-A variable is known there by where it stands: the module, and the name in it. Its value goes as a
-plain pickle. What stands in no module, or whose value cannot be pickled, is left behind: no task
-fails for that. :func:`left_behind` lists it.
+A variable is identified by its address: the module, and its name there. Its value is sent as a
+plain pickle. A variable without an address, or whose value cannot be pickled, is left behind: no
+task fails for that. :func:`left_behind` lists these.
 
-Some libraries keep theirs where nobody finds them, or with values that cannot be pickled. Those of
-decimal, numpy (from 2 on) and structlog are known here, and their values are set there by the
-functions that these libraries have for that.
+Some libraries keep their variables where they cannot be found, or with values that cannot be
+pickled. This module knows those of decimal, numpy (from 2 on) and structlog, and sets their values
+by functions of these libraries.
 
-OpenTelemetry keeps its context in a variable of its own, with objects of this process. What of it
-is meant for other processes (the trace, the baggage), its propagators put into words.
+OpenTelemetry keeps its context in a variable of its own, with objects of this process. Its
+propagators turn the parts that are meant for other processes (the trace, the baggage) into text.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ Address = tuple[str, str]  # module, name; or library, name
 Pickled = bytes | Packed
 Variables = tuple[list[tuple[Address, Pickled]], dict[str, str]]  # the values, the trace
 
-# The child has a context of its own for the task: see the messages of cancellation.
+# The child has its own context for the task: cancellation is sent by messages.
 _OURS: frozenset[Variable] = frozenset((CURRENT,))
 
 _OF_OPENTELEMETRY = "current_context"
 
-# How much is remembered about variables at most. (Some programs make them by the thousand.)
+# The most that is remembered about variables. (Some programs make thousands of them.)
 _MOST_KNOWN = 4096
 
 
 def pack_variables(context: contextvars.Context) -> bytes | Variables | None:
-    """What of these variables can go to another process; None if nothing. It never raises.
+    """The variables that can be sent to another process; None if there are none. It never raises.
 
-    Bytes, unless there is more to a value than bytes: then it is to be packed with all the rest.
+    As bytes, unless a value has more than bytes: then it must be packed together with the call.
     """
     if not context:
         return None
@@ -62,7 +62,7 @@ def pack_variables(context: contextvars.Context) -> bytes | Variables | None:
 
 
 def unpack_variables(packed: bytes | Variables | None) -> contextvars.Context:
-    """A new context with the variables in it. It never raises: what cannot be set is left out."""
+    """A new context with these variables. It never raises: what cannot be set is left out."""
     context = contextvars.Context()
     if packed is None:
         return context
@@ -89,13 +89,13 @@ def _set(address: Address, value: object) -> None:
 
 
 def left_behind(context: contextvars.Context | None = None) -> dict[str, str]:
-    """Which context variables do not go with a task to a child process.
+    """The context variables that are not sent with a task to a child process.
 
     Args:
-        context: what to look at; by default the variables of the caller.
+        context: the variables to check; by default the caller's.
 
     Returns:
-        Why each of them is left behind, by its name.
+        The reason for each of them, by its name.
     """
     context = contextvars.copy_context() if context is None else context
     found = _crossing(context, try_again=True)
@@ -109,7 +109,7 @@ def left_behind(context: contextvars.Context | None = None) -> dict[str, str]:
 def _crossing(
     context: contextvars.Context, *, try_again: bool = False
 ) -> Iterator[tuple[Variable, Address | None, Pickled]]:
-    """Each variable with its address and its value; without an address it stays behind."""
+    """Each variable with its address and its value; those without an address are left behind."""
     for variable, value in context.items():
         if variable in _OURS or _is_of_opentelemetry(variable):
             continue
@@ -118,7 +118,7 @@ def _crossing(
             yield variable, None, b"\x80"
         elif not try_again and _known.refuses(variable, type(value)):
             yield variable, None, b""
-        elif value is not ...:  # with that structlog says that it is not set
+        elif value is not ...:  # structlog's value for a variable that is not set
             pickled = _pickled(variable, value, _LIBRARIES.get(address[0]), context)
             yield variable, address if pickled else None, pickled
 
@@ -128,7 +128,7 @@ def _pickled(
 ) -> Pickled:
     try:
         if library is not None:
-            # In a copy: the context may be entered right now, by a wrapper of the task.
+            # In a copy: the context may be entered already, by a wrapper of the task.
             value = context.copy().run(library.get, value)
         header, buffers = pack_simply(value)
         return (header, buffers) if buffers else header
@@ -139,17 +139,17 @@ def _pickled(
 
 
 class _Known:
-    """What was found out about variables. Any threads may use it: it only ever saves work."""
+    """A cache of facts about variables. Any thread may use it: it only saves work."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards those below
         self._addresses: dict[Variable, Address | None] = {}
-        self._modules = 0  # how many there were when the last one was looked for in vain
+        self._modules = 0  # their number at the last search that found nothing
         self._refused: set[tuple[Variable, type]] = set()
         self._found: dict[Address, Variable] = {}
 
     def address(self, variable: Variable) -> Address | None:
-        """Where a variable stands, if anywhere."""
+        """The address of a variable, if it has one."""
         found = self._addresses.get(variable)
         if found is not None or (variable in self._addresses and self._modules == len(sys.modules)):
             return found
@@ -163,10 +163,10 @@ class _Known:
         return found
 
     def find(self, address: Address) -> Variable:
-        """The variable that stands there.
+        """The variable at this address.
 
         Raises:
-            Exception: none does.
+            Exception: there is none.
         """
         found = self._found.get(address)
         if found is None:
@@ -177,14 +177,14 @@ class _Known:
             self._found[address] = found
         return found
 
-    # An attempt may go through half the objects of a web framework before it fails.
+    # An attempt may visit half the objects of a web framework before it fails.
 
     def refuses(self, variable: Variable, kind: type) -> bool:
-        """Whether a value of this type could not be pickled."""
+        """Whether a value of this type could not be pickled before."""
         return (variable, kind) in self._refused
 
     def refuse(self, variable: Variable, kind: type) -> None:
-        """A value of this type could not be pickled."""
+        """Note that a value of this type could not be pickled."""
         with self._lock:
             if len(self._refused) >= _MOST_KNOWN:
                 self._refused.clear()
@@ -201,7 +201,7 @@ def _search(variable: Variable) -> Address | None:
     for module, there in list(sys.modules.items()):
         if module == "__mp_main__" or (module == "__main__" and not main_can_be_imported()):
             continue
-        # Without triggering those that load themselves only when something of theirs is asked for.
+        # Without loading modules that load themselves when an attribute is read.
         try:
             names = object.__getattribute__(there, "__dict__")
         except AttributeError:
@@ -216,11 +216,11 @@ def _search(variable: Variable) -> Address | None:
 
 
 class _Library(NamedTuple):
-    """How the values of a library's variables are got and set, by itself."""
+    """How the values of a library's variables are read and set, by that library."""
 
     owns: Callable[[Variable], bool]
-    get: Callable[[Any], object]  # what to send instead of a value; where that is current
-    set: Callable[[str, Any], object]  # what came for the variable of that name
+    get: Callable[[Any], object]  # the data to send for a value, while that is current
+    set: Callable[[str, Any], object]  # sets the variable of that name from the received data
 
 
 def _itself(value: object) -> object:
@@ -251,7 +251,7 @@ def _set_structlog(name: str, value: object) -> None:
 
 _OF_STRUCTLOG = "structlog_"
 
-# By the module that must have been imported for its variables to be there.
+# By the module that must be imported for its variables to exist.
 _LIBRARIES: dict[str, _Library] = {
     "decimal": _Library(lambda one: one is decimal_variable(), _itself, _set_decimal),
     "numpy": _Library(
@@ -271,16 +271,16 @@ def _is_of_opentelemetry(variable: Variable) -> bool:
 
 
 def _inject(context: contextvars.Context) -> dict[str, str]:
-    """The trace and the baggage, in words."""
+    """The trace and the baggage, as text."""
     carrier: dict[str, str] = {}
     if any(_is_of_opentelemetry(variable) for variable in context):
-        # In a copy: the context may be entered right now, by a wrapper of the task.
+        # In a copy: the context may be entered already, by a wrapper of the task.
         context.copy().run(_propagate, "inject", carrier)
     return carrier
 
 
 def _extract(carrier: dict[str, str]) -> None:
-    """Make the trace of these words current."""
+    """Make the trace of this text current."""
     found = _propagate("extract", carrier)
     if found is not None:
         importlib.import_module("opentelemetry.context").attach(found)

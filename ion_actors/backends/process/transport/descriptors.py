@@ -1,16 +1,16 @@
-"""Open files, sockets and pipes go to the other process as what they are, not as numbers.
+"""Open files, sockets and pipes are sent to the other process as such, not as numbers.
 
 ::
 
     pickler ──▶ Descriptor, beside the pickle as buffers are ──sendmsg──▶ Rights ──▶ Descriptor
 
-The kernel hands descriptors over beside the bytes of a UNIX socket (``SCM_RIGHTS``). They have a
-socket of their own, so the stream of messages is read as fast as ever, and a message says how many
-of them belong to it. Whatever happens to the message or to a process, none of them is left open:
-a ``Descriptor`` closes what nobody has taken, the kernel what is still in the socket.
+The kernel passes descriptors together with the bytes of a UNIX socket (``SCM_RIGHTS``). They have a
+socket of their own, so the stream of messages is not slowed down, and a message contains their
+number. Whatever happens to the message or to a process, none of them is left open: a ``Descriptor``
+closes what was not taken, the kernel what is still in the socket.
 
-``multiprocessing`` would have the receiver fetch each of them from a thread of the sender, which
-must live on for that, and keeps what is never fetched.
+With ``multiprocessing``, the receiver would fetch each of them from a thread of the sender, which
+must stay alive for that, and never frees those that are not fetched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ion_actors.backends.process.signals import NO_SIGPIPE
 
 __all__ = ["CAN_BE_SENT", "Descriptor", "Rights", "close_all", "descriptor_of"]
 
-#: Whether this system can hand descriptors over.
+#: Whether this system can pass descriptors.
 CAN_BE_SENT = hasattr(socket, "send_fds")
 
 _MOST_AT_ONCE = 250  # the kernel takes 253 in one message
@@ -37,10 +37,10 @@ _CLOSED = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF)
 
 
 class Descriptor(bytearray):
-    """A descriptor on its way, which it closes unless somebody takes it.
+    """A descriptor that is being sent. It is closed unless somebody takes it.
 
-    Pickle takes it for a buffer, to be kept beside the pickle. In the process where it arrives it
-    comes out of the pickle as itself, so it can stand for the ``DupFd`` of ``multiprocessing``.
+    To pickle it is a buffer, which is kept outside the pickle. In the receiving process it comes
+    out of the pickle as itself, so it can replace the ``DupFd`` of ``multiprocessing``.
 
     Args:
         fd: the descriptor, which this owns from now on.
@@ -52,10 +52,10 @@ class Descriptor(bytearray):
 
     @classmethod
     def copy_of(cls, fd: int) -> Descriptor:
-        """A duplicate of an open descriptor. Whoever has that may close it then.
+        """A duplicate of an open descriptor, whose owner may close that afterwards.
 
         Raises:
-            OSError: it is closed, or there can be no more.
+            OSError: it is closed, or this process may have no more of them.
         """
         return cls(os.dup(fd))
 
@@ -67,7 +67,7 @@ class Descriptor(bytearray):
         return fd
 
     def close(self) -> None:
-        """Close it, if nobody has taken it. Doing so twice does no harm."""
+        """Close it, if it was not taken. Calling twice does no harm."""
         fd, self.fd = self.fd, -1
         if fd != -1:
             os.close(fd)
@@ -80,10 +80,10 @@ class Descriptor(bytearray):
 
 
 def descriptor_of(buffer: object) -> Descriptor:
-    """The descriptor that a buffer stands for.
+    """The descriptor of a buffer.
 
     Raises:
-        TypeError: it stands for none.
+        TypeError: the buffer is none of a descriptor.
     """
     found = _found_in(buffer)
     if found is None:
@@ -98,7 +98,7 @@ def _found_in(buffer: object) -> Descriptor | None:
 
 
 def close_all(buffers: Iterable[object]) -> None:
-    """Close the descriptors among these buffers that nobody has taken."""
+    """Close the descriptors among these buffers that were not taken."""
     for buffer in buffers:
         found = _found_in(buffer)
         if found is not None:
@@ -106,10 +106,10 @@ def close_all(buffers: Iterable[object]) -> None:
 
 
 class Rights:
-    """One end of the socket that descriptors go through. For one sender and one receiver at a time.
+    """One end of the socket for descriptors. For one sender and one receiver at a time.
 
-    They are sent before the message that they belong to, so the receiver never has to wait. What
-    belongs to a message that was never read is closed with the next one.
+    They are sent before the message that they belong to, so the receiver never waits for them.
+    Those of a message that was never read are closed with the next one.
 
     Args:
         sock: a connected UNIX socket, which this owns from now on.
@@ -121,11 +121,11 @@ class Rights:
         sock.setblocking(False)
 
     def send(self, descriptors: Sequence[Descriptor]) -> int:
-        """Send them. Returns by what the receiver finds them. They stay open here.
+        """Send them. Returns the number by which the receiver finds them. They stay open here.
 
         Raises:
-            OSError: there are too many on their way. (If nobody is there to receive them, whoever
-                sends the message will find out.)
+            OSError: too many are not received yet. (If the receiver has ended, sending the message
+                fails.)
         """
         self._serial += 1
         for start in range(0, len(descriptors), _MOST_AT_ONCE):
@@ -140,7 +140,7 @@ class Rights:
         return self._serial
 
     def receive(self, serial: int, count: int) -> list[Descriptor]:
-        """Those that were sent with a message.
+        """The descriptors that were sent with a message.
 
         Raises:
             OSError: this process may have no more of them.
@@ -167,7 +167,7 @@ class Rights:
         return _SERIAL.unpack(data)[0], descriptors
 
     def close(self) -> None:
-        """Close it, and with it what nobody has received. Doing so twice does no harm."""
+        """Close it, and descriptors that were not received. Calling twice does no harm."""
         self._sock.close()
 
 

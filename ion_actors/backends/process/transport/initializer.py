@@ -1,11 +1,11 @@
-"""What the children of a pool do first, packed once for all of them.
+"""The initializer of a pool, packed once for all its children.
 
-An initializer's arguments may be large: a table for each worker. They are packed when the first
-worker starts, and what is large goes into a file without a name, of which each child maps what it
-needs: there is one copy for all of them, and none in the parent's own memory. Children that come
-later get the same, whatever has been done to the arguments since.
+An initializer's arguments may be large, such as a table for each worker. They are packed when the
+first worker starts, and large data goes into a file without a name, of which each child maps what
+it needs: there is one copy for all of them, and none in the parent's own memory. Later children get
+the same data, even if the arguments were changed since.
 
-Locks, queues and shared values may be among them, as with ``ProcessPoolExecutor``.
+They may contain locks, queues and shared values, as with ``ProcessPoolExecutor``.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Place = tuple[int, int]  # offset and bytes, in the file
 
 
 class Initializer:
-    """An initializer with its arguments, in bytes. Any threads may use it.
+    """An initializer with its arguments, as bytes. Any thread may use it.
 
     Args:
-        initializer: is called first in each child; None for nothing.
+        initializer: the function to call first in each child; None for none.
         initargs: its arguments.
     """
 
@@ -55,18 +55,18 @@ class Initializer:
     ) -> None:
         self._initializer = initializer
         self._initargs = initargs
-        self._lock = threading.Lock()  # guards the next: who comes first packs, others wait for it
+        self._lock = threading.Lock()  # guards the next: the first thread packs, others wait for it
         self._packed: tuple[Descriptor | None, list[Any]] | None = None
 
     def is_of(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> bool:
-        """Whether it is these that are packed here."""
+        """Whether these are packed here."""
         mine = self._initializer
         if isinstance(mine, MoveIn) and isinstance(initializer, MoveIn):
             return mine.is_like(initializer)
         return mine is initializer and self._initargs is initargs
 
     def pack(self) -> None:
-        """Pack them, unless that has been done.
+        """Pack them, unless that was done before.
 
         Raises:
             Hopeless: the initializer, or one of its arguments, cannot be pickled.
@@ -76,10 +76,10 @@ class Initializer:
                 self._packed = _put_away(self._in_bytes())
 
     def message(self, settings: Settings) -> Packed:
-        """What a START message says. They must have been packed.
+        """The content of a START message. They must have been packed.
 
         Args:
-            settings: of what the child relays.
+            settings: what the child relays.
         """
         assert self._packed is not None, "asked for before it was packed"
         return pack_simply((settings, *self._packed))
@@ -94,7 +94,7 @@ class Initializer:
 
 
 def _put_away(packed: Packed) -> tuple[Descriptor | None, list[Any]]:
-    """The same with what is large in a file, and the file; or without, if there can be none."""
+    """The same, with large data in a file, and that file; or without one, if none can be made."""
     header, buffers = packed
     frames: list[Any] = [pickle.PickleBuffer(header), *map(pickle.PickleBuffer, buffers)]
     large = [place for place, one in enumerate(frames) if one.raw().nbytes >= LARGE]
@@ -110,7 +110,7 @@ def _put_away(packed: Packed) -> tuple[Descriptor | None, list[Any]]:
             end += -(-raw.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
         os.ftruncate(file.fd, end)
         return Descriptor.copy_of(file.fd), frames
-    except OSError:  # there is no room for it: it goes through the pipes
+    except OSError:  # there is no room for it: send it through the pipes
         return None, [pickle.PickleBuffer(header), *map(pickle.PickleBuffer, buffers)]
     finally:
         file.close()
@@ -126,10 +126,10 @@ _initializers: weakref.WeakKeyDictionary[Context, Initializer] = weakref.WeakKey
 def initializer_of(
     context: Context, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> Initializer:
-    """The one that all workers of a pool share.
+    """The instance that all workers of a pool share.
 
     Args:
-        context: the pool's. When it ends, nobody comes who would need it.
+        context: the pool's. After its end no worker starts.
         initializer: the pool's.
         initargs: the pool's.
     """
@@ -150,7 +150,7 @@ def _forget(context: weakref.ref[Context], initializer: Initializer) -> None:
 
 
 def _after_fork() -> None:
-    """In a forked child: the pools are the parent's, and a thread there may hold the lock."""
+    """In a forked child: the pools belong to the parent, and a thread there may hold the lock."""
     global _lock, _initializers
     _lock, _initializers = threading.Lock(), weakref.WeakKeyDictionary()
 
@@ -162,10 +162,10 @@ on_fork(_after_fork)
 
 
 def open_initializer(shared: SharedBuffers, body: bytes | bytearray) -> tuple[Settings, Packed]:
-    """What a START message says: the settings, and the call of the initializer, still packed.
+    """The content of a START message: the settings, and the initializer's call, still packed.
 
     Raises:
-        Exception: it cannot be had.
+        Exception: it cannot be read.
     """
     settings, file, frames = unpack(*shared.open(body))
     header, *buffers = frames if file is None else _mapped(file, frames)
@@ -173,7 +173,7 @@ def open_initializer(shared: SharedBuffers, body: bytes | bytearray) -> tuple[Se
 
 
 def _mapped(file: Descriptor, frames: Sequence[Any]) -> list[Any]:
-    """What is in the file, in pages that are this process's own as soon as it writes to them."""
+    """The content of the file, in pages that are copied when this process writes to them."""
     try:
         way = {"flags": mmap.MAP_PRIVATE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
         view = memoryview(mmap.mmap(file.fd, 0, **way))

@@ -1,4 +1,4 @@
-"""What a child process has to say while it works: log records, warnings, progress.
+"""Log records, warnings and progress of a child process, relayed to its parent.
 
 ::
 
@@ -7,8 +7,8 @@
     warnings.showwarning     ───┼──▶ bytes ──▶ pipe ────┼──▶ warnings.showwarning
     report_progress          ───┘                       └──▶ the future of the worker's task
 
-The parent decides what becomes of it, as if its own code had said it. So that it is not told what
-it would not want to hear, its levels and its filters go to the child, as they were at its start.
+The parent handles them as if its own code had made them. So that nothing is sent in vain, the
+parent's levels and filters are sent to the child at its start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger("ion_actors")
 
 
 class _News(enum.IntEnum):
-    """What is told."""
+    """The kind of a piece of news."""
 
     LOG = 1
     WARNING = 2
@@ -37,13 +37,13 @@ class _News(enum.IntEnum):
 
 
 class Settings(NamedTuple):
-    """What the parent would want to hear.
+    """What the child has to relay.
 
     Attributes:
-        levels: of the loggers that have one of their own, by name; "" is the root.
-        disabled: up to which level logging is switched off altogether.
-        filters: of warnings, each a pickle of action, message, category, module, line; the first
-            is asked first. The child may not have the category of each.
+        levels: the levels of loggers that have their own, by name; "" is the root.
+        disabled: the level up to which logging is switched off altogether.
+        filters: the filters of warnings, in order, each a pickle of action, message, category,
+            module, line. The child may not have the category of each.
     """
 
     levels: dict[str, int]
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 def settings_here() -> Settings:
-    """Those of this process now. They can be pickled."""
+    """The settings of this process now. They can be pickled."""
     loggers = {"": logging.root, **logging.root.manager.loggerDict}
     levels = {name: one.level for name, one in loggers.items() if isinstance(one, logging.Logger)}
     set_levels = {name: level for name, level in levels.items() if level}
@@ -76,13 +76,13 @@ def _pattern(found: Any) -> str:
 
 
 def relay_to(send: Callable[[bytes], object], settings: Settings) -> None:
-    """From now on, tell the parent.
+    """Relay to the parent from now on.
 
-    Handlers that there are already, because a module sets them up when it is imported, are taken
-    off their loggers: the same records would come out twice.
+    Existing handlers, which an imported module has set up, are removed from their loggers: the same
+    records would be handled twice.
 
     Args:
-        send: gets each piece of news, from any thread. It may raise ``EOFError``: nobody listens.
+        send: sends a piece of news, from any thread. It may raise ``EOFError``: nobody listens.
         settings: the parent's.
     """
     _take_over_logging(_Handler(send), settings)
@@ -95,9 +95,9 @@ def relay_to(send: Callable[[bytes], object], settings: Settings) -> None:
 
 
 def _tell(send: Callable[[bytes], object], kind: _News, *what: object) -> bool:
-    """Returns whether anybody listens.
+    """Returns whether the parent listens.
 
-    Nobody does when the parent is gone, and this process soon, too; or in what a task has forked.
+    It does not if it has ended, as this process soon will; nor to a fork that a task has made.
     """
     packed = pickle_value((int(kind), what))
     try:
@@ -119,7 +119,7 @@ def _take_over_logging(handler: logging.Handler, settings: Settings) -> None:
 
 
 class _Handler(logging.Handler):
-    """Sends records, as far as they can be pickled."""
+    """Sends log records, as far as they can be pickled."""
 
     def __init__(self, send: Callable[[bytes], object]) -> None:
         super().__init__()
@@ -131,14 +131,14 @@ class _Handler(logging.Handler):
         try:
             state, extras = self._prepare(record)
             if not _tell(self._send, _News.LOG, state, extras) and logging.lastResort is not None:
-                logging.lastResort.handle(record)  # as if nothing was set up
+                logging.lastResort.handle(record)  # as without any handler
         except Exception:
             self.handleError(record)
 
     def _prepare(self, record: logging.LogRecord) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the record has, and what its users have added, each packed alone.
+        """The attributes of the record, also those that users have added, each packed alone.
 
-        Its text is made here: arguments may be anything.
+        Its text is made here: arguments may be any objects.
         """
         state = dict(record.__dict__)
         if record.exc_info and not record.exc_text:
@@ -154,7 +154,7 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def _packed(value: object) -> tuple[bytes, str]:
-    """Its pickle, if it has one, and what to show if it has none, or does not come out of it."""
+    """Its pickle, if it has one, and its text, to be used if it cannot be pickled or unpickled."""
     kind = type(value).__name__
     try:
         return pickle_value(value), f"<{kind} that cannot be rebuilt>"
@@ -170,7 +170,7 @@ def _looks(value: object, otherwise: str) -> str:
 
 
 def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> None:
-    # To compile the filters that everybody has is half of the time that a start takes here.
+    # Compiling the default filters would take half of the time of a start.
     if list(map(_filter, warnings.filters)) != list(settings.filters):
         warnings.resetwarnings()
         for one in settings.filters:
@@ -197,7 +197,7 @@ def _take_over_filter(found: bytes) -> None:
     try:
         action, message, category, module, line = pickle.loads(found)
         warnings.filterwarnings(action, message, category, module, line, append=True)
-    except Exception as error:  # the category is not to be had here, or the action not known
+    except Exception as error:  # the category cannot be imported here, or the action is unknown
         logger.debug("a filter of warnings stays behind", exc_info=error)
 
 
@@ -220,9 +220,9 @@ def _picklable(
 
 
 def show(news: bytes | bytearray) -> None:
-    """Do what this process would do if it was its own. It never raises, but logs.
+    """Handle a piece of news as if this process had made it. It never raises, but logs.
 
-    It is called in the thread of the worker whose child has sent this.
+    It is called in the thread of the worker whose child has sent it.
     """
     try:
         kind, what = pickle.loads(news)

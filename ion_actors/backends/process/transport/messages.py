@@ -1,4 +1,4 @@
-"""What a parent and its child say to each other, put into bytes and got out of them.
+"""The contents of the messages between a parent and its child, packed and unpacked.
 
 Calls and results may be large, and go through
 :mod:`~ion_actors.backends.process.transport.shared_buffers`. The rest is small.
@@ -38,7 +38,7 @@ __all__ = [
     "unpack_request",
 ]
 
-_MOST_WORDS = 1000  # of a reason: a CANCEL must go through in one piece
+_MOST_WORDS = 1000  # characters of a reason: a CANCEL must be sent in one piece
 
 
 # A task to run: its function, the positional arguments, the keyword arguments if there are any, the
@@ -52,26 +52,26 @@ Request = tuple[
 ]
 
 
-# What came, before it is unpickled: a pickle, and its buffers.
+# Received data before it is unpickled: a pickle, and its buffers.
 Received = tuple[Any, Sequence[Any]]
 
 
 class Cancel(NamedTuple):
-    """A task is to end."""
+    """A task must end."""
 
     number: int
     expired: bool  # its deadline has passed
     reason: str
-    forced: bool = False  # it has had its time to do so by itself
+    forced: bool = False  # its time to end by itself has passed
 
     def pack(self) -> bytes:
-        """What a CANCEL message says."""
+        """The content of a CANCEL message."""
         short = self.reason.encode(errors="replace")[:_MOST_WORDS].decode(errors="replace")
         return pickle.dumps((self.number, self.expired, short, self.forced), 5)
 
     @classmethod
     def unpack(cls, body: bytes | bytearray) -> Cancel:
-        """What was packed."""
+        """The packed object."""
         return cls(*pickle.loads(body))
 
 
@@ -79,7 +79,7 @@ class Cancel(NamedTuple):
 
 
 def pack_request(task: Task) -> Packed:
-    """What a TASK message says.
+    """The content of a TASK message.
 
     Raises:
         TaskNotPicklable: something in the call cannot be pickled.
@@ -92,9 +92,9 @@ def pack_request(task: Task) -> Packed:
 
 
 def _remaining(context: Context | None) -> float | None:
-    """Seconds to the deadline for one who goes by the real time; None if there is none.
+    """Seconds to the deadline by the real clock; None if there is none.
 
-    The end of a context that goes by another clock is announced, and cannot be foreseen.
+    The end of a context with another clock cannot be predicted; the child is told when it comes.
     """
     if context is None or context.deadline is None or context.clock is not system_clock:
         return None
@@ -113,29 +113,29 @@ def open_result(shared: SharedBuffers, body: bytes | bytearray, name: Callable[[
     except BaseException as error:
         raise not_rebuilt(name(), "the result", error) from error
     finally:
-        del shared, body, name  # a method of the task, which will hold the error and so this frame
+        del shared, body, name  # a method of the task, which will keep the error and so this frame
 
 
 def open_error(shared: SharedBuffers, body: bytes | bytearray) -> BaseException:
     """The exception of an ERROR or a STOP message."""
     try:
         return unpack_error(shared.open(body))
-    except Exception as error:  # its descriptors or its buffers did not come
+    except Exception as error:  # its descriptors or its buffers were not received
         return not_rebuilt("", "the exception", error)
 
 
 def raise_error(
     shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str]
 ) -> NoReturn:
-    """Raise what an ERROR message says."""
+    """Raise the exception of an ERROR message."""
     try:
         _raise(open_error(shared, body), name)
     finally:
-        del shared, body, name  # a method of the task, which will hold the error and so this frame
+        del shared, body, name  # a method of the task, which will keep the error and so this frame
 
 
 def raise_packed(packed: Received, name: Callable[[], str]) -> NoReturn:
-    """Raise an exception that came in a RESULT message, beside a result."""
+    """Raise an exception that was part of a RESULT message."""
     try:
         _raise(unpack_error(packed), name)
     finally:
@@ -157,15 +157,15 @@ def _raise(error: BaseException, name: Callable[[], str]) -> NoReturn:
 
 
 class StartMessage(NamedTuple):
-    """What a child is to do first."""
+    """The first message to a child."""
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
-    settings: Settings  # of what it relays
+    settings: Settings  # what it relays
 
 
 def open_start(shared: SharedBuffers, body: bytes | bytearray) -> StartMessage:
-    """What a START message says.
+    """Read a START message.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt here.
@@ -179,10 +179,10 @@ def open_start(shared: SharedBuffers, body: bytes | bytearray) -> StartMessage:
 
 
 def open_sealed(shared: SharedBuffers, body: bytes | bytearray) -> Received:
-    """What a TASK message says, still packed.
+    """The content of a TASK message, still packed.
 
     Raises:
-        TaskNotPicklable: it cannot be had.
+        TaskNotPicklable: it cannot be read.
     """
     try:
         return shared.open(body)
@@ -191,7 +191,7 @@ def open_sealed(shared: SharedBuffers, body: bytes | bytearray) -> Received:
 
 
 def unpack_request(received: Received) -> Request:
-    """What was packed.
+    """The packed object.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt here.

@@ -1,8 +1,8 @@
-"""What a task prints, kept for its future; and what a child printed before it died.
+"""The output of a task, kept for its future; and the output of a child that died.
 
 The child's standard output and error go to files without names, which the parent empties after each
-task. They are redirected below Python, so that what libraries in C and other programs print is
-there, too. As the parent has the files, nothing of it dies with the child.
+task. They are redirected at the level of descriptors, so the output of C libraries and of other
+programs is captured, too. The parent has the files, so no output is lost when the child dies.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ion_actors.futures import Output
 
 __all__ = ["OutputCapture"]
 
-# Bytes of each stream that are kept of a task: the last ones.
+# Bytes that are kept of each stream of a task: the last ones.
 _MOST = 1024 * 1024
 
 
 class OutputCapture:
-    """The files for what one child prints.
+    """The files for the output of one child.
 
-    It can be given to a child as an argument of its process, and be pickled at no other time.
+    It can be pickled only as an argument of a child's process.
     """
 
     def __init__(self) -> None:
@@ -42,26 +42,26 @@ class OutputCapture:
         return _taken_over, tuple(reduction.DupFd(fd) for fd in self._fds)
 
     def take(self) -> Output:
-        """What was printed since the last time."""
+        """The output since the last call."""
         stdout, stderr = (_emptied(fd) for fd in self._fds)
         return Output(stdout, stderr)
 
     def redirect(self) -> None:
-        """In the child: have the standard output and error go here, for good."""
+        """In the child: redirect the standard output and error to these files."""
         import fcntl  # noqa: PLC0415 - not everywhere; nor can it be asked for there
 
         for fd, target in zip(self._fds, (1, 2), strict=True):
-            # What the parent takes out leaves no hole: whoever writes, does so at the end.
+            # Emptying the file leaves no hole: writing appends to it.
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
             os.dup2(fd, target)
         self.close()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 with contextlib.suppress(ValueError):  # it is closed already
-                    stream.reconfigure(line_buffering=True)  # little is lost if it dies
+                    stream.reconfigure(line_buffering=True)  # so little is lost if it dies
 
     def close(self) -> None:
-        """Let go of the files. Doing so twice does no harm."""
+        """Close the files. Calling twice does no harm."""
         fds, self._fds = self._fds, ()
         for fd in fds:
             os.close(fd)

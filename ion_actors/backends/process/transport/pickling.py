@@ -1,10 +1,10 @@
-"""What goes to a child process and comes back, as bytes.
+"""Objects that go to a child process and back, as bytes.
 
-Plain pickle first: it is the fastest, and sees nearly everything through. What it refuses, and
-what it may have taken for something else (see ``reducers``), is tried again with what
-``multiprocessing`` knows (pipes, sockets, what users have registered) and, if it is installed, by
-``cloudpickle`` (lambdas, closures, classes made in a function). Only then it is an error, and one
-that names the argument.
+Plain pickle is tried first: it is the fastest, and handles nearly everything. What it refuses, or
+may have pickled wrongly (see ``reducers``), is tried again with the reducers of
+``multiprocessing`` (pipes, sockets, what users have registered) and, if it is installed, by
+``cloudpickle`` (lambdas, closures, classes made in a function). Only then it is an error, which
+names the argument.
 
 Large buffers, such as the data of numpy's arrays, stay out of the bytes (see
 ``shared_buffers``), and so do descriptors (see ``descriptors``).
@@ -42,8 +42,8 @@ __all__ = [
     "unpack",
 ]
 
-# Bytes from which on a buffer is kept apart. Below, to copy it through the pipe is as quick; see
-# tests/benchmarks/arrays.py.
+# Buffers of at least so many bytes are kept apart. Copying smaller ones through the pipe is as
+# quick; see tests/benchmarks/arrays.py.
 LARGE = 128 * 1024
 
 _PROTOCOL = 5
@@ -51,8 +51,8 @@ _PROTOCOL = 5
 _PICKLERS = frozenset((__name__, CarefulPickler.__module__, "cloudpickle.cloudpickle"))
 
 
-# An object in bytes: its pickle, and the large buffers and descriptors that were left out. This and
-# what else every task needs are plain tuples: to make a named one takes longer than to pickle one.
+# An object as bytes: its pickle, and the large buffers and descriptors that were left out. This and
+# other types that every task needs are plain tuples: making a named one takes longer than pickling.
 Packed = tuple[bytes, Sequence[pickle.PickleBuffer | memoryview]]
 
 
@@ -60,7 +60,7 @@ def pack(obj: object) -> Packed:
     """Pickle ``obj`` by the first pickler that can.
 
     Raises:
-        BaseException: whatever the last of them met with.
+        BaseException: whatever the last of them raised.
     """
     found = _attempt(obj)
     if isinstance(found, tuple):
@@ -72,10 +72,10 @@ def pack(obj: object) -> Packed:
 
 
 def unpack(header: bytes | bytearray | memoryview, buffers: Sequence[Any] = ()) -> Any:
-    """What was packed.
+    """The packed object.
 
     Raises:
-        BaseException: whatever its classes met with in being rebuilt.
+        BaseException: whatever its classes raised while it was rebuilt.
     """
     return pickle.loads(header, buffers=buffers) if buffers else pickle.loads(header)
 
@@ -90,14 +90,14 @@ def pack_call(
     """Pack a call as the tuple ``(fn, args, kwargs, extra)``.
 
     Args:
-        name: says the task's name, for the error.
-        fn: what is to be called.
+        name: returns the task's name, for the error.
+        fn: the function to call.
         args: its positional arguments.
         kwargs: its keyword arguments, or None for none.
-        extra: more for the child, which is known to be picklable.
+        extra: further data for the child, which can certainly be pickled.
 
     Raises:
-        TaskNotPicklable: something in it cannot be pickled; the error says what.
+        TaskNotPicklable: something in it cannot be pickled; the error names it.
     """
     found = _attempt((fn, args, kwargs, extra))
     if isinstance(found, tuple):
@@ -105,7 +105,7 @@ def pack_call(
     try:
         raise _blame(name(), fn, args, kwargs or {}, found)
     finally:
-        # The error's traceback holds this frame, and a task's future the error.
+        # The error's traceback keeps this frame, and a task's future keeps the error.
         del name, fn, args, kwargs, extra, found
 
 
@@ -125,12 +125,12 @@ def pack_result(name: Callable[[], str], value: object, extra: object = None) ->
 
 
 def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
-    """What to raise if :func:`unpack` did: ``what`` was packed well, but is not wanted here.
+    """The error to raise if :func:`unpack` failed: ``what`` was packed, but cannot be rebuilt.
 
     Args:
-        task: the task's name, if it is known; else empty.
+        task: the task's name; empty if unknown.
         what: "the call" or "the result".
-        error: what ``unpack`` raised; becomes the cause.
+        error: the error of ``unpack``; becomes the cause.
     """
     shown = TaskNotPicklable(
         f"{what}{_of(task)} cannot be rebuilt from its pickle: {in_a_line(error)}{_lost(error)}",
@@ -141,14 +141,14 @@ def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
     try:
         return shown
     finally:
-        del error, shown  # a traceback may hold this frame
+        del error, shown  # a traceback may keep this frame
 
 
 # -- the picklers ------------------------------------------------------------------------------
 
 
 def picklers() -> Iterable[type[pickle.Pickler]]:
-    """Those that are tried after plain pickle, each able to do more."""
+    """The picklers that are tried after plain pickle, each one more capable."""
     cloud = _cloud_pickler()
     if cloud is None:
         return (CarefulPickler,)
@@ -159,7 +159,7 @@ def pack_simply(obj: object) -> Packed:
     """Pickle ``obj``, if the other side knows its class by name.
 
     Raises:
-        BaseException: whatever pickle met with.
+        BaseException: whatever pickle raised.
     """
     found = _simply(obj)
     if isinstance(found, tuple):
@@ -171,10 +171,10 @@ def pack_simply(obj: object) -> Packed:
 
 
 def pickle_value(value: object) -> bytes:
-    """As :func:`pack_simply`, for what can only be sent as bytes. Descriptors are refused.
+    """As :func:`pack_simply`, for data that is sent as bytes only. Descriptors are refused.
 
     Raises:
-        BaseException: whatever pickle met with.
+        BaseException: whatever pickle raised.
     """
     if reducers.plain_is_enough():
         pickled = pickle.dumps(value, _PROTOCOL)
@@ -197,7 +197,7 @@ def _attempt(obj: object) -> Packed | BaseException:
         if b"__main__" not in found[0] or _cloud_pickler() is None or main_can_be_imported():
             return found
         found = pickle.PicklingError("the child would not find it by its name")
-    # What is no Exception is not about pickling: somebody wants this to end.
+    # A BaseException is not an error of pickling: something wants to end this.
     kinds = iter(picklers())
     while isinstance(found, Exception) and (kind := next(kinds, None)) is not None:
         found = _by(kind, obj)
@@ -229,10 +229,10 @@ def _by(kind: Any, obj: object) -> Packed | BaseException:
 
 
 def set_apart(apart: list[pickle.PickleBuffer], buffer: pickle.PickleBuffer) -> bool:
-    """What pickle asks about each buffer: whether it is to stay in the bytes.
+    """Pickle's callback for each buffer: returns whether it stays in the bytes.
 
     Args:
-        apart: gets those that are not.
+        apart: gets those that do not.
         buffer: the buffer.
     """
     try:
@@ -253,10 +253,10 @@ def _cloud_pickler() -> type[pickle.Pickler] | None:
         return None
 
     class CloudPickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """It looks into its own table, but first into what users have registered."""
+        """Uses the registered reducers of users before its own."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Before: it is only looked for there, and that of the class is found otherwise.
+            # Set before the constructor, which looks for it only here.
             self.dispatch_table = reducers.beside(cloudpickle.Pickler.dispatch_table)
             super().__init__(*args, **kwargs)
 
@@ -320,7 +320,7 @@ def _of(task: str) -> str:
 
 
 def _lost(error: BaseException) -> str:
-    """What to do about something that this process, a child, does not find in its main module."""
+    """Advice for a name that this process, a child, does not find in its main module."""
     if not isinstance(error, AttributeError) or "_main__'" not in str(error):
         return ""
     if "'__mp_main__'" in str(error):
@@ -336,7 +336,7 @@ def _lost(error: BaseException) -> str:
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """The same error, with its traceback in a note: its frames would hold the whole call."""
+    """The same error, with its traceback as a note: its frames would keep the whole call."""
     found = traceback_of(error)
     while found is not None and found.tb_frame.f_globals.get("__name__") in _PICKLERS:
         found = found.tb_next
@@ -352,5 +352,5 @@ _reprs.maxother = _reprs.maxstring = 80
 def _shorten(value: object) -> str:
     try:
         return printable(_reprs.repr(value))
-    except BaseException:  # it is a user's __repr__
+    except BaseException:  # __repr__ is the user's code
         return f"<{type(value).__name__} at {id(value):#x}>"

@@ -1,12 +1,12 @@
-"""How objects are taken apart that plain pickle refuses, or takes for what they are not.
+"""Pickling of objects that plain pickle refuses, or pickles wrongly.
 
-``multiprocessing`` knows how to hand over pipes, sockets and shared memory, and users can teach it
-more, by ``ForkingPickler.register``. Plain pickle does not ask it: it refuses a socket, but of a
-pipe's end it takes the bare number of the descriptor, which means another file in another process.
-So what plain pickle makes is only used where it is known to be the same.
+``multiprocessing`` can pass on pipes, sockets and shared memory, and users can register more types
+by ``ForkingPickler.register``. Plain pickle does not use that: it refuses a socket, and of a pipe's
+end it pickles the bare number of the descriptor, which is another file in another process. So the
+result of plain pickle is used only where it is known to be the same.
 
-Locks, queues and shared values can only be handed over while a child is started, says
-``multiprocessing``, and so it is here: see :func:`starting_a_child`.
+As in ``multiprocessing``, locks, queues and shared values can be passed on only while a child is
+started: see :func:`starting_a_child`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Reducer = Callable[[Any], Any]
 
 _OWN_PICKLING = ("__reduce_ex__", "__reduce__", "__getstate__")
 
-# In the pickle of a pipe's end, also of one whose class is derived from multiprocessing's.
+# Part of the pickle of a pipe's end, also of one whose class is derived from multiprocessing's.
 _PIPE = b"_handle"
 
 
 class Reducers:
-    """What is registered now, with ``multiprocessing`` and with ``copyreg``.
+    """The reducers that are registered now, with ``multiprocessing`` and with ``copyreg``.
 
-    Any threads may use it: what it remembers is only ever replaced, and as one.
+    Any thread may use it: its state is replaced in one step.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class Reducers:
         self._is_plain = True
 
     def plain_is_enough(self) -> bool:
-        """Whether nobody has taught ``multiprocessing`` what plain pickle might do differently."""
+        """Whether ``multiprocessing`` has no reducer that plain pickle might contradict."""
         if _registered() != self._registered:
             self._look()
         return self._is_plain
 
     def may_hold_a_pipe(self, pickled: bytes) -> bool:
-        """Whether plain pickle may have taken a descriptor's number for a value."""
+        """Whether plain pickle may have pickled the number of a descriptor."""
         return _PIPE in pickled
 
     def table(self) -> Mapping[type, Reducer]:
@@ -64,25 +64,25 @@ class Reducers:
         return self._table
 
     def beside(self, others: Mapping[type, Reducer]) -> Mapping[type, Reducer]:
-        """The same, with the reducers of another pickler. It knows better than multiprocessing."""
+        """The same, with the reducers of another pickler, which go before multiprocessing's."""
         known = {kind for kind in others if kind in self._copyreg or self.registered(kind)}
         return {**self.table(), **{kind: others[kind] for kind in others if kind not in known}}
 
     def registered(self, kind: type) -> Reducer | None:
-        """What was registered for a type with ``multiprocessing`` by somebody else than that."""
+        """The reducer that users have registered for a type with ``multiprocessing``."""
         found = _registered().get(kind)
         return None if found is None or _is_standard(found) else found
 
     def override(self, value: Any) -> Any:
-        """A pickler's ``reducer_override``, for what the table does not know by its type.
+        """A pickler's ``reducer_override``, for objects whose type is not in the table.
 
-        That is a pipe's end whose class is derived from that of multiprocessing's.
+        That is a pipe's end whose class is derived from multiprocessing's.
         """
-        kind = type(value)  # and not by its __class__, which may be anything
+        kind = type(value)  # not its __class__, which may be anything
         if not issubclass(kind, connection.Connection) or kind in self.table():
             return NotImplemented
         if any(getattr(kind, name) is not getattr(object, name) for name in _OWN_PICKLING):
-            return NotImplemented  # its author has thought of it
+            return NotImplemented  # its class has its own way
         return _reduce_pipe(value)
 
     def _look(self) -> None:
@@ -93,7 +93,7 @@ class Reducers:
         self._table = table
         self._copyreg = of_copyreg
         self._is_plain = all(map(_is_standard, registered.values()))
-        self._registered = registered  # last: by this the others know that all is up to date
+        self._registered = registered  # last: other threads check this first
 
 
 def _registered() -> dict[type, Reducer]:
@@ -110,7 +110,7 @@ reducers = Reducers()
 
 
 class CarefulPickler(pickle.Pickler):
-    """A pickler that asks ``reducers``."""
+    """A pickler that uses ``reducers``."""
 
     def __init__(
         self,
@@ -165,17 +165,17 @@ def _rebuild_socket(
 
 
 def _reduce_dup_fd(found: Any) -> tuple[Any, ...]:
-    """What ``DupFd`` gives who starts no child: take it back from the thread that has it."""
+    """The result of ``DupFd`` while no child is started: take it from the thread that keeps it."""
     return Descriptor(found.detach()).__reduce_ex__(5)
 
 
 def _reduce_ctype(reduce: Reducer, value: Any) -> Any:
-    """multiprocessing takes each value of a C type for a shared one, if one of that type is."""
+    """Reduce a value of a C type; multiprocessing treats all of a type as shared, if one is."""
     return reduce(value) if hasattr(value, "_wrapper") else value.__reduce_ex__(5)
 
 
 def _better(reducer: Reducer) -> Reducer:
-    """What is used instead of a reducer of multiprocessing's."""
+    """The replacement for a reducer of multiprocessing."""
     name = reducer.__name__
     if name == "reduce_ctype":
         return functools.partial(_reduce_ctype, reducer)
@@ -192,7 +192,7 @@ _OF_DESCRIPTORS: dict[type, Reducer] = (
 
 
 class _Start:
-    """What ``multiprocessing`` asks of the process that is being started."""
+    """The interface that ``multiprocessing`` expects of the process that is being started."""
 
     DupFd = staticmethod(Descriptor.copy_of)
 
@@ -202,10 +202,10 @@ class _Start:
 
 @contextlib.contextmanager
 def starting_a_child() -> Iterator[None]:
-    """For the time in which this thread packs what a child gets at its start.
+    """The block in which this thread packs data for the start of a child.
 
-    Locks, queues and shared values can be packed now. None of what comes out is for one child
-    alone, so it can be packed once for many.
+    Locks, queues and shared values can be packed here. The result is not bound to one child, so it
+    can be packed once for many.
     """
     before: Any = get_spawning_popen()
     start: Any = _Start()

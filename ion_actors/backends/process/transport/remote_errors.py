@@ -1,13 +1,13 @@
-"""An exception of a child process comes to the parent as what it is.
+"""An exception of a child process is rebuilt in the parent.
 
-It has its class, its attributes, its notes, its cause and context, and, in a group, its members,
-each of them likewise. Its traceback cannot come; it is shown as text, in a note. (A note, and not a
-``__cause__`` as in ``concurrent.futures``: a program that looks at the cause finds the one that the
-task raised from, or None, as with threads; nothing has to give way.)
+It keeps its class, its attributes, its notes, its cause and context, and, if it is a group, its
+members, each of them likewise. Its traceback cannot be sent; it is shown as text, in a note. (A
+note and not a ``__cause__`` as in ``concurrent.futures``: a program that reads the cause finds the
+one that the task raised from, or None, as with threads.)
 
-Each exception of the chain is pickled alone, so one that cannot be, or that cannot be rebuilt, is
-replaced by a :class:`ion_actors.RemoteError` without harm to the others; or, if it is no
-``Exception``, by a :class:`ion_actors.RemotePanic`.
+Each exception of the chain is pickled alone, so one that cannot be pickled or rebuilt is replaced
+by a :class:`ion_actors.RemoteError` without affecting the others; or, if it is no ``Exception``, by
+a :class:`ion_actors.RemotePanic`.
 
 An exception pickles, by default, as a call of its class with its ``args``, and many classes with a
 constructor of their own pass something else to that of their base. Where that call fails, the
@@ -57,14 +57,14 @@ from ion_actors.raised import (
 
 __all__ = ["RemoteTraceback", "pack_error", "unpack_error"]
 
-# A chain that is longer is cut: its far end is in the text all the same.
+# A longer chain is cut: its far end is in the text nevertheless.
 _LONGEST = 64
 
 _ARGS: Any = BaseException.__dict__["args"]
 
 _OURS = "ion_actors.backends.process."
 
-_HEAP_TYPE = 1 << 9  # of CPython's type flags: it was made by a class statement, and not in C
+_HEAP_TYPE = 1 << 9  # of CPython's type flags: the class was made by a class statement, not in C
 
 
 class RemoteTraceback(str):
@@ -75,11 +75,11 @@ class RemoteTraceback(str):
 
 @dataclass(slots=True)
 class _Link:
-    """One exception of a chain. What it refers to is known by its place in the chain."""
+    """One exception of a chain. It refers to others by their places in the chain."""
 
     pickled: bytes | None
-    buffers: Sequence[Any]  # what is beside the pickle
-    why_not: str  # in words, if it is not
+    buffers: Sequence[Any]  # outside the pickle
+    why_not: str  # the reason, if it is not pickled
     type_name: str
     is_panic: bool  # no Exception
     message: str
@@ -91,15 +91,15 @@ class _Link:
 
 
 def pack_error(error: BaseException, process: str = "") -> Packed:
-    """An exception in bytes. It never raises.
+    """An exception as bytes. It never raises.
 
     Args:
         error: the exception, with its traceback.
-        process: the name of the process that raised it, to be shown.
+        process: the name of the process that raised it, for the note.
     """
     try:
         return pack_simply((_links(error), _as_text(error, process)))
-    except BaseException as fault:  # out of memory, say, or of stack
+    except BaseException as fault:  # for example out of memory, or of stack
         why = f"{name_of(type(fault))} while it was packed"
         panic, name = not is_a(error, Exception), _name(type(error))
         link = _Link(None, (), why, name, panic, message_of(error), (), None, None, None, False)
@@ -107,7 +107,7 @@ def pack_error(error: BaseException, process: str = "") -> Packed:
 
 
 def unpack_error(packed: tuple[Any, Sequence[Any]]) -> BaseException:
-    """The exception that was packed, or a ``RemoteError`` in its place."""
+    """The packed exception, or a ``RemoteError`` instead."""
     links, text = unpack(*packed)
     found: list[BaseException] = []
     for link in links:
@@ -128,7 +128,7 @@ def _as_text(error: BaseException, process: str) -> str:
     try:
         shown = traceback.TracebackException(type(error), error, found, compact=True)
         lines = list(shown.format())
-    except BaseException:  # its class answers what nobody can show
+    except BaseException:  # its class returns what cannot be shown
         lines = [*traceback.format_tb(found), in_a_line(error)]
     where = f"in the process {process}" if process else "in a worker's process"
     return f"The traceback {where}:\n\n{''.join(lines).rstrip()}"
@@ -156,7 +156,7 @@ class _Chain:
         self._places: dict[int, int | None] = {}  # by id; None as long as it is not finished
 
     def add(self, error: BaseException | None, depth: int) -> int | None:
-        """Its place. None: there is none, for it closes a circle, or is too far away."""
+        """Its place. None: there is none, since it closes a circle, or is too far away."""
         if error is None or depth > _LONGEST:
             return None
         if id(error) not in self._places:
@@ -189,9 +189,9 @@ class _Chain:
 def _pickled(
     error: BaseException, places: dict[int, int | None]
 ) -> tuple[tuple[bytes | None, Sequence[Any]], str]:
-    """Its own pickle, in which other exceptions of the chain are only named by their places.
+    """Its own pickle, which refers to other exceptions of the chain by their places.
 
-    Without one: why not.
+    If there is none: the reason.
     """
     why_not = ""
     for kind in (CarefulPickler, *picklers()):
@@ -236,7 +236,7 @@ def _pickles_by_default(kind: type[BaseException]) -> bool:
 
 
 def _reduced(error: Any) -> tuple[Any, ...]:
-    """Its class and its args; then its attributes, which its class might not let anybody set."""
+    """Its class and its args; then its attributes, which its class might not allow to be set."""
     kind: Any = type(error)
     _, args, *rest = kind.__reduce__(error)
     made = (kind, args, _ARGS.__get__(error))
@@ -247,13 +247,13 @@ def _reduced(error: Any) -> tuple[Any, ...]:
 
 
 def _has_its_own_way(kind: Any) -> bool:
-    """Whether it takes its state by a method that its author wrote; ``dataclass`` writes some."""
+    """Whether its class has its own ``__setstate__``, not one that ``dataclass`` made."""
     way = kind.__setstate__
     return way is not BaseException.__setstate__ and way.__module__ != "dataclasses"
 
 
 def _in_slots(error: BaseException) -> dict[tuple[int, str], Any]:
-    """What is in its slots, by the place of their class, from the end, and their names."""
+    """The values of its slots, by the position of their class, from the end, and their names."""
     found = {}
     for place, kind in enumerate(reversed(type(error).__mro__)):
         if kind.__flags__ & _HEAP_TYPE:
@@ -287,7 +287,7 @@ def _made_again(
         error = kind(*args)
     except BaseException:
         error = _without_constructor(kind, args)
-    # A constructor that took them may have passed on something else.
+    # A constructor that accepted them may have passed on something else.
     _ARGS.__set__(error, own_args)
     return error
 
@@ -298,7 +298,7 @@ def _builtin(kind: type[BaseException]) -> Any:
 
 
 def _without_constructor(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """An exception as that of its nearest builtin class would be made."""
+    """An exception, made as one of its nearest builtin class."""
     builtin = _builtin(kind)
     error: BaseException = builtin.__new__(kind, *args)
     builtin.__init__(error, *args)
@@ -314,7 +314,7 @@ def _name(kind: type[BaseException]) -> str:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Puts in the exceptions that are already there."""
+    """Inserts the exceptions that were rebuilt already."""
 
     def __init__(self, link: _Link, found: Sequence[BaseException]) -> None:
         super().__init__(io.BytesIO(link.pickled or b""), buffers=link.buffers)
@@ -339,7 +339,7 @@ def _rebuild(link: _Link, found: Sequence[BaseException]) -> BaseException:
 
 
 def _from_pickle(link: _Link, found: Sequence[BaseException]) -> tuple[BaseException | None, str]:
-    """The exception, or why it cannot be had."""
+    """The exception, or the reason why it cannot be rebuilt."""
     if link.pickled is None:
         return None, f"cannot be pickled: {link.why_not}"
     try:

@@ -1,4 +1,4 @@
-"""Large buffers cross the border through memory that both sides see, and are not copied out of it.
+"""Large buffers are sent through memory that both sides see, and are not copied out of it.
 
 ::
 
@@ -6,20 +6,20 @@
                              ▲                        changed there, until the last view of it dies
                              └── free again ◀── the receiver's next message says so
 
-The file has no name from the start: ``memfd_create`` where there is one, else a
-temporary file that is unlinked. Whichever side is killed, and however, the kernel frees it with the
-last process that has it open; a named segment (``multiprocessing.shared_memory``) would be left
-behind, or hang on a third process. A memfd is not bounded by the size of ``/dev/shm``, either.
+The file never has a name: ``memfd_create`` where it exists, else a temporary file that is
+unlinked. Whichever side is killed, and however, the kernel frees it with the last process that has
+it open; a named segment (``multiprocessing.shared_memory``) would be left behind, or depend on a
+third process. A memfd is not bounded by the size of ``/dev/shm``, either.
 
 The sender writes and does not map: that does not hold the GIL, and a full memory is an error (the
 buffer then goes through the pipe) and not a ``SIGBUS``. The receiver maps and does not read: an
 array of 100 MB is there in 10 ms, where filling fresh memory would take 80. Places are used again,
-since the pages of a fresh one cost more than all the rest. The mapping of a place lives as long as
-some view of it, and its end is what makes the place free: nobody has to say that he is done.
+since fresh pages cost more than all the rest. The mapping of a place exists as long as any view of
+it, and its end makes the place free: no call is needed for that.
 
-A fork makes views that end unseen, so what is mapped at that moment is never written again. A task
-sees its arguments through shared pages; the parent process, which may well fork, sees its results
-through private ones: what a fork of it changes there stays its own.
+The views in a fork end unnoticed, so what is mapped at a fork is never written again. A task sees
+its arguments through shared pages; the parent process, which is more likely to fork, sees results
+through private ones: what a fork of it changes there affects nothing else.
 """
 
 from __future__ import annotations
@@ -43,39 +43,38 @@ from ion_actors.forking import before_fork
 __all__ = ["Receiver", "Sender", "SharedBuffers", "write_all"]
 
 Place = tuple[int, int]  # offset and bytes
-Frame = Place | bytes | bytearray | None  # None: a descriptor, which comes another way
+Frame = Place | bytes | bytearray | None  # None: a descriptor, which is sent another way
 
-# Bytes of free places that are kept for the next tasks. What is beyond them goes back to the
-# system: the end of the file is cut off, and elsewhere there are holes in it from then on. (Where
-# a file can have none, only the end goes back.)
+# Bytes of free places that are kept for the next tasks. More than that is given back to the
+# system: the end of the file is cut off, and elsewhere holes are made in it. (Where files cannot
+# have holes, only the end is given back.)
 _KEPT = 128 * 1024 * 1024
 
-# Which part of the descriptors and of the mappings that this process may have can be taken by
-# arrays, each of which costs one of either; from there on what comes is copied. And how many if
-# nobody says how many it may have.
+# Each array costs one descriptor and one mapping. Arrays may take this part of those that the
+# process may have; further ones are copied. The second number is used if the limits are unknown.
 _PART_MAPPED = 4
 _MOST_MAPPED = 256
 
-# Bytes that one call writes: some systems refuse what an int of 32 bits cannot count.
+# Bytes that one call writes: some systems refuse more than a signed 32-bit number.
 _AT_ONCE = 1 << 30
 
 # Bytes that are read at a time: they are copied once more, which is quick while they are few.
 _PIECE = 1 << 18
 
-# Begins a message that is not simply a pickle, which begins with 0x80.
+# The first byte of a message that is not a plain pickle; a pickle begins with 0x80.
 _SEALED = b"\x01"
 
 
 class SharedBuffers:
-    """One side's end: makes messages of what is packed, and gets it out of the other's messages.
+    """One side's end: makes messages of packed objects, and reads the other side's messages.
 
-    Any threads may use it. To be closed when the child has ended; what has been received stays.
+    Any thread may use it. Close it when the child has ended; received buffers stay.
 
     Args:
-        out: where this side puts large buffers; None to put them into the messages.
-        back: where the other side does, under the same condition.
-        private: what this side changes in a received buffer is not seen by its forks.
-        rights: for the descriptors of either side; None where there can be none.
+        out: the file where this side puts large buffers; None to put them into the messages.
+        back: the same for the other side.
+        private: changes of this side in a received buffer are not seen by its forks.
+        rights: for the descriptors of both sides; None where they cannot be passed.
     """
 
     def __init__(
@@ -91,12 +90,12 @@ class SharedBuffers:
         self._rights = rights
 
     def seal(self, packed: Packed) -> bytes:
-        """The message to be sent. It is a plain pickle, if there is nothing large in it.
+        """The message to send. It is a plain pickle, if there is nothing large in it.
 
-        Each message must be sent: its places are the other side's from now on.
+        Each message must be sent: the other side frees its places.
 
         Raises:
-            OSError: too many descriptors are on their way.
+            OSError: too many descriptors are not received yet.
         """
         header, buffers = packed
         back = self._back
@@ -112,10 +111,10 @@ class SharedBuffers:
         return _SEALED + pickle.dumps((frames, freed, rights), 5)
 
     def open(self, message: bytes | bytearray) -> tuple[Any, Sequence[Any]]:
-        """What the other side packed: the pickle, and its buffers.
+        """The pickle that the other side packed, and its buffers.
 
         Raises:
-            Exception: the other side has not sealed this.
+            Exception: this is no message of the other side.
         """
         if message[:1] != _SEALED:
             return message, ()
@@ -130,23 +129,23 @@ class SharedBuffers:
 
     @property
     def is_worn_out(self) -> bool:
-        """Whether more of what it has received can never be freed than is kept for later."""
+        """Whether received places that can never be freed exceed what is kept for later."""
         return self._back is not None and self._back.pinned > _KEPT
 
     def after_fork(self) -> None:
-        """In a fork of this process: nothing goes to the other side from there."""
+        """In a fork of this process, which sends nothing to the other side."""
         if self._out is not None:
             self._out.after_fork()
         self.close()
 
     def close(self) -> None:
-        """Close both files on this side, and the way of the descriptors."""
+        """Close both files on this side, and the socket for descriptors."""
         for side in (self._out, self._back, self._rights):
             if side is not None:
                 side.close()
 
     def _send_rights(self, descriptors: Sequence[Descriptor]) -> tuple[int, int]:
-        """Returns what is to be said of them in the message: its number, and how many they are."""
+        """Returns what the message has to contain: the number of the transfer, and their count."""
         if not descriptors:
             return 0, 0
         assert self._rights is not None, "a descriptor, and no way for it"
@@ -176,8 +175,8 @@ class Sender:
     def __init__(self, file: AnonymousFile) -> None:
         self._file = file
         self._lock = threading.Lock()  # guards the four below, and the size of the file
-        self._free: list[Place] = []  # sorted, none touches the next
-        self._holes: list[Place] = []  # likewise, but there is no memory behind them
+        self._free: list[Place] = []  # sorted, not adjacent
+        self._holes: list[Place] = []  # likewise, but without memory
         self._used: dict[int, int] = {}  # offset: bytes
         self._end = 0
 
@@ -193,7 +192,7 @@ class Sender:
         return offset, raw.nbytes
 
     def free(self, places: Iterable[Place]) -> None:
-        """The other side is done with them."""
+        """The other side does not use these places any more."""
         with self._lock:
             for offset, _ in places:
                 size = self._used.pop(offset, None)
@@ -203,7 +202,7 @@ class Sender:
             self._trim()
 
     def after_fork(self) -> None:
-        """A thread that stayed in the other process may have held the lock."""
+        """Replace the lock: a thread of the parent may hold it."""
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -233,7 +232,7 @@ class Sender:
             gone = min(_whole_pages(excess), size)
             hole = (offset + size - gone, gone)
             if sum(hole) != self._end and not _punch(self._file.fd, hole):
-                return  # it stays free, and will be used again
+                return  # it stays a free place
             self._free[-1:] = [(offset, size - gone)] if size > gone else []
             self._holes = _joined([*self._holes, hole])
             self._cut_end()
@@ -248,18 +247,18 @@ class Sender:
 
 
 class Receiver:
-    """Gets buffers from a file, as views that the sender does not touch until they are gone."""
+    """Gets buffers from a file, as views; their places are reused only after the views' end."""
 
     def __init__(self, file: AnonymousFile, *, private: bool) -> None:
         self._file = file
         self._flags = _mapping_flags(private)
         self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
-        self.freed: deque[Place] = deque()  # the places that nobody has been told of yet
+        self.freed: deque[Place] = deque()  # places that the sender does not know of yet
         self.pinned = 0  # bytes in places that will never be free
         _receivers.add(self)
 
     def fetch(self, place: Place) -> memoryview | bytearray:
-        """What lies there; it may be changed."""
+        """The buffer at this place; it may be changed."""
         if len(_mappings) >= _most_mapped():
             return self._copy(place)
         offset, size = place
@@ -269,7 +268,7 @@ class Receiver:
             return self._copy(place)
         reference = weakref.ref(found, self._unmapped)
         self._mapped[reference] = place
-        _mappings.add(reference)  # last: an end is only seen of what is in here
+        _mappings.add(reference)  # last: only the end of a mapping in this set is noticed
         return memoryview(found)
 
     def _copy(self, place: Place) -> bytearray:
@@ -285,7 +284,7 @@ class Receiver:
         return freed
 
     def keep_mapped(self) -> None:
-        """Never free what is mapped now: there will be views of it in another process, too."""
+        """Never free what is mapped now: another process will have views of it, too."""
         self.pinned += sum(size for _, size in list(self._mapped.values()))
         self._mapped.clear()
 
@@ -293,7 +292,7 @@ class Receiver:
         """Close this side's file."""
         self._file.close()
 
-    # No lock: it is called wherever the last view dies, so perhaps in a thread that holds it.
+    # No lock: it is called wherever the last view ends, perhaps in a thread that holds the lock.
     def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
         _mappings.discard(mapping)
         place = self._mapped.pop(mapping, None)
@@ -316,7 +315,7 @@ _UNKNOWN = _MOST_MAPPED * _PART_MAPPED
 
 @functools.cache
 def _map_count() -> int | None:
-    """How many mappings the kernel lets a process have; None if it does not say."""
+    """How many mappings the kernel allows a process; None if unknown."""
     try:
         return int(Path("/proc/sys/vm/max_map_count").read_text())
     except (OSError, ValueError):
@@ -324,7 +323,7 @@ def _map_count() -> int | None:
 
 
 def _punch(fd: int, hole: Place) -> bool:
-    """Give the memory of a part of the file back. Returns whether that can be."""
+    """Give the memory of a part of the file back. Returns whether that is possible."""
     if not hasattr(mmap, "MADV_REMOVE"):
         return False
     try:
@@ -338,14 +337,14 @@ def _punch(fd: int, hole: Place) -> bool:
 def _mapping_flags(private: bool) -> dict[str, Any]:
     if not hasattr(mmap, "MAP_SHARED"):
         return {}
-    # To fill in private pages in advance would be to copy them.
+    # Populating private pages in advance would copy them.
     populate = getattr(mmap, "MAP_POPULATE", 0)
     flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | populate
     return {"flags": flags, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
 
 
 def write_all(fd: int, raw: memoryview, offset: int) -> None:
-    """Write all of it there.
+    """Write all of it at this offset.
 
     Raises:
         OSError: there is no room for it.
@@ -374,7 +373,7 @@ def _whole_pages(size: int) -> int:
 
 
 def _joined(places: list[Place]) -> list[Place]:
-    """The same free places, sorted, with neighbours made one."""
+    """The same free places, sorted, with neighbours joined."""
     joined: list[Place] = []
     for offset, size in sorted(places):
         if joined and sum(joined[-1]) == offset:
@@ -385,7 +384,7 @@ def _joined(places: list[Place]) -> list[Place]:
 
 
 _receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
-#: What is mapped in this process, by all receivers, also those whose child has ended.
+#: All mappings in this process, of all receivers, also of those whose child has ended.
 _mappings: set[weakref.ref[mmap.mmap]] = set()
 
 
