@@ -4,12 +4,12 @@ Start at :class:`CircuitBreaker`.
 
 From the top down, each importing only from below::
 
-    breaker  the breaker as its users have it
+    breaker  the public CircuitBreaker
     core     the machine, its lock, and one call through it
-    hooks    what a breaker tells its hooks
-    machine  the breaker as a state machine, pure
-    window   the latest results, counted
-    rules    the settings, and what each exception means under them
+    hooks    the metrics and spans of a breaker
+    machine  the breaker as a pure state machine
+    window   counts of the latest results
+    rules    the settings, and how exceptions count under them
 """
 
 from ion_actors.circuit.breaker import CircuitBreaker

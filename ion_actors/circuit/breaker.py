@@ -1,4 +1,4 @@
-"""The breaker as its users have it."""
+"""The public circuit breaker."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
 
 
 class CircuitBreaker:
-    """Turns calls away from what keeps failing, and finds out when it works again.
+    """Rejects calls to a service that keeps failing, and finds out when it works again.
 
     Args:
         name: for errors, logs and metrics.
@@ -58,26 +58,26 @@ class CircuitBreaker:
         half_open_success_threshold: how many of them have to succeed for it to close. May be more
             than the former: then they are made one after the other. One failure opens it again.
         trial_timeout: seconds after which a trial that has not ended no longer keeps its slot from
-            others; its result still counts when it comes. None for never: then a trial that hangs
-            keeps its slot for ever.
+            others; its result still counts when it comes. None for never: then a stuck trial keeps
+            its slot for ever.
         is_failure: which exceptions are failures: types, or a predicate; by default all. The others
             are neither failures nor successes. What is not an ``Exception`` is not asked about.
-        on_state_change: told of each change with the old and the new state, in order, one at a
+        on_state_change: called at each change with the old and the new state, in order, one at a
             time, and under no lock. What it raises is logged.
-        window: open at a failure rate, too.
+        window: also open at a failure rate.
         logger: gets the changes of state, with the facts in ``extra``; by default the logger
             ``ion_actors.circuit``.
         metrics: gets counters and durations: see :mod:`ion_actors.observe`.
         tracer: gets a span for each call that is let through.
-        clock: what tells the time; by default that of the context that is current when the breaker
-            is made.
+        clock: the clock to use; by default that of the context that is current when the breaker is
+            made.
 
     Raises:
         TypeError, ValueError: an argument makes no sense; the message names it.
 
     It may be shared by any number of threads and event loops. As a decorator it guards every call
-    of a function, as a ``with`` or ``async with`` block what is done inside; see :meth:`guard`
-    for blocks that are entered in one place and left in another.
+    of a function, as a ``with`` or ``async with`` block the code inside; see :meth:`guard` for
+    blocks that are entered in one place and left in another.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class CircuitBreaker:
     def quick_failover(cls, name: str, **options: Unpack[Options]) -> Self:
         """Opens after 3 failures, tries again after 10 s: 2 trials at a time, 1 success closes.
 
-        For what has a substitute, so that losing it for a moment matters little. ``options`` are
-        those of :class:`CircuitBreaker`, and beat the preset.
+        For services that have a substitute, so that losing them for a moment matters little.
+        ``options`` are those of :class:`CircuitBreaker`, and override the preset.
         """
         return cls(name, **(_QUICK_FAILOVER | options))
 
@@ -125,8 +125,8 @@ class CircuitBreaker:
     def conservative(cls, name: str, **options: Unpack[Options]) -> Self:
         """Opens after 10 failures, tries again after 60 s: 5 trials at a time, 3 successes close.
 
-        For what has no substitute: slow to give up, and slow to trust again. ``options`` are those
-        of :class:`CircuitBreaker`, and beat the preset.
+        For services without a substitute: slow to give up, and slow to trust again. ``options`` are
+        those of :class:`CircuitBreaker`, and override the preset.
         """
         return cls(name, **(_CONSERVATIVE | options))
 
@@ -134,8 +134,8 @@ class CircuitBreaker:
     def aggressive(cls, name: str, **options: Unpack[Options]) -> Self:
         """Opens after 2 failures, tries again after 45 s: 1 trial at a time, 1 success closes.
 
-        For what must be spared, or takes others down when it fails. ``options`` are those of
-        :class:`CircuitBreaker`, and beat the preset.
+        For services that must be protected, or whose failures take others down. ``options`` are
+        those of :class:`CircuitBreaker`, and override the preset.
         """
         return cls(name, **(_AGGRESSIVE | options))
 
@@ -145,7 +145,7 @@ class CircuitBreaker:
         """Call ``fn(*args, **kwargs)``, if the breaker lets it through, and return its result.
 
         Raises:
-            CircuitOpen: it was turned away; ``fn`` was not called.
+            CircuitOpen: it was rejected; ``fn`` was not called.
             Cancelled, DeadlineExceeded: the current context has ended; ``fn`` was not called.
             TypeError: ``fn`` returned a coroutine; use :meth:`aexecute` for those.
         """
@@ -185,8 +185,8 @@ class CircuitBreaker:
         """The block of one call, ``with`` or ``async with``.
 
         The breaker itself serves as such a block, too. It remembers its calls in a context
-        variable. So who leaves a block in another context than it was entered in (in a generator
-        that a framework drives from several threads, say) needs one of these.
+        variable. So code that leaves a block in another context than it was entered in (for
+        example in a generator that a framework drives from several threads) needs one of these.
         """
         return Guard(self._core)
 
@@ -195,7 +195,7 @@ class CircuitBreaker:
         try:
             guard.__enter__()
             _ENTERED.set((guard, before))
-        except BaseException:  # Ctrl-C: the block will not begin
+        except BaseException:  # Ctrl-C: the block does not begin
             guard.withdraw()
             _ENTERED.set(before)
             raise
@@ -260,7 +260,7 @@ class CircuitBreaker:
         self._core.trip(duration)
 
     def reset(self) -> None:
-        """Close it now, with all counts of failures at zero. Calls that still run say nothing."""
+        """Close it now, with all counts of failures at zero. Running calls are ignored."""
         self._core.reset()
 
     # -- facts -----------------------------------------------------------------------------
@@ -274,7 +274,7 @@ class CircuitBreaker:
     def state(self) -> CircuitState:
         """CLOSED, OPEN or HALF_OPEN.
 
-        HALF_OPEN as soon as it is time for a trial; ``on_state_change`` hears of it when one comes.
+        HALF_OPEN as soon as a trial is due; ``on_state_change`` is called when one comes.
         """
         return self._core.state()
 
@@ -339,7 +339,7 @@ _AGGRESSIVE: Options = {
     "half_open_success_threshold": 1,
 }
 
-# The calls whose `with breaker:` block this context is in, innermost first.
+# The calls of the `with breaker:` blocks around this point, innermost first.
 _ENTERED: contextvars.ContextVar[_Stack] = contextvars.ContextVar(
     "ion_actors_circuit", default=None
 )

@@ -1,8 +1,8 @@
-"""What a breaker is made of behind its face: the machine, its lock, and one call through it.
+"""The core of a breaker: the machine, its lock, and one call through it.
 
 A call is three steps: ask the machine under the lock, make the call without it, tell the machine
-under the lock. While the circuit is closed, the first step needs no lock. What a change of state
-sets off (the log, the hooks, the callback) happens after the lock was let go.
+under the lock. While the circuit is closed, the first step needs no lock. Logging, hooks and the
+callback for a change of state happen after the lock was released.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _BACKGROUND = background()
 
 
 class BreakerCore:
-    """One breaker, without its face.
+    """The state of one breaker.
 
     Attributes:
         lock: guards the machine. Reentrant, since a finalizer or a signal handler may make a call
             while its thread holds it.
         running: the calls that were let through and are not over. Added to without the lock, which
-            adding to a set does not need; taken out under it, so that a snapshot sees each call
+            adding to a set does not need; removed under it, so that a snapshot counts each call
             once.
     """
 
@@ -67,13 +67,15 @@ class BreakerCore:
 
     def _make_locks(self) -> None:
         self.lock = threading.RLock()
-        self._telling = threading.Lock()  # held by who tells of the changes; nobody waits for it
+        self._telling = (
+            threading.Lock()
+        )  # held by the thread that reports the changes; nothing waits for it
 
     def admit(self) -> Permit:
-        """A call comes, and the circuit is not closed.
+        """Admit a call while the circuit is not closed.
 
         Raises:
-            CircuitOpen: it is turned away.
+            CircuitOpen: it is rejected.
         """
         machine = self.machine
         answer = None
@@ -82,7 +84,7 @@ class BreakerCore:
                 answer = machine.admit(self.now())
             if machine.changes:
                 self.tell()
-        except BaseException:  # Ctrl-C in the callback: this call will not be made
+        except BaseException:  # Ctrl-C in the callback: this call is not made
             if isinstance(answer, Permit):
                 with self.lock:
                     machine.settle(answer, CallOutcome.CANCELLED, self.now())
@@ -94,7 +96,7 @@ class BreakerCore:
         raise CircuitOpen(self.name, answer.state, answer.retry_after)
 
     def returned(self, guard: Guard, permit: Permit) -> None:
-        """A call is over, and well."""
+        """A call has returned."""
         machine = self.machine
         with self.lock:
             self.running.discard(guard)
@@ -103,11 +105,11 @@ class BreakerCore:
             self.tell()
 
     def raised(self, guard: Guard, permit: Permit, error: BaseException) -> CallOutcome:
-        """A call is over, with this error. Returns what that means."""
+        """A call has raised this error. Returns how it counts."""
         outcome = CallOutcome.FAILED
         try:
             outcome = judge(error, self.name, self.rules.is_failure)
-        finally:  # whatever a predicate does
+        finally:  # whatever the predicate does
             with self.lock:
                 self.running.discard(guard)
                 self.machine.settle(permit, outcome, self.now())
@@ -155,10 +157,10 @@ class BreakerCore:
             return self.machine.metrics(self.name, self.now(), len(self.running))
 
     def tell(self) -> None:
-        """Tell of the changes: in order, one at a time, whoever makes them."""
+        """Report the changes: in order, one at a time, whichever thread makes them."""
         changes = self.machine.changes
-        # If another thread is at it, it will tell of ours as well. It may have found no more just
-        # before ours came, so there is another look after it has let go: by it or by us.
+        # If another thread is reporting, it also reports ours. It may have found no more just
+        # before ours came, so the check is repeated after its release, by it or by this one.
         while changes and self._telling.acquire(blocking=False):
             try:
                 while changes:
@@ -196,9 +198,9 @@ class BreakerCore:
 class Guard:
     """One call through a breaker, as a ``with`` or ``async with`` block.
 
-    Entering raises :class:`ion_actors.CircuitOpen` if the call is turned away, and what
-    :meth:`ion_actors.Context.check` raises if the current context has ended: such a call counts as
-    nothing, since it was not made. How the block is left is the result of the call. A guard may be
+    Entering raises :class:`ion_actors.CircuitOpen` if the call is rejected, and what
+    :meth:`ion_actors.Context.check` raises if the current context has ended: such a call is not
+    counted, since it was not made. How the block is left is the result of the call. A guard may be
     used again, but not while it is in use.
     """
 
@@ -222,7 +224,7 @@ class Guard:
         if self._permit is not None:
             raise RuntimeError("this guard() is in use; each call needs its own")
         context = current_context()
-        if context is not _BACKGROUND:  # that never ends; most calls are spared the question
+        if context is not _BACKGROUND:  # that never ends: most calls skip the check
             context.check()
         core = self.core
         self._permit = permit = core.machine.pass_ or core.admit()
@@ -231,7 +233,7 @@ class Guard:
             if core.hooks is not None:
                 self._began = core.now()
                 self._span: Span | None = core.hooks.admitted(permit.state)
-        except BaseException:  # Ctrl-C: the call will not be made, and not be left
+        except BaseException:  # Ctrl-C: the call is not made, and its block is never left
             self.withdraw()
             raise
 

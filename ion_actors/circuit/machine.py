@@ -10,9 +10,9 @@
          │                                                   ▼            │
          └─────────────────────────────────────────────── HALF_OPEN ──────┘
 
-Each arrow begins a new generation, and so does a reset. A call carries a permit of the generation
-that let it in. Its result is always counted; but one that belongs to an older generation changes no
-state: it tells of a time that is over.
+Each arrow begins a new generation, and so does a reset. A call has a permit of the generation that
+admitted it. Its result is always counted; but a result of an older generation changes no state: it
+is out of date.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CircuitMetrics:
 
 
 class Permit:
-    """A call was let through; compared by identity."""
+    """A call was admitted; compared by identity."""
 
     __slots__ = ("generation", "state")
 
@@ -75,20 +75,20 @@ class Permit:
 
 
 class Refusal(NamedTuple):
-    """A call was turned away."""
+    """A call was rejected."""
 
     state: CircuitState
     retry_after: float
 
 
 class BreakerMachine:
-    """The machine. The caller sees to it that only one thread is in it at a time.
+    """The machine. The caller makes sure that only one thread uses it at a time.
 
     Attributes:
         state: as of the last call; whether an OPEN one is ripe for a trial, :meth:`state_at` says.
         pass_: while CLOSED, the permit that every call gets; else None, and :meth:`admit` decides.
-            To read it needs no care about threads.
-        changes: what is to be told, oldest first; whoever tells takes it out.
+            Any thread may read it without a lock.
+        changes: the changes to report, oldest first; whoever reports one removes it.
     """
 
     def __init__(self, rules: BreakerRules) -> None:
@@ -114,7 +114,7 @@ class BreakerMachine:
     # -- calls -----------------------------------------------------------------------------
 
     def admit(self, now: float) -> Permit | Refusal:
-        """A call comes."""
+        """Admit or reject a call."""
         if self.pass_ is not None:
             return self.pass_
         if self.state_at(now) is CircuitState.HALF_OPEN:
@@ -126,7 +126,7 @@ class BreakerMachine:
         return Refusal(self.state, self.retry_after(now))
 
     def settle(self, permit: Permit, outcome: CallOutcome, now: float) -> None:
-        """A call that was let through is over."""
+        """An admitted call is over."""
         if outcome is CallOutcome.SUCCEEDED:
             self.succeed(permit, now)
             return
@@ -142,7 +142,7 @@ class BreakerMachine:
             self._cancelled += 1
 
     def succeed(self, permit: Permit, now: float) -> None:
-        """:meth:`settle` for the usual case, which is on the way of every call."""
+        """:meth:`settle` for the usual case, on the hot path of every call."""
         self._succeeded += 1
         self._last_success = now
         if permit is self.pass_:
@@ -153,7 +153,7 @@ class BreakerMachine:
             self._note_trial_success(now)
 
     def _end_trial(self, permit: Permit) -> bool:
-        """Give its slot back, if it has one. Returns whether its result says anything now."""
+        """Free its slot, if it has one. Returns whether its result is up to date."""
         self._trials.pop(permit, None)
         return permit.generation == self._generation
 
@@ -164,14 +164,15 @@ class BreakerMachine:
         return permit
 
     def _free_slots(self, now: float) -> int:
-        # A trial that hangs must not keep the breaker half-open for ever. Nor is it called failed:
-        # it may just be slow, and then its success is as good as any. It only loses its slot.
+        # A stuck trial must not keep the breaker half-open for ever. It does not count as failed,
+        # either: it may just be slow, and then its success counts as any other. It only loses its
+        # slot.
         for hanging in [one for one, until in self._trials.items() if now >= until]:
             del self._trials[hanging]
         return self._rules.half_open_max_requests - len(self._trials)
 
     def forget_trials(self) -> None:
-        """Those that run will never end; let others have their slots."""
+        """Running trials will never end here; free their slots."""
         self._trials.clear()
 
     def _note_trial_success(self, now: float) -> None:
@@ -203,12 +204,12 @@ class BreakerMachine:
     # -- by hand ---------------------------------------------------------------------------
 
     def trip(self, now: float, duration: float | None) -> None:
-        """Open now, for so many seconds or the usual time."""
+        """Open now, for so many seconds or the recovery timeout."""
         duration = self._rules.recovery_timeout if duration is None else duration
         self._open(now, duration, "it was tripped by hand")
 
     def reset(self, now: float) -> None:
-        """Close now; what is still running says nothing any more."""
+        """Close now; results of running calls are ignored."""
         self._go(CircuitState.CLOSED, now, "it was reset by hand")
 
     # -- changes ---------------------------------------------------------------------------
@@ -241,16 +242,16 @@ class BreakerMachine:
         return self._generation
 
     def state_at(self, now: float) -> CircuitState:
-        """The state of this moment: an OPEN one whose time is up is HALF_OPEN."""
+        """The current state: OPEN becomes HALF_OPEN when its time has passed."""
         if self.state is CircuitState.OPEN and now >= self._until:
             return CircuitState.HALF_OPEN
         return self.state
 
     def retry_after(self, now: float) -> float:
-        """Seconds until a call is worth a try.
+        """Seconds until a call makes sense again.
 
-        Nobody knows when the trials under way will end; a tenth of the recovery timeout is soon
-        enough to hear of it, and late enough for nobody to wait in a busy loop.
+        It is unknown when the running trials will end; a tenth of the recovery timeout is soon
+        enough to notice, and late enough to prevent busy loops.
         """
         if self.state_at(now) is CircuitState.OPEN:
             return self._until - now
@@ -259,9 +260,9 @@ class BreakerMachine:
         return 0.0
 
     def metrics(self, name: str, now: float, running: int) -> CircuitMetrics:
-        """The numbers of this moment, of which the caller knows how many calls are running."""
+        """The current numbers; the caller passes the number of running calls."""
         total, failures = (0, 0) if self._window is None else self._window.counts(now)
-        retry_after = self.retry_after(now)  # first: it frees the slots of trials that hang
+        retry_after = self.retry_after(now)  # first: it frees the slots of stuck trials
         ended = self._succeeded + self._failed + self._ignored + self._cancelled
         return CircuitMetrics(
             name=name,

@@ -1,4 +1,4 @@
-"""The settings of a breaker, checked, and what each exception from a call means under them."""
+"""The checked settings of a breaker, and how exceptions of calls count under them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CALLS = 100
 _MINIMUM = 20
 _FAILURES = 5
 
-# They say something about the caller, and nothing about what was called.
+# These concern the caller, not the called service.
 _CALLED_OFF = (
     concurrent.futures.CancelledError,  # also ion_actors.Cancelled
     asyncio.CancelledError,
@@ -38,9 +38,9 @@ class CallOutcome(enum.Enum):
     """How a call ended, as far as the breaker is concerned."""
 
     SUCCEEDED = "succeeded"  #: it returned
-    FAILED = "failed"  #: it raised what counts as a failure
-    IGNORED = "ignored"  #: it raised what does not: neither a success nor a failure
-    CANCELLED = "cancelled"  #: it was called off: neither a success nor a failure
+    FAILED = "failed"  #: it raised an error that counts as a failure
+    IGNORED = "ignored"  #: it raised another error: neither a success nor a failure
+    CANCELLED = "cancelled"  #: it was cancelled: neither a success nor a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class FailureRate:
 
     Args:
         rate: from above 0 to 1: the share of failures that opens the breaker, once reached.
-        calls: look at so many of the latest successes and failures; by default 100.
-        seconds: or at those of so many of the latest seconds. Results go in sixtieths of this
-            time, so what is counted is at least 59/60 of it and never older than all of it.
-        minimum: judge nothing before there are so many; by default 20, or ``calls`` if that is
-            less.
+        calls: the number of latest successes and failures to consider; by default 100.
+        seconds: alternatively, those of the latest seconds. Results are kept in sixtieths of this
+            time, so at least 59/60 of it is considered, and nothing older.
+        minimum: the number of results before which it stays closed; by default 20, or ``calls`` if
+            that is less.
 
     Raises:
         TypeError, ValueError: an argument makes no sense, or both ``calls`` and ``seconds`` were
@@ -88,7 +88,7 @@ class FailureRate:
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """What a breaker goes by; the arguments are documented there."""
+    """The settings of a breaker; ``CircuitBreaker`` documents them."""
 
     failure_threshold: int | None = None
     recovery_timeout: float = 30.0
@@ -124,9 +124,9 @@ def _positive(name: str, value: object) -> None:
 
 
 def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> CallOutcome:
-    """What it means for the breaker of this name that a call of it raised ``error``.
+    """How ``error``, raised by a call of the breaker of this name, counts.
 
-    A predicate that raises is logged, and then the error counts as a failure.
+    If the predicate raises, that is logged, and the error counts as a failure.
     """
     if is_a(error, asyncio.CancelledError):
         error = _deadline() or error
@@ -148,8 +148,8 @@ def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Call
 def _deadline() -> DeadlineExceeded | None:
     """The deadline that interrupted this coroutine, if it was one.
 
-    An ``async with Context(timeout=...)`` around a call cancels it, and only outside becomes a
-    ``DeadlineExceeded``; but a dependency that hangs until then has failed.
+    An ``async with Context(timeout=...)`` around a call cancels it, and raises ``DeadlineExceeded``
+    only outside; but a service that does not answer until then has failed.
     """
     try:
         current_context().check()

@@ -1,4 +1,4 @@
-"""The latest results, counted: what a failure rate is judged by. No threads, no clock."""
+"""Counts of the latest results, for the failure rate. No threads, no clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ion_actors.circuit.rules import FailureRate
 
 __all__ = ["CallWindow", "TimeWindow", "Window", "window_of"]
 
-_BUCKETS = 60  # a window of seconds counts by such parts of it, so its size is fixed
+_BUCKETS = 60  # a window of seconds counts in so many parts, so its size is fixed
 
 
 class Window(Protocol):
@@ -25,7 +25,7 @@ class Window(Protocol):
 
 
 def window_of(policy: FailureRate) -> Window:
-    """An empty window, as the policy has it."""
+    """An empty window for the policy."""
     if policy.seconds is not None:
         return TimeWindow(policy.seconds)
     assert policy.calls is not None, "a FailureRate has either"
@@ -33,7 +33,7 @@ def window_of(policy: FailureRate) -> Window:
 
 
 class CallWindow:
-    """The last so many results."""
+    """The results of the last so many calls."""
 
     __slots__ = ("_failures", "_results")
 
@@ -82,7 +82,7 @@ class TimeWindow:
         return self._total, self._failures
 
     def _forget(self, now: float) -> int:
-        """Drop what is too old. Returns the number of the bucket of this moment."""
+        """Drop old buckets. Returns the number of the current bucket."""
         number = int(now // self._width)
         buckets = self._buckets
         while buckets and buckets[0][0] <= number - _BUCKETS:

@@ -1,4 +1,4 @@
-"""One acquisition that has to wait, and what is told of it."""
+"""One acquisition that has to wait, with its logs, metrics and spans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Attempt", "SemaphoreCore"]
 
 @dataclass(frozen=True, slots=True)
 class SemaphoreCore:
-    """What the parts of one semaphore share."""
+    """The state that the parts of one semaphore share."""
 
     name: str
     permits: Permits
@@ -27,7 +27,7 @@ class SemaphoreCore:
     hooks: SemaphoreHooks | None
 
     def late(self, permits: int, timeout: float) -> AcquireTimeout:
-        """The error of one who was not served in time."""
+        """The error of an acquisition that was not served in time."""
         return AcquireTimeout(
             f"semaphore {self.name!r}: {permits} of {self.permits.capacity} permits could not be "
             f"had within {timeout:g} s; free: {self.permits.available}, in line: "
@@ -43,9 +43,9 @@ class Attempt:
 
     Args:
         core: of the semaphore.
-        permits: how many are wanted.
+        permits: how many are requested.
         timeout: seconds from now; None for any time.
-        context: ends the wait when it ends, and has the clock that it goes by.
+        context: ends the wait when it ends; its clock is used.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Attempt:
         self._span: Span | None = None
 
     def wait(self) -> None:
-        """Block until it is this one's turn."""
+        """Block until it is served."""
         try:
             self._begin()
             wait_turn(
@@ -114,7 +114,7 @@ class Attempt:
 
     def _failed(self, error: BaseException) -> None:
         core = self._core
-        if self._granted:  # interrupted since: the caller will never know
+        if self._granted:  # interrupted since: the caller will not learn that it has them
             core.permits.give_back(self._n)
         core.log(
             logging.DEBUG,

@@ -1,4 +1,4 @@
-"""What a semaphore tells its hooks, and under which names."""
+"""The metrics and spans of a semaphore, and their names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class SemaphoreHooks:
     """The hooks of one semaphore.
 
     Metrics (label ``semaphore``): ``ion_semaphore_acquisitions_total`` (and label ``status``:
-    success, denied, timeout, cancelled), ``ion_semaphore_current_permits`` (those that nobody
-    holds), ``ion_semaphore_waiting``, and ``ion_semaphore_acquire_duration_seconds`` (histogram of
+    success, denied, timeout, cancelled), ``ion_semaphore_current_permits`` (the free
+    ones), ``ion_semaphore_waiting``, and ``ion_semaphore_acquire_duration_seconds`` (histogram of
     the granted ones, 0 for those that did not wait). Spans, for those that wait:
     ``ion_semaphore_acquire`` with ``semaphore`` and ``permits``.
     """
@@ -33,11 +33,11 @@ class SemaphoreHooks:
         self._probe.inc("ion_semaphore_acquisitions_total", status=status)
 
     def changed(self) -> None:
-        """There are more or fewer permits free."""
+        """The number of free permits has changed."""
         self._probe.gauge("ion_semaphore_current_permits", self._permits.available)
 
     def waiting(self, more: int = 0) -> None:
-        """More or fewer are waiting: those in the line, and so many on their way there."""
+        """The number of waiters has changed: those in the line, and so many about to join."""
         self._probe.gauge("ion_semaphore_waiting", self._permits.waiting + more)
 
     def span(self, permits: int) -> Span | None:

@@ -1,10 +1,10 @@
-"""Whose turn it is: the permits, and the line of those who wait for them, as plain decisions.
+"""Who is next: the permits, and the line of waiters, as decisions without threads.
 
 There is no thread and no lock in here; :mod:`ion_actors.semaphore.permits` shares a line among
 threads. Its lock is reentrant, since a signal handler or a finalizer may release permits while its
-thread is in the midst of something here. Hence the shape of the code: what belongs together is
-changed by a run of plain assignments, with no call in between at which CPython would let anybody
-in, and what was looked up before a call is looked at again after it.
+thread is in the middle of a method here. Hence the shape of the code: related state is changed by a
+sequence of plain assignments, without a call in between at which CPython could run a handler, and
+state that was read before a call is read again after it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ion_actors.context import Turn
 
 __all__ = ["Fairness", "PermitLine", "SemaphoreMetrics", "Waiter"]
 
-#: One who waits; the item is the number of permits.
+#: A waiter; the item is the number of permits.
 Waiter = Turn[int]
 
 
@@ -39,14 +39,14 @@ class Fairness(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SemaphoreMetrics:
-    """The numbers of a semaphore in one moment.
+    """The numbers of a semaphore at one moment.
 
     Attributes:
         capacity: all permits.
-        available: permits that nobody holds.
-        waiting: how many wait for permits.
+        available: free permits.
+        waiting: the number of waiters.
         acquisitions: how often permits were granted.
-        given_up: how many waits ended without: by a timeout, a context or an interruption.
+        given_up: how many waits ended without permits: by a timeout, a context or an interruption.
     """
 
     capacity: int
@@ -57,10 +57,10 @@ class SemaphoreMetrics:
 
 
 class PermitLine:
-    """The permits of one semaphore, and who waits for them.
+    """The permits of one semaphore, and its waiters.
 
-    Whenever a method has returned and :meth:`serve` has returned None, nobody waits whose turn it
-    is: under FIFO and LIFO the front waiter does not fit, under NONE nobody does.
+    After each method, and once :meth:`serve` has returned None, no waiter can be served: under FIFO
+    and LIFO there are not enough permits for the front waiter, under NONE for none of them.
     """
 
     __slots__ = (
@@ -87,8 +87,8 @@ class PermitLine:
     # -- without waiting -------------------------------------------------------------------
 
     def take(self, permits: int) -> bool:
-        """Take permits now, if one who comes now may have them."""
-        # A newcomer is the newest, so under LIFO it is next; under NONE anybody is.
+        """Take permits now, if a newcomer may have them."""
+        # A newcomer is the newest, so under LIFO it is next; under NONE any waiter may be.
         if permits > self.available or (self.waiting and self.fairness is Fairness.FIFO):
             return False
         self.available -= permits
@@ -116,7 +116,7 @@ class PermitLine:
         self.waiting += 1
 
     def serve(self) -> Waiter | None:
-        """Let in the one whose turn it is; None if there is none."""
+        """Serve the next waiter that can be served; None if there is none."""
         while (turn := self._next()) is not None:
             if self._end(turn, turn.item, None):
                 self.acquisitions += 1
@@ -139,16 +139,16 @@ class PermitLine:
         return next((one for one in self.everybody() if one.item <= self.available), None)
 
     def everybody(self) -> Iterator[Waiter]:
-        """Who waits, the oldest first."""
-        # Should a signal handler take this one out, the walk ends here. That is soon enough: the
-        # handler's own call has served whoever it could.
+        """The waiters, the oldest first."""
+        # If a signal handler removes this one, the walk ends here. That is right: the handler's own
+        # call has served every waiter that it could.
         turn = self._first
         while turn is not None:
             yield turn
             turn = turn.behind
 
     def _end(self, turn: Waiter, permits: int, error: BaseException | None) -> bool:
-        """Take one who waits out of the line, with so many permits: all of it or nothing."""
+        """Remove a waiter from the line, with so many permits: both or nothing."""
         if turn.over or permits > self.available:
             return False
         ahead, behind = turn.ahead, turn.behind
@@ -170,7 +170,7 @@ class PermitLine:
     # -- numbers ---------------------------------------------------------------------------
 
     def snapshot(self) -> SemaphoreMetrics:
-        """The numbers of this moment."""
+        """The current numbers."""
         return SemaphoreMetrics(
             self.capacity, self.available, self.waiting, self.acquisitions, self.given_up
         )

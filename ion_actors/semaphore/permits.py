@@ -1,8 +1,8 @@
 """The permits of a semaphore, shared by threads and coroutines.
 
-What this adds to :class:`PermitLine` is a lock, the waking of those who were served, and what
-becomes of both when Ctrl-C strikes in the midst of it: a permit is always either free or held by
-somebody who knows, and whoever was served is woken.
+It adds to :class:`PermitLine` a lock, and the waking of served waiters, both safe against Ctrl-C at
+any point: a permit is always either free or held by a caller that knows it, and every served waiter
+is woken.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ __all__ = ["Permits"]
 
 
 class Permits:
-    """A line to be waited in: see :class:`ion_actors.context.Line`. Weights are checked before."""
+    """A line to wait in: see :class:`ion_actors.context.Line`. The caller checks the weights."""
 
     __slots__ = ("__weakref__", "_line", "_lock")
 
     def __init__(self, capacity: int, fairness: Fairness) -> None:
         self._line = PermitLine(capacity, fairness)
-        # Guards the line. Reentrant: see there. Nobody is woken under it.
+        # Guards the line. Reentrant: see there. No waiter is woken under it.
         self._lock = threading.RLock()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a forked child: nobody waits, and all permits are free.
+        """In a forked child: there are no waiters, and all permits are free.
 
-        Who held some is not here to give them back.
+        Threads of the parent that held some cannot return them here.
         """
         before = self._line
         self._line = PermitLine(before.capacity, before.fairness)
         self._lock = threading.RLock()
         for turn in list(before.everybody()):
-            # It is this very thread's if a signal handler has forked, or a coroutine's.
+            # The waiter is this very thread if a signal handler has forked; or it is a coroutine.
             if before.leave(turn, RuntimeError("this process was forked while it waited")):
                 turn.wake()
 
     def take(self, permits: int) -> bool:
-        """Take them now, if that passes nobody who is next; returns whether."""
+        """Take them now, unless a waiter is next. Returns whether they were taken."""
         if not HOOKS_RAN[0]:
             run_hooks()
         taken = False
         try:
             with self._lock:
                 taken = self._line.take(permits)
-        except BaseException:  # Ctrl-C: the caller will never know that it has them
+        except BaseException:  # Ctrl-C: the caller will not learn that it has them
             if taken:
                 self.give_back(permits)
             raise
         return taken
 
     def give_back(self, permits: int, receipt: list[bool] | None = None) -> bool:
-        """Give them back, and serve who is next; False, and nothing happens, if fewer are held.
+        """Give them back, and serve the next; False, and nothing happens, if fewer are held.
 
         Args:
             permits: how many.
-            receipt: filled once that has happened, for one who may be interrupted before.
+            receipt: filled once that has happened, for a caller that may be interrupted before.
         """
         if not HOOKS_RAN[0]:
             run_hooks()
@@ -73,7 +73,7 @@ class Permits:
                     self._serve(served)
             for turn in served:
                 turn.wake()
-        except BaseException:  # Ctrl-C: nobody will give them back a second time
+        except BaseException:  # Ctrl-C: the caller will not give them back a second time
             with self._lock:
                 given = given or self._line.give_back(permits)
                 if receipt is not None:
@@ -85,7 +85,7 @@ class Permits:
     # -- as a line -------------------------------------------------------------------------
 
     def join(self, turn: Waiter) -> bool:
-        """Serve the turn now, or let it wait."""
+        """Serve the turn now, or add it to the line."""
         if not HOOKS_RAN[0]:
             run_hooks()
         joined = False
@@ -107,7 +107,7 @@ class Permits:
         return at_once
 
     def give_up(self, turn: Waiter, error: BaseException | None) -> bool:
-        """End a wait, unless it is over; those behind may be light enough to be next."""
+        """End a wait, unless it is over; waiters behind it may then be served."""
         left = False
         ended: list[Waiter] = []
         try:
@@ -124,16 +124,16 @@ class Permits:
         return left
 
     def forsake(self, turn: Waiter) -> None:
-        """It was served and does not know: its permits are free again."""
+        """It was served, but its waiter was interrupted: free its permits."""
         self.give_back(turn.item)
 
     def _serve(self, served: list[Waiter]) -> None:
-        """Serve all whose turn it is, into this list; under the lock."""
+        """Serve all waiters that can be, and add them to this list; under the lock."""
         while (turn := self._line.serve()) is not None:
             served.append(turn)
 
     def _serve_and_wake(self, served: list[Waiter]) -> None:
-        """What an interruption left undone."""
+        """Complete what an interruption has left undone."""
         with self._lock:
             self._serve(served)
         for turn in served:
@@ -153,20 +153,20 @@ class Permits:
 
     @property
     def available(self) -> int:
-        """Permits that nobody holds now."""
+        """Free permits."""
         if not HOOKS_RAN[0]:
             run_hooks()
         return self._line.available
 
     @property
     def waiting(self) -> int:
-        """How many wait now."""
+        """The number of waiters."""
         if not HOOKS_RAN[0]:
             run_hooks()
         return self._line.waiting
 
     def snapshot(self) -> SemaphoreMetrics:
-        """The numbers of this moment."""
+        """The current numbers."""
         if not HOOKS_RAN[0]:
             run_hooks()
         with self._lock:

@@ -1,4 +1,4 @@
-"""The semaphore as its users have it."""
+"""The public semaphore."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _numbers = itertools.count(1)
 
 
 class WeightedSemaphore:
-    """Permits for a scarce resource, of which one may take several at once.
+    """Permits for a scarce resource; a caller may take several at once.
 
-    Threads and coroutines wait in the same line, on one instance. Nobody owns a permit: any thread
-    may release what another one has acquired.
+    Threads and coroutines wait in the same line of one instance. Permits have no owner: any thread
+    may release those that another one has acquired.
 
     Args:
         capacity: how many permits there are, 1 or more.
         name: for errors, logs and metrics; by default ``semaphore-1``, ``semaphore-2``, …
-        fairness: who is next when permits come free; by default the one who has waited longest.
-        acquire_timeout: seconds that an acquisition waits when it is not told otherwise; by default
-            any time.
-        logger: gets at level DEBUG who waits and who gave up, with the number of permits in
+        fairness: which waiter is next when permits become free; by default the one that has waited
+            longest.
+        acquire_timeout: the default timeout of acquisitions in seconds; by default any time.
+        logger: gets waits and given up waits at level DEBUG, with the number of permits in
             ``extra``; by default the logger ``ion_actors.semaphore``.
         metrics: gets counters, gauges and a histogram: see :mod:`ion_actors.observe`.
         tracer: gets a span for each acquisition that has to wait.
@@ -72,22 +72,22 @@ class WeightedSemaphore:
     def acquire(
         self, n: int = 1, timeout: float | None = None, context: Context | None = None
     ) -> Literal[True]:
-        """Take ``n`` permits; wait until it is one's turn and there are as many.
+        """Take ``n`` permits; wait until it is the caller's turn and there are enough.
 
         Args:
             n: 1 or more, at most the capacity.
-            timeout: seconds to wait at most; 0 takes them now or never, infinity waits any time.
-                By default the semaphore's ``acquire_timeout`` counts.
+            timeout: seconds to wait at most; 0 for no wait, infinity for no limit. By default the
+                semaphore's ``acquire_timeout``.
             context: ends the wait when it ends; by default the current one.
 
         Returns:
             True, always, as the standard library's semaphores do when they succeed.
 
         Raises:
-            AcquireTimeout: they could not be had in time (also a ``TimeoutError``).
+            AcquireTimeout: there were not enough in time (also a ``TimeoutError``).
             Cancelled, DeadlineExceeded: the context ended first, or had ended before. No permit is
-                taken then, even if there are some.
-            WeightExceedsCapacity: there are not so many, so the wait would have no end (also a
+                taken then, even if some are free.
+            WeightExceedsCapacity: ``n`` exceeds the capacity, so the wait would never end (also a
                 ``ValueError``).
             TypeError, ValueError: an argument makes no sense.
 
@@ -103,7 +103,7 @@ class WeightedSemaphore:
     ) -> Literal[True]:
         """:meth:`acquire` for coroutines.
 
-        One that is cancelled leaves the line, or gives back what it was granted in that moment.
+        A cancelled one leaves the line, or gives back permits that were granted at that moment.
         """
         attempt = self._attempt(n, timeout, context)
         if attempt is not None:
@@ -111,16 +111,16 @@ class WeightedSemaphore:
         return True
 
     def try_acquire(self, n: int = 1) -> bool:
-        """Take ``n`` permits, if they can be had now without passing anybody who is next.
+        """Take ``n`` permits, if there are enough now and no waiter is next.
 
         Returns:
             Whether they were taken.
 
         Raises:
-            WeightExceedsCapacity: there are not so many, so this would never succeed.
+            WeightExceedsCapacity: ``n`` exceeds the capacity, so this would never succeed.
             TypeError, ValueError: ``n`` is no whole number of at least 1.
 
-        It never waits, and does not look at any context.
+        It never waits, and ignores contexts.
         """
         if type(n) is not int or not 0 < n <= self._capacity:
             n = self._weight(n)
@@ -131,8 +131,8 @@ class WeightedSemaphore:
         return False
 
     def _attempt(self, n: int, timeout: float | None, context: Context | None) -> Attempt | None:
-        """Take the permits now (None), or say how to wait for them."""
-        # This runs for every acquisition, so it looks before it calls.
+        """Take the permits now (None), or return the wait for them."""
+        # This runs for every acquisition, so it checks before it calls.
         if type(n) is not int or not 0 < n <= self._capacity:
             n = self._weight(n)
         limit = self._timeout if timeout is None else seconds("timeout", timeout)
@@ -152,13 +152,13 @@ class WeightedSemaphore:
         if self._hooks is not None:
             try:
                 self._hooks.acquired(0.0)
-            except BaseException:  # Ctrl-C: the caller will never know that it has them
+            except BaseException:  # Ctrl-C: the caller will not learn that it has them
                 self._permits.give_back(n)
                 raise
         return True
 
     def _weight(self, n: object) -> int:
-        # A plain int: what a subclass makes of arithmetic would run under the lock.
+        # A plain int: the arithmetic of a subclass would run under the lock.
         weight = int(whole_number("n", n, minimum=1))
         if weight > self._capacity:
             raise WeightExceedsCapacity(self.name, weight, self._capacity)
@@ -167,7 +167,7 @@ class WeightedSemaphore:
     # -- releasing -------------------------------------------------------------------------
 
     def release(self, n: int = 1) -> None:
-        """Give ``n`` permits back, and let in who is next. It never waits.
+        """Give ``n`` permits back, and serve the next waiters. It never waits.
 
         Raises:
             OverReleased: fewer are held (also a ``ValueError``); nothing was released.
@@ -194,8 +194,8 @@ class WeightedSemaphore:
     ) -> Hold:
         """A block, ``with`` or ``async with``, that holds ``n`` permits.
 
-        The arguments and the errors are those of :meth:`acquire`; what makes no sense is refused
-        here. The result may be kept, and be entered by many at once.
+        The arguments and the errors are those of :meth:`acquire`; invalid arguments are rejected
+        here. The result may be kept, and be entered by several threads at once.
         """
         seconds("timeout", timeout)
         if context is not None:
@@ -236,21 +236,21 @@ class WeightedSemaphore:
 
     @property
     def fairness(self) -> Fairness:
-        """Who is next when permits come free."""
+        """Which waiter is next when permits become free."""
         return self._permits.fairness
 
     @property
     def available(self) -> int:
-        """How many permits nobody holds now. Under FIFO, those who wait have a claim on them."""
+        """The number of free permits. Under FIFO, waiters come first."""
         return self._permits.available
 
     @property
     def waiting(self) -> int:
-        """How many wait now, whatever they want."""
+        """The number of waiters, however many permits they want."""
         return self._permits.waiting
 
     def metrics(self) -> SemaphoreMetrics:
-        """The numbers of this moment."""
+        """The current numbers."""
         return self._permits.snapshot()
 
     def __repr__(self) -> str:
@@ -277,7 +277,7 @@ def _checked(context: Context) -> Context:
 class Hold:
     """Permits for as long as a block lasts: see :meth:`WeightedSemaphore.hold`."""
 
-    # It knows nothing of who is inside, and so may be shared.
+    # It has no state of its own, so it may be shared.
     __slots__ = ("_context", "_n", "_semaphore", "_timeout")
 
     def __init__(

@@ -1,20 +1,20 @@
-"""Supervision trees: who restarts pools and actors when they fail, and in which order.
+"""Supervision trees: supervisors that restart pools and actors when they fail.
 
 From the top down, each importing only from below::
 
-    supervisor     the face
+    supervisor     the public Supervisor
     exit_hooks     interpreter exit and fork
     tree_text      the tree as text
-    actor          the actor that carries out what the machine decides
-    child_table    who of the children is there, and what is told of them
+    actor          the actor that carries out the decisions of the machine
+    child_table    the running children, and the events and snapshots about them
     children       pools and supervisors as children, and how a child is made
-    watched_actor  an actor as a child
-    core           what the face, the actor and the exit hook share
-    machine        the decisions, pure
+    watched_actor  actors as children
+    core           the state that the Supervisor, its actor and the exit hooks share
+    machine        the decisions, as a pure state machine
     spec           the checked arguments
-    events         lifecycle events, and who is told of them
-    protocol       what a supervisor needs of a child, whatever it is
-    report         what a supervisor tells of its children
+    events         lifecycle events
+    protocol       the interface of a child to its supervisor
+    report         reports on children, now and at the end
     states         states, rules and orders
 """
 

@@ -2,11 +2,11 @@
 
 ::
 
-    a child ended, started, did not start, time passed, somebody asks for the end
+    a child ended, started or failed to start, time passed, an end was requested
         ─▶ Machine ─▶ Start │ Stop │ Retry │ GaveUp │ Finish
 
-It keeps no lock and never blocks: children are started in threads of their own, asked to stop
-without waiting, and their ends are messages. Users' code is never run on its thread.
+It holds no lock and never blocks: children are started in threads of their own, asked to stop
+without waiting, and their ends are messages. Its thread never runs users' code.
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ class TreeActor(IsolatedActor):
         self._machine = Machine(spec.rules, tuple(one.record for one in spec.children))
         self._table = ChildTable(core)
         self._retries: dict[str, Timer] = {}
-        self._because: str | None = None  # whose restart the current starts and stops belong to
-        self._draining = False  # nobody but drains has asked for the end
+        self._because: str | None = (
+            None  # the child whose restart caused the current starts and stops
+        )
+        self._draining = False  # the end was requested only by drains
         self._deadline: float | None = None  # of all requests
         self._end_began: float | None = None
         self._ends: list[ChildEnd] = []
-        self._requests: list[Request] = []  # who waits for the end
+        self._requests: list[Request] = []  # requests for the end, to be answered
         self._handlers: dict[type, Callable[[Any], None]] = {
             Begin: lambda _: self._live(self._machine.begin()),
             Opened: self._on_opened,
@@ -98,7 +100,7 @@ class TreeActor(IsolatedActor):
 
     @override
     def on_start(self) -> None:
-        """Have its thread known."""
+        """Register its thread."""
         keep_free()
         if self._core.state is SupervisorState.STOPPED:  # it was called off as it was starting
             self._stop()
@@ -118,7 +120,7 @@ class TreeActor(IsolatedActor):
 
     @override
     def _ion_interrupted(self, error: BaseException) -> None:
-        """What was thrown in from outside may have left a message half handled."""
+        """An exception from outside may have left a message half handled."""
         in_hand = self._inbox.control.in_hand
         if in_hand is None:
             self._log(logging.ERROR, "the supervisor was interrupted, and goes on", error=error)
@@ -131,14 +133,14 @@ class TreeActor(IsolatedActor):
 
     @override
     def on_receive(self, message: Any) -> None:
-        """Handle a message. A fault in here must not be the end of supervision without a word."""
+        """Handle a message. An error in here must not end the supervision silently."""
         try:
             self._handlers[type(message)](message)
         except BaseException as error:
             self._failed(message, error)
         self._table.show(self._machine)
         self._table.tell_news()
-        # Last: who waits for it may go by what was told.
+        # Last: whoever waits for it may rely on the events.
         if self._machine.state is SupervisorState.RUNNING and not self._core.begun.done():
             self._core.begun.set(True)
 
@@ -161,7 +163,7 @@ class TreeActor(IsolatedActor):
     # -- carrying out ----------------------------------------------------------------------
 
     def _live(self, step: tuple[Machine, tuple[Order, ...]]) -> None:
-        """Take a step, and do what it says."""
+        """Take a step of the machine, and carry out its orders."""
         self._machine, orders = step
         stopping = self._machine.state in (SupervisorState.STOPPING, SupervisorState.STOPPED)
         if stopping and self._end_began is None:
@@ -285,7 +287,7 @@ class TreeActor(IsolatedActor):
             self._table.errors[seat.spec.id] = message.error
         if seat.stop_began is not None:
             self._stopped(seat, message.error, abandoned=False)
-        elif seat.ready:  # else the word that it has started, or has not, is under way
+        elif seat.ready:  # else the message that it has started, or not, is still to come
             self._died(seat, message.error)
 
     def _died(self, seat: Seat, error: BaseException | None) -> None:
@@ -373,14 +375,14 @@ def _answer(request: Request, report: StopReport) -> None:
 def gave_up(
     name: str, child: str, rules: Rules, *, exhausted: bool, cause: BaseException | None
 ) -> SupervisorFailed:
-    """There would have to be one restart too many.
+    """The error of a supervisor that gives up.
 
     Args:
         name: the supervisor's.
         child: the id of the child that would have to be restarted.
         rules: the supervisor's.
-        exhausted: whether the child could not be started, however often that was tried.
-        cause: what the child failed with.
+        exhausted: whether all retries to start the child have failed.
+        cause: the error of the child.
     """
     if exhausted and rules.backoff is not None:
         why = f"child {child!r} could not be started after {rules.backoff.retries} retries"
@@ -396,7 +398,7 @@ def gave_up(
 
 
 def not_started(name: str, child: str, cause: BaseException, shown: str) -> ChildStartFailed:
-    """A child did not start when the supervisor did."""
+    """The error of a supervisor whose child did not start at its own start."""
     error = ChildStartFailed(
         f"supervisor {name!r} could not start its child {child!r}: {shown}",
         supervisor=name,
@@ -407,7 +409,7 @@ def not_started(name: str, child: str, cause: BaseException, shown: str) -> Chil
 
 
 def broken(name: str, cause: BaseException) -> SupervisorFailed:
-    """There is a bug in the supervisor."""
+    """The error for a bug in the supervisor."""
     error = SupervisorFailed(f"supervisor {name!r} failed itself", supervisor=name, child=None)
     error.__cause__ = cause
     return error

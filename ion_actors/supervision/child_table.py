@@ -1,8 +1,8 @@
-"""Who of a supervisor's children is there, and what its actor and others are told of them.
+"""The running children of a supervisor, and the messages, events and snapshots about them.
 
-A child that lives has a :class:`Seat`; what happens to it comes to the supervisor's actor as a
-message. The :class:`ChildTable` is the actor's own. Others see the snapshots that it leaves in the
-core, and get the news by the bus.
+A running child has a :class:`Seat`; the supervisor's actor gets a message about each change of it.
+Only the actor uses the :class:`ChildTable`. Others read the snapshots that it writes to the core,
+and get events by the bus.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One life of one child. All but the specification is the actor's to write."""
+    """One life of one child. Only the actor changes it."""
 
     spec: ChildSpec
     restarts: int  # how often the child had been started before
@@ -54,7 +54,7 @@ class Seat:
     timer: Timer | None = field(default=None)  # for the end of its time to stop
 
     def cancel_timer(self) -> None:
-        """Its time to stop does not matter any more."""
+        """Cancel the timer of its time to stop."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -110,13 +110,13 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """It is time to try again to start this child."""
+    """Try again to start this child now."""
 
     id: str
 
 
 def start_in_thread(core: TreeCore, seat: Seat) -> None:
-    """Start the child in a thread of its own, since its start may take any time."""
+    """Start the child in a thread of its own, since that may take any time."""
     run = core.spec.variables.copy().run
     name = printable(f"{core.spec.name}-starts-{seat.spec.id}")
     thread = threading.Thread(target=run, args=(_start, core, seat), name=name, daemon=True)
@@ -144,19 +144,19 @@ class ChildTable:
     """See the module."""
 
     def __init__(self, core: TreeCore) -> None:
-        self.seats: dict[str, Seat] = {}  # of the children that live
-        self.errors: dict[str, BaseException | None] = {}  # what each last failed with
+        self.seats: dict[str, Seat] = {}  # of the running children
+        self.errors: dict[str, BaseException | None] = {}  # the last error of each
         self._core = core
         self._now = core.spec.context.clock.monotonic
         self._specs = {one.id: one for one in core.spec.children}
         self._lives: dict[str, int] = {}  # how often each was started
         self._kinds: dict[str, ChildKind] = {}
-        self._news: list[LifecycleEvent] = []  # to be told as soon as others can see it
+        self._news: list[LifecycleEvent] = []  # to be published once the snapshot is written
 
     # -- who is there ----------------------------------------------------------------------
 
     def begin_life(self, child: str) -> Seat:
-        """A child is about to be started: its seat."""
+        """The seat of a child that is about to be started."""
         lives = self._lives[child] = self._lives.get(child, 0) + 1
         seat = self.seats[child] = Seat(self._specs[child], lives - 1)
         return seat
@@ -167,11 +167,11 @@ class ChildTable:
         self._kinds[seat.spec.id] = live.kind
 
     def leave(self, seat: Seat) -> None:
-        """The child is not there any more."""
+        """The child has ended."""
         del self.seats[seat.spec.id]
 
     def is_stale(self, seat: Seat) -> bool:
-        """Whether it was abandoned."""
+        """Whether this is no current seat: the child was abandoned."""
         return self.seats.get(seat.spec.id) is not seat
 
     # -- what is told ----------------------------------------------------------------------
@@ -183,13 +183,13 @@ class ChildTable:
         error: BaseException | None = None,
         because: str | None = None,
     ) -> None:
-        """Something has happened to a child, or to the supervisor itself.
+        """Note an event of a child, or of the supervisor itself.
 
         Args:
-            kind: what.
-            seat: whose; None for the supervisor.
-            error: what it failed with.
-            because: the id of the child whose restart this belongs to.
+            kind: the kind of event.
+            seat: the child's; None for the supervisor.
+            error: the error that it failed with.
+            because: the id of the child whose restart caused this.
         """
         path = (self._core.spec.name,) if seat is None else (self._core.spec.name, seat.spec.id)
         because = None if seat is not None and because == seat.spec.id else because
@@ -197,18 +197,18 @@ class ChildTable:
         self._news.append(LifecycleEvent(kind, path, self._now(), restarts, because, error))
 
     def tell_news(self) -> None:
-        """Tell what was noted."""
+        """Publish the noted events."""
         news, self._news = self._news, []
         for event in news:
             self._core.bus.publish(event)
 
     def show(self, machine: Machine) -> None:
-        """Let others see how it is, without asking."""
+        """Write the snapshot that others read."""
         self._core.infos = tuple(self._info(record) for record in machine.records)
         self._core.live = {
             name: seat.live for name, seat in self.seats.items() if seat.live is not None
         }
-        if machine.state is not SupervisorState.STOPPED:  # that comes last
+        if machine.state is not SupervisorState.STOPPED:  # _finish() sets that last
             self._core.state = machine.state
 
     def _info(self, record: ChildRecord) -> ChildInfo:

@@ -1,8 +1,8 @@
-"""What a child can be besides an actor (a pool, or a supervisor), and how any of them is made.
+"""Pools and supervisors as children, and how any child is made.
 
-A pool tells nobody that it broke, but its context ends when it closes for whatever reason. From
-then on all there is to do is to ask when it is over. A broken one is closed within its child's
-deadline, and not within its own, so that its successor need not wait for it.
+A pool does not report that it broke, but its context ends when it closes for whatever reason. After
+that, its supervisor only has to ask when the end is over. A broken pool is closed within the
+child's deadline, not within its own, so that its replacement does not wait for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LiveTree:
 
     kind = ChildKind.SUPERVISOR
     shutdown: float | None = None  # as in OTP: its children have deadlines
-    margin = 1.0  # it ends by its own deadline: this is for one that has lost its actor
+    margin = 1.0  # it ends by its own deadline; this is for one that has lost its actor
 
     def __init__(self, supervisor: Any, core: TreeCore) -> None:
         self.handle = supervisor
@@ -77,17 +77,17 @@ class LivePool:
 
     kind = ChildKind.POOL
     shutdown: float | None = WORKER_SHUTDOWN
-    margin = 1.0  # a pool ends by its own deadline: this is for one that has lost its supervisor
+    margin = 1.0  # a pool ends by its own deadline; this is for one that has lost its supervisor
 
     def __init__(self, pool: Pool, shutdown: float | None) -> None:
         self.handle = pool
         self._core = pool._core
         self._patience = shutdown
         self._on_end: OnEnd | None = None
-        self._report: DrainReport | None = None  # the pool keeps none with the tasks in it
+        self._report: DrainReport | None = None  # the pool's own report is kept without the tasks
 
     def wait_ready(self) -> None:
-        """A pool takes tasks from the start; its initializers have retries of their own."""
+        """Nothing to wait for: a pool takes tasks at once, and retries its initializers itself."""
 
     def watch(self, on_end: OnEnd) -> None:
         """See :class:`LiveChild`."""
@@ -95,7 +95,7 @@ class LivePool:
         self._core.spec.context.add_callback(self._ending)
 
     def _ending(self) -> None:
-        # A drain without a deadline only asks: the pool is past where it would change anything.
+        # A drain without a deadline only waits for the end, which has begun already.
         broken = self._core.broken is not None
         end = self._core.ask(Close(self._patience) if broken else Drain(None))
         end.add_done_callback(self._ended)
@@ -132,10 +132,10 @@ class LivePool:
 
 
 def open_child(spec: ChildSpec, parent: TreeCore) -> LiveChild:
-    """Make it. What its start raises comes out here.
+    """Make a child. Raises what its start raises.
 
     Raises:
-        TypeError: its start returned what cannot be a child.
+        TypeError: its start returned an object that cannot be a child.
     """
     start = spec.start
     if isinstance(start, type) and issubclass(start, pykka.ThreadingActor):

@@ -1,7 +1,7 @@
-"""A supervisor without its face: what the face, the actor and the exit hook all hold on to.
+"""The state that a ``Supervisor``, its actor and the exit hooks share.
 
-Nothing here refers to the face, so that a supervisor that is forgotten can be collected, and be
-stopped by those who are left.
+Nothing here refers to the ``Supervisor``, so that one that is forgotten can be garbage collected,
+and its actor can be stopped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_PATIENCE", "TreeCore", "TreeInbox", "core_of", "time_to_stop"]
 
-# Seconds to wait for a thread that has said goodbye to be gone.
+# Seconds to wait for a thread that is exiting.
 _JOIN_PATIENCE = 1.0
 
 #: Seconds that an actor has to stop at the interpreter's exit if it may otherwise take any time: as
@@ -43,21 +43,21 @@ _ENDINGS = (Drain, Close, ActorStop)
 
 
 class TreeInbox:
-    """The inbox of a supervisor's actor: it never blocks, and nothing put into it is lost."""
+    """The inbox of a supervisor's actor: it never blocks, and loses no message."""
 
     def __init__(self) -> None:
         self.control = ControlLane()
         self.understood: frozenset[type] = frozenset()
-        self.ended = False  # the supervisor has: let pykka's stop through
+        self.ended = False  # the supervisor has ended: pass on pykka's stop
 
     def put(self, envelope: Envelope[Any]) -> bool:
-        """Called by senders, in their threads. Returns whether it will be looked at."""
+        """Called by senders, in their threads. Returns whether it will be handled."""
         kind = type(envelope.message)
         if kind in _ENDINGS and not (kind is ActorStop and self.ended):
-            # These are answered when it is done, not when it is heard.
+            # These are answered when the end is over, not when the message is received.
             envelope = Envelope(Request(envelope.message, envelope.reply_to))
         elif kind is not ActorStop and kind not in self.understood:
-            # Refused here: under tell, an error in the handler would be the actor's end.
+            # Refused here: after tell(), an error in the handler would end the actor.
             refuse(envelope, TypeError(f"a supervisor does not understand {envelope.message!r}"))
             return False
         return self.control.put(envelope)
@@ -73,27 +73,27 @@ class TreeInbox:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class TreeCore:
-    """The parts of one supervisor, and what has become of it, which its actor writes."""
+    """The parts and the state of one supervisor. Its actor writes the state."""
 
     spec: TreeSpec
     bus: Bus[LifecycleEvent]
-    start: Callable[[TreeCore], None]  # its actor, without waiting until it has started
+    start: Callable[[TreeCore], None]  # starts its actor, and does not wait
     inbox: TreeInbox | None = None  # until it is started
     has_thread: Callable[[], bool] = lambda: False  # whether the actor of that inbox has got one
     state: SupervisorState = SupervisorState.NEW
     infos: tuple[ChildInfo, ...] = ()
     live: Mapping[str, LiveChild] = field(default_factory=dict)  # by the ids of the children
-    exiting: bool = False  # the interpreter is: no child has any time that it likes
+    exiting: bool = False  # the interpreter exits: every child has a deadline
     failure: BaseException | None = None
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
-    nested: bool = False  # a parent sees to its end
-    forked: bool = False  # this process is a child, and the threads stayed in the parent
+    nested: bool = False  # a parent supervisor stops it
+    forked: bool = False  # this process is a fork, and the threads are in the parent
     begun: Future[bool] = field(default_factory=Future)  # all have started, or (False) never will
     ended: Future[StopReport] = field(default_factory=Future)
     launch: threading.Lock = field(default_factory=threading.Lock)  # guards leaving NEW
 
     def tell(self, message: object) -> bool:
-        """Send its actor a message. Never blocks. Returns whether it will be looked at."""
+        """Send its actor a message. Never blocks. Returns whether it will be handled."""
         check()
         if self.inbox is None:
             return False
@@ -114,7 +114,7 @@ class TreeCore:
             )
 
     def owns_thread(self) -> bool:
-        """Whether waiting for the end here would be waiting for oneself."""
+        """Whether the calling thread belongs to it, and so must not wait for its end."""
         if threading.current_thread() in self.threads[:1]:
             return True
         return any(one.is_own_thread() for one in self.live.values())
@@ -133,7 +133,7 @@ class TreeCore:
         return total
 
     def join(self) -> None:
-        """Wait for the threads that are about to end, so that the caller finds none left."""
+        """Wait for the threads that are about to end, so that none is left for the caller."""
         self.bus.join(_JOIN_PATIENCE)
         for thread in list(self.threads):
             if thread is not threading.current_thread():

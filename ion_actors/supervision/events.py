@@ -1,7 +1,7 @@
-"""Lifecycle events, and who is told of them.
+"""Lifecycle events.
 
-What a supervisor tells, its parent tells as well, so a subscription at the root hears the whole
-tree. How subscribers are told: :mod:`ion_actors.observe.bus`.
+A supervisor passes its events on to its parent, so a subscription at the root gets those of the
+whole tree. How subscribers are called: :mod:`ion_actors.observe.bus`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ __all__ = ["Lifecycle", "LifecycleEvent", "pass_on"]
 
 
 class Lifecycle(enum.Enum):
-    """What can happen to a child."""
+    """The kinds of events of a child."""
 
     STARTED = "started"  #: for the first time
     START_FAILED = "failed to start"  #: its start raised, or its ``on_start``
     PANICKED = "panicked"  #: it failed: a pool broke, an actor died, a supervisor gave up
-    ENDED = "ended"  #: by itself or by somebody else, without a failure
+    ENDED = "ended"  #: without a failure, and not stopped by its supervisor
     RESTARTED = "restarted"  #: started again
     STOPPED = "stopped"  #: its supervisor has stopped it; a pool was drained or closed
-    ABANDONED = "abandoned"  #: it did not stop in time and was left alone
-    GAVE_UP = "gave up"  #: it is the supervisor itself: a child had to be restarted once too often
+    ABANDONED = "abandoned"  #: it did not stop in time, and its threads go on alone
+    GAVE_UP = "gave up"  #: an event of the supervisor itself: a child had to be restarted too often
 
 
 @dataclass(frozen=True, slots=True)
 class LifecycleEvent:
-    """Something that happened to a child."""
+    """One event of a child."""
 
-    kind: Lifecycle  #: what
-    path: tuple[str, ...]  #: to whom: the name of the supervisor asked, and the ids below it
-    at: float  #: when: a moment of the supervisor's clock
+    kind: Lifecycle  #: the kind of event
+    path: tuple[str, ...]  #: the name of the subscribed supervisor, and the ids down to the child
+    at: float  #: the moment, by the supervisor's clock
     restarts: int = 0  #: how often the child has been started again
-    because: str | None = None  #: the id of the sibling that had to be restarted; of the last straw
+    because: str | None = None  #: the id of the child whose restart caused it
     error: BaseException | None = None  #: what it failed with
 
     @property
@@ -51,12 +51,12 @@ class LifecycleEvent:
 
 
 def pass_on(bus: Bus[LifecycleEvent], parent: Bus[LifecycleEvent], name: str, child: str) -> None:
-    """Tell a parent's subscribers, too, what happens below it.
+    """Pass the events of a supervisor on to the subscribers of its parent.
 
     Args:
-        bus: of a supervisor that is a child.
-        parent: of the supervisor above it.
-        name: that one's.
-        child: the child's id there.
+        bus: the bus of the supervisor.
+        parent: the bus of its parent.
+        name: the name of the parent.
+        child: the id of the supervisor as a child of the parent.
     """
     bus.forward(lambda event: parent.publish(replace(event, path=(name, child, *event.path[1:]))))

@@ -1,9 +1,9 @@
-"""Supervisors and the life of their process: interpreter exit and ``os.fork``.
+"""Supervisors at the interpreter's exit, and in forks.
 
-At exit, trees are drained before the pools are: a supervisor would only replace what is drained
-behind its back.
+At exit, trees are drained before other pools: a supervisor would only restart a pool that something
+else has drained.
 
-In a forked child the threads do not exist. There, every supervisor is marked, and says so.
+A forked child does not have the threads. There, every supervisor is marked, and raises an error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _unended() -> list[TreeCore]:
 
 
 def _at_exit() -> None:
-    check()  # the supervisors of the parent are not ours to stop
+    check()  # this process must not stop the supervisors of its parent
     _exiting.set()
     unended = _unended()
     for core in unended:
@@ -66,7 +66,7 @@ def _at_exit() -> None:
 
 
 def _await_end(core: TreeCore, waited: float) -> None:
-    # Each child has its deadline, and so has the whole; this is for an actor that does not answer.
+    # Each child has its deadline, and so has the tree; this is for an actor that does not answer.
     limit = core.patience()
     background().wait(core.ended, None if limit is None else max(0.0, limit + _MARGIN - waited))
 

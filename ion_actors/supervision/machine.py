@@ -1,4 +1,4 @@
-"""What a supervisor decides, as a pure state machine.
+"""The decisions of a supervisor, as a pure state machine.
 
 ::
 
@@ -6,12 +6,12 @@
         └──────────────a child did not start, asked to stop──────────────────────────▶  │
                                                                     all stopped ──▶ STOPPED
 
-The semantics are those of OTP's ``supervisor``. That one blocks while it stops or starts a child,
-and what happens meanwhile waits in its mailbox. This one never blocks: it keeps a plan (which
-children to stop, in order, and then which to start), has one step of it under way at a time, and
-keeps what happens meanwhile in ``backlog``.
+The semantics are those of OTP's ``supervisor``. OTP's blocks while it stops or starts a child, and
+other events wait in its mailbox. This one never blocks: it has a plan (which children to stop, in
+order, and then which to start), executes one step of it at a time, and keeps other events in
+``backlog``.
 
-Every method takes what happened and returns the next state with the orders to carry out.
+Every method takes an event and returns the next state with the orders to carry out.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Machine:
     records: tuple[ChildRecord, ...]  # in the order of their start
     state: SupervisorState = SupervisorState.NEW
     window: RestartWindow = _NO_RESTARTS
-    stops: tuple[str, ...] = ()  # the plan, of which the first is under way …
+    stops: tuple[str, ...] = ()  # the plan, whose first stop is being executed …
     starts: tuple[str, ...] = ()  # … or, when there is nothing to stop, the first of these
-    backlog: tuple[str, ...] = ()  # who went DOWN or is to be tried again, since the plan began
+    backlog: tuple[str, ...] = ()  # went DOWN, or is due for a retry, since the plan began
     outcome: ChildOutcome | None = None
 
     def record(self, child: str) -> ChildRecord | None:
@@ -88,16 +88,16 @@ class Machine:
         delay = self.rules.delay(failures)
         if delay is None:
             return self._give_up(child, now)
-        # Those that were to be started after it wait until it has been.
+        # Children that start after it wait for it.
         failed = replace(self._with(child, ChildState.RESTARTING, failures=failures), starts=())
         return _before(Retry(child, delay), failed._advance(now))
 
     def retry(self, child: str, now: float) -> _Step:
-        """It is time to try to start this child again."""
+        """Try to start this child again now."""
         return replace(self, backlog=(*self.backlog, child))._advance(now)
 
     def ended(self, child: str, now: float, *, failed: bool) -> _Step:
-        """This child has ended, and nobody here has stopped it."""
+        """This child has ended, and the supervisor has not stopped it."""
         record = self.record(child)
         if record is None or not record.alive:
             return self, ()
@@ -105,14 +105,14 @@ class Machine:
         return replace(down, backlog=(*self.backlog, child))._advance(now)
 
     def stopped(self, child: str, now: float) -> _Step:
-        """This child was asked to stop and has, or was abandoned."""
+        """This child was asked to stop, and has ended or was abandoned."""
         record = self.record(child)
         if record is None or record.state is not ChildState.STOPPING:
             return self, ()
         return self._with(child, ChildState.ENDED)._advance(now)
 
     def stop(self, now: float) -> _Step:
-        """Somebody asks for the end."""
+        """The end was requested."""
         if self.state is SupervisorState.NEW:
             return replace(self, state=SupervisorState.STOPPED, outcome=ChildOutcome.ASKED), (
                 Finish(),
@@ -129,7 +129,7 @@ class Machine:
         return replace(self, records=records)
 
     def _advance(self, now: float) -> _Step:
-        """Go on with the plan; without one, see to what has happened meanwhile."""
+        """Go on with the plan; if it is done, handle the backlog."""
         machine = self
         orders: tuple[Order, ...] = ()
         while True:
@@ -139,7 +139,7 @@ class Machine:
                 return machine, orders
 
     def _next(self, now: float) -> tuple[Machine, tuple[Order, ...], bool]:
-        """One thing: the state after it, the orders, and whether something is under way now."""
+        """One step: the state after it, the orders, and whether to wait for their execution."""
         if self.stops:
             return self._next_stop()
         if self.state is SupervisorState.STOPPING:
@@ -179,7 +179,7 @@ class Machine:
         return replace(self, starts=tuple(rest)), (), False
 
     def _see_to(self, child: str, now: float) -> _Step:
-        """A child that went down, or is to be tried again, unless that was seen to meanwhile."""
+        """Handle a child that went down, or is due for a retry, unless that was done meanwhile."""
         record = self.record(child)
         if record is None or record.state not in (ChildState.DOWN, ChildState.RESTARTING):
             return self, ()
@@ -193,7 +193,7 @@ class Machine:
         return gone, ()
 
     def _shall_shut_down(self) -> bool:
-        """Whether the end of a significant child is the end of all."""
+        """Whether the end of a significant child ends the supervisor."""
         if self.rules.auto_shutdown is AutoShutdown.ANY_SIGNIFICANT:
             return True
         if self.rules.auto_shutdown is AutoShutdown.NEVER:
@@ -208,7 +208,7 @@ class Machine:
             return counted._give_up(record.id, now)
         affected = self._affected(record)
         stops = tuple(one.id for one in reversed(affected))
-        starts = tuple(one.id for one in affected)  # the temporary ones are forgotten by then
+        starts = tuple(one.id for one in affected)  # temporary ones are forgotten before that
         return replace(counted, stops=stops, starts=starts), (RestartCause(record.id),)
 
     def _affected(self, record: ChildRecord) -> tuple[ChildRecord, ...]:

@@ -1,4 +1,4 @@
-"""What a supervisor needs of a child, whatever it is."""
+"""The interface of a child to its supervisor."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveChild", "OnEnd", "StopMode"]
 
-#: Told once of a child's end: what it failed with, if it did, and the report that it gave.
+#: Called once at a child's end: with the error that it failed with, if any, and its report.
 OnEnd = Callable[["BaseException | None", "DrainReport | StopReport | None"], object]
 
 
 class StopMode(enum.Enum):
     """How a child is stopped."""
 
-    DRAIN = "drain"  # what was accepted is finished
-    CLOSE = "close"  # what has not started is cancelled
+    DRAIN = "drain"  # accepted tasks are finished
+    CLOSE = "close"  # tasks that have not started are cancelled
 
 
 class LiveChild(Protocol):
     """A child that was made. Nothing here blocks, except :meth:`wait_ready`."""
 
     kind: ChildKind
-    handle: Any  # what the users are given
-    shutdown: float | None  # seconds to stop in, unless its specification says otherwise
-    margin: float  # seconds after which it does not stop by its own deadline
+    handle: Any  # the object for users
+    shutdown: float | None  # its default time to stop, in seconds
+    margin: float  # seconds to wait beyond its own deadline
 
     def wait_ready(self) -> None:
-        """Block until it can be used. Raises what it failed with, if it did not get that far."""
+        """Block until it has started. Raises the error that it failed with before that."""
         ...
 
     def watch(self, on_end: OnEnd) -> None:
-        """Have ``on_end`` called once when it has ended; now, if it has. It must not block."""
+        """Call ``on_end`` once when it has ended; now, if it has. It must not block."""
         ...
 
     def stop(self, mode: StopMode, timeout: float | None) -> None:
-        """Ask it to stop within so many seconds; calling again can only bring that forward."""
+        """Ask it to stop within so many seconds; a further call can only shorten that."""
         ...
 
     def is_own_thread(self) -> bool:
-        """Whether the caller runs in it, so that waiting for its end is waiting for oneself."""
+        """Whether the calling thread belongs to it, and so must not wait for its end."""
         ...
 
     def exit_patience(self) -> float | None:
-        """Seconds to stop in at the interpreter's exit, if it has any number otherwise.
+        """Its time to stop at the interpreter's exit in seconds, if it has no limit otherwise.
 
-        None: it has any number then, too.
+        None: no limit at exit, either.
         """
         ...
 
     def threads(self) -> list[threading.Thread]:
-        """Those that are about to end, once it has."""
+        """Its threads that are about to end, once it has ended."""
         ...

@@ -1,4 +1,4 @@
-"""What a supervisor tells of its children, now and at the end."""
+"""Reports of a supervisor on its children, now and at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ChildEnd", "ChildInfo", "ChildKind", "StopReport"]
 
 
 class ChildKind(enum.Enum):
-    """What a child is."""
+    """The kinds of children."""
 
     POOL = "pool"
     ACTOR = "actor"
@@ -27,12 +27,12 @@ class ChildInfo:
     """One child at one moment."""
 
     id: str  #: its name among its siblings
-    state: ChildState  #: where it is in its life
-    kind: ChildKind | None  #: what it is; None before it was first made
+    state: ChildState  #: its state
+    kind: ChildKind | None  #: its kind; None before it was first made
     child: Any  #: the live ``Pool``, ``pykka.ActorRef`` or ``Supervisor``; None if there is none
     restart: Restart  #: whether it is restarted
     restarts: int  #: how often it was started again
-    error: BaseException | None  #: what it last failed with
+    error: BaseException | None  #: its last error
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class ChildEnd:
     """How one child was stopped."""
 
     id: str  #: its name among its siblings
-    abandoned: bool  #: it did not stop in time and was left alone
-    elapsed: float  #: seconds it took
+    abandoned: bool  #: it did not stop in time, and its threads go on alone
+    elapsed: float  #: seconds that it took
     report: DrainReport | StopReport | None  #: of a pool or a supervisor, if it has ended
-    error: BaseException | None  #: what it failed with while it stopped
+    error: BaseException | None  #: the error that it failed with while it stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class StopReport:
     """How the end of a supervisor went."""
 
     children: tuple[ChildEnd, ...]  #: in the order in which they were stopped
-    failure: BaseException | None  #: why it had to end, if nobody had asked it to
+    failure: BaseException | None  #: the reason for its end, if it was not requested
     elapsed: float  #: seconds from the first request, or the failure, to the end
 
     @property

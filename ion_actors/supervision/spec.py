@@ -1,4 +1,4 @@
-"""What a supervisor and its children were asked to be: checked arguments."""
+"""The checked arguments of a supervisor and its children."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 
 __all__ = ["WORKER_SHUTDOWN", "ChildSpec", "TreeSpec", "child"]
 
-#: Seconds that a pool or an actor has to stop, unless it is told otherwise: as in OTP.
+#: Seconds that a pool or an actor has to stop, by default: as in OTP.
 WORKER_SHUTDOWN = 5.0
 
 _numbers = itertools.count(1)
@@ -29,11 +29,11 @@ E = TypeVar("E", bound=enum.Enum)
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """How a child is made, and what its supervisor does about its end. See :func:`child`."""
+    """How a child is made, and how its supervisor handles its end. See :func:`child`."""
 
     start: Callable[..., Any]
     id: str
-    args: tuple[Any, ...] = field(default=(), repr=False)  # there may be a password among them
+    args: tuple[Any, ...] = field(default=(), repr=False)  # may contain a password
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     restart: Restart = Restart.PERMANENT
     shutdown: float | Literal["default"] | None = "default"
@@ -51,7 +51,7 @@ class ChildSpec:
 
     @property
     def record(self) -> ChildRecord:
-        """What the decisions need to know of it."""
+        """Its record for the machine."""
         return ChildRecord(self.id, self.restart, self.significant)
 
 
@@ -70,7 +70,7 @@ def child(
     Args:
         start: makes the child, each time that it is started: a pykka actor class, or a callable
             that returns a new ``Pool`` or a new ``Supervisor``. It is called in a thread of its
-            own, in a copy of the context variables of who made the supervisor.
+            own, in a copy of the context variables of the code that made the supervisor.
         id: its name among its siblings; by default the name of ``start``.
         args: positional arguments for ``start``.
         kwargs: keyword arguments for ``start``.
@@ -78,10 +78,10 @@ def child(
             TEMPORARY (never), or the same as a string.
         shutdown: seconds that it has to stop before it is abandoned; None for any number. By
             default 5 for a pool or an actor, any number for a supervisor, whose children have
-            deadlines of their own. At the interpreter's exit, None stands for 30 seconds, for a
-            pool for its ``drain_timeout``.
-        significant: its end can be the end of its supervisor: see ``auto_shutdown`` there. Not for
-            permanent children.
+            deadlines of their own. At the interpreter's exit, None means 30 seconds, or for a pool
+            its ``drain_timeout``.
+        significant: its end can end its supervisor: see ``auto_shutdown`` there. Not for permanent
+            children.
 
     Raises:
         TypeError, ValueError: an argument makes no sense; the message names it.

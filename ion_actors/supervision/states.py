@@ -1,4 +1,4 @@
-"""The words in which a supervisor's decisions are spoken of: states, rules, orders."""
+"""States, rules and orders: the inputs and outputs of a supervisor's decisions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Strategy(enum.Enum):
-    """Who is restarted when a child has to be."""
+    """Which children are restarted when one has to be."""
 
     ONE_FOR_ONE = "one_for_one"  #: only that child
     ONE_FOR_ALL = "one_for_all"  #: all children
@@ -46,7 +46,7 @@ class Restart(enum.Enum):
 
 
 class AutoShutdown(enum.Enum):
-    """Whether a supervisor ends by itself, since its significant children have."""
+    """Whether a supervisor ends by itself when its significant children have ended."""
 
     NEVER = "never"
     ANY_SIGNIFICANT = "any_significant"  #: when one of them has ended
@@ -54,11 +54,11 @@ class AutoShutdown(enum.Enum):
 
 
 class SupervisorState(enum.Enum):
-    """Where a supervisor is in its life."""
+    """The state of a supervisor."""
 
-    NEW = "new"  #: nobody has started it
+    NEW = "new"  #: it was not started yet
     STARTING = "starting"  #: its children are being started
-    RUNNING = "running"  #: it sees to its children
+    RUNNING = "running"  #: it manages its children
     STOPPING = "stopping"  #: its children are being stopped
     STOPPED = "stopped"  #: it has ended
 
@@ -88,7 +88,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Say :meth:`Machine.retry` for this child in so many seconds."""
+    """Call :meth:`Machine.retry` for this child in so many seconds."""
 
     id: str
     delay: float
@@ -96,7 +96,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """Tell everybody: this child would have to be restarted once too often."""
+    """Report that the supervisor gives up: this child would have to be restarted too often."""
 
     id: str
 
@@ -108,20 +108,20 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class RestartCause:
-    """Remember: what is stopped and started next is so because of this child."""
+    """The following stops and starts are caused by this child."""
 
     id: str
 
 
 Order = Start | Stop | Retry | RestartCause | GaveUp | Finish
 
-#: The restart intensity of OTP when it is not told otherwise: once in five seconds.
+#: The default restart intensity of OTP: once in five seconds.
 OTP_LIMIT = PanicRecovery(max_restarts=1, within=5.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a supervisor was told to do."""
+    """The settings of a supervisor for its decisions."""
 
     strategy: Strategy = Strategy.ONE_FOR_ONE
     limit: PanicRecovery = OTP_LIMIT
@@ -130,13 +130,13 @@ class Rules:
     chance: Callable[[], float] = random.random
 
     def delay(self, failures: int) -> float | None:
-        """Seconds until a start is tried again that failed so often in a row; None to give up."""
+        """Seconds until the next try after so many failed starts in a row; None to give up."""
         return 0.0 if self.backoff is None else self.backoff.delay(failures, self.chance)
 
 
 @dataclass(frozen=True, slots=True)
 class ChildRecord:
-    """What the decisions need to know of a child."""
+    """One child, as far as the decisions depend on it."""
 
     id: str
     restart: Restart = Restart.PERMANENT

@@ -1,4 +1,4 @@
-"""The face of a supervision tree."""
+"""The public supervisor of pools, actors and other supervisors."""
 
 from __future__ import annotations
 
@@ -38,14 +38,13 @@ class Supervisor:
     Args:
         children: what :func:`child` returns, in the order of their start. A callable stands for
             ``child(callable)``.
-        strategy: who is restarted with a child that has to be: ONE_FOR_ONE (only that child, the
-            default), ONE_FOR_ALL (all children) or REST_FOR_ONE (that child and those after it), or
-            the same as a string.
+        strategy: which children are restarted with one that has to be: ONE_FOR_ONE (only that
+            child, the default), ONE_FOR_ALL (all children) or REST_FOR_ONE (that child and those
+            after it), or the same as a string.
         max_restarts: how many restarts there may be within ``within`` seconds; None for any number.
-            One more, and the supervisor stops all its children and fails: its parent decides what
-            becomes of it.
+            One more, and the supervisor stops all its children and fails; its parent then decides.
         within: the window in seconds for ``max_restarts``.
-        backoff: pauses before a child that could not be restarted is tried again. By default there
+        backoff: the pauses between tries to restart a child that fails to start. By default there
             are none. Each try counts as a restart; after ``backoff.retries`` of them in a row the
             supervisor gives up, too.
         auto_shutdown: whether the supervisor ends by itself, without having failed, when
@@ -94,8 +93,8 @@ class Supervisor:
     def start(self) -> Self:
         """Start all children in order, each when the one before it has started.
 
-        A pool has started as soon as it takes tasks, an actor when its ``on_start`` is through, a
-        supervisor when all its children have.
+        A pool has started as soon as it takes tasks, an actor when its ``on_start`` has run, a
+        supervisor when all its children have started.
 
         Returns:
             The supervisor itself.
@@ -104,12 +103,12 @@ class Supervisor:
             ChildStartFailed: a child did not start. Those before it have been stopped.
             Cancelled, DeadlineExceeded: the current context has ended. So has the supervisor.
             RuntimeError: it was started before.
-            SupervisorForked: this process is a fork of the one that it lives in.
+            SupervisorForked: this process is a fork of the supervisor's process.
         """
         _launch(self._core)
         try:
             current_context().wait(self._core.begun)
-        except BaseException:  # also Ctrl-C: nobody will know that it has started
+        except BaseException:  # also Ctrl-C: the caller would not learn that it has started
             self.close()
             raise
         self._core.check_start()
@@ -134,17 +133,18 @@ class Supervisor:
     def drain(self, timeout: float | None = None) -> StopReport:
         """Stop all children in the reverse order of their start, and end.
 
-        Pools are drained: what they have accepted is finished. Each child has its ``shutdown``
-        seconds; one that does not stop in time is abandoned, which the log and the report tell.
+        Pools are drained: they finish the tasks that they have accepted. Each child has its
+        ``shutdown`` seconds; one that does not stop in time is abandoned, which is logged and
+        reported.
 
         Args:
-            timeout: seconds for all of them together, besides; by default there is no such limit.
+            timeout: an additional limit in seconds for all of them together; by default none.
 
         Returns:
-            How it went. If the supervisor has ended already: how that went.
+            The report; if the supervisor has ended already, that of its end.
 
         Raises:
-            SupervisorForked: this process is a fork of the one that it lives in.
+            SupervisorForked: this process is a fork of the supervisor's process.
 
         Any thread may call this, any number of times; all wait for the same end. Called by one of
         the children, it cannot wait: the stop begins, and the report is empty.
@@ -152,7 +152,7 @@ class Supervisor:
         return self._end(Drain(seconds("timeout", timeout)))
 
     def close(self, timeout: float | None = None) -> StopReport:
-        """As :meth:`drain`, but pools are closed: what they have not begun is cancelled."""
+        """As :meth:`drain`, but pools are closed: tasks that have not begun are cancelled."""
         return self._end(Close(seconds("timeout", timeout)))
 
     async def adrain(self, timeout: float | None = None) -> StopReport:
@@ -170,7 +170,7 @@ class Supervisor:
             timeout: seconds to wait at most.
 
         Returns:
-            True if it has ended without having failed, False if the time was up before.
+            True if it has ended without having failed, False if the timeout passed first.
 
         Raises:
             SupervisorFailed, ChildStartFailed: it failed.
@@ -190,7 +190,7 @@ class Supervisor:
         return ended
 
     def _ask_for_end(self, message: Drain | Close) -> bool:
-        """Ask. Returns whether the caller can wait for it."""
+        """Request the end. Returns whether the caller can wait for it."""
         core = self._core
         core.check_fork()
         core.never_begun()
@@ -200,8 +200,8 @@ class Supervisor:
     def _end(self, message: Drain | Close) -> StopReport:
         if not self._ask_for_end(message):
             return StopReport((), None, 0.0)
-        # Not bound to the current context: the end has deadlines of its own, and is most needed
-        # when everything else has ended.
+        # Not under the current context: the end has deadlines of its own, and is most needed when
+        # everything else has ended.
         background().wait(self._core.ended)
         self._core.join()
         return self._core.ended.result()
@@ -256,14 +256,14 @@ class Supervisor:
     # -- the children ----------------------------------------------------------------------
 
     def __getitem__(self, child: str) -> Any:
-        """The live ``Pool``, ``pykka.ActorRef`` or ``Supervisor`` of that id, of this moment.
+        """The current ``Pool``, ``pykka.ActorRef`` or ``Supervisor`` of that id.
 
-        Ask each time, and do not keep it: after a restart it is another one.
+        Do not keep it: after a restart it is another one.
 
         Raises:
             KeyError: there is no such child.
             ChildUnavailable: it is not running now.
-            SupervisorForked: this process is a fork of the one that it lives in.
+            SupervisorForked: this process is a fork of the supervisor's process.
         """
         self._core.check_fork()
         info = next((one for one in self._core.infos if one.id == child), None)
@@ -287,17 +287,17 @@ class Supervisor:
         return iter([info.id for info in self._core.infos])
 
     def which_children(self) -> tuple[ChildInfo, ...]:
-        """The children of this moment, in the order of their start.
+        """The current children, in the order of their start.
 
         A temporary child that has ended is forgotten, as in OTP.
         """
         return self._core.infos
 
     def subscribe(self, callback: Callable[[LifecycleEvent], object]) -> Subscription:
-        """Have ``callback(event)`` called for what happens to children, here and below.
+        """Call ``callback(event)`` for each event of the children, also of those further down.
 
-        It is called on a thread for that purpose, one event at a time, in their order. What it
-        raises is logged. ``remove()`` of the subscription takes it back.
+        It is called on a thread of its own, one event at a time, in their order. What it raises is
+        logged. ``remove()`` of the returned subscription cancels it.
 
         Raises:
             TypeError: it is not callable.
@@ -318,7 +318,7 @@ class Supervisor:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why it ends or has ended, if nobody asked it to; else None."""
+        """The reason for its end, if it was not requested; else None."""
         return self._core.failure
 
     def __str__(self) -> str:
@@ -332,7 +332,7 @@ class Supervisor:
         core: TreeCore | None = getattr(self, "_core", None)
         if core is None or core.inbox is None or core.state is SupervisorState.STOPPED:
             return
-        # First the message, which cannot fail: a warning can be an error.
+        # First the message, which cannot fail: a warning may be turned into an error.
         asked = core.state is SupervisorState.STOPPING
         core.tell(Drain(None))
         if not asked:

@@ -1,4 +1,4 @@
-"""A pykka actor as a child: see :mod:`ion_actors.actors.watched`."""
+"""Pykka actors as children: see :mod:`ion_actors.actors.watched`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["LiveActor", "start_actor"]
 def start_actor(
     actor_class: type[pykka.ThreadingActor], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> LiveActor:
-    """Start an actor of that class. What its constructor raises comes out here."""
+    """Start an actor of that class. Raises what its constructor raises."""
     return LiveActor(*start_watched(actor_class, args, kwargs))
 
 
@@ -35,7 +35,7 @@ class LiveActor:
         self._watch = watch
 
     def wait_ready(self) -> None:
-        """Block until ``on_start`` is through."""
+        """Block until ``on_start`` has run."""
         self._watch.ready.wait()
         if not self._watch.started and self._watch.failure is not None:
             raise self._watch.failure
@@ -45,7 +45,7 @@ class LiveActor:
         self._watch.tell(on_end)
 
     def stop(self, mode: StopMode, timeout: float | None) -> None:
-        """Ask it to stop, after the messages that it has. pykka knows only this one way."""
+        """Ask it to stop after the messages in its inbox. pykka has only this one way."""
         self.handle.stop(block=False)
 
     def is_own_thread(self) -> bool:
