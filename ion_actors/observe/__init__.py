@@ -1,8 +1,8 @@
-"""Hooks: what a program may plug in to watch the library work.
+"""Hooks by which a program observes the library.
 
 Three small protocols, named as in ion: a logger, metrics, a tracer. A hook that is not installed
-costs nothing; one that raises is logged and changes nothing. The adapters are in modules of their
-own, to be imported from there, so that nobody imports what they do not use:
+costs nothing; one that raises is logged and has no other effect. Each adapter is a module of its
+own and is imported from there, so that a program imports only the ones that it uses:
 
 ::
 
@@ -12,11 +12,11 @@ own, to be imported from there, so that nobody imports what they do not use:
 
 The others::
 
-    bus          tells what happens to those who have subscribed
-    tee          several hooks where one is asked for
-    probe        the hooks of one part of a program, made safe to call
-    protocols    the hooks, as protocols
-    conventions  what the adapters agree on
+    bus          passes events to subscribers
+    tee          several hooks as one
+    probe        the hooks of one object, checked and safe to call
+    protocols    the protocols of the hooks
+    conventions  conventions that the adapters share
 """
 
 from ion_actors.observe.bus import Bus, Subscription

@@ -1,7 +1,7 @@
-"""A bus: takes what happens, and tells it to those who have subscribed.
+"""A bus: passes events to subscribers.
 
-Subscribers are users' code: they run on a thread that lives only while there is something to tell,
-never on the one that something happened to, and in the order of the events.
+Subscribers are users' code: they run on a thread that exists only while there are events, never on
+the publishing thread, and in the order of the events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ E = TypeVar("E")
 
 
 class Subscription:
-    """A callback's place; :meth:`remove` gives it up."""
+    """The subscription of a callback; :meth:`remove` cancels it."""
 
     __slots__ = ("_bus", "callback")
 
@@ -33,7 +33,7 @@ class Subscription:
         self.callback = callback
 
     def remove(self) -> None:
-        """Call it no more, apart from a call that has begun. Calling twice does no harm."""
+        """Do not call it any more, apart from a call that has begun. Calling twice does no harm."""
         self._bus.drop(self)
 
 
@@ -54,24 +54,24 @@ class Bus(Generic[E]):
     def _reset(self) -> None:
         self._lock = threading.RLock()  # guards all below, and the subscriptions
         self._queue: deque[E] = deque()
-        self._thread: threading.Thread | None = None  # while there is something to tell
+        self._thread: threading.Thread | None = None  # while there are events
 
     def after_fork(self) -> None:
-        """In a forked child: nobody tells what happened in the parent, who does so itself."""
+        """In a forked child: drop pending events, which the parent delivers."""
         self._reset()
 
     @property
     def heard(self) -> bool:
-        """Whether anybody has subscribed."""
+        """Whether there are subscribers."""
         return bool(self._subscriptions)
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The thread that subscribers run on, while there is something to tell."""
+        """The thread that subscribers run on, while there are events."""
         return self._thread
 
     def add(self, callback: Callable[[E], object]) -> Subscription:
-        """Tell this one, too, of what happens from now on.
+        """Call this one, too, for each event from now on.
 
         Raises:
             TypeError: it is not callable.
@@ -85,7 +85,7 @@ class Bus(Generic[E]):
         return subscription
 
     def drop(self, subscription: Subscription) -> None:
-        """Tell it no more."""
+        """Do not call it any more."""
         check()
         with self._lock:
             self._subscriptions.pop(subscription, None)
@@ -96,7 +96,7 @@ class Bus(Generic[E]):
             self._forward = to
 
     def publish(self, event: E) -> None:
-        """Have everybody told. Never blocks."""
+        """Pass the event to all subscribers. Never blocks."""
         with self._lock:
             forward = self._forward
             self.note(event)
@@ -105,15 +105,15 @@ class Bus(Generic[E]):
             forward(event)
 
     def note(self, event: E) -> None:
-        """Have everybody told by the next :meth:`tell` or :meth:`join`; under any lock."""
+        """Queue the event until the next :meth:`tell` or :meth:`join`. Allowed under any lock."""
         check()
-        # Without the own lock: that is held while a thread starts, in which a finalizer may run
+        # Without the bus's lock: that is held while a thread starts, and a finalizer may run in it
         # that waits for the caller's lock.
         if self._subscriptions:
             self._queue.append(event)
 
     def tell(self) -> None:
-        """Have everybody told of what was noted."""
+        """Pass the queued events to all subscribers."""
         if self._try_to_tell() is not None:
             STANDBY.ask(self._try_to_tell)
 
@@ -126,7 +126,7 @@ class Bus(Generic[E]):
             return RETRY if self._queue and self._thread is None else None
 
     def join(self, patience: float | None) -> bool:
-        """Wait until everything has been told, for so many seconds at most. Returns whether it was.
+        """Wait until all events are delivered, at most so many seconds. Returns whether they are.
 
         On the bus's own thread, which cannot wait for itself, it returns False at once.
         """
@@ -143,7 +143,7 @@ class Bus(Generic[E]):
         thread = threading.Thread(target=self._tell, name=printable(self._thread_name), daemon=True)
         try:
             thread.start()
-        except NO_MORE_THREADS:  # it is tried again, or the interpreter exits
+        except NO_MORE_THREADS:  # a later attempt follows, or the interpreter exits
             logger.debug("events for %s cannot be told now", self._thread_name, exc_info=True)
             return None
         return thread
@@ -159,7 +159,7 @@ class Bus(Generic[E]):
             for one in subscriptions:
                 if one in self._subscriptions:
                     self._call(one, event)
-            del event, subscriptions  # nothing may be held while the lock is waited for
+            del event, subscriptions  # keep nothing alive while waiting for the lock
 
     def _call(self, subscription: Subscription, event: E) -> None:
         try:

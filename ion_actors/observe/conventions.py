@@ -1,4 +1,4 @@
-"""What the adapters agree on: which metrics are times, and what of an error is to be told."""
+"""Conventions that the adapters share: which metrics are times, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ion_actors.raised import is_a
 
 __all__ = ["SECONDS", "error_type", "is_in_seconds", "was_wanted"]
 
-#: Upper bounds of the buckets of histograms. Tasks and waits take from microseconds to minutes.
+#: Upper bounds of histogram buckets. Tasks and waits take from microseconds to minutes.
 SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
@@ -31,7 +31,7 @@ def error_type(error: BaseException) -> str:
 
 
 def was_wanted(error: BaseException) -> bool:
-    """Whether it is only what somebody has asked for, and so nothing that has failed."""
+    """Whether it is only a requested cancellation, and not a failure."""
     if is_a(error, TaskAbandoned):
         return False
     return is_a(error, (Cancelled, asyncio.CancelledError))

@@ -1,7 +1,7 @@
 """OpenTelemetry: measurements to a meter, spans to a tracer. Needs the extra ``otel``.
 
-It needs the API only. What is done with the data is for the program to say, by the SDK of its
-choice; without one, nothing is.
+It needs the API only. The program decides what happens to the data, by the SDK of its choice;
+without one, nothing happens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class OtelMetrics:
     """A :class:`~ion_actors.observe.Metrics` whose measurements go to an OpenTelemetry meter.
 
     Instruments have the library's names. Those that measure time have the unit ``s``, and
-    histograms advise buckets from 0.1 ms to 10 s: the SDK's own are meant for milliseconds.
+    histograms advise buckets from 0.1 ms to 10 s: the SDK's defaults are meant for milliseconds.
 
     Args:
         meter: makes the instruments; by default the global provider's meter ``ion_actors``.
@@ -39,15 +39,15 @@ class OtelMetrics:
     def __init__(self, meter: metrics.Meter | None = None) -> None:
         self._meter = metrics.get_meter(_SCOPE) if meter is None else meter
         self._counters: dict[str, metrics.Counter] = {}
-        # The API's own name for what create_gauge() returns is private.
+        # The API's name of the type that create_gauge() returns is private.
         self._gauges: dict[str, Any] = {}
         self._histograms: dict[str, metrics.Histogram] = {}
         self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a forked child: who may have held the lock is not here."""
-        self._lock = threading.Lock()  # guards that each instrument is made once
+        """In a forked child: a thread of the parent may hold the lock."""
+        self._lock = threading.Lock()  # held while an instrument is made, once
 
     def inc(self, name: str, **labels: str) -> None:
         """See :meth:`ion_actors.observe.Metrics.inc`."""
@@ -98,14 +98,14 @@ class OtelTracer:
 
     A span that ends with an error has the status ERROR, the attribute ``error.type`` and the
     exception as an event. Being cancelled is no error: the exception is an event, and the status
-    stays unset. To be abandoned, because a task would not stop, is one.
+    stays unset. A task that is abandoned because it did not stop has an error.
 
     Args:
         tracer: makes the spans; by default the global provider's tracer ``ion_actors``.
         parent: whether a task's span is a child of its submitter's. If not, it begins a trace of
             its own and has only the link, for tasks that go on long after the submitter's span.
-        span_name: what to call a span, by the library's name for it and its attributes; by default
-            the former. Backends group spans by name, so there should not be many.
+        span_name: makes the name of a span from the library's name for it and its attributes; by
+            default the former. Backends group spans by name, so there should not be many.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class OtelTracer:
         """See :meth:`ion_actors.observe.Tracer.start`."""
         before = otel_context.get_current()
         shown = name if self._span_name is None else self._span_name(name, attributes)
-        # Only what has waited in a queue was begun by another than who runs it.
+        # Only tasks that waited in a queue were submitted by other code than runs them.
         links = _links(before) if "queue_seconds" in attributes else ()
         span = self._tracer.start_span(
             shown,
@@ -149,8 +149,8 @@ class OtelSpan:
                 _record(self._span, error)
         finally:
             self._span.end()
-            # Put back, and not detached by token: that would be an error in another context, as
-            # when a task that would not end is given up by the supervisor's thread.
+            # Set back, and not detached by token: that would be an error in another context, for
+            # example when the supervisor's thread abandons a task.
             if trace.get_current_span() is self._span:
                 otel_context.attach(self._before)
 
@@ -168,12 +168,12 @@ def _record(span: trace.Span, error: BaseException) -> None:
 
 
 def _sendable(value: Any) -> Any:
-    """What UTF-8 cannot encode would fail the export of a whole batch of spans."""
+    """Escape what UTF-8 cannot encode: it would fail the export of a whole batch of spans."""
     return printable(value) if isinstance(value, str) else value
 
 
 def _sendable_facts(error: BaseException) -> dict[str, str] | None:
-    """The exception's text with escapes, if its own cannot be sent."""
+    """The exception's text, escaped if UTF-8 cannot encode it."""
     text = "".join(traceback.format_exception(error))
     try:
         text.encode()

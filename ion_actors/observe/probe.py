@@ -1,4 +1,4 @@
-"""The hooks of one part of a program, checked when they come in and made safe to call."""
+"""The hooks of one object, checked when they are given, and safe to call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOOKS = Delivery("ion_actors-hooks", _tell_lost)
 
 
 def guarded(call: Callable[P, None]) -> Callable[P, None]:
-    """Log what a hook raises, and go on."""
+    """Decorate a call of a hook: log what it raises, and go on."""
 
     @functools.wraps(call)
     def safe(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -38,17 +38,17 @@ def guarded(call: Callable[P, None]) -> Callable[P, None]:
         except BaseException as error:
             if is_interruption(error):
                 raise
-            # args[0] is the probe; what it was to tell is the best hint at what fails.
+            # args[0] is the probe; the other arguments are the best hint at the cause.
             logger.exception("a hook failed in %s%r", call.__name__, args[1:])
 
     return safe
 
 
 class Probe:
-    """The metrics and the tracer of one thing that reports, with the labels that name it.
+    """The metrics and the tracer of one object, with the labels that name it.
 
-    Every method may be called at any time: a hook that is absent does nothing, one that raises is
-    logged. None may be called under a lock, since a hook is the user's code.
+    Every method may be called at any time: a missing hook does nothing, one that raises is logged.
+    None may be called under a lock, since a hook is the user's code.
     """
 
     def __init__(self, metrics: Metrics | None, tracer: Tracer | None, **labels: str) -> None:
@@ -58,7 +58,7 @@ class Probe:
 
     @classmethod
     def checked(cls, metrics: object, tracer: object, **labels: str) -> Probe | None:
-        """The probe for these hooks; None if there are none, so that who asks pays nothing.
+        """The probe for these hooks; None if there are none, so that the caller can skip all calls.
 
         Raises:
             TypeError: a hook lacks a method.
@@ -106,19 +106,20 @@ class Probe:
 
     @guarded
     def finish(self, span: Span | None, error: BaseException | None = None) -> None:
-        """The span's work is over; nothing happens if there is none."""
+        """Finish the span; None is ignored."""
         if span is not None:
             span.finish(error)
 
 
 class Log:
-    """A logger, checked and made safe to call; every record carries ``fields`` as ``extra``.
+    """A logger, checked and safe to call; every record has ``fields`` in its ``extra``.
 
     Args:
-        logger: the user's, or what is used like one; None for the one of the name ``default``.
-        default: see there.
+        logger: the user's, or an object with such a method ``log``; None for the logger of the name
+            ``default``.
+        default: that name.
         later: never handle a record on the thread that makes it: see :mod:`ion_actors.logs`.
-        fields: what every record carries.
+        fields: the attributes of every record.
 
     Raises:
         TypeError: it is no logger.

@@ -1,4 +1,4 @@
-"""Prometheus: what a pool knows, read at scrape time; and metrics. Needs the extra ``prometheus``.
+"""Prometheus: the numbers of pools, read at scrape time; and metrics. Needs extra ``prometheus``.
 
 ::
 
@@ -82,12 +82,12 @@ _OUTCOMES = ("completed", "failed", "panicked", "cancelled")
 
 
 class PoolCollector(Collector):
-    """Reads ``pool.metrics()`` of some pools whenever Prometheus asks. A registry needs one only.
+    """Reads ``pool.metrics()`` of some pools at each scrape. A registry needs only one.
 
     Every scrape is a snapshot, in which
     ``ion_pool_tasks_submitted_total = ion_pool_tasks_queued + ion_pool_tasks_running +
-    sum(ion_pool_tasks_ended_total)`` for each pool. Pools are held weakly: one that the program
-    has forgotten is gone from the next scrape.
+    sum(ion_pool_tasks_ended_total)`` for each pool. Pools are referenced weakly: one that the
+    program has dropped is missing from the next scrape.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class PoolCollector(Collector):
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a forked child: who may have held the lock is not here."""
+        """In a forked child: a thread of the parent may hold the lock."""
         self._lock = threading.Lock()  # guards the dictionary
 
     def add(self, pool: _Pool) -> None:
@@ -112,7 +112,7 @@ class PoolCollector(Collector):
             self._pools[pool.name] = weakref.ref(pool)
 
     def remove(self, pool: _Pool) -> None:
-        """Report this pool no more; nothing happens if it is not."""
+        """Do not report this pool any more; nothing happens if it is not reported."""
         with self._lock:
             known = self._pools.get(pool.name, _nobody)()
             if known is pool:
@@ -123,7 +123,7 @@ class PoolCollector(Collector):
         return _families([])
 
     def collect(self) -> Iterable[Metric]:
-        """The families, with the numbers of this moment."""
+        """The families, with the current numbers."""
         return _families([(name, pool.metrics()) for name, pool in self._alive()])
 
     def _alive(self) -> Iterator[tuple[str, _Pool]]:
@@ -140,7 +140,7 @@ class PoolCollector(Collector):
 
 
 def _nobody() -> None:
-    """Stand for the reference to a pool that is not there."""
+    """A replacement for the reference to a missing pool."""
 
 
 def _families(found: Sequence[tuple[str, _Numbers]]) -> list[Metric]:
@@ -179,7 +179,7 @@ on_fork(_after_fork)
 
 
 def register(pool: _Pool, registry: CollectorRegistry = REGISTRY) -> PoolCollector:
-    """Report a pool to a registry at each scrape, as long as the program holds on to the pool.
+    """Report a pool to a registry at each scrape, as long as the program keeps the pool.
 
     Args:
         pool: the pool; give it a name, which becomes the label ``pool``.
@@ -202,7 +202,7 @@ def register(pool: _Pool, registry: CollectorRegistry = REGISTRY) -> PoolCollect
 
 
 class _Store:
-    """The metrics of one registry, which refuses to have any of them twice."""
+    """The metrics of one registry, which rejects duplicates."""
 
     def __init__(self) -> None:
         self.metrics: dict[str, tuple[MetricWrapperBase, list[str]]] = {}  # with their labels
@@ -210,8 +210,8 @@ class _Store:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a forked child: who may have held the lock is not here."""
-        self.lock = threading.Lock()  # guards that each metric is made once
+        """In a forked child: a thread of the parent may hold the lock."""
+        self.lock = threading.Lock()  # held while a metric is made, once
 
 
 _stores: weakref.WeakKeyDictionary[CollectorRegistry, _Store] = weakref.WeakKeyDictionary()
@@ -220,8 +220,8 @@ _stores: weakref.WeakKeyDictionary[CollectorRegistry, _Store] = weakref.WeakKeyD
 class PrometheusMetrics:
     """A :class:`~ion_actors.observe.Metrics` whose measurements go to ``prometheus_client``.
 
-    A metric is registered when it is first told of. Its labels are those of that first time: one
-    that is missing later counts as empty, and one that is new is an error. Characters that
+    A metric is registered at its first use. Its labels are those of the first use: a label that is
+    missing later counts as empty, and a new one is an error. Characters that
     Prometheus does not allow in names become underscores. Several of these may share a registry.
 
     Args:
@@ -236,7 +236,7 @@ class PrometheusMetrics:
         self._buckets = tuple(buckets)
         with _sharing:
             self._store = _stores.setdefault(registry, _Store())
-        # By name and labels, so that the usual way is one look-up.
+        # By name and labels, so that the usual case is one look-up.
         self._counters: dict[tuple[object, ...], Counter] = {}
         self._gauges: dict[tuple[object, ...], Gauge] = {}
         self._histograms: dict[tuple[object, ...], Histogram] = {}
@@ -275,7 +275,7 @@ class PrometheusMetrics:
             raise TypeError(f"{name} is a {type(metric).__name__}, and not a {kind.__name__}")
         if unknown := labels.keys() - set(names):
             raise ValueError(f"{name} has the labels {names}, and not {sorted(unknown)}")
-        # What UTF-8 cannot encode would fail each scrape.
+        # Text that UTF-8 cannot encode would fail each scrape.
         values = [printable(str(labels.get(one, ""))) for one in names]
         return metric.labels(*values) if names else metric
 

@@ -1,4 +1,4 @@
-"""The hooks, as protocols: what a program may plug in to watch the library work."""
+"""The protocols of the hooks by which a program observes the library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Metrics", "Span", "Tracer"]
 
 @runtime_checkable
 class Metrics(Protocol):
-    """Where measurements go. Labels are few and of few values each."""
+    """Takes measurements. There are few labels, with few values each."""
 
     def inc(self, name: str, **labels: str) -> None:
         """Add one to a counter."""
@@ -30,16 +30,16 @@ class Metrics(Protocol):
 
 @runtime_checkable
 class Span(Protocol):
-    """A stretch of work being traced."""
+    """A piece of work that is traced."""
 
     def finish(self, error: BaseException | None = None) -> None:
-        """It is over; with an error, if it failed."""
+        """The work is over; with an error, if it failed."""
         ...
 
 
 @runtime_checkable
 class Tracer(Protocol):
-    """Where traces go."""
+    """Makes the spans of traces."""
 
     def start(self, name: str, **attributes: Any) -> Span:
         """Begin a span, in the thread and the context variables of the work."""

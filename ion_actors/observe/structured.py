@@ -1,7 +1,7 @@
-"""Structured logs: spans as log records, and what structlog needs to see the library's facts.
+"""Structured logs: spans as log records, and a processor for structlog.
 
-The library logs through ``logging``, with the facts of a record in its ``extra``. To have them as
-JSON, use a formatter such as that of python-json-logger: there is none here.
+The library logs through ``logging``, with the facts of a record in its ``extra``. For JSON, use a
+formatter such as that of python-json-logger; there is none here.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class LoggingTracer:
     not failed.
 
     Args:
-        logger: where to; by default the logger ``ion_actors.trace``.
-        level: of the records of spans that went well.
-        error_level: of those that failed; these have the traceback.
-        clock: what measures the duration.
+        logger: by default the logger ``ion_actors.trace``.
+        level: the level of records of spans without an error.
+        error_level: that of spans with an error; their records have the traceback.
+        clock: measures the duration.
 
     Raises:
         TypeError: the logger is none.
@@ -82,10 +82,10 @@ class _LoggedSpan:
 def merge_extra(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """For structlog: a processor that takes the facts of a record out of its ``extra``.
+    """A processor for structlog that merges the facts in ``extra`` into the event.
 
-    It is for structlog's own loggers, given as ``Pool(logger=structlog.get_logger())``. What
-    structlog renders of the records of ``logging`` wants ``structlog.stdlib.ExtraAdder`` instead.
+    It is for structlog's own loggers, given as ``Pool(logger=structlog.get_logger())``. For records
+    of ``logging`` that structlog renders, use ``structlog.stdlib.ExtraAdder`` instead.
     """
     for key, value in (event.pop("extra", None) or {}).items():
         event.setdefault(key, value)

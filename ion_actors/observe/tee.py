@@ -1,4 +1,4 @@
-"""Several hooks where one is asked for."""
+"""Several hooks as one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["TeeMetrics", "TeeTracer"]
 
 
 class TeeMetrics:
-    """Metrics that tell several others, in order. One that fails is logged; the others go on.
+    """Passes measurements to several metrics, in order. One that fails is logged; others go on.
 
     Raises:
         TypeError: one of them lacks a method.
@@ -42,7 +42,7 @@ class TeeMetrics:
 
 
 class TeeTracer:
-    """A tracer that tells several others, in order. One that fails is logged; the others go on.
+    """Starts spans of several tracers, in order. One that fails is logged; the others go on.
 
     Raises:
         TypeError: one of them lacks a method.
@@ -61,6 +61,6 @@ class _Spans:
         self._spans = spans
 
     def finish(self, error: BaseException | None = None) -> None:
-        # The last one began inside the others.
+        # In reverse order: the last one began inside the others.
         for probe, span in reversed(self._spans):
             probe.finish(span, error)

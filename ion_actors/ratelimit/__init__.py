@@ -1,4 +1,4 @@
-"""Rate limiters: calls go no faster than agreed, and those who wait are served in order.
+"""Rate limiters: they limit how fast calls are made, and serve waiting calls in order.
 
 Start at :class:`TokenBucket`, or at :class:`MultiTierLimiter` for an HTTP API. From the top down,
 each importing only from below::
@@ -6,17 +6,17 @@ each importing only from below::
     single_bucket  TokenBucket and LeakyBucket
     multitier      limits in tiers, as HTTP APIs have them
     shared         a limit that several processes share, in a storage
-    limiter        the verbs that all but the shared ones have
+    limiter        the methods of all limiters but the shared ones
     tiers          the buckets of a multi-tier limiter
     routes         which requests share a bucket
-    hooks          what a limiter tells its hooks
-    gate           who waits for tokens, in which order, until when
-    door           one at a time, in the order of arrival
-    store          the storage of a shared limit, and how it fails
-    places         a claim to tokens, and where it waits
+    hooks          the metrics and spans of a limiter
+    gate           the lines of waiting calls, and when each is served
+    door           lets in one caller at a time, in order of arrival
+    store          the storage of a shared limit, and its failures
+    places         a claim to tokens, and the buckets that it waits for
     bucket         the arithmetic of tokens
-    headers        what the headers of a response say of a limit
-    rate           so many tokens per so many seconds
+    headers        reads rate limits from the headers of a response
+    rate           rates and limits
 """
 
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers

@@ -1,16 +1,16 @@
 """The arithmetic of a bucket of tokens: plain state, and functions of it and of the time.
 
-Over any stretch of time, a bucket hands out at most its burst plus what flows in meanwhile. That
-holds strictly, so nothing here rounds in favour of who asks:
+Over any period, a bucket hands out at most its burst plus what flows in meanwhile. That holds
+strictly, so nothing here rounds in favour of the caller:
 
 - Time is a whole number of ticks. A tick is 2**-60 seconds, so a moment given as a float (53 bits)
   becomes ticks without rounding from 4 ms after the clock's zero on, and is rounded down before.
-- What a bucket holds is a whole number of units, of which a token has so many that one tick lets in
-  a whole number of them, whatever the rate: a third of a token per second is exactly that.
-- Only a change of the rate makes new units; what the bucket holds is then rounded down.
-- A moment to wait for is rounded up to the next float, at which the tokens are surely there.
+- The content is a whole number of units. A token has so many units that one tick adds a whole
+  number of them, whatever the rate: a third of a token per second is represented exactly.
+- Only a change of the rate changes the unit; the content is then rounded down.
+- A moment to wait for is rounded up to the next float, when the tokens are certainly there.
 
-A :class:`ServerBucket` also goes by what a server tells of its own limit.
+A :class:`ServerBucket` also follows what a server reports about its own limit.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def moment(tick: int) -> float | None:
 
 
 class Mark(NamedTuple):
-    """When something was granted, in the bucket's own count."""
+    """The state of a bucket when tokens were granted."""
 
     epoch: int
     granted: int
@@ -74,7 +74,7 @@ class _Terms(NamedTuple):
 class Bucket:
     """A bucket of tokens; it starts full.
 
-    All moments are in ticks and must not go back. No method blocks, and none knows who asks.
+    All moments are in ticks and must not go back. No method blocks.
 
     Args:
         limit: the lasting rate and burst.
@@ -112,12 +112,12 @@ class Bucket:
         return self._content >= n * self._terms.unit and now >= self._opens
 
     def take(self, n: int, now: int) -> None:
-        """Take ``n`` tokens, which are there: see :meth:`has`."""
+        """Take ``n`` tokens, which must be there: see :meth:`has`."""
         self._content -= n * self._terms.unit
         self._granted += n
 
     def try_take(self, n: int, now: int) -> bool:
-        """Take ``n`` tokens if they can be taken now: :meth:`has` and :meth:`take` in one go."""
+        """Take ``n`` tokens if they can be taken now: :meth:`has` and :meth:`take` in one call."""
         if self.temporary is not None or now < self._opens:
             found = self.has(n, now)
             if found:
@@ -138,10 +138,10 @@ class Bucket:
         return True
 
     def give_back(self, n: int, mark: Mark, now: int) -> None:
-        """Take back ``n`` tokens that were granted up to ``mark`` and never used.
+        """Take back ``n`` tokens that were granted at ``mark`` and never used.
 
-        Not more than there would be, had they never been granted: what flowed in meanwhile found
-        the room that they had left, and may have been handed out since.
+        The content is then at most what it would be without the grant: tokens that flowed in
+        meanwhile used the room, and may have been handed out since.
         """
         self.refill(now)
         if mark.epoch != self._epoch:
@@ -151,11 +151,11 @@ class Bucket:
         self._content += max(0, min(n * self._terms.unit, room))
 
     def mark(self) -> Mark:
-        """What :meth:`give_back` wants to know of a grant that was just made."""
+        """The argument for :meth:`give_back`, right after a grant."""
         return Mark(self._epoch, self._granted)
 
     def refill(self, now: int) -> None:
-        """Let in what flowed until now."""
+        """Add what has flowed in until now."""
         if self.temporary is not None and now >= self._until:
             self._flow_until(self._until)
             self.temporary = None
@@ -166,7 +166,7 @@ class Bucket:
         if now > self._at:
             flow, _, cap = self._terms
             content = self._content + flow * (now - self._at)
-            self._at = now  # first: who is interrupted in between has lost tokens, not won any
+            self._at = now  # first: an interruption in between loses tokens, and creates none
             self._content = min(content, cap)
 
     # -- looking ahead ---------------------------------------------------------------------
@@ -177,12 +177,12 @@ class Bucket:
         Args:
             n: tokens.
             now: this moment.
-            ahead: so many tokens are to be taken before by others. The answer is then the first
-                moment that is possible; they may take so long that it is later.
+            ahead: the tokens that others will take before. The result is then the earliest
+                possible moment; the actual one may be later.
         """
         self.refill(now)
         if self._opens > now:
-            opened = copy.copy(self)  # nothing is taken until then, so it is known what there is
+            opened = copy.copy(self)  # nothing is taken until then, so the content is known
             opened.refill(self._opens)
             return opened._when(n, ahead)
         return self._when(n, ahead)
@@ -220,49 +220,49 @@ class Bucket:
         return found
 
     def as_new(self, now: int) -> bool:
-        """Whether it is full and nothing temporary holds: a new one could take its place."""
+        """Whether it is full and has no temporary limit: a new one could replace it."""
         self.refill(now)
         return self._content == self._terms.cap and self.temporary is None and now >= self._opens
 
     @property
     def current(self) -> Limit:
-        """The limit that holds now, as of the last look."""
+        """The current limit, as of the last refill."""
         return self.lasting if self.temporary is None else self.temporary
 
     # -- changes ---------------------------------------------------------------------------
 
     def set_lasting(self, limit: Limit, now: int) -> None:
-        """Another lasting limit; while there is a temporary one, for the time after it."""
+        """Set the lasting limit; during a temporary one, it applies after that."""
         self.refill(now)
         self.lasting = limit
         if self.temporary is None:
             self._change(limit)
 
     def set_temporary(self, limit: Limit, until: int, now: int) -> None:
-        """Another limit until that moment, in place of any other temporary one."""
+        """Set a limit until that moment, replacing any other temporary one."""
         self.refill(now)
         self.temporary, self._until = limit, until
         self._change(limit)
 
     def clear_temporary(self, now: int) -> None:
-        """The lasting limit from now on."""
+        """Return to the lasting limit now."""
         self.refill(now)
         if self.temporary is not None:
             self.temporary = None
             self._change(self.lasting)
 
     def drain_to(self, n: int, now: int) -> None:
-        """Leave ``n`` tokens, or less if there are less."""
+        """Keep ``n`` tokens, or fewer if there are fewer."""
         self.refill(now)
         self._content = min(self._content, n * self._terms.unit)
         self._epoch += 1
 
     def pause(self, until: int) -> None:
-        """Hand out nothing before that moment."""
+        """Hand out no tokens before that moment."""
         self._opens = max(self._opens, until)
 
     def resume(self) -> None:
-        """Hand out again."""
+        """End the pause."""
         self._opens = _ALWAYS
 
     def _change(self, limit: Limit) -> None:
@@ -274,7 +274,7 @@ class Bucket:
 
 
 def _reached(content: int, at: int, terms: _Terms, n: int, ahead: int) -> int | None:
-    """When there are tokens for ``n`` and those ahead, if these terms last."""
+    """The tick when there are tokens for ``n`` and those ahead, if these terms do not change."""
     if n * terms.unit > terms.cap:
         return None
     lacking = (n + ahead) * terms.unit - content
@@ -284,12 +284,12 @@ def _reached(content: int, at: int, terms: _Terms, n: int, ahead: int) -> int | 
 
 
 class ServerBucket(Bucket):
-    """A bucket with a quota above it: so many tokens until a moment, at which there are new ones.
+    """A bucket with a quota: so many tokens until the end of the server's window.
 
-    The quota is what the server said is left, less what was handed out since. Answers arrive in
-    any order, so within one window the smallest number counts. When the window is over and no
-    answer has told of the next one yet, the next is taken to be like it, and to begin with the
-    first token.
+    The quota is the remaining number that the server reported, less what was handed out since.
+    Responses arrive in any order, so within one window the smallest number counts. When the window
+    is over and no response has reported the next one yet, the next is assumed to be like it, and to
+    begin with the first token.
     """
 
     __slots__ = ("_left", "_per_window", "_presumed", "_resets", "_window")
@@ -298,12 +298,12 @@ class ServerBucket(Bucket):
         super().__init__(limit, now)
         self._left: int | None = None  # of the quota; None for no quota
         self._resets = now  # when the window is over
-        self._presumed = False  # the window is one that no answer has told of
+        self._presumed = False  # no response has reported this window
         self._per_window: int | None = None  # tokens, if the server said so
         self._window = 0  # its length, as far as is known
 
     def learn(self, told: ServerLimits, now: int) -> None:
-        """Go by what a response said."""
+        """Follow the report of a response."""
         self.refill(now)
         if told.limit is not None:
             self._per_window = told.limit
@@ -312,11 +312,11 @@ class ServerBucket(Bucket):
         if told.retry_after is not None:
             self.pause(now + ticks(told.retry_after))
         elif told.remaining == 0 and not told.reset_after:
-            self.drain_to(0, now)  # nothing says until when, so at least not at once
+            self.drain_to(0, now)  # for an unknown time, so at least not at once
 
     def _learn_window(self, remaining: int, length: int, now: int) -> None:
         resets = now + length
-        if self._left is None or now >= self._resets:  # a window that we know nothing of
+        if self._left is None or now >= self._resets:  # the window is unknown
             self._left, self._resets, self._window = remaining, resets, length
         else:
             self._left = min(self._left, remaining)
@@ -327,7 +327,7 @@ class ServerBucket(Bucket):
     def _within_quota(self, n: int, now: int) -> bool:
         if self._left is None or now >= self._resets:
             return True
-        # More than a whole window has could never be had: then the server is to judge.
+        # A whole window never has more than that: then let the server decide.
         return self._left >= n or (self._per_window is not None and n > self._per_window)
 
     def has(self, n: int, now: int) -> bool:

@@ -1,4 +1,4 @@
-"""A door that lets in one at a time, in the order of arrival: threads and coroutines alike."""
+"""A door that lets in one caller at a time, in order of arrival: threads and coroutines alike."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Door"]
 
 
 class Door:
-    """What to wait in with ``wait_turn`` or ``await_turn``; who is through must :meth:`leave`.
+    """Wait for it with ``wait_turn`` or ``await_turn``; a caller that is served must :meth:`leave`.
 
     Attributes:
-        held_up: who is inside has to wait there; only they set this.
+        held_up: whether the caller inside has to wait there; only that caller sets this.
     """
 
     def __init__(self) -> None:
@@ -23,20 +23,20 @@ class Door:
         renew_after_fork(self)
 
     def _reset(self) -> None:
-        # Guards all in here. Reentrant, since a finalizer or a signal handler may come along while
-        # its thread is in here.
+        # Guards all in here. Reentrant, since a finalizer or a signal handler may use the door
+        # while its thread holds the lock.
         self._lock = threading.RLock()
         self._line: OrderedDict[Turn[None], None] = OrderedDict()
         self._inside = False
         self.held_up = False
 
     def after_fork(self) -> None:
-        """In a forked child: nobody is inside, and nobody waits."""
+        """In a forked child: no caller is inside, and none waits."""
         line = self._line
         self._reset()
         for turn in line:
             if not turn.over:
-                # It is this very thread's if a signal handler has forked, or a coroutine's.
+                # The waiter is this very thread if a signal handler has forked; or a coroutine.
                 turn.error = RuntimeError("this process was forked while it waited")
                 turn.over = True
                 turn.wake()
@@ -50,7 +50,7 @@ class Door:
                 self._line[turn] = None
                 self._serve()
                 return turn.over
-        except BaseException:  # Ctrl-C: nobody will give it up, or leave
+        except BaseException:  # Ctrl-C: the caller will neither give it up nor leave
             if not self.give_up(turn, None) and turn.error is None:
                 self.leave()
             raise
@@ -83,16 +83,16 @@ class Door:
                 self.held_up = self._inside = False
                 left = True
             self._serve()
-        except BaseException:  # Ctrl-C: nobody will leave a second time
+        except BaseException:  # Ctrl-C: the caller will not leave a second time
             if not left:
                 self.held_up = self._inside = False
             self._serve()
             raise
 
     def _serve(self, leaving: Turn[None] | None = None) -> None:
-        """Let in who is next, and wake who leaves the line, wherever that is in it.
+        """Let in the next one, and wake those whose wait has ended, anywhere in the line.
 
-        Can be called again at any time.
+        It may be called again at any time.
         """
         with self._lock:
             if leaving is not None:
@@ -108,7 +108,7 @@ class Door:
 
     @property
     def waiting(self) -> int:
-        """How many wait: in line, or inside."""
+        """How many wait, in line or inside."""
         if not HOOKS_RAN[0]:
             run_hooks()
         return len(self._line) + self.held_up

@@ -1,17 +1,17 @@
-"""The gate before the buckets: who waits for tokens, in which order, until when.
+"""The gate before the buckets: the lines of waiting calls, and when each is served.
 
 ::
 
     allow() ──▶ gate ──take──▶ bucket, bucket, …        from all of them, or from none
     wait()  ──▶ line ──first─▶ gate, at the moment when all buckets have its tokens
 
-Whoever waits stands in the line of each bucket that it wants tokens of, and takes nothing before it
-is first in all of them and each has enough: a reservation of the next tokens that costs nothing to
-cancel. One bucket may be shared by all and have no line of its own (a limiter's global one): who
-lacks nothing but its tokens holds back everybody who came later, and who lacks others', nobody.
+A waiting call is in the line of each bucket that it needs tokens of, and takes nothing before it is
+first in all of them and each has enough: so it reserves the next tokens, and can be cancelled at no
+cost. One bucket may be shared by all calls and have no line of its own (a limiter's global one): a
+call that lacks only its tokens holds back all later calls; one that lacks others' holds back none.
 
-The moment of the next one is known from the arithmetic, so one timer is enough. It is planned anew
-whenever the answer changes, and there is none when nobody waits.
+The moment of the next one is computed, so one timer is enough. It is set again whenever the result
+changes, and there is none while no call waits.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ __all__ = ["Gate", "WaitingLines", "earliest", "refusal"]
 
 
 class WaitingLines:
-    """All lines of one limiter: whoever wants tokens of several buckets stands in several.
+    """All lines of one limiter: a call that needs tokens of several buckets is in several.
 
-    Ctrl-C may come in the midst of any change. So whoever waits is put into ``waiting`` first and
-    taken out last, and :meth:`mend` makes all else from that.
+    Ctrl-C may come in the middle of any change. So a waiter is added to ``waiting`` first and
+    removed from it last, and :meth:`mend` rebuilds everything else from that.
 
     Args:
-        shared: the place that all others share, if there is one. It has a line only for those
-            who want nothing else.
+        shared: the place that all calls share, if there is one. Its line has only the calls that
+            need nothing else.
 
     Attributes:
-        waiting: all who wait, in order of arrival.
-        fronts: those who are first in all of their lines.
+        waiting: all waiters, in order of arrival.
+        fronts: those that are first in all of their lines.
     """
 
     def __init__(self, shared: Place | None) -> None:
@@ -54,12 +54,12 @@ class WaitingLines:
         self.fronts: dict[Turn[Claim], None] = {}
 
     def of(self, claim: Claim) -> tuple[Place, ...]:
-        """Where it stands in line."""
+        """The places in whose lines it is."""
         places = claim.places
         return places[:-1] if len(places) > 1 and places[-1] is self._shared else places
 
     def enter(self, turn: Turn[Claim]) -> None:
-        """Stand at the end of its lines."""
+        """Add it to the end of its lines."""
         claim = turn.item
         self.waiting[turn] = None
         for place in self.of(claim):
@@ -69,7 +69,7 @@ class WaitingLines:
             self.fronts[turn] = None
 
     def leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
-        """Take it out of its lines. Returns who is at the front instead."""
+        """Remove it from its lines. Returns those that are at the front instead."""
         self.fronts.pop(turn, None)
         heirs = []
         for place in self.of(turn.item):
@@ -84,7 +84,7 @@ class WaitingLines:
         return heirs
 
     def mend(self) -> None:
-        """After an interruption: those whose wait is over leave, and are woken; the rest stay."""
+        """After an interruption: remove and wake those whose wait is over; the rest stay."""
         waiting, self.waiting, self.fronts = self.waiting, {}, {}
         for turn in waiting:
             for place in turn.item.places:
@@ -101,12 +101,12 @@ class WaitingLines:
 
 
 def earliest(claim: Claim, now: int, behind: tuple[Place, ...] = ()) -> tuple[int | None, Place]:
-    """The first tick at which a claim may be served, and by the lack of what it waits.
+    """The first tick at which a claim may be served, and the place whose tokens it lacks.
 
     Args:
-        claim: what is wanted, and where.
+        claim: the tokens, and their places.
         now: this tick.
-        behind: the places in whose lines it is the last, so that all who wait there come first.
+        behind: the places in whose lines it is last, so that all others there come first.
 
     Returns:
         None for a tick that never comes. It may be later, if others are served meanwhile.
@@ -125,7 +125,7 @@ def earliest(claim: Claim, now: int, behind: tuple[Place, ...] = ()) -> tuple[in
 def refusal(
     limiter: str, claim: Claim, now: int, behind: tuple[Place, ...], *, in_context: bool
 ) -> RateLimited:
-    """The error for it; ``in_context`` if it is the context's deadline that has passed."""
+    """The error for it; ``in_context`` if the context's deadline is the reason."""
     due, place = earliest(claim, now, behind)
     retry_after = None if due is None else moment(due - now)
     what = f"{claim.n} token{'s' if claim.n > 1 else ''}"
@@ -150,9 +150,9 @@ class Gate:
 
     Args:
         name: the limiter's.
-        clock: what tells the time.
-        jitter: who waits does so for up to this part (0 to 1) longer.
-        shared: the place that all others share, if there is one.
+        clock: the clock to use.
+        jitter: waits take up to this part (0 to 1) longer.
+        shared: the place that all calls share, if there is one.
     """
 
     def __init__(self, name: str, clock: Clock, jitter: float, shared: Place | None = None) -> None:
@@ -167,18 +167,18 @@ class Gate:
         renew_after_fork(self)
 
     def _reset(self) -> None:
-        # Guards all below, the lines, all places, their buckets, and what finds them. Reentrant,
-        # since a finalizer or a signal handler may come here while this thread holds it.
+        # Guards all below, the lines, all places, their buckets, and finding them. Reentrant, since
+        # a finalizer or a signal handler may use the gate while its thread holds the lock.
         self.lock = threading.RLock()
         self._timer: Timer | None = None
         self._settling = False
 
     def after_fork(self) -> None:
-        """In a forked child: nobody waits here, and nobody is in the midst of anything."""
+        """In a forked child: no call waits here, and no method is running."""
         self._reset()
         for turn in self._lines.waiting:
             if not turn.over:
-                # It is this very thread's if a signal handler has forked, or a coroutine's.
+                # The waiter is this very thread if a signal handler has forked; or a coroutine.
                 turn.error = RuntimeError("this process was forked while it waited")
                 turn.over = True
         self._lines.mend()
@@ -187,19 +187,19 @@ class Gate:
 
     @property
     def crowded(self) -> bool:
-        """Whether anybody waits."""
+        """Whether any call waits."""
         return bool(self._lines.fronts)
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
         if not HOOKS_RAN[0]:
             run_hooks()
-        with self.lock:  # or one who was just served could still count
+        with self.lock:  # or one that was just served could still count
             return len(self._lines.waiting)
 
     def take_one(self, find: Find, bucket: Bucket, n: int) -> bool:
-        """The same for whom there is only one bucket: quicker while nobody waits."""
+        """:meth:`take` for a limiter with one bucket: quicker while no call waits."""
         if not HOOKS_RAN[0]:
             run_hooks()
         with self.lock:
@@ -208,10 +208,10 @@ class Gate:
             return bucket.try_take(n, int(self._monotonic() * PER_SECOND))
 
     def take(self, find: Find, n: int) -> bool:
-        """Take ``n`` tokens everywhere, or none; not before those who wait.
+        """Take ``n`` tokens from all places, or none; waiting calls come first.
 
         Raises:
-            ValueError: so many can never be there.
+            ValueError: there can never be so many.
         """
         if not HOOKS_RAN[0]:
             run_hooks()
@@ -230,9 +230,9 @@ class Gate:
             return True
 
     def _take_in_line(self, n: int, places: tuple[Place, ...]) -> bool:
-        """The same where somebody waits: what is due to them is theirs first."""
+        """The same while calls wait: those that are due are served first."""
         claim = Claim(n, lambda: places, None, False)
-        claim.hold = 0  # it will not be there to be held up
+        claim.hold = 0  # it does not wait, so there is no jitter
         turn = Turn(claim, lambda: None)
         try:
             return self.join(turn)
@@ -245,8 +245,8 @@ class Gate:
         """See :class:`ion_actors.context.Line`.
 
         Raises:
-            RateLimited: its time will be up before the tokens can be there.
-            ValueError: they can never be there.
+            RateLimited: its deadline passes before there can be enough tokens.
+            ValueError: there can never be enough.
         """
         if not HOOKS_RAN[0]:
             run_hooks()
@@ -263,10 +263,10 @@ class Gate:
             self._withdraw(turn, torn=error is not refusal)
             raise
         finally:
-            del refusal  # it holds this frame
+            del refusal  # it keeps this frame
 
     def _withdraw(self, turn: Turn[Claim], *, torn: bool) -> None:
-        """It failed to join, perhaps by an interruption: then it may have got anywhere."""
+        """Undo a failed join, which may have been interrupted at any point."""
         with self.lock:
             if torn:
                 self._lines.mend()
@@ -278,14 +278,14 @@ class Gate:
         with self.lock:
             try:
                 return self._give_up(turn, error)
-            except BaseException:  # Ctrl-C: nobody will call it off a second time
+            except BaseException:  # Ctrl-C: the caller will not end it a second time
                 self._lines.mend()
                 self._give_up(turn, error)
                 raise
 
     def _give_up(self, turn: Turn[Claim], error: BaseException | None) -> bool:
         if isinstance(error, TimeoutError):
-            self._settle()  # what is due at this very moment is in time
+            self._settle()  # a claim that is due at this very moment is in time
         if turn.over or turn not in self._lines.waiting:
             return False
         if type(error) is DeadlineExceeded:
@@ -306,25 +306,25 @@ class Gate:
             self._settle()
 
     def late(self, claim: Claim) -> RateLimited:
-        """The error of a wait whose time is up."""
+        """The error of a wait whose deadline has passed."""
         with self.lock:
             return self._error(claim)
 
     @contextmanager
     def changing(self) -> Iterator[int]:
-        """A block that changes buckets, at the tick that it is given; who waits learns of it."""
+        """A block that changes buckets, at the tick that it is given; waits are adjusted."""
         if not HOOKS_RAN[0]:
             run_hooks()
         with self.lock:
-            self._settle()  # what is due already is due by the old terms
+            self._settle()  # claims that are due already are due by the old terms
             try:
                 yield ticks(self.clock.monotonic())
-            finally:  # Ctrl-C may come when the change is made
+            finally:  # Ctrl-C may come after the change
                 self._hold_nobody_up()
                 self._settle()
 
     def _hold_nobody_up(self) -> None:
-        """What was foretold no longer holds, so the jitter is not to be seen in it either."""
+        """Forget computed moments, which no longer hold, with their jitter."""
         for turn in self._lines.fronts:
             turn.item.hold = 0
 
@@ -338,13 +338,13 @@ class Gate:
         self._lines.enter(turn)
 
     def _settle(self) -> None:
-        """Serve all whose moment has come, and plan the next one's."""
+        """Serve all that are due, and set the timer for the next."""
         if self._settling:
-            return  # a clock that makes a call at once, when it is late: the loop below sees it
+            return  # a clock makes a late call at once, from the loop below, which goes on
         self._settling = True
         try:
             self._serve_and_plan()
-        except BaseException:  # Ctrl-C: others wait for what is left to do
+        except BaseException:  # Ctrl-C: other calls wait for the rest
             self._lines.mend()
             self._serve_and_plan()
             raise
@@ -360,7 +360,7 @@ class Gate:
             self._settle()
 
     def _plan(self, due: int | None) -> bool:
-        """Be called at that tick. Returns False if that has happened already."""
+        """Set the timer for that tick. Returns False if it has fired already."""
         when = None if due is None else moment(due)
         if self._timer is not None:
             if self._timer.pending and self._timer.when == when:
@@ -373,7 +373,7 @@ class Gate:
         return self._timer.pending
 
     def _serve(self, now: int) -> int | None:
-        """Serve whom it is possible to, in order of arrival. Returns when the next one may be."""
+        """Serve all that can be, in order of arrival. Returns when the next one may be."""
         fronts = [(turn.item.number, turn) for turn in self._lines.fronts]
         heapq.heapify(fronts)
         dues = []
@@ -395,7 +395,7 @@ class Gate:
         return min((due for due in dues if due is not None), default=None)
 
     def _due(self, claim: Claim, now: int) -> int | None:
-        """When it is to be served, if nobody comes before it."""
+        """When it is served, if no other comes before it."""
         due = now
         for place in claim.places:
             found = place.bucket.when(claim.n, now)
@@ -428,7 +428,7 @@ class Gate:
         self._end(turn, None)
 
     def _end(self, turn: Turn[Claim], error: BaseException | None) -> None:
-        # Woken here and not after the lock is released: Ctrl-C in between would leave it asleep.
+        # Woken here, not after the release of the lock: Ctrl-C in between would leave it asleep.
         turn.error = error
         turn.over = True
         turn.wake()
@@ -436,7 +436,7 @@ class Gate:
     # -- under the lock: who need not wait, as it would be in vain ---------------------------
 
     def _hopeless(self, claim: Claim) -> RateLimited | None:
-        """The error of the last in line, if it cannot be served in its time."""
+        """The error of the last in line, if it cannot be served by its deadline."""
         if claim.latest is None:
             return None
         due = earliest(claim, ticks(self.clock.monotonic()), self._lines.of(claim))[0]

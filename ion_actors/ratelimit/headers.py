@@ -1,4 +1,4 @@
-"""What the headers of an HTTP response say about the server's rate limit.
+"""Reads the server's rate limit from the headers of an HTTP response.
 
 Three families of fields are in use, and many servers send more than one:
 
@@ -7,12 +7,12 @@ Three families of fields are in use, and many servers send more than one:
   ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` up to draft 06, the dictionary
   ``RateLimit: limit=…, remaining=…, reset=…`` in draft 07, and from draft 08 on
   ``RateLimit: "name";r=…;t=…`` beside ``RateLimit-Policy: "name";q=…;w=…``;
-* ``X-RateLimit-*``, which each server understands in its own way: the reset is a moment at GitHub,
-  and a number of seconds elsewhere; Discord adds a bucket and a scope.
+* ``X-RateLimit-*``, whose meaning depends on the server: the reset is a moment at GitHub, and a
+  number of seconds elsewhere; Discord adds a bucket and a scope.
 
-The small part of the structured fields (RFC 9651) that these need is read here: strings and
-numbers in a list. A full parser has to refuse a whole field for one flaw in it, and servers in the
-field still send all three drafts; what both accept, both read alike, as the tests say.
+This module reads the small part of the structured fields (RFC 9651) that these need: strings and
+numbers in a list. A full parser must refuse a whole field for one flaw in it, and servers still
+send all three drafts; what both accept, both read alike, as tests check.
 
 A server may be hostile, or broken. So every number has an upper bound (:class:`HeaderBounds`), no
 field is read beyond a length, and reading takes time in proportion to that length.
@@ -40,7 +40,7 @@ N = TypeVar("N", int, float)
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 
 # A reset this large is a moment (seconds since 1970, from 2001 on), since no window lasts 31 years;
-# one that is a thousand times larger is in milliseconds.
+# a thousand times more is in milliseconds.
 _EPOCH = 1e9
 _EPOCH_MILLISECONDS = 1e12
 
@@ -64,14 +64,14 @@ _PARAMETER = re.compile(r'(?:"(?:\\.|[^"\\])*+"|[^";])++', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """What a server told about its limit; None where it told nothing.
+    """A server's report on its limit; None for what it did not report.
 
     Attributes:
         limit: how many requests it allows per window.
         remaining: how many of them are left.
         reset_after: seconds until the window starts anew.
-        retry_after: seconds until it wants to hear from us again.
-        is_global: it speaks of all requests, not just of this route.
+        retry_after: seconds to wait before the next request.
+        is_global: the report is about all requests, not just this route.
         bucket: the server's name for the limit; routes with the same name share it.
     """
 
@@ -85,12 +85,12 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class HeaderBounds:
-    """The most that is believed of a server's rate-limit headers.
+    """Upper bounds for the numbers in a server's rate-limit headers.
 
     A larger number counts as the bound. A name or a field that is too long is ignored.
 
     Args:
-        retry_after: seconds of pause that one response can ask for.
+        retry_after: seconds of pause that one response can request.
         reset_after: seconds to the end of a server's window.
         requests: how many requests a window can have, or have left.
         name: characters of a bucket's name.
@@ -124,22 +124,22 @@ def parse_headers(
     now: float | None = None,
     bounds: HeaderBounds = _AS_TOLD,
 ) -> ServerLimits:
-    """Read what a response says about the server's limit.
+    """Read a response's report on the server's limit.
 
     Args:
-        headers: the response's fields, as any HTTP client has them. Upper and lower case are one.
-        status: the response's status. ``Retry-After`` of a redirect is not about limits; a 429 says
-            that nothing remains, and when to come again, even if only by the reset.
+        headers: the response's fields, as any HTTP client has them. Case does not matter.
+        status: the response's status. ``Retry-After`` of a redirect is not about limits; a 429
+            means that nothing remains until ``Retry-After``, or the reset.
         now: seconds since 1970, to count dates and moments from. By default the response's own
             ``Date``, so that the two clocks need not agree; without either, such a field is
             ignored.
-        bounds: the most that is believed. By default numbers are as they were told (though none has
-            more than 15 digits before the point), and lengths have the default bounds.
+        bounds: upper bounds. By default numbers are taken as they are (though none has more than
+            15 digits before the point), and lengths have the default bounds.
 
     Returns:
-        What was understood, within the bounds. A field that makes no sense is ignored, and logged
-        at level DEBUG. Where several limits are told, the one with the least left counts; where
-        several families of fields are sent, the newest.
+        The report, within the bounds. An invalid field is ignored, and logged at level DEBUG. Of
+        several limits, the one with the least left counts; of several families of fields, the
+        newest.
 
     Raises:
         TypeError: ``headers`` has no ``items()``, ``now`` is not a number, or ``bounds`` are none.
@@ -194,14 +194,14 @@ def _refused(told: ServerLimits) -> ServerLimits:
 
 
 def _gathered(headers: Mapping[str, str], longest: int) -> dict[str, str]:
-    """The fields that matter, by their names in lower case.
+    """The relevant fields, by their names in lower case.
 
     A field sent twice is one list (RFC 9110, 5.3).
     """
     if not hasattr(headers, "items"):
         raise TypeError(f"headers must be a mapping of names to values, not {headers!r}")
     found: dict[str, list[str]] = {}
-    pairs: Iterable[tuple[object, object]] = headers.items()  # others than text are ignored
+    pairs: Iterable[tuple[object, object]] = headers.items()  # what is not text is ignored
     for name, value in pairs:
         if not (isinstance(name, str) and isinstance(value, str)):
             _ignored(name, value)
@@ -225,7 +225,7 @@ def _ignored(name: object, value: object) -> None:
 
 
 def _first_number(fields: dict[str, str], *names: str) -> float | None:
-    """The number that the first of these fields begins with, be there parameters or repeats."""
+    """The number at the start of the first of these fields; parameters and repeats are ignored."""
     for name in names:
         if (text := fields.get(name)) is not None:
             if (found := _number(re.split("[,;]", text, maxsplit=1)[0])) is not None:
@@ -235,7 +235,7 @@ def _first_number(fields: dict[str, str], *names: str) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """A plain number that is zero or more; some servers write counts with a decimal point."""
+    """A number that is zero or more; some servers write counts with a decimal point."""
     found = _NUMBER.fullmatch((text or "").strip())
     return float(found[0]) if found else None
 
@@ -253,7 +253,7 @@ def _date(fields: dict[str, str], name: str) -> float | None:
     if (text := fields.get(name)) is None:
         return None
     if len(text) <= _LONGEST_DATE and text.isascii():
-        with contextlib.suppress(Exception):  # its parser fails in more ways than it documents
+        with contextlib.suppress(Exception):  # its parser raises undocumented errors
             found = email.utils.parsedate_to_datetime(text)
             return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     _ignored(name, text)
@@ -335,7 +335,7 @@ def _unquoted(text: str) -> str:
 
 
 def _structured(fields: dict[str, str]) -> ServerLimits:
-    """What ``RateLimit`` says; nothing, if it is not there."""
+    """The content of ``RateLimit``; empty if there is none."""
     members = _members(fields, "ratelimit")
     quotas = _quotas(fields)
     found = [limits for member in members if (limits := _service_limit(member, quotas))]
@@ -350,7 +350,7 @@ def _tightness(told: ServerLimits) -> tuple[int, float]:
 
 
 def _quotas(fields: dict[str, str]) -> dict[str, int | None]:
-    """What the policies grant, by their names: ``"name";q=100;w=60``."""
+    """The quotas of the policies, by their names: ``"name";q=100;w=60``."""
     return {
         member.value: _whole(_number(member.parameters.get("q")))
         for member in _members(fields, "ratelimit-policy")

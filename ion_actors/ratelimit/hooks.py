@@ -1,4 +1,4 @@
-"""What a limiter tells its hooks, and under which names."""
+"""The metrics and spans of a limiter, and their names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LimiterHooks:
 
     Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``: allowed,
     denied, cancelled), ``ion_ratelimit_wait_duration_seconds`` (a histogram of the waits that were
-    served, without those that found their tokens there), and a gauge of what is left, as
+    served, without calls that did not wait), and a gauge of what is left, as
     ``ion_ratelimit_tokens_available`` or ``ion_ratelimit_bucket_level``.
     Spans: ``ion_ratelimit_wait`` with ``limiter`` and ``tokens``, for each wait in line.
     """
@@ -22,7 +22,7 @@ class LimiterHooks:
         self._gauge = gauge
 
     def answered(self, result: str, level: float) -> None:
-        """A request was allowed or denied or cancelled, and this is what the gauge shows then."""
+        """A request was allowed, denied or cancelled; ``level`` is the new value of the gauge."""
         self._probe.inc("ion_ratelimit_requests_total", result=result)
         self._probe.gauge(self._gauge, level)
 

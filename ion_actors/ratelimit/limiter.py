@@ -1,4 +1,4 @@
-"""The verbs that all limiters have: allow, wait, awaits, wrap."""
+"""The methods of all limiters: allow, wait, awaits, wrap."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ __all__ = ["Limiter"]
 
 
 class Limiter(ABC):
-    """Lets calls through no faster than agreed; for threads and coroutines alike.
+    """Limits how fast calls are made, for threads and coroutines alike.
 
-    Those who wait are served in the order in which they came, whatever they are. A wait that was
-    served is final. One that ends otherwise has taken nothing, and those behind move up.
+    Waiting calls are served in the order in which they came, threads and coroutines alike. A call
+    that was served keeps its tokens. One that ends otherwise has taken nothing, and those behind it
+    move up.
     """
 
     _gate: Gate
-    _hooks: LimiterHooks | None  # None if nobody wants to be told
+    _hooks: LimiterHooks | None  # None if there are no hooks
 
     @abstractmethod
     def _find(self) -> tuple[Place, ...]:
-        """Where tokens are taken; called under the gate's lock."""
+        """The places where tokens are taken; called under the gate's lock."""
 
     @abstractmethod
     def _level(self) -> float:
-        """What the gauge shows."""
+        """The value of the gauge."""
 
     def _take(self, n: int) -> bool:
         return self._gate.take(self._find, n)
@@ -43,25 +44,25 @@ class Limiter(ABC):
 
     @property
     def name(self) -> str:
-        """What it is called in errors, logs and metrics."""
+        """Its name in errors, logs and metrics."""
         return self._gate.name
 
     @property
     def tokens(self) -> float:
-        """How many tokens there are now; those who wait come first."""
+        """How many tokens there are now; waiting calls come first."""
         with self._gate.lock:
             now = ticks(self._gate.clock.monotonic())
             return min(place.bucket.tokens(now) for place in self._find())
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """How many calls wait."""
         return self._gate.waiting
 
     # -- asking ----------------------------------------------------------------------------
 
     def allow(self, n: int = 1) -> bool:
-        """Take ``n`` tokens if they are there now; never waits, and never overtakes who does.
+        """Take ``n`` tokens if they are there now. It never waits, nor overtakes waiting calls.
 
         Returns:
             Whether they were taken.
@@ -77,16 +78,15 @@ class Limiter(ABC):
         return allowed
 
     def wait(self, n: int = 1, timeout: float | None = None) -> None:
-        """Take ``n`` tokens, as soon as they are there and it is this call's turn.
+        """Take ``n`` tokens, as soon as there are enough and it is this call's turn.
 
         Args:
             n: tokens.
             timeout: seconds to wait at most; None for as long as the current context lasts.
 
         Raises:
-            RateLimited: the tokens cannot be there in that time. This is known, and raised, at
-                once; only if they are held up later (another rate, a pause, jitter) does it take
-                the whole time.
+            RateLimited: there cannot be enough tokens in that time. It is raised at once; only if
+                they are delayed later (another rate, a pause, jitter), after the whole time.
             RateLimitedPastDeadline: the same for the deadline of the current context. It is a
                 ``DeadlineExceeded``, too.
             Cancelled, DeadlineExceeded: the current context has ended.
@@ -111,7 +111,7 @@ class Limiter(ABC):
     async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
         """:meth:`wait` for coroutines: the event loop goes on meanwhile.
 
-        Cancelling it gives up the place in line.
+        Cancelling it leaves the line.
         """
         n = whole_number("n", n, minimum=1)
         context, until = self._prepared(timeout)
@@ -136,7 +136,7 @@ class Limiter(ABC):
         return context, None if limit is None else self._gate.clock.monotonic() + limit
 
     def _claim(self, n: int, context: Context, until: float | None) -> Claim:
-        # Moments of another clock mean nothing to this one; such a context still ends the wait.
+        # Moments of another clock cannot be compared; such a context still ends the wait.
         deadline = context.deadline if context.clock is self._gate.clock else None
         if deadline is None or (until is not None and until < deadline):
             return Claim(n, self._find, until, False)
@@ -148,7 +148,7 @@ class Limiter(ABC):
 
     @contextmanager
     def _watched(self, n: int) -> Iterator[None]:
-        """Around a wait in line: tells the hooks."""
+        """The block of a wait in line: calls the hooks."""
         if (hooks := self._hooks) is None:
             yield
             return
@@ -172,7 +172,7 @@ class Limiter(ABC):
         """A decorator that takes one token before each call, and waits for it if it must.
 
         As ``Pool(task_wrapper=limiter.wrap)`` it limits how fast tasks begin. A coroutine
-        function is held up without blocking the event loop. What :meth:`wait` raises, the call
+        function waits without blocking the event loop. What :meth:`wait` raises, the call
         raises.
         """
         return Wrapper(

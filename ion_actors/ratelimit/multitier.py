@@ -1,4 +1,4 @@
-"""Limits in tiers, as HTTP APIs have them: for everything, for each route, for each resource."""
+"""Limits in tiers, as in HTTP APIs: for everything, for each route, for each resource."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["MultiTierLimiter", "RequestLimiter"]
 
 
 class RequestLimiter(Limiter):
-    """What one kind of request has to pass; made by :meth:`MultiTierLimiter.for_`."""
+    """The limiter of one kind of request; made by :meth:`MultiTierLimiter.for_`."""
 
     def __init__(
         self,
@@ -50,30 +50,29 @@ class RequestLimiter(Limiter):
         return self._tiers.find(self._keys, self._now())
 
     def _level(self) -> float:
-        # That of everything: a gauge for each route would be a series for each.
+        # The level of the global limit: a gauge for each route would be a series for each.
         with self._gate.lock:
             return self._tiers.everything.bucket.tokens(self._now())
 
     # -- what the server says --------------------------------------------------------------
 
     def learn(self, headers: Mapping[str, str], *, status: int | None = None) -> ServerLimits:
-        """Go by what a response to such a request says of the server's own limit.
+        """Follow a response's report on the server's own limit.
 
         Call it with each response, whatever its status. ``Retry-After`` pauses the route, or
-        everything, if the server says that it means everything. The number of requests that
-        remain until the server's next window is never exceeded, and the number per window is
-        taken to hold for the windows to come. Routes for which the server names the same bucket
-        share one here, too.
+        everything, if the server says so. The reported number of remaining requests is never
+        exceeded until the server's next window, and the number per window is assumed for later
+        windows. Routes for which the server names the same bucket share one here, too.
 
-        No number counts for more than the limiter's ``header_bounds`` allow: whatever a response
-        says, it cannot pause anything for longer than that.
+        Numbers are limited by the limiter's ``header_bounds``: no response can cause a longer
+        pause.
 
         Args:
             headers: the response's fields, as any HTTP client has them.
             status: the response's status. A 429 means that nothing remains.
 
         Returns:
-            What was understood, within the bounds.
+            The report, within the bounds.
 
         Raises:
             TypeError: ``headers`` is no mapping.
@@ -99,10 +98,10 @@ class RequestLimiter(Limiter):
     # -- changing --------------------------------------------------------------------------
 
     def set_limit(self, limit: Limit) -> None:
-        """Another limit from now on: for the route, if one was given, or else for the resource.
+        """Set the limit: of the route, if one was given, or else of the resource.
 
-        Without either it is that for everything. Tokens beyond the burst are lost; a larger burst
-        fills at the rate. While a temporary limit holds, this is for the time after it.
+        Without either it is the limit for everything. Tokens beyond the burst are lost; a larger
+        burst fills at the rate. During a temporary limit, this applies after it.
 
         Raises:
             TypeError: ``limit`` is no :class:`Limit`.
@@ -115,7 +114,7 @@ class RequestLimiter(Limiter):
                 self._tiers.everything.bucket.set_lasting(limit, now)
 
     def set_temporary_limit(self, rate: Rate, burst: int, duration: float) -> None:
-        """Another limit for so many seconds, for what :meth:`set_limit` is for."""
+        """Set a limit for so many seconds, for the same as :meth:`set_limit`."""
         limit = Limit(rate, burst)
         if (length := seconds("duration", duration)) is None:
             raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
@@ -124,7 +123,7 @@ class RequestLimiter(Limiter):
             bucket.set_temporary(limit, now + ticks(length), now)
 
     def clear_temporary_limit(self) -> None:
-        """Go back to the lasting limit now. Without a temporary one, nothing happens."""
+        """Return to the lasting limit now. Without a temporary one, nothing happens."""
         with self._gate.changing() as now:
             self._tiers.one(self._keys, now).bucket.clear_temporary(now)
 
@@ -139,22 +138,22 @@ class MultiTierLimiter(RequestLimiter):
         request.wait()
         request.learn(response.headers, status=response.status)
 
-    A request takes its tokens from all of its tiers at once, or from none. Those who wait for one
-    route or one resource are served in the order in which they came; a route that is exhausted
-    holds nobody else up. The limiter's own verbs are for requests without route and resource.
+    A request takes its tokens from all of its tiers at once, or from none. Requests that wait for
+    one route or one resource are served in order; an exhausted route does not delay others. The
+    limiter's own methods are for requests without route and resource.
 
     Args:
         global_limit: for everything; by default 100 per second, with a burst of 100.
         route_limit: for each route; by default 50 per second, with a burst of 50.
         resource_limit: for each resource; by default 20 per second, with a burst of 20.
-        routes: limits of their own for some routes. ``GET /repos/{owner}/{repo}`` is one for all
-            routes that fit: a part in braces stands for any one part.
-        bucket_ttl: seconds after which a route's or a resource's bucket that is not used, and has
-            filled again, is forgotten: more than 0.
-        max_buckets: how many buckets of routes and resources there can be: 1 or more. For another
-            one, that which was not used for the longest is forgotten, even if it is not full;
-            only those with somebody in line stay.
-        header_bounds: the most that is believed of what a server says of its limit.
+        routes: special limits for some routes. ``GET /repos/{owner}/{repo}`` is one for all routes
+            that match: a part in braces matches any one part.
+        bucket_ttl: seconds after which the bucket of a route or a resource is dropped that was not
+            used and is full again: more than 0.
+        max_buckets: how many buckets of routes and resources there can be: 1 or more. For a further
+            one, the least recently used is dropped, even if it is not full; only those with waiting
+            requests are kept.
+        header_bounds: upper bounds for the numbers that a server reports.
         name, clock, jitter, logger, metrics, tracer: as for :class:`TokenBucket`. The gauge
             ``ion_ratelimit_tokens_available`` is that of the limit for everything.
 
@@ -211,13 +210,13 @@ class MultiTierLimiter(RequestLimiter):
     def for_(self, *, route: str | None = None, resource: object | None = None) -> RequestLimiter:
         """The limiter of requests to this route, on behalf of this resource.
 
-        It is cheap to make, and holds nothing: make one per request, or keep it.
+        It is cheap to make and has no state: make one per request, or keep it.
 
         Args:
             route: a method and a path, such as ``GET /users/17``. Numbers and UUIDs in the path
-                are taken for ids, so that all users share a route; a query does not count.
-            resource: whose limit it is to go by: anything hashable, or a mapping (whose order
-                does not matter).
+                count as ids, so that all users share a route; a query is ignored.
+            resource: the owner of the limit: any hashable object, or a mapping (whose order does
+                not matter).
 
         Raises:
             TypeError: ``route`` is no string, or ``resource`` cannot be hashed.
@@ -262,7 +261,7 @@ class MultiTierLimiter(RequestLimiter):
     def resume(self) -> None:
         """End all pauses, also those of single routes that a server asked for.
 
-        Who can be served now is, at once.
+        Requests that can be served now are, at once.
         """
         with self._gate.changing():
             for place in self._tiers:

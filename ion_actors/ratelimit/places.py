@@ -1,4 +1,4 @@
-"""Who waits for tokens, and where."""
+"""Claims to tokens, and the places (buckets with lines) that they wait for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Place:
 
     Attributes:
         bucket: the bucket.
-        label: what an error calls it; None if the limiter has no other.
-        is_global: whether it counts everything.
-        line: who waits for it, in order of arrival.
-        wanted: tokens that they want, all together.
+        label: its name in errors; None if the limiter has no other.
+        is_global: whether it is the limit for everything.
+        line: the waiting calls, in order of arrival.
+        wanted: the tokens that they need in total.
     """
 
     __slots__ = ("bucket", "is_global", "label", "line", "wanted")
@@ -32,7 +32,7 @@ class Place:
         self.wanted = 0
 
 
-# Where somebody takes tokens, the shared place last. Called under the gate's lock.
+# Finds the places where a call takes tokens, the shared one last. Called under the gate's lock.
 Find = Callable[[], tuple[Place, ...]]
 
 
@@ -41,13 +41,13 @@ class Claim:
 
     Attributes:
         n: tokens.
-        find: tells where.
-        latest: the moment of the clock at which it will have no time left, or None.
+        find: finds their places.
+        latest: its deadline by the clock, or None.
         in_context: whether that is its context's deadline.
-        places: what ``find`` told, once it stands in line.
-        number: its place in the order of arrival.
+        places: the result of ``find``, once it is in line.
+        number: its position in the order of arrival.
         hold: the tick before which it is not served, by jitter; None until it is first in line.
-        marks: of what it was granted.
+        marks: the marks of its grants.
     """
 
     __slots__ = ("find", "hold", "in_context", "latest", "marks", "n", "number", "places")
@@ -64,12 +64,12 @@ class Claim:
 
 
 def possible(n: int, places: tuple[Place, ...]) -> bool:
-    """Whether so many tokens can ever gather everywhere."""
+    """Whether all places can ever have so many tokens."""
     return all(n <= one.bucket.lasting.burst for one in places)
 
 
 def check_possible(n: int, places: tuple[Place, ...]) -> None:
-    """The same, as a ValueError that says where they cannot."""
+    """Raise a ValueError that names the place that cannot."""
     for place in places:
         if n > place.bucket.lasting.burst:
             whose = "" if place.label is None else f" of {place.label}"

@@ -1,4 +1,4 @@
-"""How fast: so many tokens per so many seconds."""
+"""Rates and limits: so many tokens per so many seconds."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["Limit", "Rate", "per", "per_hour", "per_minute", "per_second"]
 class Rate:
     """A number of tokens per a number of seconds.
 
-    Both numbers are kept as they are, so that a third of a token per second is exactly that. Rates
-    are equal if they are equally fast: 60 per minute is 1 per second.
+    Both numbers are kept exactly, so a third of a token per second is possible. Rates are equal if
+    they are equally fast: 60 per minute is 1 per second.
 
     Args:
         tokens: zero or more. A rate of zero lets nothing flow.

@@ -12,11 +12,11 @@ _HEX = "[0-9a-fA-F]"
 _ID = re.compile(rf"(?<=/)(?:\d+|{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})(?=/|$)", re.ASCII)
 _SLASHES = re.compile("/{2,}")
 _PART = re.compile(r"\{[^{}/]*\}")
-_LONGEST = 256  # characters of a name that are kept: users make up names of any length
+_LONGEST = 256  # characters of a name that are kept: users may send names of any length
 
 
 def normal_route(route: str) -> str:
-    """The route without what differs from request to request.
+    """The route without the parts that differ from request to request.
 
     The query is dropped, and so is a slash at the end; a part of the path that is a number or a
     UUID becomes ``{id}``: ``GET /users/17?page=2`` and ``GET /users/4/`` are ``GET /users/{id}``.
@@ -46,8 +46,8 @@ def resource_key(resource: object) -> Hashable:
 class Routes:
     """Templates of routes, such as ``GET /repos/{owner}/{repo}``.
 
-    A part in braces stands for any one part. A route belongs to the template that it equals, or
-    else to the first one that it fits; all routes of one template share its bucket.
+    A part in braces matches any one part. A route belongs to the template that it equals, or else
+    to the first one that it matches; all routes of one template share its bucket.
     """
 
     def __init__(self, templates: Mapping[str, object]) -> None:
@@ -64,7 +64,7 @@ class Routes:
 
 
 def _short(name: str) -> str:
-    """The name, or what is as good as unique to it and takes less room."""
+    """The name, or a shorter text that is practically unique to it."""
     if len(name) <= _LONGEST:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass"), usedforsecurity=False)
@@ -76,10 +76,10 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _segment(segment: str) -> str:
-    """What stands between two slashes of a template.
+    """The pattern of the text between two slashes of a template.
 
-    Each piece of text counts where it is first found, and the last one at the end: if there is any
-    way to fit, this is one. So nothing is tried again, whatever path somebody asks for.
+    Each piece of text matches where it is first found, and the last one at the end: if there is any
+    match, this is one. So there is no backtracking, whatever path is requested.
     """
     first, *rest = [re.escape(piece) for piece in _PART.split(segment)]
     if not rest:

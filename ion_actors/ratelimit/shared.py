@@ -1,4 +1,4 @@
-"""A limit that several processes or machines share, and what it says while its storage fails."""
+"""A limit that several processes or machines share, and its reports while its storage fails."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Outage", "SharedLimiter"]
 
-# Failures that do not end by themselves: somebody has to change something.
+# Failures that do not end by themselves: an operator has to act.
 _FOR_PEOPLE = frozenset({"authentication", "read_only", "out_of_memory", "script", "refused"})
 
 
 class Outage:
-    """Counts what is let through because the storage fails, and says so at a bounded rate.
+    """Counts calls that are let through because the storage fails, and logs that at a bounded rate.
 
     Args:
         limiter: the limiter's name.
-        clock: what tells the time.
+        clock: the clock to use.
         every: seconds between two messages, at least.
-        log: where to.
+        log: takes the messages.
         probe: gets the counter ``ion_ratelimit_fail_open_total`` with the label ``kind``, or None.
     """
 
@@ -63,12 +63,13 @@ class Outage:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """In a forked child: the thread that had the lock may not be there."""
-        # Guards what is counted and said. Nobody waits for it: who does not get it, says nothing.
+        """In a forked child: a thread of the parent may hold the lock."""
+        # Guards the counts and the messages. Nothing waits for it: without it, no message is
+        # logged.
         self._lock = threading.Lock()
 
     def failed(self, error: StorageUnavailable) -> None:
-        """One call was let through because of this."""
+        """One call was let through because of this error."""
         if self._probe is not None:
             self._probe.inc("ion_ratelimit_fail_open_total", kind=error.kind)
         self._since += 1
@@ -85,7 +86,7 @@ class Outage:
             )  # fmt: skip
 
     def _due(self) -> int | None:
-        """How many were let through since the last message; None if it is not yet time for one."""
+        """How many were let through since the last message; None if no message is due."""
         if not self._lock.acquire(blocking=False):
             return None
         try:
@@ -112,10 +113,10 @@ class SharedLimiter:
     """A rate that holds for all limiters of the same key, in whatever process or machine.
 
     The count is kept in a storage of the library `limits`, mostly in Redis. Limiters share it if
-    storage, key, rate and strategy are the same. In one process, those who wait are served in
-    order: threads and coroutines alike, and only the first of them asks the storage. Between
-    processes there is no order, and **no reservation**: whoever asks first when tokens are there
-    gets them, so one who wants many may wait long while other processes want few.
+    storage, key, rate and strategy are the same. In one process, waiting calls are served in order,
+    threads and coroutines alike, and only the first of them asks the storage. Between processes
+    there is no order, and **no reservation**: the first call that asks when there are tokens gets
+    them, so a call that needs many may wait long while other processes need few.
 
     Args:
         rate: a whole number of tokens in a whole number of seconds. By the default strategy, no
@@ -123,12 +124,12 @@ class SharedLimiter:
         storage: its address, as ``redis://host:6379/0``, or a storage of `limits` (not one for
             asyncio). ``memory://`` is for trying it out: nobody shares it.
         key: what is limited; the same in all processes.
-        strategy: how the storage counts. By default it is exact, remembers each token, and goes by
-            the clocks of the processes, which must agree.
+        strategy: how the storage counts. By default it is exact, remembers each token, and uses the
+            clocks of the processes, which must agree.
         fail_open: what to do while the storage does not answer, or refuses to (a wrong password, a
             server that is read-only or out of memory): False raises ``StorageUnavailable``, True
-            lets everything through, counts that, and says so: at first, and again after
-            ``remind_after`` for as long as it lasts.
+            lets everything through, counts that, and logs it: at once, and again after each
+            ``remind_after`` seconds.
         remind_after: seconds between two such messages, at least; more than 0.
         name: for errors, logs and metrics; by default ``shared-limiter-1``, ….
         logger: by default the logger ``ion_actors.ratelimit``.
@@ -138,13 +139,14 @@ class SharedLimiter:
     Raises:
         ImportError: `limits` or the client of the storage is not installed: they are in the extra
             ``ion_actors[redis]``.
-        StorageUnavailable: the storage is a cluster, which is asked at once, and does not answer.
+        StorageUnavailable: the storage is a cluster, which is contacted at once, and does not
+            answer.
         TypeError, ValueError: an argument makes no sense; the message names it.
 
-    With Redis, making one connects to nothing; a storage that is not there is found out at the
-    first use. What asks the storage blocks for as long as that takes: less than a millisecond for
-    a Redis nearby, and seconds for one that is not there. The awaitable twins ask in a thread of
-    the loop's default executor, so the loop goes on.
+    With Redis, the constructor does not connect; a missing storage is detected at the first use.
+    Methods that ask the storage block while it answers: less than a millisecond for a Redis nearby,
+    and seconds for one that is missing. The coroutines ask in a thread of the loop's default
+    executor, so the loop goes on.
 
     Metrics (label ``limiter``): ``ion_ratelimit_requests_total`` (and label ``result``:
     allowed, denied, cancelled, error), ``ion_ratelimit_fail_open_total`` (calls that were let
@@ -176,7 +178,7 @@ class SharedLimiter:
             raise ValueError("key must not be empty: all who share it share the limit")
         try:
             key.encode()
-        except UnicodeEncodeError:  # not chained: its text has the key as it is
+        except UnicodeEncodeError:  # not chained: its text contains the key
             raise ValueError(f"key must be text that UTF-8 can encode, not {key!r}") from None
         if not isinstance(strategy, WindowStrategy):
             raise TypeError(f"strategy must be a WindowStrategy, not {strategy!r}")
@@ -202,8 +204,8 @@ class SharedLimiter:
         """Take ``n`` tokens if they are there now.
 
         Returns:
-            Whether they were taken. False as well if somebody in this process waits for tokens,
-            since those are next.
+            Whether they were taken. Also False while calls wait in this process, since these are
+            next.
 
         Raises:
             StorageUnavailable: the storage did not answer (unless ``fail_open``).
@@ -228,16 +230,16 @@ class SharedLimiter:
     # -- waiting ---------------------------------------------------------------------------
 
     def wait(self, n: int = 1, timeout: float | None = None) -> None:
-        """Take ``n`` tokens; wait until it is one's turn and they are there.
+        """Take ``n`` tokens; wait until it is the call's turn and there are enough.
 
         Args:
             n: tokens, 1 or more.
             timeout: seconds to wait at most; None for any time.
 
         Raises:
-            RateLimited: they cannot be had in time; this is raised as soon as it is known, and
+            RateLimited: there cannot be enough in time; it is raised as soon as that is known, and
                 nothing was taken. (Also a ``TimeoutError``.)
-            RateLimitedPastDeadline: the same, as to the deadline of the current context.
+            RateLimitedPastDeadline: the same, for the deadline of the current context.
             Cancelled, DeadlineExceeded: the current context ended.
             StorageUnavailable: the storage did not answer (unless ``fail_open``).
             TypeError, ValueError: an argument makes no sense: see :meth:`allow`.
@@ -263,8 +265,8 @@ class SharedLimiter:
     async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
         """:meth:`wait` for coroutines.
 
-        One that is cancelled leaves the line. If that happens while the storage is asked, its
-        tokens may be spent: the storage has no way to take them back.
+        A cancelled one leaves the line. If that happens while the storage is asked, its tokens may
+        be spent: the storage cannot take them back.
         """
         attempt = self._attempt(n, timeout)
         with self._observed(attempt):
@@ -310,7 +312,7 @@ class SharedLimiter:
 
     @property
     def rate(self) -> Rate:
-        """What is allowed."""
+        """The rate."""
         return self._rate
 
     @property
@@ -324,13 +326,13 @@ class SharedLimiter:
 
     @property
     def waiting(self) -> int:
-        """How many in this process wait for tokens or for their turn."""
+        """How many calls wait in this process, for tokens or for their turn."""
         return self._door.waiting
 
     def reset(self) -> None:
-        """Forget, for all who share the limit, what was taken.
+        """Clear the count for all limiters that share it.
 
-        Those who wait find out when they ask the next time: after 30 s at the latest.
+        Waiting calls notice when they ask the next time: after 30 s at the latest.
 
         Raises:
             StorageUnavailable: the storage did not answer.
@@ -357,7 +359,7 @@ class SharedLimiter:
             )
 
     def _poll(self, attempt: StoreWait) -> float | None:
-        """Take the tokens (None), or say for how many seconds to pause before the next try."""
+        """Take the tokens (None), or return the seconds to wait before the next try."""
         attempt.context.check()
         if self._take(attempt.n):
             return None

@@ -20,10 +20,10 @@ __all__ = ["LeakyBucket", "TokenBucket"]
 
 
 class _OneBucket(Limiter):
-    """What both have in common."""
+    """The common base of both."""
 
     _gauge: str
-    _burst: str  # the word for it
+    _burst: str  # its name in messages
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class _OneBucket(Limiter):
 
     @property
     def rate(self) -> Rate:
-        """The rate that holds now; a temporary one, if there is one."""
+        """The current rate; that of a temporary limit, if there is one."""
         return self._limit_now().rate
 
     def _limit_now(self) -> Limit:
@@ -74,9 +74,9 @@ class _OneBucket(Limiter):
     # -- changing --------------------------------------------------------------------------
 
     def set_rate(self, rate: Rate) -> None:
-        """Let tokens flow at another rate from now on.
+        """Set the rate.
 
-        While a temporary limit holds, this is the rate for the time after it.
+        During a temporary limit, this applies after it.
 
         Raises:
             TypeError: ``rate`` is no :class:`Rate`.
@@ -100,7 +100,7 @@ class _OneBucket(Limiter):
         self._log(logging.INFO, "limiter %r lets %s through for %g s", self.name, rate, length)
 
     def clear_temporary_limit(self) -> None:
-        """Go back to the lasting limit now. Without a temporary one, nothing happens."""
+        """Return to the lasting limit now. Without a temporary one, nothing happens."""
         with self._gate.changing() as now:
             self._bucket.clear_temporary(now)
 
@@ -124,7 +124,7 @@ class _OneBucket(Limiter):
             self._bucket.pause(ticks(until))
 
     def resume(self) -> None:
-        """End any pause; who can be served now is."""
+        """End any pause; calls that can be served now are."""
         with self._gate.changing():
             self._bucket.resume()
 
@@ -136,16 +136,16 @@ class _OneBucket(Limiter):
 class TokenBucket(_OneBucket):
     """A bucket into which tokens flow at a rate, and which holds at most ``burst``. It starts full.
 
-    Over any stretch of time, it lets through at most ``burst`` tokens plus what the rate brings in
-    that time. This holds strictly: nothing is rounded in favour of the caller.
+    Over any period, it hands out at most ``burst`` tokens plus what the rate brings in that time.
+    This holds strictly: nothing is rounded in favour of the caller.
 
     Args:
         rate: how fast tokens flow in.
-        burst: how many can gather while nobody takes any: a whole number of at least 1.
+        burst: how many it holds at most: a whole number of at least 1.
         name: for errors, logs and metrics.
-        clock: what tells the time; by default the current context's.
-        jitter: whoever waits does so for up to this part longer, 0 to 1. It keeps several
-            programs from going in step, and costs throughput.
+        clock: the clock to use; by default the current context's.
+        jitter: waits take up to this part longer, 0 to 1. It prevents several programs from
+            synchronising, and costs throughput.
         logger, metrics, tracer: hooks, see :mod:`ion_actors.observe`. By default, the logger is
             named ``ion_actors.ratelimit``, and nothing is measured.
 
@@ -175,26 +175,26 @@ class TokenBucket(_OneBucket):
 
     @property
     def burst(self) -> int:
-        """How many tokens can gather now; by a temporary limit, if there is one."""
+        """How many tokens it holds at most now; by a temporary limit, if there is one."""
         return self._limit_now().burst
 
     def set_burst(self, burst: int) -> None:
-        """Let another number of tokens gather from now on.
+        """Set how many tokens it holds at most.
 
-        Tokens beyond it are lost; a larger burst fills at the rate. Who waits for more than it
-        gets a ``RateLimited``. While a temporary limit holds, this is for the time after it.
+        Tokens beyond it are lost; a larger burst fills at the rate. Calls that wait for more raise
+        ``RateLimited``. During a temporary limit, this applies after it.
         """
         self._set_burst(burst)
 
     def set_temporary_limit(self, rate: Rate, burst: int, duration: float) -> None:
-        """Another rate and burst for so many seconds, in place of any other temporary limit.
+        """Set a rate and burst for so many seconds, replacing any other temporary limit.
 
-        What is set by :meth:`set_rate` and :meth:`set_burst` meanwhile counts from its end on.
+        A call of :meth:`set_rate` or :meth:`set_burst` meanwhile takes effect at its end.
         """
         self._set_temporary(rate, burst, duration)
 
     def drain_to(self, tokens: int) -> None:
-        """Leave so many tokens now, or fewer if there are fewer: zero or more."""
+        """Keep so many tokens now, or fewer if there are fewer: zero or more."""
         tokens = whole_number("tokens", tokens, minimum=0)
         with self._gate.changing() as now:
             self._bucket.drain_to(tokens, now)
@@ -203,9 +203,9 @@ class TokenBucket(_OneBucket):
 class LeakyBucket(_OneBucket):
     """A bucket that calls fill, and that leaks at a rate; a call that would overflow it waits.
 
-    It starts empty. This is the same limit as that of a :class:`TokenBucket` whose burst is the
-    capacity, seen from the other side: there the tokens are counted that are left, here those that
-    were taken and have not leaked away.
+    It starts empty. This is the same limit as a :class:`TokenBucket` with the capacity as its
+    burst, but it counts the tokens that were taken and have not leaked away, not those that are
+    left.
 
     Args:
         rate: how fast it leaks.
@@ -244,11 +244,11 @@ class LeakyBucket(_OneBucket):
 
     @property
     def capacity(self) -> int:
-        """How much it holds now; by a temporary limit, if there is one."""
+        """How much it holds at most now; by a temporary limit, if there is one."""
         return self._limit_now().burst
 
     def set_capacity(self, capacity: int) -> None:
-        """Another capacity from now on; the level rises or falls with it.
+        """Set the capacity; the level rises or falls with it.
 
         See :meth:`TokenBucket.set_burst`.
         """
@@ -259,7 +259,7 @@ class LeakyBucket(_OneBucket):
         self._set_temporary(rate, capacity, duration)
 
     def fill_to(self, level: int) -> None:
-        """Let it be at least so full now: zero or more, at most the capacity."""
+        """Fill it to at least this level now: zero or more, at most the capacity."""
         level = whole_number("level", level, minimum=0)
         with self._gate.changing() as now:
             self._bucket.drain_to(max(0, self._bucket.current.burst - level), now)

@@ -1,9 +1,8 @@
 """One limit in a storage of the library `limits`, which several processes may share.
 
-What is here blocks for as long as the storage takes to answer. `limits` is imported when the first
-store is made: it belongs to an extra. The password in a storage's address is for the storage alone:
-it is in no message. Here is also decided when a storage is asked again, and how long to wait for
-what it keeps.
+Its methods block until the storage answers. `limits` is imported when the first store is made: it
+belongs to an extra. The password in a storage's address appears in no message. This module also
+decides when a storage is asked again, and how long a call waits for tokens.
 """
 
 from __future__ import annotations
@@ -39,29 +38,29 @@ __all__ = [
 
 T = TypeVar("T")
 
-_USER = re.compile(r"://(.*)@", re.DOTALL)  # up to the last one: a password may have another
+_USER = re.compile(r"://(.*)@", re.DOTALL)  # up to the last @: a password may contain one
 _QUERY = re.compile(r"[?&][a-z_]*password=([^&#]*)", re.IGNORECASE)
 
 
 class Secrets:
-    """What is secret in an address, in each form in which it may be shown."""
+    """The secrets in an address, in each form in which they may be shown."""
 
     def __init__(self, address: str) -> None:
         found = [*_QUERY.findall(address)]
         if (user := _USER.search(address)) is not None:
             found.append(user[1].partition(":")[2])
         forms = {form for one in found for form in (one, unquote(one), unquote_plus(one))}
-        # The longest first, or what is left of it would be shown.
+        # The longest first, or a rest of it would be shown.
         self._forms = sorted(filter(None, forms), key=len, reverse=True)
 
     def without(self, text: str) -> str:
-        """The text with ``***`` in place of what is secret."""
+        """The text with ``***`` instead of secrets."""
         for form in self._forms:
             text = text.replace(form, "***")
         return text
 
     def are_told_by(self, error: BaseException) -> bool:
-        """Whether the message of this error, or of one that it is chained to, shows one."""
+        """Whether the message of this error, or of one in its chain, shows a secret."""
         pending: list[BaseException | None] = [error]
         seen: set[int] = set()
         while pending:
@@ -76,7 +75,7 @@ class Secrets:
         return False
 
 
-# By the names of classes, since clients of several storages have them, and none may be installed.
+# By class names: several clients have these classes, and perhaps none is installed.
 _BY_CLASS = {
     "AuthenticationError": "authentication",
     "AuthenticationWrongNumberOfArgsError": "authentication",
@@ -85,7 +84,7 @@ _BY_CLASS = {
     "ReadOnlyError": "read_only",
     "OutOfMemoryError": "out_of_memory",
     "NoScriptError": "script",
-    "AskError": "cluster",  # MovedError is one
+    "AskError": "cluster",  # also the base of MovedError
     "ClusterError": "cluster",
     "TryAgainError": "cluster",
     "RedisClusterException": "cluster",
@@ -94,13 +93,13 @@ _BY_CLASS = {
     "OSError": "unreachable",
 }
 
-# By the code that Redis puts first, or quotes as what has failed inside a script.
+# By the code at the start of Redis' message, or of the quoted error inside a script.
 _BY_CODE = {
     "NOAUTH": "authentication",
     "WRONGPASS": "authentication",
     "NOPERM": "authentication",
     "READONLY": "read_only",
-    "MISCONF": "read_only",  # it does not write, since it cannot save
+    "MISCONF": "read_only",  # it refuses to write, since it cannot save
     "OOM": "out_of_memory",
     "NOSCRIPT": "script",
     "MOVED": "cluster",
@@ -114,8 +113,8 @@ _OF_SCRIPT = re.compile(r"\bscript\b|\beval(?:sha)?\b", re.IGNORECASE)
 
 
 def kind_of(error: BaseException) -> str:
-    """One of the words of :attr:`ion_actors.StorageUnavailable.kind`."""
-    error = getattr(error, "storage_error", error)  # what `limits` wraps, if it was told to
+    """One of the values of :attr:`ion_actors.StorageUnavailable.kind`."""
+    error = getattr(error, "storage_error", error)  # the original error, if `limits` has wrapped it
     text = str(error)
     if (code := _CODE.search(text)) is not None:
         return _BY_CODE[code[0]]
@@ -128,21 +127,22 @@ def kind_of(error: BaseException) -> str:
     return "other"
 
 
-# When the tokens are gone, the storage is asked again when it expects the next one; but not sooner
-# than about a token's time, nor later than this, since another process may have cleared the limit.
+# When the tokens are exhausted, the storage is asked again when it expects the next one; but not
+# before about the time of one token, nor later than this, since another process may have cleared
+# the limit.
 _SHORTEST, _SHORTEST_FOR_SLOW = 0.005, 0.05
 _LONGEST = 30.0
 
-# What a storage says of time is rounded, by Redis' Lua to a tenth of a millisecond.
+# Times from a storage are rounded, by Redis' Lua to a tenth of a millisecond.
 _ROUNDING = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a storage says of a limit.
+    """A storage's report on a limit.
 
     Attributes:
-        remaining: tokens that could be had now.
+        remaining: tokens that are left now.
         reset_after: seconds until there are more.
     """
 
@@ -151,9 +151,9 @@ class Level:
 
 
 def until_worth_asking(level: Level, wanted: int, rate: Rate) -> float:
-    """Seconds until a storage that refused so many tokens is to be asked again."""
+    """Seconds until a storage that refused so many tokens should be asked again."""
     step = min(max(rate.seconds / rate.tokens, _SHORTEST), _SHORTEST_FOR_SLOW)
-    if level.remaining >= wanted:  # it has changed since the refusal: others ask as well
+    if level.remaining >= wanted:  # it has changed since the refusal: other processes ask as well
         return step
     return min(max(level.reset_after + _ROUNDING, step), _LONGEST)
 
@@ -164,13 +164,13 @@ class StoreWait:
     Args:
         limiter: the name of the limiter.
         rate: its rate.
-        n: tokens wanted.
-        context: whose end is the end of the wait.
+        n: tokens.
+        context: its end ends the wait.
         timeout: seconds to wait at most, or None.
 
     Attributes:
-        deadline: the moment of the clock that the timeout makes, or None.
-        level: what the storage said last, or None.
+        deadline: the deadline of the timeout by the clock, or None.
+        level: the last report of the storage, or None.
     """
 
     def __init__(
@@ -192,20 +192,20 @@ class StoreWait:
 
     @property
     def left(self) -> float:
-        """Seconds until it has to be over."""
+        """Seconds until it must be over."""
         ends = [end for end in (self.deadline, self.context.deadline) if end is not None]
         return min(ends) - self.clock.monotonic() if ends else math.inf
 
     @property
     def hopeless(self) -> bool:
-        """Whether the storage said that the tokens will not be there in time."""
+        """Whether there will not be enough tokens in time, by the storage's report."""
         left, level = self.left, self.level
         return left <= 0 or (
             level is not None and level.remaining < self.n and level.reset_after > left
         )
 
     def refusal(self) -> RateLimited:
-        """The error that the tokens cannot be had in time."""
+        """The error that there are not enough tokens in time."""
         level = self.level
         kind = RateLimitedPastDeadline if self._ends_with_context() else RateLimited
         return kind(
@@ -223,12 +223,12 @@ class StoreWait:
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
 
-# So many seconds without an answer are a failure. (Older clients of Redis wait for ever.)
+# This many seconds without an answer are a failure. (Older clients of Redis wait for ever.)
 _TIMEOUT = 5.0
 
 
 class WindowStrategy(enum.Enum):
-    """How a storage counts, by the names that the library `limits` has for it."""
+    """How a storage counts, by the names in the library `limits`."""
 
     MOVING_WINDOW = "moving-window"
     """Remembers each token: exact over every window. Goes by the clocks of those who ask."""
@@ -245,14 +245,14 @@ _NONE = Secrets("")
 
 
 class Store:
-    """The limit of one key. Every method asks the storage, and is safe from any thread.
+    """The limit of one key. Every method asks the storage; any thread may call it.
 
     Args:
-        rate: what is allowed; a whole number of tokens in a whole number of seconds.
-        storage: where the count is kept.
+        rate: a whole number of tokens in a whole number of seconds.
+        storage: the storage that keeps the count.
         key: what is limited.
         strategy: how it is counted.
-        secrets: what no error may show.
+        secrets: must not appear in any error.
 
     Raises:
         ImportError: `limits` is not installed.
@@ -303,12 +303,12 @@ class Store:
         """
         stats = self._ask(lambda: self._counter.get_window_stats(self._item, self._key))
         after = stats.reset_time - time.time()
-        # What a storage says is not believed beyond reason, or whoever waits would wait for it.
+        # Reported times are bounded: waiting calls would wait for them.
         after = min(after, 2.0 * self._window) if after > 0 else 0.0
         return Level(max(0, stats.remaining), after)
 
     def clear(self) -> None:
-        """Forget what was taken.
+        """Clear the count.
 
         Raises:
             StorageUnavailable: the storage did not answer.
@@ -322,7 +322,7 @@ class Store:
             failure = _unavailable(
                 f"the storage of the limit {self._key!r} failed", error, self._secrets, self._key
             )
-        # Outside of the handler, or the error would be chained whatever it shows.
+        # Outside of the handler: the error must not be chained, since it may show a secret.
         try:
             raise failure
         finally:
@@ -350,7 +350,7 @@ def open_storage(storage: Storage | str) -> Storage:
         ImportError: `limits`, or the client that this storage needs, is not installed.
         TypeError: it is no storage, or one for asyncio.
         ValueError: there is no such kind of storage, or the address makes no sense.
-        StorageUnavailable: it is one that is asked at once, and does not answer.
+        StorageUnavailable: it is contacted at once, and does not answer.
     """
     limits = _import_limits()
     found = _at_address(limits, storage) if isinstance(storage, str) else storage
@@ -381,7 +381,7 @@ def _at_address(limits: Any, address: str) -> object:
         )
     except Exception as error:
         failure = _unavailable(f"the {scheme}:// storage failed", error, Secrets(address), "")
-    raise failure  # outside of the handler: not chained to what shows the address
+    raise failure  # outside of the handler: not chained to an error that shows the address
 
 
 def _import_redis() -> None:
@@ -410,7 +410,9 @@ def _errors_of(storage: Storage) -> tuple[type[Exception], ...]:
 
     own = storage.base_exceptions
     client = getattr(getattr(storage, "dependency", None), "exceptions", None)
-    cluster = getattr(client, "RedisClusterException", None)  # it is none of the others
+    cluster = getattr(
+        client, "RedisClusterException", None
+    )  # it has no common base with the others
     return (
         *(own if isinstance(own, tuple) else (own,)),
         *(() if cluster is None else (cluster,)),

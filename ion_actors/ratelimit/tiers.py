@@ -1,9 +1,9 @@
-"""The buckets of a multi-tier limiter: made when they are asked for, evicted when they are not.
+"""The buckets of a multi-tier limiter: made on demand, and evicted when they are not used.
 
-Names of routes and resources are often made of what users send, and names of buckets are the
-server's. So there is a bound for the number of buckets. When it is reached, the bucket that was not
-asked for the longest makes room, even if it is not full: whoever can make up any number of names
-has a new bucket for each anyway, and the limit for everything still holds.
+Names of routes and resources often contain what users send, and the server chooses names of
+buckets. So the number of buckets is bounded. At the bound, the least recently used bucket is
+evicted, even if it is not full: a client that can invent any number of names gets a new bucket for
+each anyway, and the limit for everything still holds.
 """
 
 from __future__ import annotations
@@ -20,26 +20,28 @@ from ion_actors.ratelimit.rate import Limit
 
 __all__ = ["TierKey", "Tiers"]
 
-_SWEEP = 2  # buckets looked at per request, so that the old ones go faster than new ones come
-_LOOKS = 8  # buckets looked at to make room for a new one
+_SWEEP = (
+    2  # buckets checked per request, so that old ones are dropped faster than new ones are made
+)
+_LOOKS = 8  # buckets checked to make room for a new one
 _LONGEST = 300  # characters of a label
 
 
 class TierKey(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no other slots
-    """Of a route, of a resource, or of a bucket that the server has named: the kind, and which one.
+    """The key of a route, of a resource, or of a bucket that the server has named.
 
-    It compares in C, as a tuple does: an interruption in the middle of Python code would leave the
-    dictionaries below torn. It is made where no lock is held, so that a ``__repr__`` may block.
+    It is a tuple, compared in C: an interruption in the middle of Python code would leave the
+    dictionaries below inconsistent. It is made without a lock, so that a ``__repr__`` may block.
 
     Attributes:
-        label: what an error calls it.
+        label: its name in errors.
     """
 
     label: str
 
     @classmethod
     def of(cls, kind: str, name: Hashable, compared: Hashable | None = None) -> TierKey:
-        """The key of this kind and name; ``compared`` is compared in the place of the name."""
+        """The key of this kind and name; ``compared`` is compared instead of the name."""
         key = cls((kind, name if compared is None else compared))
         text = printable(name) if isinstance(name, str) else shown(name)[:_LONGEST]
         key.label = f"{kind} {text}"
@@ -51,8 +53,8 @@ class _Slot:
     """A place that can be evicted."""
 
     place: Place
-    used: int  # the tick at which it was asked for last
-    routes: set[str] = field(default_factory=set)  # that share it by the server's word
+    used: int  # the tick of its last use
+    routes: set[str] = field(default_factory=set)  # that share it, as the server has said
 
 
 class Tiers:
@@ -73,8 +75,10 @@ class Tiers:
         self._own: dict[TierKey, Limit] = {
             TierKey.of("route", name): one for name, one in routes.items()
         }
-        self._slots: OrderedDict[TierKey, _Slot] = OrderedDict()  # the one asked for last is last
-        # route: the server's name for its bucket; the one that was asked for last is last
+        self._slots: OrderedDict[TierKey, _Slot] = (
+            OrderedDict()
+        )  # the most recently used one is last
+        # route: the server's name for its bucket; the most recently used one is last
         self._named: OrderedDict[str, str] = OrderedDict()
 
     def __len__(self) -> int:
@@ -86,12 +90,12 @@ class Tiers:
             yield slot.place
 
     def find(self, keys: tuple[TierKey, ...], now: int) -> tuple[Place, ...]:
-        """The places that a request with these keys has to pass; made, if they are not there."""
+        """The places for a request with these keys; made, if they do not exist."""
         self._evict(now)
         return (*[self._slot(key, now).place for key in keys], self.everything)
 
     def one(self, keys: tuple[TierKey, ...], now: int) -> Place:
-        """The first of them: the one that is meant if only one can be."""
+        """The first of them: the one for methods that concern a single place."""
         return self.find(keys, now)[0]
 
     def _slot(self, key: TierKey, now: int) -> _Slot:
@@ -117,7 +121,7 @@ class Tiers:
             if now - slot.used < self._ttl:
                 return
             if slot.place.line or not slot.place.bucket.as_new(now):
-                slot.used = now  # a new one would let through what this one does not
+                slot.used = now  # a new one would allow more than this one
                 self._slots.move_to_end(key)
                 continue
             self._forget(key)
@@ -127,13 +131,13 @@ class Tiers:
             del self._named[route]
 
     def _make_room(self) -> None:
-        """Forget a bucket if there are as many as there may be; rather one that is as new."""
+        """Drop a bucket if there are as many as allowed; preferably one that is as new."""
         if len(self._slots) < self._most:
             return
         oldest = list(itertools.islice(self._slots.items(), _LOOKS))
         idle = []
         for key, slot in oldest:
-            if slot.place.line:  # who waits for it keeps it; they are as many as there are threads
+            if slot.place.line:  # waiting calls keep it; there are at most as many as threads
                 self._slots.move_to_end(key)
             else:
                 idle.append((key, slot))
@@ -142,15 +146,15 @@ class Tiers:
             self._forget(next(full, idle[0][0]))
 
     def set_own(self, key: TierKey, limit: Limit, now: int) -> None:
-        """A limit of its own for a route or a resource."""
+        """Set a special limit for a route or a resource."""
         self._own[key] = limit
         self._slot(key, now).place.bucket.set_lasting(limit, now)
 
     def name_bucket(self, key: TierKey, name: str, now: int) -> None:
-        """The server's name for the bucket of this route: all routes with this name share it.
+        """Set the server's name for the bucket of this route: all routes with this name share it.
 
-        A bucket of this route alone goes on under the new name: a server that makes up a name for
-        each response does not make a bucket for each.
+        A bucket of this route alone is renamed: so a server that sends a new name with each
+        response does not cause a new bucket for each.
         """
         route = str(key[1])
         if self._named.get(route) == name:
@@ -166,7 +170,7 @@ class Tiers:
         if len(self._named) > self._most:
             forgotten, named = self._named.popitem(last=False)
             self._slots[TierKey.of("bucket", named)].routes.discard(forgotten)
-        # It cannot have more than the route had, or the route would win from the change.
+        # It must not have more than the route had, or the route would gain by the change.
         if shared.place.bucket.tokens(now) > before:
             shared.place.bucket.drain_to(int(before), now)
 

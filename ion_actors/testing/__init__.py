@@ -1,11 +1,11 @@
-"""What tests of concurrent code need, for users' tests as well as for the library's own.
+"""Tools for tests of concurrent code, for users' tests and the library's own.
 
-- :class:`VirtualClock`: time that stands still until the test moves it.
+- :class:`VirtualClock`: a clock that stands still until the test moves it.
 - :class:`Sequencer`: the order in which blocks of several threads run.
-- :class:`RecordingMetrics`, :class:`RecordingTracer`: hooks that remember what they were told.
+- :class:`RecordingMetrics`, :class:`RecordingTracer`: hooks that record their calls.
 - :func:`assert_no_leaks`: no thread, actor or child process is left behind.
 
-Nothing here sleeps and hopes: every wait is for an event, and gives up with a clear error.
+Nothing here just sleeps: every wait is for an event, and gives up with a clear error.
 
 ::
 

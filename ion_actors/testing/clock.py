@@ -1,4 +1,4 @@
-"""A clock that only moves when it is told to."""
+"""A clock that stands still until a test moves it."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class VirtualClock:
     Give it to a pool by ``Pool(context=Context(clock=clock))``. It is a
     :class:`ion_actors.clock.Clock`.
 
-    Timers fire in the thread that advances the clock, in order of time; those planned for the same
-    moment, in the order in which they were planned. A timer that is planned for now or earlier
-    fires at once, in the thread that plans it. Threads that a timer wakes run on by themselves: to
-    go on when they wait again, use :meth:`wait_for_timers`.
+    Timers fire in the thread that advances the clock, in order of time; those for the same moment,
+    in the order in which they were added. A timer for now or earlier fires at once, in the thread
+    that adds it. Threads that a timer wakes run on by themselves: to continue when they wait again,
+    use :meth:`wait_for_timers`.
 
     Args:
-        start: what :meth:`monotonic` says at first, in seconds.
+        start: the initial value of :meth:`monotonic`, in seconds.
     """
 
     def __init__(self, start: float = 0.0) -> None:
-        # Guards the time and the heap. Reentrant: a finalizer may plan a call at any point.
+        # Guards the time and the heap. Reentrant: a finalizer may add a timer at any point.
         self._changed = threading.RLock()
         # Locks that are released when the number of timers changes. (Not a Condition: Ctrl-C may
         # leave that locked.)
         self._sleepers: list[threading.Lock] = []
-        self._moving = threading.RLock()  # only one thread moves the time, or a call that it makes
+        self._moving = threading.RLock()  # held by the thread that moves the time
         self._now = float(start)
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
@@ -54,7 +54,7 @@ class VirtualClock:
         return self._now
 
     def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        """Plan ``call()`` for the moment ``when``; make it now, if that is not in the future."""
+        """Make ``call()`` at the moment ``when``; now, if that is not in the future."""
         timer = Timer(when, call, self._note_change)
         with self._changed:
             due = when <= self._now
@@ -77,9 +77,9 @@ class VirtualClock:
             nonlocal expired
             expired = True
             try:
-                signal.release()  # a thread cannot wait for two things: so this is the other one
+                signal.release()  # a thread cannot wait for two locks, so this ends its wait
             except RuntimeError:
-                return  # it was given just now
+                return  # it was released just now
 
         timer = self.call_at(deadline, expire)
         try:
@@ -90,19 +90,19 @@ class VirtualClock:
 
     def _note_change(self) -> None:
         for sleeper in list(self._sleepers):
-            with contextlib.suppress(RuntimeError):  # it was woken before, and has not looked yet
+            with contextlib.suppress(RuntimeError):  # it was woken before, and has not run yet
                 sleeper.release()
 
     # -- what the test asks ----------------------------------------------------------------
 
     @property
     def timers(self) -> int:
-        """How many calls are still to come; each thread that sleeps by this clock is one."""
+        """How many calls are pending; each thread that sleeps by this clock counts as one."""
         with self._changed:
             return sum(timer.pending for _, _, timer in self._heap)
 
     def wait_for_timers(self, count: int = 1, *, patience: float = 20.0) -> None:
-        """Block until at least so many calls are planned: until somebody waits, that is.
+        """Block until at least so many calls are pending, so until a thread waits.
 
         Args:
             count: of timers.
@@ -124,12 +124,12 @@ class VirtualClock:
             self._sleepers.remove(woken)
 
     def advance(self, duration: float) -> None:
-        """Move the time on by so many seconds, and fire what becomes due on the way.
+        """Advance the time by so many seconds, and fire the timers that become due.
 
-        What a fired call plans fires as well, if it becomes due on the way.
+        Timers that these calls add fire as well, if they become due.
 
         Raises:
-            BaseException: Ctrl-C or the like came during a call; all others were made.
+            BaseException: an interruption, such as Ctrl-C, during a call; all others were made.
         """
         if (step := seconds("duration", duration)) is None:
             raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
@@ -137,10 +137,10 @@ class VirtualClock:
             self._fire_until(self._now + step)
 
     def advance_to_next(self) -> float:
-        """Move the time on to the earliest timer, and fire it and all others of that moment.
+        """Advance the time to the earliest timer, and fire it and all others of that moment.
 
         Returns:
-            By how many seconds.
+            The number of seconds.
 
         Raises:
             AssertionError: there is no timer.
@@ -166,13 +166,13 @@ class VirtualClock:
             raise interruption
 
     def _next_due(self, end: float) -> Timer | None:
-        """Take out the next timer due by ``end``, and let it be that time; if none is, ``end``."""
+        """Remove the next timer due by ``end``, and set the time to it, or else to ``end``."""
         with self._changed:
             while self._heap and self._heap[0][0] <= end:
                 when, _, timer = heapq.heappop(self._heap)
                 if timer.pending:
                     self._now = max(self._now, when)
                     return timer
-            # Under the same lock: what is planned from here on finds that its moment has come.
+            # Under the same lock: timers that are added after this see the new time.
             self._now = max(self._now, end)
             return None

@@ -1,4 +1,4 @@
-"""Whether anything was left behind."""
+"""A check that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ion_actors.clock import system_clock
 
 __all__ = ["assert_no_leaks"]
 
-# They live a little longer than there is something to do, to be there for the next: not a leak.
+# These threads exist a little longer than they have work: not a leak.
 _LINGERING = frozenset(
     ("ion_actors-timer", "ion_actors-log", "ion_actors-hooks", "ion_actors-finalizers")
 )
@@ -25,7 +25,7 @@ _LINGERING = frozenset(
 def assert_no_leaks(patience: float = 20.0) -> Iterator[None]:
     """A block that must leave no thread, pykka actor, child process or timer behind.
 
-    What is about to end gets its time: threads and processes are joined.
+    Threads and processes that are about to end are joined.
 
     Args:
         patience: seconds to wait for all of them together.

@@ -1,4 +1,4 @@
-"""Metrics that remember what they were told."""
+"""Metrics that record their calls."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _Labels = dict[str, str]
 
 
 class RecordingMetrics:
-    """An :class:`ion_actors.observe.Metrics` that keeps everything, for any threads.
+    """An :class:`ion_actors.observe.Metrics` that keeps everything; any thread may use it.
 
-    The queries take labels; what they count has at least those.
+    The queries take labels, and count the series that have at least these.
     """
 
     def __init__(self) -> None:
@@ -45,16 +45,16 @@ class RecordingMetrics:
         return sum(self._found(self._counters, name, labels))
 
     def last(self, name: str, **labels: str) -> float | None:
-        """What a gauge was last set to, or None."""
+        """The last value of a gauge, or None."""
         found = self._found(self._gauges, name, labels)
         return found[-1] if found else None
 
     def observed(self, name: str, **labels: str) -> list[float]:
-        """The values that a histogram was told, in order."""
+        """The values of a histogram, in order."""
         return self._found(self._histograms, name, labels)
 
     def names(self) -> set[str]:
-        """The names of everything told so far."""
+        """The names of all metrics so far."""
         with self._lock:
             return {name for name, _, _ in self._counters + self._gauges + self._histograms}
 

@@ -1,4 +1,4 @@
-"""Blocks of several threads, run in the order that a test wants."""
+"""Runs blocks of several threads in a given order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SequenceBroken", "Sequencer"]
 
 
 class SequenceBroken(AssertionError):
-    """A step was not reached in time, or failed, so those after it cannot run."""
+    """A step was not reached in time, or failed, so later steps cannot run."""
 
 
 class Sequencer:
@@ -34,8 +34,8 @@ class Sequencer:
         with seq(1):
             ...  # between the two
 
-    A step begins when the one before has ended. If a step raises, or is not reached in time, those
-    who wait for it get a :class:`SequenceBroken` instead of waiting for ever.
+    A step begins when the one before has ended. If a step raises, or is not reached in time, later
+    steps raise a :class:`SequenceBroken` instead of waiting for ever.
 
     Args:
         patience: seconds that a step waits for its turn.
@@ -45,7 +45,7 @@ class Sequencer:
         self._patience = patience
         self._changed = threading.Condition()  # guards all below
         self._claimed: set[int] = set()
-        self._ended = 0  # so many steps
+        self._ended = 0  # the number of steps that have ended
         self._failure: BaseException | None = None
 
     @contextmanager

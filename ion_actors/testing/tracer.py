@@ -1,4 +1,4 @@
-"""A tracer that remembers its spans."""
+"""A tracer that records its spans."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class RecordedSpan:
     """One span.
 
     Attributes:
-        name: what was started.
-        attributes: and with what.
+        name: its name.
+        attributes: its attributes.
         thread: the name of the thread that started it.
-        error: what it was finished with, if it failed.
-        finishes: how often it was finished; anything but 1 is a fault, once all is done.
+        error: the error that it was finished with, if any.
+        finishes: how often it was finished; at the end, anything but 1 is a fault.
     """
 
     def __init__(self, name: str, attributes: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class RecordedSpan:
 
 
 class RecordingTracer:
-    """An :class:`ion_actors.observe.Tracer` that keeps all spans, for any threads."""
+    """An :class:`ion_actors.observe.Tracer` that keeps all spans; any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the list
@@ -65,5 +65,5 @@ class RecordingTracer:
         return len(self.spans(name, **attributes))
 
     def unfinished(self) -> list[RecordedSpan]:
-        """The spans that are still going on."""
+        """The spans that are not finished."""
         return [span for span in self.spans() if not span.finishes]
