@@ -17,6 +17,7 @@ fork: they call :func:`check`.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
@@ -32,6 +33,7 @@ __all__ = [
     "before_fork",
     "check",
     "has_ghosts",
+    "no_fork_meanwhile",
     "on_fork",
     "renew_after_fork",
     "run_hooks",
@@ -76,6 +78,7 @@ _all: weakref.WeakSet[Inherited] = weakref.WeakSet()
 # Held by the thread that runs the hooks. A thread of the parent may hold the parent's lock, so each
 # process has its own.
 _locks: dict[int, AbstractContextManager[object]] = {}
+_whole = threading.RLock()  # held in those blocks, and during each fork that Python makes
 _ghosts = False
 _under_way_in = 0  # the process whose hooks are being run
 
@@ -92,6 +95,15 @@ def before_fork(hook: Callable[[], object]) -> None:
     """Call ``hook()`` before each fork that Python makes, for ever."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=hook)
+
+
+def no_fork_meanwhile() -> AbstractContextManager[object]:
+    """A block, to be kept short, during which other threads cannot fork by ``os.fork``.
+
+    A fork keeps copies of all descriptors. Some must be closed everywhere before their reader goes
+    on: ``subprocess.Popen`` waits for the end of a pipe whose other end a fork may have got.
+    """
+    return _whole
 
 
 def renew_after_fork(one: Inherited) -> None:
@@ -129,8 +141,9 @@ def has_ghosts() -> bool:
 
 
 def _run_hooks(*, by_python: bool = True) -> None:
-    global _pid, _under_way_in, _ghosts  # noqa: PLW0603  # of this process there is only one
+    global _pid, _under_way_in, _ghosts, _whole  # noqa: PLW0603  # there is only one process
     _ghosts = not by_python
+    _whole = threading.RLock()
     _under_way_in = os.getpid()
     errors = []
     try:
@@ -149,6 +162,15 @@ def _run_hooks(*, by_python: bool = True) -> None:
         raise ExceptionGroup(f"not all could be put right after a fork: {errors}", errors)
 
 
+def _begin_fork() -> None:
+    _whole.acquire()
+
+
+def _end_fork() -> None:
+    with contextlib.suppress(RuntimeError):  # Ctrl-C: it was not acquired
+        _whole.release()
+
+
 HOOKS_RAN[0] = 1
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_run_hooks)
+    os.register_at_fork(before=_begin_fork, after_in_parent=_end_fork, after_in_child=_run_hooks)

@@ -290,3 +290,37 @@ def test_the_supervisor_that_stayed_in_the_parent_is_dead_in_the_child(
     )
     assert lines == ["answered", "exit 0", "1"], errors
     assert code == 0
+
+
+def test_nothing_is_forked_while_a_helper_is_started(run: Run) -> None:
+    """The fork would keep the pipe open whose end ``subprocess.Popen`` waits for."""
+    source = """
+    import subprocess
+    real, order = subprocess.Popen, []
+    def popen(*args, **kwargs):
+        about, forked = threading.Event(), threading.Event()
+        def fork():
+            about.set()
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            order.append("forked")
+            forked.set()
+            os.waitpid(child, 0)
+        thread = threading.Thread(target=fork)
+        thread.start()
+        about.wait()
+        forked.wait(0.2)
+        order.append("started")
+        threads.append(thread)
+        return real(*args, **kwargs)
+    threads = []
+    subprocess.Popen = popen
+    with Pool(1, backend="process") as pool:
+        say(pool.submit(pow, 2, 3).result())
+    for thread in threads:
+        thread.join()
+    say(order[0], order.count("started") == order.count("forked"))
+    """
+    code, lines, errors = run(forking_program(source), "-W", "ignore")
+    assert (code, lines) == (0, ["8", "started True"]), errors

@@ -21,7 +21,7 @@ from typing import Any
 
 from ion_actors.backends.process.signals import withheld
 from ion_actors.backends.protocol import Hopeless
-from ion_actors.forking import on_fork
+from ion_actors.forking import no_fork_meanwhile, on_fork
 
 __all__ = [
     "above_streams",
@@ -134,7 +134,7 @@ def start(command: list[str], fds: Sequence[int], env: Mapping[str, str] | None 
         OSError: it cannot be started now.
     """
     try:
-        with withheld():
+        with withheld(), no_fork_meanwhile():
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=tuple(fds), env=env
             )
