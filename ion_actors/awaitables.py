@@ -41,9 +41,7 @@ PLAIN_TYPES: set[type] = {
     dict, set, frozenset, range, slice, object, type,
 }  # fmt: skip
 
-_MOST_TYPES = (
-    10_000  # in that set: a program that makes and replaces classes must not fill it for ever
-)
+_MOST_TYPES = 10_000  # in that set: programs that make and replace classes must not fill it
 
 
 def kind_of(value: object) -> Kind:

@@ -314,9 +314,7 @@ class SystemClock:
         try:
             while (due := self._take_due()) is None:
                 with self._changed:
-                    self._running = (
-                        True  # the thread that started this one may have been interrupted
-                    )
+                    self._running = True  # the starting thread may have been interrupted
                     when = self._heap[0][0] if self._heap else None
                 if when is not None:
                     delay = min(when - self.monotonic(), _PATROL)

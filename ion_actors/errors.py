@@ -456,13 +456,13 @@ class CircuitOpen(IonError, RuntimeError):
     # The text is made only when somebody reads it: a rejection should cost next to nothing.
     def __str__(self) -> str:
         until = (
-            "it was reset"
+            "it is reset"
             if math.isinf(self.retry_after)
             else f"{self.retry_after:.3g} s have passed"
         )
         return (
             f"circuit {self.name!r} is {self.state.value.replace('_', '-')}; "
-            f"no call is worth a try before {until}"
+            f"calls are rejected until {until}"
         )
 
 
@@ -477,7 +477,7 @@ class WeightExceedsCapacity(IonError, ValueError):
 
     def __init__(self, semaphore: str, permits: int, capacity: int):
         super().__init__(
-            f"semaphore {semaphore!r} has {capacity} permits; {permits} can never be had at once"
+            f"semaphore {semaphore!r} has {capacity} permits; {permits} can never be acquired"
         )
         self.semaphore = semaphore
         self.permits = permits

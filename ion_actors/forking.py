@@ -153,13 +153,11 @@ def _run_hooks(*, by_python: bool = True) -> None:
             except Exception as error:  # a bug, but the others must run
                 errors.append(error)
         _pid = _under_way_in
-        HOOKS_RAN[0] = (
-            1  # last: whoever reads it finds all done; if interrupted, the hooks run again
-        )
+        HOOKS_RAN[0] = 1  # last: whoever reads it finds all done; if interrupted, they run again
     finally:
         _under_way_in = 0
     if errors:
-        raise ExceptionGroup(f"not all could be put right after a fork: {errors}", errors)
+        raise ExceptionGroup(f"some hooks failed after a fork: {errors}", errors)
 
 
 def _begin_fork() -> None:

@@ -172,7 +172,7 @@ def words(value: object) -> str:
     try:
         return printable(str(value))
     except BaseException:
-        return f"<{type(value).__name__} that cannot be put into words>"
+        return f"<{type(value).__name__} without a str>"
 
 
 def indented(text: str) -> str:

@@ -259,7 +259,7 @@ class MoveIn:
         return all(mine[name] is its[name] for name in mine)
 
     def __repr__(self) -> str:
-        return f"<the start of a {self._residence.name}, with what it is made of>"
+        return f"<the start of a {self._residence.name}, with its arguments>"
 
     def make(self) -> None:
         """Make the actor, and run its ``on_start``."""

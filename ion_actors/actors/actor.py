@@ -66,8 +66,10 @@ class IsolatedActor(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    #: The class of its inbox.
+    #: The class of its inbox, and that of the futures that ``ask`` returns (None: pykka's own). A
+    #: subclass sets them, and need not know what pykka calls to make either.
     _ion_inbox: ClassVar[type[Any]] = Inbox
+    _ion_future: ClassVar[type[Any] | None] = None
 
     _ion_begun = False  # on_start has run
     _ion_left = False  # on_stop has run
@@ -85,6 +87,8 @@ class IsolatedActor(pykka.ThreadingActor):
         super().__init_subclass__(**kwargs)
         if (kind := vars(cls).get("_ion_inbox")) is not None:
             cls._create_actor_inbox = staticmethod(kind)  # type: ignore[method-assign]
+        if (kind := vars(cls).get("_ion_future")) is not None:
+            cls._create_future = staticmethod(kind)  # type: ignore[method-assign]
 
     @staticmethod
     @override

@@ -153,7 +153,7 @@ def _finish_on(
 async def _cancellable(
     coroutine: Coroutine[Any, Any, Any], context: Context
 ) -> tuple[Any, Exception | None]:
-    """What it returns, or raises: asyncio asks an exception of its ``__class__``, which may raise.
+    """Its result, or its error as a value: asyncio reads an error's ``__class__``, which may raise.
 
     Its loop would then never end.
     """

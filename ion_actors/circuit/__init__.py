@@ -1,4 +1,4 @@
-"""Circuit breakers: stop calling what keeps failing, and find out when it works again.
+"""Circuit breakers: they reject calls to a service that keeps failing, until it works again.
 
 Start at :class:`CircuitBreaker`.
 

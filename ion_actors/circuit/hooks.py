@@ -1,4 +1,4 @@
-"""What a breaker tells its hooks, and under which names."""
+"""The metrics and spans of a breaker, and their names."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ __all__ = ["BreakerHooks"]
 class BreakerHooks:
     """The hooks of one breaker.
 
-    Metrics (label ``circuit``): ``circuit.requests_total`` (let through) and
+    Metrics (label ``circuit``): ``circuit.requests_total`` (admitted) and
     ``circuit.requests_rejected`` (both with label ``state``), ``circuit.requests_succeeded``,
     ``circuit.requests_failed``, ``circuit.requests_ignored``, ``circuit.requests_cancelled``,
     ``circuit.request_duration`` (a histogram, in seconds), ``circuit.state_changes`` (with labels
     ``from`` and ``to``), ``circuit.manual_reset``.
-    Spans: ``circuit.execute`` with ``circuit`` and ``state``, for each call that is let through.
+    Spans: ``circuit.execute`` with ``circuit`` and ``state``, for each admitted call.
     """
 
     def __init__(self, probe: Probe) -> None:
         self._probe = probe
 
     def admitted(self, state: CircuitState) -> Span | None:
-        """A call was let through in that state; returns its span, if there is a tracer."""
+        """A call was admitted in that state; returns its span, if there is a tracer."""
         self._probe.inc("circuit.requests_total", state=state.value)
         return self._probe.start("circuit.execute", state=state.value)
 
     def rejected(self, state: CircuitState) -> None:
-        """A call was turned away in that state."""
+        """A call was rejected in that state."""
         self._probe.inc("circuit.requests_rejected", state=state.value)
 
     def ended(
@@ -47,5 +47,5 @@ class BreakerHooks:
         )
 
     def reset(self) -> None:
-        """Somebody closed it by hand."""
+        """It was closed by hand."""
         self._probe.inc("circuit.manual_reset")

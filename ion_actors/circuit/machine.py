@@ -58,7 +58,7 @@ class CircuitMetrics:
     failure_rate: float | None  #: 0 to 1; None without a window, and while that is empty
     trials: int  #: half-open slots that are taken
     state_changes: int
-    retry_after: float  #: seconds until a call is worth a try; 0 if one would go through now
+    retry_after: float  #: seconds until a call makes sense; 0 if one would go through now
     last_success: float | None
     last_failure: float | None
     last_state_change: float | None

@@ -101,4 +101,4 @@ def call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) ->
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:
-        logger.debug("the event loop was closed before it could be told", exc_info=True)
+        logger.debug("the event loop was closed before it could be woken", exc_info=True)

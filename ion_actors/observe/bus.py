@@ -144,7 +144,7 @@ class Bus(Generic[E]):
         try:
             thread.start()
         except NO_MORE_THREADS:  # a later attempt follows, or the interpreter exits
-            logger.debug("events for %s cannot be told now", self._thread_name, exc_info=True)
+            logger.debug("events of %s cannot be delivered now", self._thread_name, exc_info=True)
             return None
         return thread
 

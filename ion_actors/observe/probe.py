@@ -64,9 +64,11 @@ class Probe:
             TypeError: a hook lacks a method.
         """
         if metrics is not None and not isinstance(metrics, Metrics):
-            raise TypeError(f"metrics must have inc, add, gauge and histogram; {metrics!r} has not")
+            raise TypeError(
+                f"metrics must have inc, add, gauge and histogram; {metrics!r} does not"
+            )
         if tracer is not None and not isinstance(tracer, Tracer):
-            raise TypeError(f"tracer must have start(); {tracer!r} has not")
+            raise TypeError(f"tracer must have start(); {tracer!r} does not")
         return None if metrics is None and tracer is None else cls(metrics, tracer, **labels)
 
     @guarded

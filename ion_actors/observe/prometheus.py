@@ -106,7 +106,7 @@ class PoolCollector(Collector):
             ValueError: another pool of that name is reported, and has not ended.
         """
         with self._lock:
-            known = self._pools.get(pool.name, _nobody)()
+            known = self._pools.get(pool.name, _no_pool)()
             if known is not None and known is not pool and not known.is_closed:
                 raise ValueError(f"there is another pool named {pool.name!r}; give one a name")
             self._pools[pool.name] = weakref.ref(pool)
@@ -114,7 +114,7 @@ class PoolCollector(Collector):
     def remove(self, pool: _Pool) -> None:
         """Do not report this pool any more; nothing happens if it is not reported."""
         with self._lock:
-            known = self._pools.get(pool.name, _nobody)()
+            known = self._pools.get(pool.name, _no_pool)()
             if known is pool:
                 del self._pools[pool.name]
 
@@ -139,7 +139,7 @@ class PoolCollector(Collector):
                     del self._pools[name]
 
 
-def _nobody() -> None:
+def _no_pool() -> None:
     """A replacement for the reference to a missing pool."""
 
 

@@ -133,9 +133,9 @@ def refusal(
     kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited
     end = "the timeout" if kind is RateLimited else "the deadline of the context"
     return kind(
-        f"limiter {limiter!r}: by its limit, {what} will never come"
+        f"limiter {limiter!r}: its limit never allows {what}"
         if retry_after is None
-        else f"limiter {limiter!r}: {what} can come in {retry_after:.3g} s; {end} is before",
+        else f"limiter {limiter!r}: {what} can be there in {retry_after:.3g} s; {end} is earlier",
         limiter=limiter,
         retry_after=retry_after,
         is_global=place.is_global,
@@ -302,7 +302,7 @@ class Gate:
             now = ticks(self.clock.monotonic())
             for place, mark in zip(claim.places, claim.marks, strict=True):
                 place.bucket.give_back(claim.n, mark, now)
-            self._hold_nobody_up()
+            self._forget_holds()
             self._settle()
 
     def late(self, claim: Claim) -> RateLimited:
@@ -320,10 +320,10 @@ class Gate:
             try:
                 yield ticks(self.clock.monotonic())
             finally:  # Ctrl-C may come after the change
-                self._hold_nobody_up()
+                self._forget_holds()
                 self._settle()
 
-    def _hold_nobody_up(self) -> None:
+    def _forget_holds(self) -> None:
         """Forget computed moments, which no longer hold, with their jitter."""
         for turn in self._lines.fronts:
             turn.item.hold = 0

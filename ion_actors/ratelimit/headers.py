@@ -283,7 +283,7 @@ def _until(moment: float | None, since: float | None) -> float | None:
     if moment is None:
         return None
     if since is None:
-        logger.debug("nothing tells what time the server has: its moment %r is ignored", moment)
+        logger.debug("the time of the server is unknown: its moment %r is ignored", moment)
         return None
     return max(0.0, moment - since)
 

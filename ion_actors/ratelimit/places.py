@@ -75,5 +75,5 @@ def check_possible(n: int, places: tuple[Place, ...]) -> None:
             whose = "" if place.label is None else f" of {place.label}"
             raise ValueError(
                 f"n must be at most the burst{whose}, {place.bucket.lasting.burst}, not {n!r}: "
-                "so many tokens never gather"
+                "there can never be so many tokens"
             )

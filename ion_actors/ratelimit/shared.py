@@ -81,7 +81,7 @@ class Outage:
             self._log(level, "%s lets everything through: %s", self._limiter, error, **facts)
         else:
             self._log(
-                level, "%s lets everything through, %d calls since it last said so: %s",
+                level, "%s lets everything through, %d calls since the last message: %s",
                 self._limiter, count, error, **facts,
             )  # fmt: skip
 
@@ -122,7 +122,7 @@ class SharedLimiter:
         rate: a whole number of tokens in a whole number of seconds. By the default strategy, no
             window of so many seconds has more tokens; a full window's worth may go at once.
         storage: its address, as ``redis://host:6379/0``, or a storage of `limits` (not one for
-            asyncio). ``memory://`` is for trying it out: nobody shares it.
+            asyncio). ``memory://`` is for trying it out: other processes cannot share it.
         key: what is limited; the same in all processes.
         strategy: how the storage counts. By default it is exact, remembers each token, and uses the
             clocks of the processes, which must agree.
@@ -175,7 +175,7 @@ class SharedLimiter:
         if not isinstance(key, str):
             raise TypeError(f"key must be a string, not {key!r}")
         if not key:
-            raise ValueError("key must not be empty: all who share it share the limit")
+            raise ValueError("key must not be empty: limiters with the same key share the limit")
         try:
             key.encode()
         except UnicodeEncodeError:  # not chained: its text contains the key
@@ -355,7 +355,7 @@ class SharedLimiter:
         if whole_number("n", n, minimum=1) > self._rate.tokens:
             raise ValueError(
                 f"n must be at most the rate's {self._rate.tokens:g} tokens, not {n!r}: "
-                "so many are never there"
+                "there can never be so many"
             )
 
     def _poll(self, attempt: StoreWait) -> float | None:

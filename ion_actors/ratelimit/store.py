@@ -231,14 +231,14 @@ class WindowStrategy(enum.Enum):
     """How a storage counts, by the names in the library `limits`."""
 
     MOVING_WINDOW = "moving-window"
-    """Remembers each token: exact over every window. Goes by the clocks of those who ask."""
+    """Remembers each token: exact over every window. Uses the clocks of the processes."""
 
     SLIDING_WINDOW_COUNTER = "sliding-window-counter"
-    """Two counters, and an estimate between them. In Redis it goes by the clock of Redis."""
+    """Two counters, and an estimate between them. In Redis it uses the clock of Redis."""
 
     FIXED_WINDOW = "fixed-window"
-    """One counter. Around the turn of a window twice the rate can pass, and what is refused while
-    another process asks, too, may count."""
+    """One counter. Around the end of a window twice the rate can pass, and refused requests may
+    count if another process asks at the same time."""
 
 
 _NONE = Secrets("")

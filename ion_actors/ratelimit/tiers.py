@@ -20,9 +20,7 @@ from ion_actors.ratelimit.rate import Limit
 
 __all__ = ["TierKey", "Tiers"]
 
-_SWEEP = (
-    2  # buckets checked per request, so that old ones are dropped faster than new ones are made
-)
+_SWEEP = 2  # buckets checked per request: old ones are dropped faster than new ones are made
 _LOOKS = 8  # buckets checked to make room for a new one
 _LONGEST = 300  # characters of a label
 

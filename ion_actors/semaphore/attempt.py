@@ -30,7 +30,7 @@ class SemaphoreCore:
         """The error of an acquisition that was not served in time."""
         return AcquireTimeout(
             f"semaphore {self.name!r}: {permits} of {self.permits.capacity} permits could not be "
-            f"had within {timeout:g} s; free: {self.permits.available}, in line: "
+            f"acquired within {timeout:g} s; free: {self.permits.available}, in line: "
             f"{self.permits.waiting}",
             semaphore=self.name,
             permits=permits,
@@ -97,7 +97,7 @@ class Attempt:
         core = self._core
         core.log(
             logging.DEBUG,
-            "semaphore %r: somebody waits for %d permits, %d are free",
+            "semaphore %r: a caller waits for %d permits, %d are free",
             core.name, self._n, core.permits.available,
             permits=self._n,
         )  # fmt: skip
@@ -118,7 +118,7 @@ class Attempt:
             core.permits.give_back(self._n)
         core.log(
             logging.DEBUG,
-            "semaphore %r: a wait for %d permits ended without: %s",
+            "semaphore %r: a wait for %d permits ended without any: %s",
             core.name, self._n, error,
             permits=self._n,
         )  # fmt: skip

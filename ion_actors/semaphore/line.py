@@ -25,16 +25,16 @@ class Fairness(enum.Enum):
     """Who is next when permits come free."""
 
     FIFO = "fifo"
-    """The oldest waiter. Nobody passes it, however few permits they want: so the heavy are never
-    starved by the light."""
+    """The oldest waiter. No other passes it, however few permits that needs: so light waiters never
+    starve a heavy one."""
 
     LIFO = "lifo"
-    """The newest waiter. Nobody older passes it, and whoever comes is newer still. For work that
-    is worth less the longer it has waited."""
+    """The newest waiter. No older one passes it, but later ones do. For work that is worth less the
+    longer it has waited."""
 
     NONE = "none"
-    """Whoever fits, the oldest of those first. Permits never lie idle while somebody could use
-    them, but many light ones can starve a heavy one."""
+    """Any waiter for which there are enough permits, the oldest of these first. No permit is idle
+    while a waiter could use it, but many light waiters can starve a heavy one."""
 
 
 @dataclass(frozen=True, slots=True)

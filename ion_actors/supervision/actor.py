@@ -74,9 +74,7 @@ class TreeActor(IsolatedActor):
         self._machine = Machine(spec.rules, tuple(one.record for one in spec.children))
         self._table = ChildTable(core)
         self._retries: dict[str, Timer] = {}
-        self._because: str | None = (
-            None  # the child whose restart caused the current starts and stops
-        )
+        self._because: str | None = None  # the child whose restart causes the current orders
         self._draining = False  # the end was requested only by drains
         self._deadline: float | None = None  # of all requests
         self._end_began: float | None = None

@@ -115,7 +115,7 @@ def test_results_are_given_back_too(ends):
     assert ends.sizes()[1] == size
 
 
-def test_what_outlives_the_shelf_stays(ends):
+def test_what_outlives_the_file_stays(ends):
     found = ends.reply(buffer())
     ends.close()
     assert bytes(found) == b"x" * LARGE
@@ -195,7 +195,7 @@ def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
     assert ends.parent._out._used == {}
 
 
-def test_a_shelf_that_is_cut_short_is_an_error_and_not_a_signal(monkeypatch):
+def test_a_file_that_is_cut_short_is_an_error_and_not_a_signal(monkeypatch):
     file = AnonymousFile()
     receiver = Receiver(file, private=True)
     monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: 0)

@@ -300,7 +300,7 @@ def test_notes_that_are_no_list_give_way():
     [
         (WithLock("404: gone"), "cannot be pickled: TypeError: cannot pickle '_thread.lock'"),
         (Incurable("404: gone"), "cannot be rebuilt here: TypeError: "),
-        (Impostor("404: gone"), "comes out of its pickle as an object of str"),
+        (Impostor("404: gone"), "is unpickled as an object of str"),
     ],
 )
 def test_one_that_cannot_be_rebuilt_is_replaced_and_shown(bad, why):
@@ -311,7 +311,7 @@ def test_one_that_cannot_be_rebuilt_is_replaced_and_shown(bad, why):
     assert found.message == "404: gone"
     first, reason = notes(found)
     assert first == "by the way"
-    assert reason.startswith(f"It stands for a {found.type_name}, which {why}")
+    assert reason.startswith(f"It replaces a {found.type_name}, which {why}")
     assert repr(found.__cause__) == "KeyError('k')"
     assert "in raised" in remote_text(found)
 

@@ -93,7 +93,7 @@ def test_one_that_no_module_has_is_left_behind():
     context = contextvars.Context()
     context.run(loner.set, 1)
     assert pack_variables(context) is None
-    assert left_behind(context) == {"loner": "no module has it under any name"}
+    assert left_behind(context) == {"loner": "no module has a name for it"}
 
 
 def test_one_that_a_later_module_has_is_found():

@@ -367,7 +367,7 @@ def test_tripped_for_ever_it_stays_open_until_it_is_reset(
 ) -> None:
     breaker.trip(math.inf)
     clock.advance(1e9)
-    with pytest.raises(CircuitOpen, match="before it was reset") as caught:
+    with pytest.raises(CircuitOpen, match="until it is reset") as caught:
         breaker.execute(divide, 1)
     assert caught.value.retry_after == math.inf
     breaker.reset()

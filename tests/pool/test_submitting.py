@@ -43,7 +43,7 @@ from .helpers import PATIENCE, Gate, busy, run_in_thread, until_waiting
         ({"name": 7}, TypeError, "name must be a string or None, not 7"),
         ({"context": 7}, TypeError, "context must be a Context or None, not 7"),
         ({"logger": 7}, TypeError, "logger must be a logging.Logger, not 7"),
-        ({"metrics": 7}, TypeError, "metrics must have inc, add, gauge and histogram; 7 has not"),
+        ({"metrics": 7}, TypeError, "metrics must have inc, add, gauge and histogram; 7 does not"),
         ({"tracer": 7}, TypeError, "tracer must have start"),
         ({"panic_recovery": 7}, TypeError, "panic_recovery must be .* not 7"),
         ({"task_wrapper": 7}, TypeError, "task_wrapper must be callable or None, not 7"),

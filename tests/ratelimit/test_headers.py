@@ -190,7 +190,7 @@ def test_dates_count_from_the_servers_own_clock_unless_told_otherwise() -> None:
 def test_without_any_clock_a_moment_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "ion_actors.ratelimit"):
         assert parse_headers({"X-RateLimit-Reset": str(int(NOW))}) == ServerLimits()
-    assert "nothing tells what time the server has" in caplog.text
+    assert "the time of the server is unknown" in caplog.text
 
 
 def test_the_retry_after_of_a_redirect_is_not_about_limits() -> None:

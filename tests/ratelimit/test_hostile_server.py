@@ -405,6 +405,6 @@ def test_what_a_resource_says_of_itself_is_asked_without_the_lock(clock: Virtual
     request = limiter.for_(resource=Resource())
     request.set_limit(Limit(per_second(1), 2))
     assert request.allow(2)
-    with pytest.raises(RateLimited, match="of resource me can come in 1 s"):
+    with pytest.raises(RateLimited, match="of resource me can be there in 1 s"):
         request.wait(timeout=0.5)
     assert asked == ["repr"]

@@ -152,7 +152,7 @@ def test_a_failure_that_lasts_is_said_again_but_not_often(
     said = [record.getMessage() for record in caplog.records]
     assert [line.partition(": the storage")[0] for line in said] == [
         "api lets everything through",
-        *["api lets everything through, 30 calls since it last said so"] * 3,
+        *["api lets everything through, 30 calls since the last message"] * 3,
     ]
     assert [record.count for record in caplog.records] == [1, 30, 30, 30]  # type: ignore[attr-defined]
     found = metrics.count("ion_ratelimit_fail_open_total", limiter="api", kind="other")

@@ -192,7 +192,8 @@ def test_a_wait_that_is_too_long_says_what_it_waited_for(
     error = waiting.exception(PATIENCE)
     assert isinstance(error, AcquireTimeout)
     assert (error.semaphore, error.permits, error.timeout) == ("disk", 2, 5.0)
-    assert "'disk': 2 of 4 permits could not be had within 5 s; free: 1, in line: 1" in str(error)
+    text = "'disk': 2 of 4 permits could not be acquired within 5 s; free: 1, in line: 1"
+    assert text in str(error)
     assert (one.available, one.waiting) == (1, 0)
 
 
@@ -536,8 +537,8 @@ def test_the_log_tells_of_the_waits(caplog: pytest.LogCaptureFixture, clock: Vir
         clock.advance(1.0)
         assert late.exception(PATIENCE)
     began, ended = caplog.records
-    assert "'disk': somebody waits for 1 permits, 0 are free" in began.getMessage()
-    assert "a wait for 1 permits ended without: semaphore 'disk'" in ended.getMessage()
+    assert "'disk': a caller waits for 1 permits, 0 are free" in began.getMessage()
+    assert "a wait for 1 permits ended without any: semaphore 'disk'" in ended.getMessage()
     assert (ended.__dict__["semaphore"], ended.__dict__["permits"]) == ("disk", 1)
 
 

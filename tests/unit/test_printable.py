@@ -57,7 +57,7 @@ def test_objects_are_put_into_one_line_whatever_they_do() -> None:
     assert words(Hostile()) == r"s\n2026"
     assert shown(Hostile()) == r"r\u20282026"
     for error in (ValueError, SystemExit, RecursionError):
-        assert words(Hostile(error)) == "<Hostile that cannot be put into words>"
+        assert words(Hostile(error)) == "<Hostile without a str>"
         assert shown(Hostile(error)) == "<Hostile without a repr>"
     assert shown(10**5000) == "<int without a repr>"  # has too many digits
     assert f"{OneLine(Hostile())} {OneLine(Hostile())!r}" == r"s\n2026 r\u20282026"

@@ -133,4 +133,4 @@ def make_own() -> None:
         try:
             numpy_random.seed()
         except Exception as error:  # the module may be partly imported, or another one
-            logger.debug("numpy.random has not got a state of its own", exc_info=error)
+            logger.debug("numpy.random has no state of its own", exc_info=error)

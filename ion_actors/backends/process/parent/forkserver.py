@@ -252,7 +252,7 @@ def _why(code: int | None) -> Exception:
         f"the forkserver exited with code {code} before it had forked a child. Either "
         f"{interpreter.executable()!r} is no interpreter of Python like this one "
         "(multiprocessing.set_executable() names another one), or a module of preload= has exited; "
-        "what it has printed says more"
+        "see its output"
     )
 
 

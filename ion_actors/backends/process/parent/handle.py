@@ -83,7 +83,7 @@ class Handle:
 
     def _reaped_code(self) -> int | None:
         until = time.monotonic() + _CODE_PATIENCE
-        with contextlib.suppress(ChildProcessError):  # somebody else has waited for it
+        with contextlib.suppress(ChildProcessError):  # other code has waited for it
             while time.monotonic() < until:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
@@ -119,13 +119,13 @@ def how_it_died(exitcode: int | None) -> str:
     """An exit code as text: the end of a sentence about the process."""
     if exitcode is None:
         return (
-            "has ended; how is not known: the forkserver, which is told, has ended as well, or "
-            "this program ignores SIGCHLD, or waits for all its children"
+            "has ended; its exit code is unknown, since the forkserver, which reports it, has ended "
+            "as well, or this program ignores SIGCHLD, or waits for all its children"
         )
     name = signal_name(exitcode)
     if name is None:
         return f"exited with code {exitcode}"
     if name == "SIGKILL":
-        return "was killed by SIGKILL, perhaps by the system, for want of memory"
+        return "was killed by SIGKILL, perhaps by the system because memory ran out"
     words = signal.strsignal(-exitcode)
     return f"was killed by {name}" + (f" ({words})" if words else "")

@@ -111,7 +111,7 @@ def executable() -> str:
 def _command(*arguments: str) -> list[str]:
     if not executable():
         raise Hopeless(
-            "it is not known which interpreter child processes should run in: sys.executable is "
+            "the interpreter for child processes is unknown: sys.executable is "
             "empty. Name one with multiprocessing.set_executable()"
         )
     flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]

@@ -119,7 +119,7 @@ class Channel:
                     while sent < len(data):
                         sent += self._send(view[sent:])
         except OSError as error:
-            raise EOFError("the other side is gone") from error
+            raise EOFError("the other side has ended") from error
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
         while True:
@@ -195,11 +195,11 @@ class Channel:
                 self._look_up()
                 continue
             except ConnectionResetError as error:
-                raise Unread("the other side is gone, and has not read everything") from error
+                raise Unread("the other side has ended before it had read everything") from error
             except OSError as error:
-                raise EOFError("the other side is gone") from error
+                raise EOFError("the other side has ended") from error
             if not data:
-                raise EOFError("the other side is gone")
+                raise EOFError("the other side has ended")
             return data
 
     def _into(self, view: memoryview) -> int:
@@ -210,9 +210,9 @@ class Channel:
                 self._look_up()
                 continue
             except OSError as error:
-                raise EOFError("the other side is gone") from error
+                raise EOFError("the other side has ended") from error
             if not count:
-                raise EOFError("the other side is gone")
+                raise EOFError("the other side has ended")
             return count
 
     def _look_up(self) -> None:

@@ -73,7 +73,7 @@ def unpack_variables(packed: bytes | Variables | None) -> contextvars.Context:
             context.run(_set, address, unpack(header, buffers))
         except (Exception, SystemExit) as error:
             logger.debug(
-                "the context variable %s.%s stays behind", *map(OneLine, address), exc_info=error
+                "the context variable %s.%s is left behind", *map(OneLine, address), exc_info=error
             )
     if trace:
         context.run(_extract, trace)
@@ -100,7 +100,7 @@ def left_behind(context: contextvars.Context | None = None) -> dict[str, str]:
     context = contextvars.copy_context() if context is None else context
     found = _crossing(context, try_again=True)
     return {
-        variable.name: "no module has it under any name" if pickled else "it cannot be pickled"
+        variable.name: "no module has a name for it" if pickled else "it cannot be pickled"
         for variable, address, pickled in found
         if address is None
     }
@@ -134,7 +134,8 @@ def _pickled(
         return (header, buffers) if buffers else header
     except BaseException as error:
         _known.refuse(variable, type(value))
-        logger.debug("the context variable %s stays behind", OneLine(variable.name), exc_info=error)
+        name = OneLine(variable.name)
+        logger.debug("the context variable %s is left behind", name, exc_info=error)
         return b""
 
 
@@ -293,5 +294,5 @@ def _propagate(verb: str, carrier: dict[str, str]) -> Any:
         )
         return call(carrier)
     except Exception as error:  # it is not installed there, or configured with a broken propagator
-        logger.debug("the trace stays behind", exc_info=error)
+        logger.debug("the trace is left behind", exc_info=error)
         return None

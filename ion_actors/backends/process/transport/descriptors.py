@@ -161,7 +161,7 @@ class Rights:
             for one in descriptors:
                 os.set_inheritable(one.fd, False)
         if len(data) < _SERIAL.size:
-            raise EOFError("the descriptors of this message did not come")
+            raise EOFError("the descriptors of this message were not received")
         if found & socket.MSG_CTRUNC:
             raise OSError(errno.EMFILE, "this process may have no more open files")
         return _SERIAL.unpack(data)[0], descriptors

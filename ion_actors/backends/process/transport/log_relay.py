@@ -198,7 +198,7 @@ def _take_over_filter(found: bytes) -> None:
         action, message, category, module, line = pickle.loads(found)
         warnings.filterwarnings(action, message, category, module, line, append=True)
     except Exception as error:  # the category cannot be imported here, or the action is unknown
-        logger.debug("a filter of warnings stays behind", exc_info=error)
+        logger.debug("a filter of warnings is left out", exc_info=error)
 
 
 def _picklable(
@@ -228,7 +228,7 @@ def show(news: bytes | bytearray) -> None:
         kind, what = pickle.loads(news)
         _SHOW[_News(kind)](*what)
     except Exception:
-        logger.exception("a message of a worker's process could not be shown")
+        logger.exception("a message of a worker's process could not be relayed")
 
 
 def _show_log(state: dict[str, Any], extras: dict[str, tuple[bytes, str]]) -> None:

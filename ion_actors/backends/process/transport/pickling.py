@@ -196,7 +196,7 @@ def _attempt(obj: object) -> Packed | BaseException:
     if isinstance(found, tuple):
         if b"__main__" not in found[0] or _cloud_pickler() is None or main_can_be_imported():
             return found
-        found = pickle.PicklingError("the child would not find it by its name")
+        found = pickle.PicklingError("the child cannot import it by its name")
     # A BaseException is not an error of pickling: something wants to end this.
     kinds = iter(picklers())
     while isinstance(found, Exception) and (kind := next(kinds, None)) is not None:
@@ -309,7 +309,7 @@ def _refusal(task: str, what: str, value: object, error: BaseException) -> TaskN
 
 def _hint(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and "through inheritance" in str(error):
-        return "; multiprocessing hands it over at the start of a child: put it into initargs"
+        return "; multiprocessing can pass it on only at the start of a child: put it into initargs"
     if _cloud_pickler() is None and isinstance(error, AttributeError | pickle.PicklingError):
         return "; with cloudpickle installed (the extra 'process') it might be"
     return ""

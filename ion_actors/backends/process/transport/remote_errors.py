@@ -347,7 +347,7 @@ def _from_pickle(link: _Link, found: Sequence[BaseException]) -> tuple[BaseExcep
     except BaseException as fault:
         return None, f"cannot be rebuilt here: {in_a_line(fault)}"
     if not issubclass(type(error), BaseException):
-        return None, f"comes out of its pickle as an object of {type(error).__name__}"
+        return None, f"is unpickled as an object of {type(error).__name__}"
     return cast("BaseException", error), ""
 
 
@@ -361,5 +361,5 @@ def _stand_in(link: _Link, found: Sequence[BaseException], why_not: str) -> Base
         error = kind(link.message, type_name=link.type_name)
     for note in link.notes:
         add_note(error, note)
-    add_note(error, f"It stands for a {link.type_name}, which {why_not}")
+    add_note(error, f"It replaces a {link.type_name}, which {why_not}")
     return error

@@ -148,13 +148,13 @@ class SharedBuffers:
         """Returns what the message has to contain: the number of the transfer, and their count."""
         if not descriptors:
             return 0, 0
-        assert self._rights is not None, "a descriptor, and no way for it"
+        assert self._rights is not None, "a descriptor, but no socket for it"
         return self._rights.send(descriptors), len(descriptors)
 
     def _receive_rights(self, serial: int, count: int) -> list[Descriptor]:
         if not count:
             return []
-        assert self._rights is not None, "a descriptor, and no way for it"
+        assert self._rights is not None, "a descriptor, but no socket for it"
         return self._rights.receive(serial, count)
 
     def _put(self, raw: memoryview) -> Place | None:
