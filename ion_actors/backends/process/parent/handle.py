@@ -119,8 +119,8 @@ def how_it_died(exitcode: int | None) -> str:
     """An exit code as text: the end of a sentence about the process."""
     if exitcode is None:
         return (
-            "has ended; its exit code is unknown, since the forkserver, which reports it, has ended "
-            "as well, or this program ignores SIGCHLD, or waits for all its children"
+            "has ended; its exit code is unknown, since the forkserver, which reports it, has "
+            "ended as well, or this program ignores SIGCHLD, or waits for all its children"
         )
     name = signal_name(exitcode)
     if name is None:
