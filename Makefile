@@ -75,6 +75,10 @@ bench: $(VENV)/.installed-test ## compare with the peers (ARGS: for the benchmar
 plots: $(VENV)/.installed-bench ## measure what settings do, and draw it (ARGS: for the benchmark)
 	$(BIN)/python -m tests.benchmarks.plots $(ARGS)
 
+.PHONY: house
+house: $(VENV)/.installed-test ## the picture of the house, after its modules have changed
+	$(BIN)/python -m tests.house
+
 .PHONY: docs
 docs: $(VENV)/.installed-docs ## build/docs/index.html
 	$(BIN)/sphinx-build --fail-on-warning --quiet -b html docs build/docs
