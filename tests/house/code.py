@@ -122,9 +122,7 @@ def origin(modules: Modules, module: str, name: str) -> tuple[str, str | None]:
             return f"{module}.{name}", None
         if module not in modules or not modules[module].is_package:
             break
-        found = [
-            one for one in modules[module].imports if one.here == name and one.name is not None
-        ]
+        found = [one for one in modules[module].imports if one.here == name and one.name]
         if not found or found[0].module not in modules:
             break
         module, name = found[0].module, found[0].name or ""
@@ -269,7 +267,7 @@ def class_of(modules: Modules, module: str, base: ast.expr) -> tuple[str, str]:
         base = base.value
     *path, name = ast.unparse(base).split(".")
     for one in modules[module].imports:
-        if not path and one.here == name and one.name is not None:
+        if not path and one.here == name and one.name:
             found, defined_as = origin(modules, one.module, one.name)
             return found, defined_as or name
         if path and one.name is None and ".".join(path) == one.here:
@@ -306,14 +304,15 @@ def defined(module: Module) -> set[str]:
             if _is_self(node.value):
                 found.add(node.attr)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {
-                one.id
-                for target in targets
-                for one in ast.walk(target)
-                if isinstance(one, ast.Name)
-            }
+            found |= assigned(node)
     return found | _slots(module)
+
+
+def assigned(node: ast.Assign | ast.AnnAssign) -> set[str]:
+    """The variables that a statement gives a value or a type."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    nodes = (one for target in targets for one in ast.walk(target))
+    return {one.id for one in nodes if isinstance(one, ast.Name)}
 
 
 def _slots(module: Module) -> set[str]:

@@ -14,7 +14,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.house.code import Modules, class_of, classes, origin
+from tests.house.code import Modules, assigned, class_of, classes, origin
 
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _BLOCK = re.compile(r"(?ms)^( *)(`{3,}|:{3,}).*?^\1\2$")
@@ -104,13 +104,7 @@ def _named(body: list[ast.stmt]) -> set[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found.add(node.name)
         elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {
-                one.id
-                for target in targets
-                for one in ast.walk(target)
-                if isinstance(one, ast.Name)
-            }
+            found |= assigned(node)
         elif isinstance(node, ast.If | ast.Try):
             found |= _named([*node.body, *node.orelse])
     return found
