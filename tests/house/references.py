@@ -14,7 +14,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tests.house.code import Modules, assigned, class_of, classes, origin
+from tests.house.code import Modules, assigned, class_of, classes, origin, packages
 
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _BLOCK = re.compile(r"(?ms)^( *)(`{3,}|:{3,}).*?^\1\2$")
@@ -33,7 +33,7 @@ class Names:
         self._modules = modules
         self._library = library
         self._classes = classes(modules)
-        self._tops = {one.split(".")[1] for one in modules if "." in one}
+        self._tops = {one.split(".")[1] for one in packages(modules) if "." in one}
 
     def is_missing(self, reference: str) -> bool:
         """Whether a reference is one to the library and leads nowhere."""
@@ -51,10 +51,7 @@ class Names:
         return False
 
     def _is_ours(self, reference: str) -> bool:
-        first, second = reference.split(".")[:2]
-        return first == self._library or (
-            first in self._tops and (f"{self._library}.{first}.{second}" in self._modules)
-        )
+        return reference.partition(".")[0] in {self._library, *self._tops}
 
     def _full(self, name: str) -> str:
         own = name == self._library or name.startswith(f"{self._library}.")

@@ -106,6 +106,8 @@ def test_what_is_there_is_found(there: str) -> None:
         "room.wall:Wall.paint.dry",
         "ion_actors.window",
         "ion_actors.door.ring",
+        "room.ceiling",
+        "room.wall.Floor",
         "Wall.fall",
         "window.py",
         "door/wall.py",
