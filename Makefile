@@ -76,7 +76,7 @@ plots: $(VENV)/.installed-bench ## measure what settings do, and draw it (ARGS: 
 	$(BIN)/python -m tests.benchmarks.plots $(ARGS)
 
 .PHONY: house
-house: $(VENV)/.installed-test ## the picture of the house, after its modules have changed
+house: $(VENV)/.installed-test ## draw the picture of the code for the docs, after modules have changed
 	$(BIN)/python -m tests.house
 
 .PHONY: docs

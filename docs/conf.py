@@ -19,12 +19,13 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
 ]
-# `make bench` and `make plots` write these tables; the pages beside them include them.
+# Written by `make bench`, `make plots` and `make house`; the pages beside them include them.
 exclude_patterns = [
     "explanation/benchmark-table.md",
     "explanation/feature-table.md",
     "explanation/process-table.md",
     "explanation/array-table.md",
+    "explanation/house-private-names.md",
     "neighbours/hooks-table.md",
     "explanation/performance/*.md",
 ]

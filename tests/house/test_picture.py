@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.house.__main__ import PICTURE
+import pytest
+
+from tests.house.__main__ import DRAWN
 from tests.house.code import parse, read
 from tests.house.picture import draw, layers, reduced
+from tests.house.private_names import table
 from tests.house.test_house import TREE
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_the_picture_is_up_to_date() -> None:
-    assert PICTURE.read_text("utf-8") == draw(read()), "the code has changed: make house"
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
+def test_what_is_drawn_from_the_code_is_up_to_date(path: Path) -> None:
+    assert path.read_text("utf-8") == DRAWN[path](read()), "the code has changed: make house"
+
+
+def test_private_names_are_listed_by_the_module_that_uses_them() -> None:
+    found = table(
+        parse(TREE | {"lib/high.py": "from lib.low import Low\nLow()._hidden()\n"}), "lib"
+    )
+    assert found.splitlines()[2:] == ["| `high` | `_hidden` |"]
 
 
 def test_every_module_is_in_the_picture() -> None:
