@@ -6,6 +6,7 @@ All functions are pure: they take the modules that :func:`parse` makes of texts.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -99,8 +100,9 @@ def parse(sources: Mapping[str, str]) -> dict[str, Module]:
     return modules
 
 
-def read(folder: Path = LIBRARY) -> dict[str, Module]:
-    """The modules below a folder, which is a package."""
+@functools.cache
+def read(folder: Path = LIBRARY) -> Modules:
+    """The modules below a folder, which is a package. They are read once."""
     return parse(
         {
             path.relative_to(folder.parent).as_posix(): path.read_text("utf-8")
