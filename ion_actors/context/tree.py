@@ -210,6 +210,21 @@ class Node:
             self._look_up()
         return self._end is not None
 
+    def is_over(self) -> bool:
+        """Whether it has ended or its deadline has passed, for code that holds a lock.
+
+        Unlike :attr:`cancelled`, this never ends the context, and so calls no callbacks.
+        """
+        todo: list[Node] = [self]
+        while todo:
+            one = todo.pop()
+            if one._end is not None:
+                return True
+            if one._deadline is not None and one._clock.monotonic() >= one._deadline:
+                return True
+            todo.extend(one._parents)
+        return False
+
     def _look_up(self) -> None:
         """End this context if a parent has ended, or else if a deadline has passed."""
         expired = False

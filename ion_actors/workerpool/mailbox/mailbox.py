@@ -158,7 +158,7 @@ class Mailbox(TaskQueue):
     def _reason(self, error: IonError) -> DropReason | None:
         """Why the pool gives up a queued task; None if that is its submitter's wish."""
         # A task that knows of its pool's end before the supervisor does ends by its own context.
-        ended = DropReason.CLOSED if self.context.cancelled else None
+        ended = DropReason.CLOSED if self.context.is_over() else None  # it is asked under the lock
         return reason_of(error) or ended
 
     def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
@@ -409,7 +409,7 @@ class Mailbox(TaskQueue):
             Whether it was. Not if it has ended without its worker, or the pool is at its end.
         """
         with self._lock:
-            if self.context.cancelled:
+            if self.context.is_over():
                 return False
             with task._lock:
                 if task._state is not RUNNING or task.fenced:

@@ -81,7 +81,7 @@ class Wait:
 
     def over(self) -> bool:
         """Whether it is about to end: the worker has only not woken yet."""
-        if self.context.cancelled:
+        if self.context.is_over():  # this is asked under the graph's lock
             return True
         return self.target.found() if isinstance(self.target, Room) else self.target.done()
 
