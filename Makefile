@@ -5,6 +5,7 @@ PYTHON ?= python3
 IMAGES ?=
 ARGS ?=
 # Each process of pytest has threads and child processes of its own, so they do not disturb each other.
+ROUNDS ?= 10
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 
 # One environment for each name and version of the interpreter, so that `make test PYTHON=...` with
@@ -44,6 +45,12 @@ coverage: $(VENV)/.installed-test ## all tests, and how much of the code they re
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+.PHONY: soak
+soak: $(VENV)/.installed-test ## all tests ROUNDS times, each in another order and with more examples
+	for round in $$(seq $(ROUNDS)); do \
+		HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest --quiet $(PARALLEL) $(ARGS) || exit; \
+	done
 
 .PHONY: conformance
 conformance: $(VENV)/.installed-test ## pykka's own tests, on our future (CPython's run with make test)
