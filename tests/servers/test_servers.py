@@ -61,7 +61,9 @@ def write(folder: Path, name: str, source: str) -> None:
     (folder / name).write_text(textwrap.dedent(source))
 
 
-GUNICORN = ("gunicorn", "--bind", "127.0.0.1:0", "--workers", "2", "--no-control-socket")
+# One worker: what gunicorn sends to one that is still booting is lost, and it waits for its end.
+GUNICORN = ("gunicorn", "--bind", "127.0.0.1:0", "--workers", "1", "--no-control-socket",
+            "--graceful-timeout", "10")  # fmt: skip
 GTHREAD = ("--worker-class", "gthread", "--threads", "4")
 
 
