@@ -75,7 +75,10 @@ class Keys:
 
     def _forget(self, hashed: int, gone: weakref.ref[Key]) -> None:
         with self._lock:
-            left = tuple(one for one in self._buckets.get(hashed, ()) if one is not gone)
+            bucket = self._buckets.get(hashed, ())
+            left = tuple(one for one in bucket if one is not gone)
+            if len(left) == len(bucket):
+                return  # it was never in: to replace the bucket would make others look again
             if left:
                 self._buckets[hashed] = left
             else:

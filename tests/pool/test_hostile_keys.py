@@ -103,3 +103,35 @@ def test_keys_that_nobody_uses_any_more_are_forgotten():
         for number in range(100):
             pool.options(key=("a", number)).submit(int).result(PATIENCE)
     assert len(pool._core.keys) == 0
+
+
+def test_threads_that_compare_at_a_time_come_to_an_end() -> None:
+    """What one of them could not add is freed: that must not make the others compare again."""
+    compared: list[int] = []
+
+    class Slow:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(pool.submit(abs, 1).result(PATIENCE))
+            return isinstance(other, Slow) and other.number == self.number
+
+    with Pool(2) as pool:
+        for _ in range(10):
+            together = threading.Barrier(6)
+
+            def submit(number: int, together: threading.Barrier = together) -> None:
+                together.wait(PATIENCE)
+                pool.options(key=Slow(number % 3)).submit(abs, number).result(PATIENCE)
+
+            threads = [threading.Thread(target=submit, args=(number,)) for number in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+                assert not thread.is_alive()
+    assert len(compared) < 2000
