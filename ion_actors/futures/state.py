@@ -481,7 +481,7 @@ def _as_exception(given: BaseException | ExcInfo | None) -> BaseException:
         value = sys.exc_info()[1]
     if value is None and kind is not None:
         value = kind()
-    if issubclass(type(value), type) and issubclass(value, BaseException):
+    if is_a(value, type) and issubclass(value, BaseException):
         value = value()
     if not is_a(value, BaseException):
         raise TypeError(f"set_exception() takes an exception, not {given!r}")
