@@ -8,9 +8,10 @@ are called all the same; an interruption is not the callback's own, and must rea
 from __future__ import annotations
 
 import dis
+import importlib
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -18,6 +19,9 @@ from ion_actors.raised import traceback_of
 
 __all__ = ["is_interruption"]
 
+_SIGNALS = tuple(map(int, signal.valid_signals()))
+# The function below signal.getsignal(), which makes an enumeration's member of each answer.
+_handler_of: Callable[[int], Any] = importlib.import_module("_signal").getsignal
 _RAISE = dis.opmap["RAISE_VARARGS"]
 _MESSENGER = "asyncio.runners"  # cancels what it runs at Ctrl-C, and raises that afterwards
 
@@ -31,7 +35,7 @@ def is_interruption(error: BaseException) -> bool:
     """
     if threading.current_thread() is not threading.main_thread():
         return False
-    handlers = set(_codes(map(signal.getsignal, signal.valid_signals())))
+    handlers = set(_codes(map(_handler_of, _SIGNALS)))
     outer, traceback = None, traceback_of(error)
     raised = False
     while traceback is not None:
