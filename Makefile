@@ -4,6 +4,8 @@
 PYTHON ?= python3
 IMAGES ?=
 ARGS ?=
+# Each process of pytest has threads and child processes of its own, so they do not disturb each other.
+PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 
 # One environment for each name and version of the interpreter, so that `make test PYTHON=...` with
 # another one neither reinstalls nor breaks the first. abiflags tell a free-threaded build apart.
@@ -31,8 +33,8 @@ venv: $(VENV)/.installed-test $(VENV)/.installed-check $(VENV)/.installed-docs #
 	@echo "source $(BIN)/activate"
 
 .PHONY: test
-test: $(VENV)/.installed-test ## all tests (ARGS: for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test ## all tests, several at a time (ARGS: for pytest)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # Not part of CI: the tests that throw something at every point of the code take many times as long
 # while each line is counted.
