@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -55,18 +56,28 @@ fork = os.fork
 import ctypes
 _foreign_fork = ctypes.PyDLL(None).fork
 
-_started_in = os.getpid()
+def others():
+    # Of each other thread: its state, and how often it has run.
+    found = {}
+    for thread in os.listdir("/proc/self/task"):
+        if int(thread) != threading.get_native_id():
+            try:
+                with open(f"/proc/self/task/{thread}/status") as status:
+                    told = ("State", "voluntary", "nonvoluntary")
+                    found[thread] = [line for line in status if line.startswith(told)]
+            except OSError:
+                pass  # it has ended
+    return found
 
 def fork():
-    if os.getpid() != _started_in:
-        return _foreign_fork()  # where no frame may be looked at: see ion_actors.forking
-    # Not while another thread wants the GIL: the interpreter itself would not survive that.
+    # Not while another thread wants the GIL: the interpreter itself would not survive that. One
+    # that does wakes every 5 ms.
     before, rested = None, 0
     while rested < 50:
-        frames = {ident: (id(one), one.f_lasti) for ident, one in sys._current_frames().items()}
-        frames.pop(threading.get_ident())
-        rested = rested + 1 if frames == before else 0
-        before = frames
+        now = others()
+        runs = any("R (running)" in line for lines in now.values() for line in lines)
+        rested = rested + 1 if now == before and not runs else 0
+        before = now
         time.sleep(0.001)
     return _foreign_fork()
 """,
@@ -134,10 +145,21 @@ class Program:
         try:
             out, err = self.process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # faulthandler shows the stacks
+            for pid in [*_below(self.process.pid), self.process.pid]:
+                os.kill(pid, signal.SIGABRT)  # faulthandler shows the stacks
             out, err = self.process.communicate(timeout=5)
             pytest.fail(f"the program hangs\n{out}\n{err}")
         return self.process.returncode, out.splitlines(), err
+
+
+def _below(pid: int) -> list[int]:
+    """The processes that this one has forked, and those that they have, the last first."""
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                found = [*_below(int(folder.name)), int(folder.name), *found]
+    return found
 
 
 @pytest.fixture
