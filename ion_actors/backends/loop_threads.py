@@ -15,7 +15,6 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
+from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
 from ion_actors.forking import on_fork
 from ion_actors.standby import NO_MORE_THREADS
@@ -125,7 +125,7 @@ class LoopThreads(ThreadPoolExecutor):
 
     def _facts(self) -> LeftBehind:
         name = of_thread.task_name
-        clock = time.monotonic if self._pool is None else self._pool.clock.monotonic
+        clock = system_clock.monotonic if self._pool is None else self._pool.clock.monotonic
         return LeftBehind(
             task="" if name is None else name(),
             worker=threading.current_thread().name,
@@ -186,6 +186,6 @@ class LoopThreads(ThreadPoolExecutor):
         if first:
             for _ in self._own:
                 self._calls.put(None)
-        until = time.monotonic() + _GRACE
+        until = system_clock.monotonic() + _GRACE
         for thread in self._own if wait else ():
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, until - system_clock.monotonic()))

@@ -9,10 +9,10 @@ A forked child does not have the threads. There, every supervisor is marked, and
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 
 from ion_actors.actors import Flag
+from ion_actors.clock import system_clock
 from ion_actors.context import background
 from ion_actors.forking import check, on_fork
 from ion_actors.logs import Logger, warn_later
@@ -60,9 +60,9 @@ def _at_exit() -> None:
         if core.state is not SupervisorState.STOPPING:
             _warn(core)
         core.tell(Drain(None))
-    began = time.monotonic()
+    began = system_clock.monotonic()
     for core in roots:
-        _await_end(core, time.monotonic() - began)
+        _await_end(core, system_clock.monotonic() - began)
 
 
 def _await_end(core: TreeCore, waited: float) -> None:

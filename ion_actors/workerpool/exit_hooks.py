@@ -13,13 +13,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures._base import FINISHED
 from typing import Any
 
 from ion_actors.actors import Flag
+from ion_actors.clock import system_clock
 from ion_actors.delivery import ERRANDS, LEAVINGS
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
@@ -119,14 +119,14 @@ def _at_exit() -> None:
     for hook in _before_drains:
         hook()
     _exiting.set()
-    began = time.monotonic()
+    began = system_clock.monotonic()
     unfinished = _pools.unended()
     for core in unfinished:
         if core.phase is PoolState.RUNNING:
             _warn(core)
         core.tell(Forgotten())
     for core in unfinished:
-        _await_end(core, time.monotonic() - began)
+        _await_end(core, system_clock.monotonic() - began)
     _await_told(_pools.all())  # also of those that ended a moment ago
     ERRANDS.finish()
     ERRANDS.flush()
@@ -151,10 +151,10 @@ def _await_end(core: PoolCore, waited: float) -> None:
 
 def _await_told(cores: list[PoolCore]) -> None:
     """Wait for those who are told of dead letters: all together as long as one pool may take."""
-    began = time.monotonic()
+    began = system_clock.monotonic()
     for core in cores:
         limit = core.spec.drain_timeout
-        left = None if limit is None else max(0.0, limit - (time.monotonic() - began))
+        left = None if limit is None else max(0.0, limit - (system_clock.monotonic() - began))
         core.mailbox.tell_letters(left)
 
 

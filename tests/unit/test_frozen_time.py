@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import subprocess
 import sys
@@ -77,3 +78,15 @@ def test_the_library_may_be_imported_while_time_is_frozen() -> None:
         env={"PYTHONPATH": str(LIBRARY.parent)},
     )  # fmt: skip
     assert done.stdout == "True\n", done.stderr
+
+
+def test_no_module_asks_for_the_time_where_tools_freeze_it() -> None:
+    """They replace ``time.monotonic``; what was bound before, as by the clock, stays real."""
+    asks = [
+        f"{path.relative_to(LIBRARY)}:{node.lineno}"
+        for path in LIBRARY.rglob("*.py")
+        if "testing" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.monotonic"
+    ]
+    assert asks == []

@@ -9,6 +9,7 @@ import time
 from multiprocessing.connection import wait
 
 from ion_actors.backends.process.parent.forkserver import read_number
+from ion_actors.clock import system_clock
 
 __all__ = ["Handle", "how_it_died", "signal_name"]
 
@@ -82,9 +83,9 @@ class Handle:
             return None
 
     def _reaped_code(self) -> int | None:
-        until = time.monotonic() + _CODE_PATIENCE
+        until = system_clock.monotonic() + _CODE_PATIENCE
         with contextlib.suppress(ChildProcessError):  # other code has waited for it
-            while time.monotonic() < until:
+            while system_clock.monotonic() < until:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
                     return os.waitstatus_to_exitcode(status)
