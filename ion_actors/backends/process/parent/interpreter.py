@@ -139,6 +139,10 @@ def start(command: list[str], fds: Sequence[int], env: Mapping[str, str] | None 
                 command, stdin=subprocess.DEVNULL, pass_fds=tuple(fds), env=env
             )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if error.filename not in (None, command[0]):  # /dev/null, in a bare chroot
+            raise Hopeless(
+                f"child processes cannot be started without {error.filename!r}: {error.strerror}"
+            ) from error
         raise Hopeless(
             f"child processes cannot be started by {command[0]!r}: {error.strerror}. "
             "multiprocessing.set_executable() names the interpreter to use"
