@@ -2,7 +2,7 @@
 
 Start at :class:`Pool`.
 
-The rooms, from the top down::
+Packages and modules, from the top down::
 
     testing/       tools for tests of concurrent code, for users' tests as well
     supervision/   trees of pools, actors and supervisors
@@ -23,7 +23,7 @@ The rooms, from the top down::
     keys           keys from users, whose comparison may take any time
     logs           the library's log records
     delivery       calls that another thread makes later, where they may block
-    standby        work for which no thread could be started
+    standby        has waiting threads do the library's work where no thread can be started
     forking        hooks that run in forked children
     interruption   exceptions that are thrown into a thread from outside
     awaitables     whether a call returned a result, or something that has yet to run

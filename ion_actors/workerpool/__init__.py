@@ -2,15 +2,15 @@
 
 From the top down, each importing only from below::
 
-    pool          the face: an executor whose verbs are messages
-    shutdown      how it is ended: by its verbs drain, close, shutdown, or by a signal
+    pool          the public Pool: an executor whose methods send messages to the supervisor
+    shutdown      how it is ended: by drain, close, shutdown, or by a signal
     exit_hooks    interpreter exit and fork
-    submitter     its verbs submit, try_submit, asubmit, call, ask: how a task is made and let in
-    parallel_map  its verbs map, map_unordered, amap
+    submitter     submit, try_submit, asubmit, call, ask: how a task is made and let in
+    parallel_map  map, map_unordered, amap
     caller_runs   a submitter that runs its task itself, as the overflow policy says
-    supervisor/   life and death, by messages: who works, restarts, stuck tasks
-    proxy         what its verb proxy gives: the class of workers that have state
-    core          what the face, the supervisor and the exit hook share
+    supervisor/   starts, replaces and ends workers; handles stuck tasks and the end of the pool
+    proxy         what Pool.proxy returns: the class of workers that have state
+    core          what the pool, the supervisor and the exit hook share
     worker/       runs one task at a time, and settles it
     messages      what the supervisor understands
     mailbox/      the tasks that wait, and their way to a worker

@@ -1,7 +1,7 @@
 """The pool: the face of a supervisor, its mailbox and its workers.
 
 ``Pool`` is a ``concurrent.futures.Executor``. Every verb is a message: submissions go to the
-mailbox's task lane in the caller's thread, everything about life and death goes to the supervisor.
+mailbox's queue in the caller's thread, everything about life and death goes to the supervisor.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 From the top down, each importing only from below::
 
-    mailbox         how a task ends without a worker: withdrawn, dropped, fenced, shed, given up
+    mailbox         other ways out of the queue, and back: withdrawn, dropped, claimed, put back
     task_queue      the bounded queue between submitters and workers: the hot path
     protocols       what passes between it, its workers and its waiters
     priority_queue  the order of tasks that have a priority or a key

@@ -482,7 +482,7 @@ class SheddingMailbox(Mailbox):
     ) -> None:
         super().__init__(name, limit, size, context, on_dropped)
         self._policy = policy
-        self._delays = Delays()  # the lane's lock
+        self._delays = Delays()  # guarded by the queue's lock
         self._now = context.clock.monotonic
 
     @override

@@ -44,7 +44,7 @@ _Entry = tuple[float, int, T]
 
 
 class PriorityQueue(Generic[T]):
-    """See the module. It has those methods of a ``deque`` that the lane uses.
+    """See the module. It has those methods of a ``deque`` that the task queue uses.
 
     Args:
         tasks: what is queued already, in the order of acceptance.

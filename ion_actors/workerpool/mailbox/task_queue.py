@@ -1,4 +1,4 @@
-"""The task lane of a pool's mailbox: bounded, first come first served, handed out directly.
+"""The queue of a pool's tasks: bounded, first come first served, handed out directly.
 
 ::
 
