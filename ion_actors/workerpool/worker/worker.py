@@ -111,7 +111,7 @@ class PoolWorker(IsolatedActor):
         self.inbox.bind(self, mailbox)
         #: Have it look for work: see :class:`ion_actors.workerpool.mailbox.protocols.Taker`.
         self.wake: Callable[[], None] = self.inbox.wake
-        self._hosting = None if spec.residence is None else ActorHost(self, spec, spec.residence)
+        self._actor_host = None if spec.residence is None else ActorHost(self, spec, spec.residence)
         if self.ready:
             self.wake = self._wake_first  # before it is parked: then it may be woken
         self.enlisted = False  # the mailbox knows it
@@ -190,8 +190,8 @@ class PoolWorker(IsolatedActor):
         if self.ready:
             return
         try:
-            if self._hosting is not None:
-                self._hosting.open()
+            if self._actor_host is not None:
+                self._actor_host.open()
             else:
                 self._runner.start(self._spec.initializer, self._spec.initargs)
         except BaseException as error:
@@ -229,12 +229,12 @@ class PoolWorker(IsolatedActor):
 
     def _move_out(self, error: BaseException | None) -> None:
         """Have the actor that lives here leave before the next one moves in."""
-        if self._hosting is None:
+        if self._actor_host is None:
             return
         self._failure = error if self._failure is None else self._failure
         if not self.interrupted:
             of_thread.task_context = None  # its hooks are not the task
-            self._hosting.leave(self._failure)
+            self._actor_host.leave(self._failure)
             self._failure = None
 
     @override
@@ -255,8 +255,8 @@ class PoolWorker(IsolatedActor):
             self._on_letter(message)
 
     def _on_letter(self, message: Any) -> None:
-        if isinstance(message, Letter) and self._hosting is not None:
-            self._hosting.deliver(message)
+        if isinstance(message, Letter) and self._actor_host is not None:
+            self._actor_host.deliver(message)
         else:
             self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
 
@@ -334,8 +334,8 @@ class PoolWorker(IsolatedActor):
 
     def abandon(self) -> None:
         """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
-        if self._hosting is not None:
-            self._hosting.abandon()
+        if self._actor_host is not None:
+            self._actor_host.abandon()
 
     def kill(self) -> bool:
         """End what it runs, if it runs elsewhere. Returns whether it does; it soon stops then."""
