@@ -4,8 +4,8 @@
 PYTHON ?= python3
 IMAGES ?=
 ARGS ?=
-# Each process of pytest has threads and child processes of its own, so they do not disturb each other.
 ROUNDS ?= 10
+# Each process of pytest has threads and child processes of its own, so they do not disturb each other.
 PARALLEL ?= -n auto --maxprocesses 4 --dist worksteal
 
 # One environment for each name and version of the interpreter, so that `make test PYTHON=...` with

@@ -79,14 +79,13 @@ class _Server:
         stream, ours_too = map(interpreter.above_streams, os.pipe())
         control = interpreter.above_streams(theirs.detach())
         try:
-            with os.fdopen(ours_too, "wb") as writing:
+            # If it has exited, the next request finds out how.
+            with contextlib.suppress(BrokenPipeError), os.fdopen(ours_too, "wb") as writing:
                 module = __name__
                 self.pid = interpreter.start_helper(module, stream, (control,), (control,), env)
                 with without_sigpipe():
                     writing.write(interpreter.path_here() + pickle.dumps((*ALWAYS, *preload)))
                     writing.flush()
-        except BrokenPipeError:
-            pass  # it has exited; the next request finds out how
         except BaseException:
             ours.close()
             raise

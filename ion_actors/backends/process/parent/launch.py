@@ -12,7 +12,7 @@ import multiprocessing.context
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import reduction, spawn
 from typing import Any, Protocol
@@ -229,11 +229,12 @@ def _start_frozen(
 
 def _tell(stream: int, data: bytes) -> None:
     """Write this for a child. If it is dead, the wait for it finds out."""
-    try:
-        with without_sigpipe(), open(stream, "wb", closefd=False) as file:
-            file.write(data)
-    except BrokenPipeError:
-        pass
+    with (
+        suppress(BrokenPipeError),
+        without_sigpipe(),
+        open(stream, "wb", closefd=False) as file,
+    ):
+        file.write(data)
 
 
 @contextmanager
