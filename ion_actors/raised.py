@@ -15,9 +15,11 @@ from ion_actors.naming import printable
 
 __all__ = [
     "add_note",
+    "args_of",
     "attributes_of",
     "cause_of",
     "context_of",
+    "errno_of",
     "in_a_line",
     "is_a",
     "members_of",
@@ -39,6 +41,7 @@ _SUPPRESSES: Any = BaseException.__dict__["__suppress_context__"]
 _TRACEBACK: Any = BaseException.__dict__["__traceback__"]
 _ATTRIBUTES: Any = BaseException.__dict__["__dict__"]
 _ARGS: Any = BaseException.__dict__["args"]
+_ERRNO: Any = OSError.__dict__["errno"]
 _MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
 _NAME: Any = type.__dict__["__name__"]
 
@@ -88,6 +91,17 @@ def traceback_of(error: BaseException) -> TracebackType | None:
     """Its ``__traceback__``."""
     found: TracebackType | None = _TRACEBACK.__get__(error)
     return found
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """Its ``args``."""
+    found: tuple[Any, ...] = _ARGS.__get__(error)
+    return found
+
+
+def errno_of(error: OSError) -> object:
+    """Its ``errno``, which may be any object."""
+    return _ERRNO.__get__(error)
 
 
 def members_of(error: BaseException) -> Sequence[BaseException] | None:

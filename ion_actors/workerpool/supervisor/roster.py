@@ -20,7 +20,7 @@ from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
 from ion_actors.futures import Future
 from ion_actors.own_variables import own_values
-from ion_actors.raised import is_a
+from ion_actors.raised import args_of, errno_of, is_a
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.protocols import Performer
 from ion_actors.workerpool.messages import (
@@ -41,16 +41,22 @@ from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = ["Authority", "Roster"]
 
-_WANT = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
+# What CPython raises where there can be no more threads, as a RuntimeError.
+_NO_THREAD = "can't start new thread"
+
+_SHORTAGES = {errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}
 
 
-def _is_for_want(error: BaseException | None) -> bool:
+def _is_shortage(error: BaseException | None) -> bool:
     """Whether a worker could not start because the system has no room for it at the moment."""
+    # An initializer may have raised it: nothing of its class runs on the supervisor's thread.
     if is_a(error, OSError):
-        return error.errno in _WANT
-    # What CPython says where there can be no more threads.
-    no_thread = is_a(error, RuntimeError) and error.args[:1] == ("can't start new thread",)
-    return no_thread or is_a(error, MemoryError)
+        number = errno_of(error)
+        return type(number) is int and number in _SHORTAGES
+    if is_a(error, RuntimeError):
+        args = args_of(error)
+        return bool(args) and type(args[0]) is str and args[0] == _NO_THREAD
+    return is_a(error, MemoryError)
 
 
 class Authority(Protocol):
@@ -211,8 +217,8 @@ class Roster:
         if seated:
             self._seats[index] = None
             self._failures[index] = failures
-        if _is_for_want(error) and self._has_others():
-            self._say_few(message)
+        if _is_shortage(error) and self._has_others():
+            self._warn_of_shortage(message)
         else:
             self._spec.log(
                 logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
@@ -222,7 +228,7 @@ class Roster:
         if seated:
             self._try_again(index, error, message.shown)
 
-    def _say_few(self, message: StartFailed) -> None:
+    def _warn_of_shortage(self, message: StartFailed) -> None:
         """There is no room for another worker: say so once, until all have been started."""
         if not self._is_short:
             self._is_short = True
@@ -238,7 +244,7 @@ class Roster:
             return
         failures, backoff = self._failures[index], self._spec.recovery.backoff
         delay = backoff.delay(failures)
-        if delay is None and _is_for_want(error) and self._has_others():
+        if delay is None and _is_shortage(error) and self._has_others():
             delay = backoff.maximum  # the pool works with those that it has
         if delay is None:
             name = f"{self._spec.name}-{index}"
