@@ -9,7 +9,7 @@ import pytest
 
 from ion_actors.backends.process.parent import forkserver, interpreter
 from ion_actors.backends.process.parent.launch import running_children
-from tests.pool.helpers import eventually
+from tests.workerpool.helpers import eventually
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,10 +44,9 @@ from ion_actors import (
 )
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.testing import RecordingMetrics
-from tests.pool.helpers import PATIENCE, eventually
-
-from . import errands
-from .scripted import Scripted
+from tests.backends.process import errands
+from tests.backends.scripted import Scripted
+from tests.workerpool.helpers import PATIENCE, eventually
 
 BACKENDS: dict[str, Callable[[], Any]] = {
     "thread": lambda: "thread",

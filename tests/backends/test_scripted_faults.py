@@ -19,9 +19,8 @@ from ion_actors import (
     TaskQuarantined,
     WorkerDied,
 )
-from tests.pool.helpers import PATIENCE
-
-from .scripted import Fate, Runner, Scripted
+from tests.backends.scripted import Fate, Runner, Scripted
+from tests.workerpool.helpers import PATIENCE
 
 DEATHS = (Fate.DIES_BEFORE, Fate.DIES_IN, Fate.DIES_AFTER)
 AT_ONCE = PanicRecovery(backoff=Backoff(initial=0.0))

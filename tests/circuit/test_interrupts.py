@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextvars
 
 import pytest
-from interrupts import KINDS, every_point, interrupt
 
 from ion_actors.circuit import CircuitBreaker
 from ion_actors.circuit.breaker import _ENTERED
 from ion_actors.testing import VirtualClock
+from tests.interrupts import KINDS, every_point, interrupt
 
 
 @pytest.mark.parametrize("kind", KINDS)

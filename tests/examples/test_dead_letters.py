@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 
 def lines(path: Path) -> list[dict[str, object]]:

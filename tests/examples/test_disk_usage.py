@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 
 @pytest.mark.parametrize("workers", [1, 3])

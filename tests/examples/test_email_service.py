@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("aiosmtpd") is None, reason="the mail server is aiosmtpd"

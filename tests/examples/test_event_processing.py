@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 
 def test_the_standard_librarys_files_are_events_shown_as_traces(example: Start) -> None:

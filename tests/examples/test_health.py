@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Program, Start
+from tests.examples.programs import Program, Start
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from .programs import PATIENCE, Program, Start
+from tests.examples.programs import PATIENCE, Program, Start
 
 
 class Answer(NamedTuple):

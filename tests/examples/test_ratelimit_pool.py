@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 NUMBER = r"(\d+)"
 

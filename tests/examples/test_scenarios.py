@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import EXAMPLES, ROOT, Start
+from tests.examples.programs import EXAMPLES, ROOT, Start
 
 PAGE = (ROOT / "docs" / "how-to" / "scenarios.md").read_text()
 PROGRAMS = [one for one in sorted(EXAMPLES.glob("*.py")) if '"__main__"' in one.read_text()]

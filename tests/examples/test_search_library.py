@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 
 def test_it_searches_a_folder_and_survives_a_lost_connection(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 
 def test_who_is_restarted_and_why(example: Start) -> None:

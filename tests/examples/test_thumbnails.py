@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .programs import Start
+from tests.examples.programs import Start
 
 STYLES = 8
 

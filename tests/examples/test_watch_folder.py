@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .programs import EXAMPLES, Start
+from tests.examples.programs import EXAMPLES, Start
 
 STYLES = 8
 

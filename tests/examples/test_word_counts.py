@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .programs import Start
+from tests.examples.programs import Start
 
 
 def test_both_count_the_same_although_one_process_crashes(example: Start) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pykka
 import pytest
-from interrupts import KINDS, LIBRARY, every_point, interrupt
 
 from ion_actors import Cancelled, Context, Future, Pool
 from ion_actors.testing import VirtualClock
+from tests.interrupts import KINDS, LIBRARY, every_point, interrupt
 
 PATIENCE = 30.0
 LENGTH = 10_000
@@ -213,7 +213,7 @@ def test_an_interrupted_function_of_a_map_fails_its_future_and_comes_out(
 ) -> None:
     import signal
 
-    from interrupts import _install_handler, handle_signal
+    from tests.interrupts import _install_handler, handle_signal
 
     before = _install_handler()
     try:

@@ -15,8 +15,7 @@ from ion_actors.ratelimit import (
     per_second,
 )
 from ion_actors.testing import VirtualClock
-
-from .helpers import PATIENCE, queue_up, until
+from tests.ratelimit.helpers import PATIENCE, queue_up, until
 
 
 def test_50_concurrent_waiters_all_succeed() -> None:

@@ -28,9 +28,8 @@ from ion_actors.ratelimit import (
 )
 from ion_actors.ratelimit.routes import Routes, resource_key
 from ion_actors.testing import VirtualClock
-
-from .helpers import PATIENCE, queue_up
-from .test_headers import NAMES, VALUES
+from tests.ratelimit.helpers import PATIENCE, queue_up
+from tests.ratelimit.test_headers import NAMES, VALUES
 
 HOUR, DAY = 3600.0, 86_400.0
 FAR = {

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from interrupts import KINDS, Helped, every_point, interrupt
 
 from ion_actors import Cancelled, Context, ContextEnded, RateLimited
 from ion_actors.context import Turn, background, wait_turn
@@ -15,6 +14,7 @@ from ion_actors.ratelimit import Limit, Limiter, MultiTierLimiter, TokenBucket, 
 from ion_actors.ratelimit.door import Door
 from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
+from tests.interrupts import KINDS, Helped, every_point, interrupt
 
 LIMIT = Limit(per_second(1), 2)
 

@@ -28,8 +28,7 @@ from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per
 from ion_actors.ratelimit.gate import WaitingLines
 from ion_actors.ratelimit.places import Claim
 from ion_actors.testing import VirtualClock
-
-from .helpers import PATIENCE, queue_up, until
+from tests.ratelimit.helpers import PATIENCE, queue_up, until
 
 
 def empty(clock: VirtualClock, burst: int = 5, **rest: Any) -> TokenBucket:

@@ -11,8 +11,7 @@ from ion_actors import RateLimited
 from ion_actors.ratelimit import Limit, MultiTierLimiter, per_minute, per_second
 from ion_actors.ratelimit.routes import normal_route
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
-
-from .helpers import PATIENCE, queue_up
+from tests.ratelimit.helpers import PATIENCE, queue_up
 
 ONE = Limit(per_second(1), 1)
 

@@ -20,8 +20,7 @@ from ion_actors import Context, RateLimited, StorageUnavailable
 from ion_actors.ratelimit import SharedLimiter, per, per_second
 from ion_actors.ratelimit.store import Secrets, kind_of
 from ion_actors.testing import RecordingMetrics, VirtualClock
-
-from .test_shared import ClockedStorage, storage
+from tests.ratelimit.test_shared import ClockedStorage, storage
 
 __all__ = ["storage"]
 

@@ -14,9 +14,8 @@ from typing import Any
 from ion_actors import AcquireTimeout, Cancelled, Context
 from ion_actors.semaphore import Fairness, WeightedSemaphore
 from ion_actors.testing import VirtualClock
-
-from .helpers import PATIENCE, Loop, eventually, in_thread
-from .test_line import Model, waiter
+from tests.semaphore.helpers import PATIENCE, Loop, eventually, in_thread
+from tests.semaphore.test_line import Model, waiter
 
 KINDS = ("thread", "coroutine")
 

@@ -12,8 +12,7 @@ import pytest
 
 from ion_actors import AcquireTimeout, Cancelled, Context, Pool
 from ion_actors.semaphore import Fairness, WeightedSemaphore
-
-from .helpers import PATIENCE, in_thread
+from tests.semaphore.helpers import PATIENCE, in_thread
 
 CAPACITY = 7
 

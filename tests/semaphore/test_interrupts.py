@@ -13,13 +13,12 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from interrupts import KINDS, LIBRARY, Helped, Interrupted, every_point, interrupt
 
 from ion_actors import AcquireTimeout, Context
 from ion_actors.semaphore import Fairness, WeightedSemaphore
 from ion_actors.testing import RecordingMetrics, RecordingTracer
-
-from .helpers import PATIENCE, eventually, in_thread, until_waiting
+from tests.interrupts import KINDS, LIBRARY, Helped, Interrupted, every_point, interrupt
+from tests.semaphore.helpers import PATIENCE, eventually, in_thread, until_waiting
 
 #: What is interrupted at its very entry has not begun, and nothing can be done about it there.
 ENTRIES = ("call in WeightedSemaphore.release:", "call in Permits.give_back:")

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from ion_actors.semaphore import Fairness
-
-from .helpers import Loop, event_loop
-from .stage import KINDS, Actor, Stage
+from tests.semaphore.helpers import Loop, event_loop
+from tests.semaphore.stage import KINDS, Actor, Stage
 
 # -- any order of events -----------------------------------------------------------------------
 

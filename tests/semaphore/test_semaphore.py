@@ -26,8 +26,7 @@ from ion_actors import (
 )
 from ion_actors.semaphore import Fairness, SemaphoreMetrics, WeightedSemaphore
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
-
-from .helpers import PATIENCE, in_thread, until_waiting
+from tests.semaphore.helpers import PATIENCE, in_thread, until_waiting
 
 Acquire = Callable[..., Any]
 

@@ -9,8 +9,7 @@ import threading
 import pytest
 
 from ion_actors.supervision import Lifecycle, Supervisor, child
-
-from .helpers import PATIENCE, Diary, Echo, eventually
+from tests.supervision.helpers import PATIENCE, Diary, Echo, eventually
 
 
 def test_a_subscription_hears_a_life_in_order():

@@ -6,12 +6,11 @@ import logging
 import threading
 
 import pytest
-from interrupts import every_point, interrupt
 
 from ion_actors.actors import ActorThread
 from ion_actors.supervision import Supervisor, SupervisorState, child
-
-from .helpers import Echo
+from tests.interrupts import every_point, interrupt
+from tests.supervision.helpers import Echo
 
 PATIENCE = 30.0
 

@@ -23,8 +23,7 @@ from ion_actors.supervision.states import (
     Start,
     Stop,
 )
-
-from .otp import Otp
+from tests.supervision.otp import Otp
 
 LIVE = (ChildState.STARTING, ChildState.RUNNING, ChildState.STOPPING)
 OUTCOMES = {

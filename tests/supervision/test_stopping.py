@@ -11,8 +11,7 @@ import pytest
 
 from ion_actors import Cancelled, Context, Pool, SupervisorFailed
 from ion_actors.supervision import ChildState, Lifecycle, Supervisor, SupervisorState, child
-
-from .helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender, eventually
+from tests.supervision.helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender, eventually
 
 
 def in_thread(call):

@@ -32,8 +32,7 @@ from ion_actors.supervision import (
     child_table,
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
-
-from .helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender
+from tests.supervision.helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender
 
 RESTARTED, PANICKED, STARTED = Lifecycle.RESTARTED, Lifecycle.PANICKED, Lifecycle.STARTED
 EXITS = [SystemExit, KeyboardInterrupt, GeneratorExit]

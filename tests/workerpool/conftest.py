@@ -1,0 +1,200 @@
+"""The tests of the pool run wherever its tasks can: in threads, and in child processes, too.
+
+What a test hands to its tasks has to reach a child then: functions do (``cloudpickle`` takes them
+by value), and a :class:`~tests.workerpool.helpers.Gate`; lists, events and barriers do not. So here
+are the tests that speak to their tasks through this process's memory, or that have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ion_actors import Pool
+from ion_actors.backends.process import ProcessBackend
+from tests.backends.conftest import no_child_is_left, quick_start
+
+__all__ = ["no_child_is_left", "quick_start"]
+
+# By module: the tests that run in threads only. Modules that are not in here do so altogether.
+IN_THREADS_ONLY: dict[str, frozenset[str]] = {
+    "test_directives": frozenset(
+        {
+            "test_a_task_that_was_cancelled_is_not_decided_on",
+        }
+    ),
+    "test_shutdown": frozenset(
+        {
+            "test_a_block_left_by_an_exception_closes",
+            "test_a_closed_pool_leaves_nothing_on_its_context",
+            "test_a_reply_can_be_awaited",
+            "test_a_task_that_listens_is_cancelled_and_not_abandoned",
+            "test_an_idle_pool_is_drained_without_any_timer",
+            "test_at_its_deadline_drain_returns_the_tasks_it_did_not_finish",
+            "test_ending_the_pool_from_its_own_task_does_not_deadlock",
+            "test_no_drain_says_that_it_is_done_too_early",
+            "test_stop_all_ends_a_pool_as_close_does",
+            "test_whoever_ends_it_again_gets_the_same_end",
+        }
+    ),
+    "test_hooks": frozenset(
+        {
+            "test_a_wrapper_that_fails_fails_its_task_only",
+        }
+    ),
+    "test_keys_and_workers": frozenset(
+        {
+            "test_a_worker_that_does_not_come_for_the_next_task_of_its_key",
+            "test_dropping_the_oldest_makes_room_although_more_are_queued_than_may_be",
+            "test_who_waits_for_a_key_runs_the_task_if_nobody_is_left_to",
+        }
+    ),
+    "test_dead_letters": frozenset(
+        {
+            "test_what_makes_no_sense_is_refused",
+        }
+    ),
+    "test_parallel_map": frozenset(
+        {
+            "test_a_senseless_argument_of_map_is_named",
+            "test_map_begins_before_anybody_iterates",
+        }
+    ),
+    "test_overflow": frozenset(
+        {
+            "test_a_caller_that_ends_the_pool_does_not_wait_for_itself",
+            "test_a_caller_waits_for_a_key_that_is_taken",
+            "test_a_drain_finishes_the_lines_of_all_keys",
+            "test_a_drain_waits_for_the_caller_and_reports_it",
+            "test_a_minute_at_ten_times_the_capacity",
+            "test_a_panic_handler_that_fails_does_not_reach_the_caller",
+            "test_a_senseless_priority_is_refused",
+            "test_a_senseless_ttl_is_refused",
+            "test_a_soft_time_limit_while_the_caller_runs_a_task_is_the_callers",
+            "test_a_stream_of_urgent_tasks_does_not_starve_the_others",
+            "test_a_task_of_the_callers_that_panicked_runs_no_more_while_its_handler_does",
+            "test_a_task_that_fills_its_own_pool_is_helped_and_not_run_by_a_caller",
+            "test_a_task_that_waits_for_another_of_its_own_key_is_told",
+            "test_an_interruption_strands_no_task_that_the_caller_runs",
+            "test_an_unhashable_key_is_refused",
+            "test_ctrl_c_while_the_caller_runs_a_task_is_the_callers",
+            "test_no_policy_accepts_anything_at_the_end",
+            "test_nobody_runs_anything_for_try_submit_and_asubmit",
+            "test_once_the_overload_is_known_what_runs_has_waited_little",
+            "test_random_tasks_with_keys_priorities_and_cancellations_all_end",
+            "test_tasks_of_a_key_run_one_at_a_time_and_in_order",
+            "test_the_caller_runs_coroutines_also_below_a_running_loop",
+            "test_the_caller_runs_it_under_the_tasks_own_context",
+            "test_the_caller_runs_what_finds_no_room",
+            "test_the_more_urgent_begins_first_and_equals_in_their_order",
+            "test_the_queue_full_error_is_a_queue_full_error",
+            "test_what_is_dropped_for_overload_says_when_to_try_again",
+            "test_what_the_caller_runs_fails_and_panics_as_anywhere",
+            "test_what_the_caller_runs_is_hooked_and_wrapped_as_anywhere",
+            "test_what_was_queued_before_the_first_priority_keeps_its_order",
+            "test_without_a_queue_the_new_one_is_dropped",
+        }
+    ),
+    "test_panics": frozenset(
+        {
+            "test_a_fault_in_the_very_end_hangs_nobody",
+            "test_a_handler_runs_in_no_tasks_context",
+            "test_a_worker_replaced_during_a_drain_that_comes_too_late_for_the_work_retires",
+            "test_an_initializer_that_fails_at_first_is_tried_again",
+            "test_an_initializer_that_keeps_failing_breaks_the_pool",
+            "test_by_default_a_hopeless_initializer_gives_up_within_two_seconds",
+            "test_the_initializer_runs_in_every_worker_and_every_replacement",
+            "test_the_retries_of_an_initializer_back_off_on_the_clock",
+            "test_whatever_is_not_an_exception_is_a_panic",
+        }
+    ),
+    "test_progress": frozenset(
+        {
+            "test_a_callback_that_fails_harms_neither_the_task_nor_the_others",
+            "test_a_done_callback_is_not_the_task",
+            "test_a_future_shows_the_last_report_and_keeps_it",
+            "test_a_task_that_runs_in_the_middle_of_another_reports_for_itself",
+            "test_callbacks_are_called_at_each_report_in_the_order_they_came",
+            "test_of_a_task_that_was_given_up_nobody_wants_to_know",
+            "test_progress_is_a_plain_fact",
+            "test_what_makes_no_sense_is_refused_also_outside_a_task",
+        }
+    ),
+    "test_submitter": frozenset(
+        {
+            "test_a_chain_of_tasks_that_submit_their_successor_does_not_grow",
+            "test_a_context_can_be_taken_as_an_argument",
+            "test_a_coroutine_is_really_cancelled_and_cleans_up",
+            "test_a_new_pool_of_idle_workers_accepts_as_many_as_it_has",
+            "test_a_senseless_argument_is_named_with_its_value",
+            "test_a_senseless_task_timeout_is_refused",
+            "test_a_task_ends_with_the_context_of_its_submitter",
+            "test_a_task_submitted_by_a_task_ends_with_it",
+            "test_a_task_that_cannot_be_called_is_refused_at_submit",
+            "test_blocked_submitters_are_served_in_the_order_they_came",
+            "test_cancelling_a_running_task_asks_it_to_stop",
+            "test_context_variables_are_those_of_each_submission",
+            "test_coroutine_functions_run_to_completion_on_the_workers_own_loop",
+            "test_options_add_up",
+            "test_submitting_under_a_context_that_has_ended_is_refused",
+            "test_tasks_of_one_submitter_begin_in_order",
+            "test_the_context_of_a_task_follows_it_into_other_threads",
+            "test_what_a_coroutine_leaves_behind_is_cancelled",
+            "test_what_a_task_sets_stays_with_it",
+        }
+    ),
+    "test_stateful": frozenset(
+        {
+            "test_a_call_can_be_deferred",
+            "test_a_class_that_forgets_its_base_is_named",
+            "test_a_method_that_submits_to_its_own_pool_and_waits_is_helped",
+            "test_a_method_that_the_class_does_not_have_is_refused_at_once",
+            "test_a_proxy_shows_what_it_has",
+            "test_a_worker_that_is_no_actor_class_is_refused",
+            "test_callers_have_no_state_to_run_a_call_with",
+            "test_each_worker_has_its_own",
+            "test_escalate_breaks_the_pool_with_the_cause",
+            "test_nothing_is_set_through_a_proxy",
+            "test_stop_all_of_pykka_ends_the_pool_and_all_that_live_in_it",
+            "test_what_a_proxy_has_not_is_named",
+            "test_what_is_sent_where_tasks_run_can_be_pickled",
+        }
+    ),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have a test run on each backend."""
+    name, module = metafunc.function.__name__, metafunc.module.__name__.rpartition(".")[2]
+    if module in IN_THREADS_ONLY and name not in IN_THREADS_ONLY[module]:
+        metafunc.parametrize("where", ["thread", "process"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def where(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Which backend a pool has that is not told."""
+    if getattr(request, "param", "thread") == "thread":
+        yield
+        return
+    pytest.importorskip("cloudpickle")
+    request.getfixturevalue("no_child_is_left")
+    defaults = Pool.__init__.__kwdefaults__
+    assert defaults is not None
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(defaults, "backend", ProcessBackend(grace=0.5))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_name_is_a_test(request: pytest.FixtureRequest) -> None:
+    """Who is named above exists."""
+    for item in request.session.items:
+        if isinstance(item, pytest.Function):
+            package, _, name = item.module.__name__.rpartition(".")
+            names = (
+                IN_THREADS_ONLY.get(name, frozenset())
+                if package.startswith(f"{__package__}")
+                else ()
+            )
+            assert not [one for one in names if not hasattr(item.module, one)]
