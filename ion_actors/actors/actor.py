@@ -106,7 +106,7 @@ class IsolatedActor(pykka.ThreadingActor):
         actor = cls(*args, **kwargs)
         try:
             _register(actor.actor_ref)
-            actor._start_actor_loop()
+            actor._ion_start_thread()
         except BaseException:
             if actor._ion_thread is None:
                 unregister(actor.actor_ref)
@@ -115,6 +115,9 @@ class IsolatedActor(pykka.ThreadingActor):
 
     @override
     def _start_actor_loop(self) -> None:
+        self._ion_start_thread()
+
+    def _ion_start_thread(self) -> None:
         """Start the thread.
 
         Raises:
@@ -144,7 +147,7 @@ class IsolatedActor(pykka.ThreadingActor):
         if self._ion_fault is None:
             self._ion_fault = RuntimeError(f"the thread of {self} was ended from outside")
         try:
-            self._start_actor_loop()
+            self._ion_start_thread()
         except NO_MORE_THREADS:
             self._actor_loop()
 
@@ -185,7 +188,7 @@ class IsolatedActor(pykka.ThreadingActor):
     def _ion_interrupted(self, error: BaseException) -> None:
         """Handle an exception from outside. May be called again."""
         logger.error("actor %s was interrupted, and ends", self, exc_info=error)
-        self._stop()
+        self._ion_stop()
 
     @override
     def _actor_loop_setup(self) -> None:
@@ -217,6 +220,9 @@ class IsolatedActor(pykka.ThreadingActor):
 
     @override
     def _stop(self) -> None:
+        self._ion_stop()
+
+    def _ion_stop(self) -> None:
         """End. May be done again if it was interrupted."""
         unregister(self.actor_ref)
         self.actor_stopped.set()

@@ -129,7 +129,7 @@ class _Watched(IsolatedActor):
             del error, given
 
     @override
-    def _stop(self) -> None:
+    def _ion_stop(self) -> None:
         self._ion_end()
         if self._ion_left:
             return

@@ -101,7 +101,7 @@ class TreeActor(IsolatedActor):
         """Register its thread."""
         keep_free()
         if self._core.state is SupervisorState.STOPPED:  # it was called off as it was starting
-            self._stop()
+            self._ion_stop()
             return
         STANDBY.join(self._inbox.control.bell)
         if (thread := self._ion_thread) is not None and thread not in self._core.threads:

@@ -81,7 +81,7 @@ class Machine:
         if record is None or record.state is not ChildState.STARTING:
             return self, ()
         if self.state is SupervisorState.STARTING:
-            return self._with(child, ChildState.ENDED)._stop(ChildOutcome.START_FAILED, now)
+            return self._with(child, ChildState.ENDED)._begin_stop(ChildOutcome.START_FAILED, now)
         if self.state is SupervisorState.STOPPING:
             return self._with(child, ChildState.ENDED)._advance(now)
         failures = record.failures + 1
@@ -117,7 +117,7 @@ class Machine:
             return replace(self, state=SupervisorState.STOPPED, outcome=ChildOutcome.ASKED), (
                 Finish(),
             )
-        return self._stop(ChildOutcome.ASKED, now)
+        return self._begin_stop(ChildOutcome.ASKED, now)
 
     # -- what follows ----------------------------------------------------------------------
 
@@ -189,7 +189,7 @@ class Machine:
         if record.restart is Restart.TEMPORARY:
             gone = gone._forget(child)
         if record.significant and gone._shall_shut_down():
-            return gone._stop(ChildOutcome.SIGNIFICANT, now)
+            return gone._begin_stop(ChildOutcome.SIGNIFICANT, now)
         return gone, ()
 
     def _shall_shut_down(self) -> bool:
@@ -220,9 +220,9 @@ class Machine:
 
     def _give_up(self, child: str, now: float) -> _Step:
         over = self._with(child, ChildState.ENDED)
-        return _before(GaveUp(child), over._stop(ChildOutcome.GAVE_UP, now))
+        return _before(GaveUp(child), over._begin_stop(ChildOutcome.GAVE_UP, now))
 
-    def _stop(self, outcome: ChildOutcome, now: float) -> _Step:
+    def _begin_stop(self, outcome: ChildOutcome, now: float) -> _Step:
         if self.state in (SupervisorState.STOPPING, SupervisorState.STOPPED):
             return self, ()
         live = (ChildState.STARTING, ChildState.RUNNING, ChildState.STOPPING)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures._base import RUNNING
 from typing import Any
 
+from ion_actors.actors import Request
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.interruption import is_interruption
@@ -25,7 +26,6 @@ from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.worker.failure import panic_error
-from ion_actors.workerpool.worker.inbox import Request
 from ion_actors.workerpool.worker.settlement import Settlement, TaskCharge, tell_begin, tell_end
 from ion_actors.workerpool.worker.task_wrapper import call_wrapped
 

@@ -14,7 +14,7 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.actors import Flag
+from ion_actors.actors import Envelope, Flag
 from ion_actors.backends.loop_threads import left_behind
 from ion_actors.clock import system_clock
 from ion_actors.context import background
@@ -39,7 +39,7 @@ from ion_actors.workerpool.model.reports import (
 )
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.stacks import stack_of
-from ion_actors.workerpool.worker.inbox import Envelope, SupervisorInbox
+from ion_actors.workerpool.worker.inbox import SupervisorInbox
 from ion_actors.workerpool.worker.worker import current_worker
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Self, cast
 
 import pykka
 
-from ion_actors.actors import NO_MORE_THREADS
+from ion_actors.actors import NO_MORE_THREADS, Envelope, refuse
 from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
 from ion_actors.errors import BrokenPool
@@ -47,7 +47,6 @@ from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
-from ion_actors.workerpool.worker.inbox import Envelope, refuse
 
 __all__ = ["Pool"]
 

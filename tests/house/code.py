@@ -9,7 +9,7 @@ import ast
 import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -358,3 +358,27 @@ def _uses(module: Module, modules: Modules) -> Iterator[tuple[int, str, bool]]:
 def lines(modules: Modules) -> int:
     """How many lines the library has."""
     return sum(one.text.count("\n") for one in modules.values())
+
+
+def uses_of(modules: Modules, names: Set[str], library: str, room: str) -> list[Touch]:
+    """The uses of another library's underscore names, outside of the one room that may have them.
+
+    Args:
+        modules: all of them.
+        names: the attributes that the library's classes have for themselves.
+        library: its name: what is private in it, or comes from a private module, is not imported.
+        room: the module or package whose uses do not count.
+    """
+    found = []
+    for module in modules.values():
+        if f"{module.name}.".startswith(f"{room}."):
+            continue
+        for node in module.nodes:
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{library}."):
+                path = [f"{node.module}.{one.name}" for one in node.names]
+                found += [Touch(module.name, node.lineno, one) for one in path if "._" in one]
+            elif isinstance(node, ast.Attribute) and node.attr in names:
+                found.append(Touch(module.name, node.lineno, node.attr))
+            elif isinstance(node, ast.FunctionDef) and node.name in names:
+                found.append(Touch(module.name, node.lineno, node.name))
+    return sorted(found)

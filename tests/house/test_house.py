@@ -27,6 +27,7 @@ from tests.house.rules import (
     INHERITED,
     MAPS,
     NOT_YET,
+    PYKKA,
     RULES,
     SLICES,
     evidence,
@@ -196,6 +197,23 @@ def test_a_name_of_two_classes_is_found() -> None:
     found = tree(high="class Low: ...\n", part__two="class _Two: ...\n")
     assert doubled_names(found) == ["Low"]
     assert figures(found)[DOUBLED] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("from pykka.messages import _ActorStop\n", "pykka.messages._ActorStop"),
+        ("from pykka._envelope import Envelope\n", "pykka._envelope.Envelope"),
+        ("import pykka\nx = pykka.messages._ActorStop\n", "_ActorStop"),
+        ("Low()._handle_receive(1)\n", "_handle_receive"),
+        ("class A:\n    def _create_future(self): ...\n", "_create_future"),
+    ],
+)
+def test_a_private_name_of_pykka_is_found_outside_of_its_room(text: str, name: str) -> None:
+    found = tree(high=text)
+    assert figures(found)[PYKKA] == 1
+    assert evidence(found, PYKKA).endswith(f" {name}")
+    assert figures(parse({"ion_actors/actors/low.py": text}))[PYKKA] == 0
 
 
 def test_a_map_that_differs_from_its_folder_is_found() -> None:

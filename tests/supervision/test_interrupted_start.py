@@ -34,7 +34,7 @@ def test_a_start_that_is_interrupted_at_any_point_leaves_a_tree_that_ends(
         return where
 
     points = every_point(at)
-    assert any("_start_actor_loop" in point for point in points)
+    assert any("_ion_start_thread" in point for point in points)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -30,11 +30,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from ion_actors.actors import Request
 from ion_actors.logs import Logger
 from ion_actors.workerpool.messages import Broadcast
 from ion_actors.workerpool.model.recovery import PanicRecovery, RestartWindow
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.worker.inbox import Request
 
 __all__ = ["Resilience", "fail_what_is_done_once", "insist"]
 

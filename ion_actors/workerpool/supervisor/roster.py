@@ -14,7 +14,7 @@ import itertools
 import logging
 from typing import Any, Protocol
 
-from ion_actors.actors import NO_MORE_THREADS
+from ion_actors.actors import NO_MORE_THREADS, Envelope
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
@@ -36,7 +36,7 @@ from ion_actors.workerpool.model.lifecycle import Phase
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.model.recovery import RestartWindow
 from ion_actors.workerpool.model.reports import Panic
-from ion_actors.workerpool.worker.inbox import Answer, Envelope, Letter, SupervisorInbox
+from ion_actors.workerpool.worker.inbox import Answer, Letter, SupervisorInbox
 from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = ["Authority", "Roster"]

@@ -26,10 +26,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from pykka.messages import _ActorStop
 from typing_extensions import override
 
-from ion_actors.actors import IsolatedActor
+from ion_actors.actors import ActorStop, IsolatedActor, Request
 from ion_actors.clock import Timer
 from ion_actors.delivery import ERRANDS, keep_free, let_go
 from ion_actors.errors import BrokenPool, ContextEnded, DrainTimeout, IonError, TaskAbandoned
@@ -67,7 +66,7 @@ from ion_actors.workerpool.supervisor.resilience import (
 )
 from ion_actors.workerpool.supervisor.roster import Roster
 from ion_actors.workerpool.supervisor.watchdog import Watchdog
-from ion_actors.workerpool.worker.inbox import Request, SupervisorInbox
+from ion_actors.workerpool.worker.inbox import SupervisorInbox
 from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = ["PoolSupervisor"]
@@ -78,7 +77,8 @@ _FAILED = "its supervisor failed"
 class PoolSupervisor(IsolatedActor):
     """See the module. Made by ``Pool``; ``Pool.actor_ref`` refers to it."""
 
-    use_daemon_thread = True
+    _ion_inbox = SupervisorInbox
+    _ion_future = Future
 
     def __init__(self, core: PoolCore) -> None:
         super().__init__()
@@ -113,16 +113,6 @@ class PoolSupervisor(IsolatedActor):
         self._inbox.understood = frozenset(self._handlers)
         for index in range(core.mailbox.size):
             self._roster.appoint(index)
-
-    @staticmethod
-    @override
-    def _create_actor_inbox() -> SupervisorInbox:
-        return SupervisorInbox()
-
-    @staticmethod
-    @override
-    def _create_future() -> Future[Any]:
-        return Future()
 
     @override
     def _ion_thread_name(self) -> str:
@@ -195,7 +185,7 @@ class PoolSupervisor(IsolatedActor):
 
     def _give_up(self, message: object, error: BaseException) -> None:
         if isinstance(message, Request) and message not in self._requests:
-            if not isinstance(message.message, Drain | Close | _ActorStop):
+            if not isinstance(message.message, Drain | Close | ActorStop):
                 message.fail(error)  # a worker goes on without a reply
             elif self._inbox.ended:
                 message.fail(self._core.broken or _broken(self._spec.name, _FAILED, error))
@@ -271,7 +261,7 @@ class PoolSupervisor(IsolatedActor):
         elif isinstance(request.message, Close):
             self._close(request.message.timeout)
         else:
-            assert isinstance(request.message, _ActorStop)
+            assert isinstance(request.message, ActorStop)
             self._close(self._spec.drain_timeout)
 
     def _drain(self, timeout: float | None) -> None:
@@ -441,7 +431,7 @@ class PoolSupervisor(IsolatedActor):
         return found
 
     def _answer(self, request: Request, report: DrainReport) -> None:
-        if isinstance(request.message, _ActorStop):
+        if isinstance(request.message, ActorStop):
             request.reply(None)
         elif isinstance(request.message, Drain) and self._life.overdue and _lacks(report):
             message = f"pool {self._spec.name!r} was not drained in time: {report}"

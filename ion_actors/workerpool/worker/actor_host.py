@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pykka
-from pykka.messages import _ActorStop
 
+from ion_actors.actors import ActorStop, Envelope
 from ion_actors.backends.protocol import Runner
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import TaskAbandoned
@@ -23,7 +23,7 @@ from ion_actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.worker.failure import Verdict
-from ion_actors.workerpool.worker.inbox import Envelope, Letter, WorkerInbox
+from ion_actors.workerpool.worker.inbox import Letter, WorkerInbox
 
 if TYPE_CHECKING:
     import threading
@@ -131,7 +131,7 @@ class ActorHost:
 
     def post(self, envelope: Envelope[Any]) -> None:
         """Take what was put into its inbox, by any thread."""
-        if isinstance(envelope.message, _ActorStop):
+        if isinstance(envelope.message, ActorStop):
             self._stops_at_once = not self._lives
         else:
             envelope = Envelope(Letter(envelope.message, envelope.reply_to))

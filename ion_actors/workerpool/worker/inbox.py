@@ -14,10 +14,9 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pykka
-from pykka.messages import _ActorStop
 from typing_extensions import override
 
-from ion_actors.actors import ControlLane, Envelope, Request, refuse
+from ion_actors.actors import ActorStop, ControlLane, Envelope, Request, refuse
 from ion_actors.clock import Clock, Timer
 from ion_actors.futures import Future
 from ion_actors.futures.waiters import Parked
@@ -34,15 +33,11 @@ if TYPE_CHECKING:
 __all__ = [
     "RUN",
     "Answer",
-    "ControlLane",
-    "Envelope",
     "Letter",
-    "Request",
     "Run",
     "SupervisorInbox",
     "WorkerInbox",
     "outcome_of",
-    "refuse",
 ]
 
 logger = Logger("ion_actors", later=True)
@@ -140,12 +135,12 @@ class SupervisorInbox:
     def put(self, envelope: Envelope[Any]) -> None:
         """Called by senders, in their threads."""
         kind = type(envelope.message)
-        if kind in (Drain, Close, Resize, Broadcast) or (kind is _ActorStop and not self.ended):
+        if kind in (Drain, Close, Resize, Broadcast) or (kind is ActorStop and not self.ended):
             # These are answered by the supervisor: when it is done, or with an error.
             envelope = Envelope(Request(envelope.message, envelope.reply_to))
         elif self.accept is not None and self.accept(envelope):
             return
-        elif kind is not _ActorStop and kind not in self.understood:
+        elif kind is not ActorStop and kind not in self.understood:
             # Refused here: under tell, an error in the handler would be the actor's end.
             refuse(envelope, TypeError(f"a pool does not understand {envelope.message!r}"))
             return
@@ -261,7 +256,7 @@ class WorkerInbox:
         if found is PARKED:
             self.parked = True
         elif found is RETIRE:
-            return Envelope(_ActorStop())
+            return Envelope(ActorStop())
         elif isinstance(found, TaskFuture):
             worker.slot = found
         return None

@@ -28,7 +28,7 @@ from typing import Any, cast
 import pykka
 from typing_extensions import override
 
-from ion_actors.actors import IsolatedActor
+from ion_actors.actors import Envelope, IsolatedActor, Request
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.protocol import NotReady, Runner
 from ion_actors.context import Context, of_thread
@@ -46,9 +46,7 @@ from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.worker.actor_host import ActorHost, Errand
 from ion_actors.workerpool.worker.failure import judge, panic_error
 from ion_actors.workerpool.worker.inbox import (
-    Envelope,
     Letter,
-    Request,
     Run,
     SupervisorInbox,
     WorkerInbox,
@@ -77,6 +75,9 @@ class PoolWorker(IsolatedActor):
 
     It is not in pykka's registry: it is a part of its pool, which is.
     """
+
+    _ion_inbox = WorkerInbox
+    _ion_future = Future
 
     def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
         super().__init__()
@@ -132,16 +133,6 @@ class PoolWorker(IsolatedActor):
             return functools.partial(call_wrapped, spec.task_wrapper, self._runner)
         return None if self._runner.inline else self._runner.call
 
-    @staticmethod
-    @override
-    def _create_actor_inbox() -> WorkerInbox:
-        return WorkerInbox()
-
-    @staticmethod
-    @override
-    def _create_future() -> Future[Any]:
-        return Future()
-
     def _wake_first(self) -> None:
         """Wake it when it may have no thread yet. Once too often does no harm."""
         self.inbox.wake()
@@ -170,7 +161,7 @@ class PoolWorker(IsolatedActor):
         """
         self.wake = self.inbox.wake
         try:
-            self._start_actor_loop()
+            self._ion_start_thread()
         finally:  # also if this was interrupted: it must not be started twice
             if (thread := self._ion_thread) is not None:
                 self.thread = thread
@@ -507,7 +498,7 @@ class PoolWorker(IsolatedActor):
         for task in self.unsettled():
             self.salvage(task, error)
         self._ion_begun = True
-        self._stop()
+        self._ion_stop()
 
     def unsettled(self) -> list[TaskFuture[Any]]:
         """What an interruption may have left unsettled, the innermost first."""

@@ -30,6 +30,7 @@ from ion_actors import (
     TaskAbandoned,
     TaskPanicked,
 )
+from ion_actors.actors import ControlLane
 from ion_actors.clock import Timer, system_clock
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
@@ -40,7 +41,6 @@ from ion_actors.workerpool.model.recovery import RestartWindow
 from ion_actors.workerpool.supervisor.roster import Roster
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 from ion_actors.workerpool.supervisor.watchdog import Watchdog
-from ion_actors.workerpool.worker.inbox import ControlLane
 from ion_actors.workerpool.worker.worker import PoolWorker
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
