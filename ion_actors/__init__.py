@@ -33,71 +33,77 @@ Packages and modules, from the top down::
     _arguments     checks of arguments
 """
 
-from ion_actors.backends.process import ProcessBackend
-from ion_actors.context import Context, background, current_context
-from ion_actors.errors import (
-    AcquireTimeout,
-    BrokenPool,
-    Cancelled,
-    ChildStartFailed,
-    ChildUnavailable,
-    CircuitOpen,
-    ContextEnded,
-    DeadlineExceeded,
-    DeadlockError,
-    DrainTimeout,
-    FutureAlreadySet,
-    IonError,
-    OverReleased,
-    PoolClosed,
-    PoolForked,
-    QueueFull,
-    RateLimited,
-    RateLimitedPastDeadline,
-    RemoteError,
-    RemotePanic,
-    StorageUnavailable,
-    SupervisorFailed,
-    SupervisorForked,
-    TaskAbandoned,
-    TaskDropped,
-    TaskExpired,
-    TaskNotPicklable,
-    TaskPanicked,
-    TaskQuarantined,
-    WeightExceedsCapacity,
-    WorkerDied,
-)
-from ion_actors.futures import Future, Output, Progress, report_progress
-from ion_actors.stateful import Worker
-from ion_actors.workerpool.mailbox.dead_letters import DeadLetter, DeadLetters
-from ion_actors.workerpool.messages import (
-    Broadcast,
-    Close,
-    Drain,
-    GetMetrics,
-    GetState,
-    Resize,
-    Submit,
-    TrySubmit,
-)
-from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
-from ion_actors.workerpool.model.outcomes import Directive, DropReason
-from ion_actors.workerpool.model.overflow import CoDel, Overflow
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
-from ion_actors.workerpool.model.reports import (
-    DrainReport,
-    Panic,
-    PoolDump,
-    StuckTask,
-    TaskState,
-    UnfinishedTask,
-    WorkerDeath,
-    WorkerDump,
-)
-from ion_actors.workerpool.pool import Pool
-from ion_actors.workerpool.proxy import WorkerProxy
-from ion_actors.workerpool.submitter import Submitter
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process import ProcessBackend
+    from ion_actors.context import Context, background, current_context
+    from ion_actors.errors import (
+        AcquireTimeout,
+        BrokenPool,
+        Cancelled,
+        ChildStartFailed,
+        ChildUnavailable,
+        CircuitOpen,
+        ContextEnded,
+        DeadlineExceeded,
+        DeadlockError,
+        DrainTimeout,
+        FutureAlreadySet,
+        IonError,
+        OverReleased,
+        PoolClosed,
+        PoolForked,
+        QueueFull,
+        RateLimited,
+        RateLimitedPastDeadline,
+        RemoteError,
+        RemotePanic,
+        StorageUnavailable,
+        SupervisorFailed,
+        SupervisorForked,
+        TaskAbandoned,
+        TaskDropped,
+        TaskExpired,
+        TaskNotPicklable,
+        TaskPanicked,
+        TaskQuarantined,
+        WeightExceedsCapacity,
+        WorkerDied,
+    )
+    from ion_actors.futures import Future, Output, Progress, report_progress
+    from ion_actors.stateful import Worker
+    from ion_actors.workerpool.mailbox.dead_letters import DeadLetter, DeadLetters
+    from ion_actors.workerpool.messages import (
+        Broadcast,
+        Close,
+        Drain,
+        GetMetrics,
+        GetState,
+        Resize,
+        Submit,
+        TrySubmit,
+    )
+    from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
+    from ion_actors.workerpool.model.outcomes import Directive, DropReason
+    from ion_actors.workerpool.model.overflow import CoDel, Overflow
+    from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+    from ion_actors.workerpool.model.reports import (
+        DrainReport,
+        Panic,
+        PoolDump,
+        StuckTask,
+        TaskState,
+        UnfinishedTask,
+        WorkerDeath,
+        WorkerDump,
+    )
+    from ion_actors.workerpool.pool import Pool
+    from ion_actors.workerpool.proxy import WorkerProxy
+    from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [
     "AcquireTimeout",
@@ -170,3 +176,96 @@ __all__ = [
     "current_context",
     "report_progress",
 ]
+
+# Each name is imported when it is first used: a program that uses a rate limiter does not pay for
+# the pool. The table is what type checkers see above; a test compares them.
+_HOMES = {
+    "AcquireTimeout": "errors",
+    "Backoff": "workerpool.model.recovery",
+    "Broadcast": "workerpool.messages",
+    "BrokenPool": "errors",
+    "Cancelled": "errors",
+    "ChildStartFailed": "errors",
+    "ChildUnavailable": "errors",
+    "CircuitOpen": "errors",
+    "Close": "workerpool.messages",
+    "CoDel": "workerpool.model.overflow",
+    "Context": "context",
+    "ContextEnded": "errors",
+    "DeadLetter": "workerpool.mailbox.dead_letters",
+    "DeadLetters": "workerpool.mailbox.dead_letters",
+    "DeadlineExceeded": "errors",
+    "DeadlockError": "errors",
+    "Directive": "workerpool.model.outcomes",
+    "Drain": "workerpool.messages",
+    "DrainReport": "workerpool.model.reports",
+    "DrainTimeout": "errors",
+    "DropReason": "workerpool.model.outcomes",
+    "Future": "futures",
+    "FutureAlreadySet": "errors",
+    "GetMetrics": "workerpool.messages",
+    "GetState": "workerpool.messages",
+    "IonError": "errors",
+    "Output": "futures",
+    "OverReleased": "errors",
+    "Overflow": "workerpool.model.overflow",
+    "Panic": "workerpool.model.reports",
+    "PanicRecovery": "workerpool.model.recovery",
+    "Pool": "workerpool.pool",
+    "PoolClosed": "errors",
+    "PoolDump": "workerpool.model.reports",
+    "PoolForked": "errors",
+    "PoolMetrics": "workerpool.model.metrics",
+    "PoolState": "workerpool.model.metrics",
+    "ProcessBackend": "backends.process",
+    "Progress": "futures",
+    "QueueFull": "errors",
+    "RateLimited": "errors",
+    "RateLimitedPastDeadline": "errors",
+    "RemoteError": "errors",
+    "RemotePanic": "errors",
+    "Resize": "workerpool.messages",
+    "StorageUnavailable": "errors",
+    "StuckTask": "workerpool.model.reports",
+    "Submit": "workerpool.messages",
+    "Submitter": "workerpool.submitter",
+    "SupervisorFailed": "errors",
+    "SupervisorForked": "errors",
+    "TaskAbandoned": "errors",
+    "TaskDropped": "errors",
+    "TaskExpired": "errors",
+    "TaskNotPicklable": "errors",
+    "TaskPanicked": "errors",
+    "TaskQuarantined": "errors",
+    "TaskState": "workerpool.model.reports",
+    "TrySubmit": "workerpool.messages",
+    "UnfinishedTask": "workerpool.model.reports",
+    "WeightExceedsCapacity": "errors",
+    "Worker": "stateful",
+    "WorkerDeath": "workerpool.model.reports",
+    "WorkerDied": "errors",
+    "WorkerDump": "workerpool.model.reports",
+    "WorkerProxy": "workerpool.proxy",
+    "background": "context",
+    "current_context": "context",
+    "report_progress": "futures",
+}
+
+
+if not TYPE_CHECKING:  # or type checkers would take any name for a name of this module
+
+    def __getattr__(name: str) -> object:
+        if (home := _HOMES.get(name)) is not None:
+            value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+            globals()[name] = value
+            return value
+        if name.isidentifier() and not name.startswith("_"):
+            try:  # a package or a module, such as ion_actors.testing
+                return importlib.import_module(f"{__name__}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{__name__}.{name}":
+                    raise
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,8 +1,29 @@
-"""What a program pays for that has no use for processes."""
+"""What a program imports, and what it does not: a program pays for what it uses."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
+
+import pytest
+
+import ion_actors
+
+
+def imported_by(program: str) -> set[str]:
+    """The modules that a fresh interpreter has imported at the end of this program."""
+    code = textwrap.dedent(program) + "\nimport sys\nprint(*sys.modules)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stderr == ""
+    return set(done.stdout.split())
+
+
+def of_the_library(modules: set[str]) -> set[str]:
+    return {one for one in modules if one.partition(".")[0] == "ion_actors"}
 
 
 def test_a_pool_of_threads_does_not_import_multiprocessing(
@@ -17,3 +38,93 @@ def test_a_pool_of_threads_does_not_import_multiprocessing(
     """
     code, said, complaints = run(program, measured=False)
     assert (code, said, complaints) == (0, ["False", "False"], "")
+
+
+def test_the_library_itself_imports_nothing_of_itself() -> None:
+    modules = imported_by("import ion_actors")
+    assert of_the_library(modules) == {"ion_actors"}
+    assert not modules & {"asyncio", "dataclasses", "inspect", "logging", "pykka", "threading"}
+    assert len(modules) < len(imported_by("import concurrent.futures.thread, asyncio"))
+
+
+def test_an_error_does_not_import_the_pool() -> None:
+    modules = imported_by("from ion_actors import QueueFull")
+    assert "ion_actors.errors" in modules
+    assert not any(one.startswith("ion_actors.workerpool") for one in modules)
+
+
+@pytest.mark.parametrize("package", ["circuit", "ratelimit", "semaphore"])
+def test_what_stands_beside_the_pool_does_not_import_it(package: str) -> None:
+    modules = imported_by(f"import ion_actors.{package}")
+    assert f"ion_actors.{package}" in modules
+    assert not any(one.startswith("ion_actors.workerpool") for one in modules)
+    assert "pykka" not in modules
+
+
+# -- names that are imported when they are used --------------------------------------------
+
+
+def test_every_public_name_is_there_by_name_and_by_star() -> None:
+    modules = imported_by(
+        """
+        import ion_actors
+        assert set(ion_actors.__all__) <= set(dir(ion_actors))
+        from ion_actors import *
+        assert set(ion_actors.__all__) <= set(globals())
+        for name in ion_actors.__all__:
+            assert globals()[name] is getattr(ion_actors, name) is vars(ion_actors)[name]
+        """
+    )
+    assert "ion_actors.workerpool.pool" in modules
+
+
+def test_a_package_is_there_without_an_import_of_its_own() -> None:
+    modules = imported_by("import ion_actors\nion_actors.ratelimit.TokenBucket\n")
+    assert "ion_actors.ratelimit" in modules
+
+
+@pytest.mark.parametrize("name", ["Nix", "_nix", "__wrapped__", "a.b", "errors.QueueFull", ""])
+def test_a_name_that_is_not_there_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match="module 'ion_actors' has no attribute") as caught:
+        getattr(ion_actors, name)
+    assert caught.value.args[0].endswith(repr(name))
+
+
+def test_a_name_that_is_not_there_cannot_be_imported() -> None:
+    with pytest.raises(ImportError, match="cannot import name 'Nix' from 'ion_actors'"):
+        exec("from ion_actors import Nix")
+
+
+def test_a_fault_while_a_module_is_imported_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The extra of an adapter is missing, say: that is not "no attribute".
+    monkeypatch.setitem(sys.modules, "ion_actors.testing.leaks", None)
+    for one in [one for one in sys.modules if one == "ion_actors.testing"]:
+        monkeypatch.delitem(sys.modules, one)
+    monkeypatch.delattr(ion_actors, "testing", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"ion_actors\.testing\.leaks"):
+        _ = ion_actors.testing
+
+
+def test_threads_that_import_at_the_same_moment_get_the_same() -> None:
+    imported_by(
+        """
+        import sys, threading
+        import ion_actors
+        sys.setswitchinterval(1e-6)
+        names = ion_actors.__all__
+        start, found = threading.Barrier(8), []
+
+        def look(offset):
+            start.wait()
+            mine = names[offset:] + names[:offset]
+            found.append({name: getattr(ion_actors, name) for name in mine})
+
+        threads = [threading.Thread(target=look, args=(9 * number,)) for number in range(8)]
+        for one in threads: one.start()
+        for one in threads: one.join()
+        assert len(found) == 8
+        assert all(one == found[0] for one in found)
+        """
+    )

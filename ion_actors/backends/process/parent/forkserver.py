@@ -46,9 +46,11 @@ from ion_actors.backends.protocol import Hopeless
 
 __all__ = ["ALWAYS", "after_fork", "close_all", "fork", "read_number"]
 
-#: Modules that each server imports, in addition to those of its pool.
+#: Modules that each server imports, in addition to those of its pool. The pool's is among them,
+#: since the program's main module most often imports it, in each child again.
 ALWAYS = [
     "ion_actors.backends.process.child.main",
+    "ion_actors.workerpool.pool",
     "multiprocessing.connection",
     "pkgutil",
     "runpy",
