@@ -6,6 +6,7 @@ import math
 
 __all__ = [
     "boolean",
+    "duration",
     "exceptions_or_predicate",
     "make_plain",
     "moment",
@@ -50,6 +51,13 @@ def seconds(name: str, value: object) -> float | None:
     if not found >= 0:
         raise ValueError(f"{name} must be zero or more seconds, or None, not {value!r}")
     return None if math.isinf(found) else found
+
+
+def duration(name: str, value: object) -> float:
+    """A finite number of seconds that is zero or more."""
+    if (found := seconds(name, value)) is None:
+        raise ValueError(f"{name} must be a finite number of seconds, not {value!r}")
+    return found
 
 
 def positive_seconds(name: str, value: object) -> float | None:

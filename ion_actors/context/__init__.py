@@ -24,7 +24,7 @@ from ion_actors.context.scope import (
     of_thread,
 )
 from ion_actors.context.tree import Registration, Waker
-from ion_actors.context.turns import Line, Turn, await_turn, wait_turn
+from ion_actors.context.turns import Line, Terms, Turn, await_turn, wait_turn
 from ion_actors.context.waiters import Signal, call_in_loop, forget_done_callback
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Line",
     "Registration",
     "Signal",
+    "Terms",
     "Turn",
     "Waker",
     "await_turn",

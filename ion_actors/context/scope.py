@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
+from ion_actors._arguments import duration as checked_duration
 from ion_actors._arguments import moment, seconds
 from ion_actors.clock import Clock
 from ion_actors.context.current import CURRENT, Block, current
@@ -73,9 +74,7 @@ class Context(Node):
         Raises:
             Cancelled, DeadlineExceeded: the context ended; the call raises at that moment.
         """
-        if (limit := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
-        if self.wait(timeout=limit):
+        if self.wait(timeout=checked_duration("duration", duration)):
             raise self._error()
 
     def wait(
@@ -118,9 +117,7 @@ class Context(Node):
 
     async def asleep(self, duration: float) -> None:
         """:meth:`sleep` for coroutines."""
-        if (limit := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
-        if await self.await_(timeout=limit):
+        if await self.await_(timeout=checked_duration("duration", duration)):
             raise self._error()
 
     async def await_(

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from ion_actors.clock import Clock, Timer
 from ion_actors.context.scope import Context
 from ion_actors.context.tree import Waker
 from ion_actors.context.waiters import Signal, call_in_loop
 
-__all__ = ["Line", "Turn", "await_turn", "wait_turn"]
+__all__ = ["Line", "Terms", "Turn", "await_turn", "wait_turn"]
 
 T = TypeVar("T")
 
@@ -63,28 +63,29 @@ class Line(Protocol[T]):
         ...
 
 
-def wait_turn(
-    line: Line[T],
-    item: T,
-    context: Context,
-    *,
-    clock: Clock,
-    deadline: float | None = None,
-    late: Callable[[], BaseException] = TimeoutError,
-) -> None:
-    """Block until it is the item's turn.
+class Terms(NamedTuple):
+    """How long to wait.
 
-    Args:
-        line: where to wait.
-        item: what to wait for.
+    Attributes:
         context: ends the wait when it ends.
         clock: the clock to use.
         deadline: the moment of the clock at which to give up, or None.
         late: makes the error to raise at the deadline.
+    """
+
+    context: Context
+    clock: Clock
+    deadline: float | None = None
+    late: Callable[[], BaseException] = TimeoutError
+
+
+def wait_turn(line: Line[T], item: T, terms: Terms) -> None:
+    """Block until it is the item's turn.
 
     Raises:
         Cancelled, DeadlineExceeded: the context ended first.
     """
+    context, clock, deadline, late = terms
     signal = Signal()
     turn = Turn(item, signal.set)
     if line.join(turn):
@@ -106,16 +107,9 @@ def wait_turn(
             del turn  # or error, traceback, frame and turn would keep each other alive
 
 
-async def await_turn(
-    line: Line[T],
-    item: T,
-    context: Context,
-    *,
-    clock: Clock,
-    deadline: float | None = None,
-    late: Callable[[], BaseException] = TimeoutError,
-) -> None:
+async def await_turn(line: Line[T], item: T, terms: Terms) -> None:
     """:func:`wait_turn` for coroutines; cancelling the coroutine gives up its place."""
+    context, clock, deadline, late = terms
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     timer: Timer | None = None

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
+from ion_actors._arguments import duration as checked_duration
+from ion_actors._arguments import moment as checked_moment
 from ion_actors._arguments import seconds, whole_number
-from ion_actors.context import Context, await_turn, current_context, wait_turn
+from ion_actors.context import Context, Terms, await_turn, current_context, wait_turn
 from ion_actors.errors import ContextEnded
-from ion_actors.ratelimit.bucket import ticks
+from ion_actors.ratelimit.bucket import Bucket, ticks
 from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.hooks import LimiterHooks
 from ion_actors.ratelimit.places import Claim, Place
 from ion_actors.wrapping import Wrapper
 
-__all__ = ["Limiter"]
+__all__ = ["Limiter", "Pausable"]
 
 
 class Limiter(ABC):
@@ -51,8 +54,11 @@ class Limiter(ABC):
     def tokens(self) -> float:
         """How many tokens there are now; waiting calls come first."""
         with self._gate.lock:
-            now = ticks(self._gate.clock.monotonic())
+            now = self._now()
             return min(place.bucket.tokens(now) for place in self._find())
+
+    def _now(self) -> int:
+        return ticks(self._gate.clock.monotonic())
 
     @property
     def waiting(self) -> int:
@@ -92,48 +98,31 @@ class Limiter(ABC):
             Cancelled, DeadlineExceeded: the current context has ended.
             TypeError, ValueError: an argument makes no sense: see :meth:`allow`.
         """
-        n = whole_number("n", n, minimum=1)
-        context, until = self._prepared(timeout)
-        if not self._gate.crowded and self._take(n):
-            self._answered("allowed")
-            return
-        claim = self._claim(n, context, until)
-        with self._watched(n):
-            wait_turn(
-                self._gate,
-                claim,
-                context,
-                clock=self._gate.clock,
-                deadline=until,
-                late=lambda: self._gate.late(claim),
-            )
+        if (attempt := self._attempt(n, timeout)) is not None:
+            with self._watched(n):
+                wait_turn(self._gate, *attempt)
 
     async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
         """:meth:`wait` for coroutines: the event loop goes on meanwhile.
 
         Cancelling it leaves the line.
         """
-        n = whole_number("n", n, minimum=1)
-        context, until = self._prepared(timeout)
-        if not self._gate.crowded and self._take(n):
-            self._answered("allowed")
-            return
-        claim = self._claim(n, context, until)
-        with self._watched(n):
-            await await_turn(
-                self._gate,
-                claim,
-                context,
-                clock=self._gate.clock,
-                deadline=until,
-                late=lambda: self._gate.late(claim),
-            )
+        if (attempt := self._attempt(n, timeout)) is not None:
+            with self._watched(n):
+                await await_turn(self._gate, *attempt)
 
-    def _prepared(self, timeout: float | None) -> tuple[Context, float | None]:
+    def _attempt(self, n: int, timeout: float | None) -> tuple[Claim, Terms] | None:
+        """Take the tokens now (None), or return the wait for them."""
+        n = whole_number("n", n, minimum=1)
         limit = seconds("timeout", timeout)
-        context = current_context()
+        context, gate = current_context(), self._gate
         context.check()
-        return context, None if limit is None else self._gate.clock.monotonic() + limit
+        until = None if limit is None else gate.clock.monotonic() + limit
+        if not gate.crowded and self._take(n):
+            self._answered("allowed")
+            return None
+        claim = self._claim(n, context, until)
+        return claim, Terms(context, gate.clock, until, lambda: gate.late(claim))
 
     def _claim(self, n: int, context: Context, until: float | None) -> Claim:
         # Moments of another clock cannot be compared; such a context still ends the wait.
@@ -175,22 +164,50 @@ class Limiter(ABC):
         function waits without blocking the event loop. What :meth:`wait` raises, the call
         raises.
         """
-        return Wrapper(
-            self._scope,
-            self._ascope,
-            entry_only=True,
-            would_wait=lambda: self.waiting > 0 or self.tokens < 1,
-        )
+        return waiting_wrapper(self, lambda: self.waiting > 0 or self.tokens < 1)
+
+
+class Pausable(Limiter):
+    """A limiter that can be paused."""
+
+    _paused: Bucket  # hands out nothing meanwhile
+
+    def pause_for(self, duration: float) -> None:
+        """Let nothing through for so many seconds. The longest of several pauses counts.
+
+        Tokens flow in meanwhile.
+        """
+        length = checked_duration("duration", duration)
+        with self._gate.changing() as now:
+            self._paused.pause(now + ticks(length))
+
+    def pause_until(self, moment: float) -> None:
+        """Let nothing through until this moment of the clock. See :meth:`pause_for`."""
+        if (until := checked_moment("moment", moment)) is None:
+            raise ValueError(f"moment must be a finite moment of the clock, not {moment!r}")
+        with self._gate.changing():
+            self._paused.pause(ticks(until))
+
+
+class _Waits(Protocol):
+    def wait(self) -> None: ...
+    async def awaits(self) -> None: ...
+
+
+def waiting_wrapper(limiter: _Waits, would_wait: Callable[[], bool]) -> Wrapper:
+    """A decorator that waits for a token of the limiter before each call."""
 
     @contextmanager
-    def _scope(self) -> Iterator[None]:
-        self.wait()
+    def scope() -> Iterator[None]:
+        limiter.wait()
         yield
 
     @asynccontextmanager
-    async def _ascope(self) -> AsyncIterator[None]:
-        await self.awaits()
+    async def ascope() -> AsyncIterator[None]:
+        await limiter.awaits()
         yield
+
+    return Wrapper(scope, ascope, entry_only=True, would_wait=would_wait)
 
 
 def _result(error: BaseException) -> str:

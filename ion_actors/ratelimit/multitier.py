@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ion_actors._arguments import moment as checked_moment
-from ion_actors._arguments import number, seconds, whole_number
+from ion_actors._arguments import duration as checked_duration
+from ion_actors._arguments import number, whole_number
 from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.keys import Keys
@@ -15,7 +15,7 @@ from ion_actors.ratelimit.bucket import ServerBucket, ticks
 from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
 from ion_actors.ratelimit.hooks import LimiterHooks
-from ion_actors.ratelimit.limiter import Limiter
+from ion_actors.ratelimit.limiter import Limiter, Pausable
 from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate, per_second
 from ion_actors.ratelimit.routes import Routes, resource_key
@@ -42,9 +42,6 @@ class RequestLimiter(Limiter):
         self._log = log
         self._tiers = tiers
         self._keys = keys
-
-    def _now(self) -> int:
-        return ticks(self._gate.clock.monotonic())
 
     def _find(self) -> tuple[Place, ...]:
         return self._tiers.find(self._keys, self._now())
@@ -116,8 +113,7 @@ class RequestLimiter(Limiter):
     def set_temporary_limit(self, rate: Rate, burst: int, duration: float) -> None:
         """Set a limit for so many seconds, for the same as :meth:`set_limit`."""
         limit = Limit(rate, burst)
-        if (length := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        length = checked_duration("duration", duration)
         with self._gate.changing() as now:
             bucket = self._tiers.one(self._keys, now).bucket
             bucket.set_temporary(limit, now + ticks(length), now)
@@ -128,7 +124,7 @@ class RequestLimiter(Limiter):
             self._tiers.one(self._keys, now).bucket.clear_temporary(now)
 
 
-class MultiTierLimiter(RequestLimiter):
+class MultiTierLimiter(RequestLimiter, Pausable):
     """A limit for everything, one for each route, and one for each resource.
 
     ::
@@ -195,7 +191,7 @@ class MultiTierLimiter(RequestLimiter):
         if not isinstance(header_bounds, HeaderBounds):
             raise TypeError(f"header_bounds must be HeaderBounds, not {header_bounds!r}")
         clock = current_context().clock if clock is None else clock
-        bucket = ServerBucket(global_limit, ticks(clock.monotonic()))
+        self._paused = bucket = ServerBucket(global_limit, ticks(clock.monotonic()))
         everything = Place(bucket, "everything", is_global=True)
         probe = Probe.checked(metrics, tracer, limiter=name)
         super().__init__(
@@ -238,25 +234,6 @@ class MultiTierLimiter(RequestLimiter):
         """How many buckets of routes and resources there are now."""
         with self._gate.lock:
             return len(self._tiers)
-
-    # -- pausing ---------------------------------------------------------------------------
-
-    def pause_for(self, duration: float) -> None:
-        """Let nothing through for so many seconds. The longest of several pauses counts.
-
-        Tokens flow in meanwhile.
-        """
-        if (length := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
-        with self._gate.changing() as now:
-            self._tiers.everything.bucket.pause(now + ticks(length))
-
-    def pause_until(self, moment: float) -> None:
-        """Let nothing through until this moment of the clock. See :meth:`pause_for`."""
-        if (until := checked_moment("moment", moment)) is None:
-            raise ValueError(f"moment must be a finite moment of the clock, not {moment!r}")
-        with self._gate.changing():
-            self._tiers.everything.bucket.pause(ticks(until))
 
     def resume(self) -> None:
         """End all pauses, also those of single routes that a server asked for.

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ion_actors._arguments import number, seconds, whole_number
@@ -17,6 +17,7 @@ from ion_actors.errors import RateLimited, StorageUnavailable
 from ion_actors.forking import renew_after_fork
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.door import Door
+from ion_actors.ratelimit.limiter import waiting_wrapper
 from ion_actors.ratelimit.rate import Rate
 from ion_actors.ratelimit.store import (
     Secrets,
@@ -246,14 +247,7 @@ class SharedLimiter:
         """
         attempt = self._attempt(n, timeout)
         with self._observed(attempt):
-            wait_turn(
-                self._door,
-                None,
-                attempt.context,
-                clock=attempt.clock,
-                deadline=attempt.deadline,
-                late=attempt.refusal,
-            )
+            wait_turn(self._door, None, attempt.terms())
             try:
                 while (pause := self._poll(attempt)) is not None:
                     self._door.held_up = True
@@ -270,14 +264,7 @@ class SharedLimiter:
         """
         attempt = self._attempt(n, timeout)
         with self._observed(attempt):
-            await await_turn(
-                self._door,
-                None,
-                attempt.context,
-                clock=attempt.clock,
-                deadline=attempt.deadline,
-                late=attempt.refusal,
-            )
+            await await_turn(self._door, None, attempt.terms())
             try:
                 while (pause := await asyncio.to_thread(self._poll, attempt)) is not None:
                     self._door.held_up = True
@@ -289,19 +276,7 @@ class SharedLimiter:
     @property
     def wrap(self) -> Wrapper:
         """A decorator that waits for a token before each call; also a pool's ``task_wrapper``."""
-        return Wrapper(
-            self._scope, self._ascope, entry_only=True, would_wait=lambda: self._door.waiting > 0
-        )
-
-    @contextmanager
-    def _scope(self) -> Iterator[None]:
-        self.wait()
-        yield
-
-    @asynccontextmanager
-    async def _ascope(self) -> AsyncIterator[None]:
-        await self.awaits()
-        yield
+        return waiting_wrapper(self, lambda: self._door.waiting > 0)
 
     # -- facts -----------------------------------------------------------------------------
 

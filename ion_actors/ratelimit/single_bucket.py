@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 
-from ion_actors._arguments import moment as checked_moment
-from ion_actors._arguments import number, seconds, whole_number
+from ion_actors._arguments import duration as checked_duration
+from ion_actors._arguments import number, whole_number
 from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import Bucket, ticks
 from ion_actors.ratelimit.gate import Gate
 from ion_actors.ratelimit.hooks import LimiterHooks
-from ion_actors.ratelimit.limiter import Limiter
+from ion_actors.ratelimit.limiter import Pausable
 from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate
 
 __all__ = ["LeakyBucket", "TokenBucket"]
 
 
-class _OneBucket(Limiter):
+class _OneBucket(Pausable):
     """The common base of both."""
 
     _gauge: str
@@ -40,7 +40,7 @@ class _OneBucket(Limiter):
         jitter = number("jitter", jitter, minimum=0, maximum=1)
         clock = current_context().clock if clock is None else clock
         probe = Probe.checked(metrics, tracer, limiter=name)
-        self._bucket = Bucket(limit, ticks(clock.monotonic()))
+        self._bucket = self._paused = Bucket(limit, ticks(clock.monotonic()))
         self._place = (Place(self._bucket),)
         self._log = Log(logger, "ion_actors.ratelimit", limiter=name)
         self._gate = Gate(name, clock, jitter)
@@ -55,9 +55,6 @@ class _OneBucket(Limiter):
 
     def _take(self, n: int) -> bool:
         return self._gate.take_one(self._find, self._bucket, n)
-
-    def _now(self) -> int:
-        return ticks(self._gate.clock.monotonic())
 
     # -- looking ---------------------------------------------------------------------------
 
@@ -93,8 +90,7 @@ class _OneBucket(Limiter):
 
     def _set_temporary(self, rate: Rate, burst: int, duration: float) -> None:
         limit = self._limit(rate, burst)
-        if (length := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        length = checked_duration("duration", duration)
         with self._gate.changing() as now:
             self._bucket.set_temporary(limit, now + ticks(length), now)
         self._log(logging.INFO, "limiter %r lets %s through for %g s", self.name, rate, length)
@@ -103,25 +99,6 @@ class _OneBucket(Limiter):
         """Return to the lasting limit now. Without a temporary one, nothing happens."""
         with self._gate.changing() as now:
             self._bucket.clear_temporary(now)
-
-    # -- pausing ---------------------------------------------------------------------------
-
-    def pause_for(self, duration: float) -> None:
-        """Let nothing through for so many seconds. The longest of several pauses counts.
-
-        Tokens flow in meanwhile.
-        """
-        if (length := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
-        with self._gate.changing() as now:
-            self._bucket.pause(now + ticks(length))
-
-    def pause_until(self, moment: float) -> None:
-        """Let nothing through until this moment of the clock. See :meth:`pause_for`."""
-        if (until := checked_moment("moment", moment)) is None:
-            raise ValueError(f"moment must be a finite moment of the clock, not {moment!r}")
-        with self._gate.changing():
-            self._bucket.pause(ticks(until))
 
     def resume(self) -> None:
         """End any pause; calls that can be served now are."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote, unquote_plus
 
-from ion_actors.context import Context
+from ion_actors.context import Context, Terms
 from ion_actors.errors import RateLimited, RateLimitedPastDeadline, StorageUnavailable
 from ion_actors.naming import printable
 from ion_actors.ratelimit.rate import Rate
@@ -203,6 +203,10 @@ class StoreWait:
         return left <= 0 or (
             level is not None and level.remaining < self.n and level.reset_after > left
         )
+
+    def terms(self) -> Terms:
+        """How to wait for its turn."""
+        return Terms(self.context, self.clock, self.deadline, self.refusal)
 
     def refusal(self) -> RateLimited:
         """The error that there are not enough tokens in time."""

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ion_actors.context import Context, await_turn, wait_turn
+from ion_actors.context import Context, Terms, await_turn, wait_turn
 from ion_actors.errors import AcquireTimeout, DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Attempt:
         self._core = core
         self._n = permits
         self._timeout = timeout
-        self._context = context
         self._clock = context.clock
         self._began = self._clock.monotonic()
+        self._context = context
         self._deadline = None if timeout is None else self._began + timeout
         self._granted = False
         self._span: Span | None = None
@@ -65,10 +65,7 @@ class Attempt:
         """Block until it is served."""
         try:
             self._begin()
-            wait_turn(
-                self._core.permits, self._n, self._context,
-                clock=self._clock, deadline=self._deadline, late=self._late,
-            )  # fmt: skip
+            wait_turn(self._core.permits, self._n, self._terms())
             self._granted = True
             self._succeeded()
         except BaseException as error:
@@ -79,15 +76,15 @@ class Attempt:
         """:meth:`wait` for coroutines."""
         try:
             self._begin()
-            await await_turn(
-                self._core.permits, self._n, self._context,
-                clock=self._clock, deadline=self._deadline, late=self._late,
-            )  # fmt: skip
+            await await_turn(self._core.permits, self._n, self._terms())
             self._granted = True
             self._succeeded()
         except BaseException as error:
             self._failed(error)
             raise
+
+    def _terms(self) -> Terms:
+        return Terms(self._context, self._clock, self._deadline, self._late)
 
     def _late(self) -> AcquireTimeout:
         assert self._timeout is not None

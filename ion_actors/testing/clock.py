@@ -8,7 +8,7 @@ import itertools
 import threading
 from collections.abc import Callable
 
-from ion_actors._arguments import seconds
+from ion_actors._arguments import duration as checked_duration
 from ion_actors.clock import Timer, acquire, system_clock
 
 __all__ = ["VirtualClock"]
@@ -131,8 +131,7 @@ class VirtualClock:
         Raises:
             BaseException: an interruption, such as Ctrl-C, during a call; all others were made.
         """
-        if (step := seconds("duration", duration)) is None:
-            raise ValueError(f"duration must be a finite number of seconds, not {duration!r}")
+        step = checked_duration("duration", duration)
         with self._moving:
             self._fire_until(self._now + step)
 

@@ -28,6 +28,7 @@ from ion_actors._arguments import seconds
 from ion_actors.context import (
     CURRENT,
     Context,
+    Terms,
     await_turn,
     current_context,
     make_current,
@@ -204,12 +205,9 @@ class Submitter:
         helper = of_thread.helper
         if isinstance(helper, WorkersHelp):
             with helper.waiting_for_room(task, self._parent()):
-                wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
+                wait_turn(self._mailbox, task, Terms(self._parent(), self._clock))
         else:
-            wait_turn(self._mailbox, task, self._parent(), clock=self._clock)
-
-    async def _await_room(self, task: TaskFuture[Any]) -> None:
-        await await_turn(self._mailbox, task, self._parent(), clock=self._clock)
+            wait_turn(self._mailbox, task, Terms(self._parent(), self._clock))
 
     # -- what a special task needs once it is accepted --------------------------------------
 
@@ -358,7 +356,7 @@ class Submitter:
                     return task
                 finally:
                     del task  # its error holds the frames below it, too
-            await self._await_room(task)
+            await await_turn(self._mailbox, task, Terms(self._parent(), self._clock))
         if task.special:
             self._accepted(task)
         return task

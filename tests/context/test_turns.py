@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ion_actors import Cancelled, Context, DeadlineExceeded, background
-from ion_actors.context import Turn, await_turn, wait_turn
+from ion_actors.context import Terms, Turn, await_turn, wait_turn
 from ion_actors.testing import VirtualClock
 
 PATIENCE = 30.0
@@ -65,11 +65,11 @@ Wait = Callable[..., None]
 
 
 def by_thread(line: Tickets, item: str, context: Context, **how: Any) -> None:
-    wait_turn(line, item, context, clock=context.clock, **how)
+    wait_turn(line, item, Terms(context, context.clock, **how))
 
 
 def by_coroutine(line: Tickets, item: str, context: Context, **how: Any) -> None:
-    asyncio.run(await_turn(line, item, context, clock=context.clock, **how))
+    asyncio.run(await_turn(line, item, Terms(context, context.clock, **how)))
 
 
 both = pytest.mark.parametrize("wait", [by_thread, by_coroutine])
@@ -229,7 +229,7 @@ def test_an_interruption_in_the_clean_up_hands_it_on(monkeypatch: pytest.MonkeyP
 def test_a_coroutine_that_is_cancelled_leaves_the_line() -> None:
     async def main() -> None:
         line = Tickets()
-        task = asyncio.create_task(await_turn(line, "a", background(), clock=background().clock))
+        task = asyncio.create_task(await_turn(line, "a", Terms(background(), background().clock)))
         await asyncio.sleep(0)
         assert line.line
         task.cancel()
@@ -244,7 +244,7 @@ def test_a_coroutine_that_is_cancelled_leaves_the_line() -> None:
 def test_a_coroutine_cancelled_when_it_was_served_hands_it_on() -> None:
     async def main() -> None:
         line = Tickets()
-        task = asyncio.create_task(await_turn(line, "a", background(), clock=background().clock))
+        task = asyncio.create_task(await_turn(line, "a", Terms(background(), background().clock)))
         await asyncio.sleep(0)
         line.next()  # it will only hear of it in the next round of the loop
         task.cancel()
@@ -261,7 +261,7 @@ def test_a_coroutine_that_is_forgotten_hands_it_on(clock: VirtualClock) -> None:
     loop = asyncio.new_event_loop()
     try:
         # Driven by hand: a task that is destroyed while it is pending would be logged.
-        steps = await_turn(line, "a", Context(clock=clock), clock=clock, deadline=5.0)
+        steps = await_turn(line, "a", Terms(Context(clock=clock), clock, 5.0))
 
         async def first_step() -> None:
             steps.send(None)
@@ -286,7 +286,7 @@ def test_a_wait_that_failed_leaves_no_cycle(
 
     async def in_loop() -> weakref.ref[Failure]:
         try:
-            await await_turn(Tickets(), "a", background(), clock=clock, deadline=0.0, late=Failure)
+            await await_turn(Tickets(), "a", Terms(background(), clock, 0.0, Failure))
         except Failure as error:
             return weakref.ref(error)
         raise AssertionError
@@ -295,7 +295,7 @@ def test_a_wait_that_failed_leaves_no_cycle(
         if wait is by_coroutine:
             return asyncio.run(in_loop())
         try:
-            wait_turn(Tickets(), "a", background(), clock=clock, deadline=0.0, late=Failure)
+            wait_turn(Tickets(), "a", Terms(background(), clock, 0.0, Failure))
         except Failure as error:
             return weakref.ref(error)
         raise AssertionError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ion_actors import Cancelled, Context, ContextEnded, RateLimited
-from ion_actors.context import Turn, background, wait_turn
+from ion_actors.context import Terms, Turn, background, wait_turn
 from ion_actors.ratelimit import Limit, Limiter, MultiTierLimiter, TokenBucket, per_second
 from ion_actors.ratelimit.door import Door
 from ion_actors.ratelimit.places import Claim
@@ -137,9 +137,7 @@ def test_a_door(  # noqa: C901  # each verb has its own sequel
             "join": lambda: door.join(one),
             "give_up": lambda: door.give_up(one, None),
             "leave": door.leave,
-            "wait": lambda: wait_turn(
-                door, None, background(), clock=clock, deadline=5.0, late=Cancelled
-            ),
+            "wait": lambda: wait_turn(door, None, Terms(background(), clock, 5.0, Cancelled)),
         }
         where, outcome = interrupt(point, calls[verb], raised)
         if verb == "leave" and where.startswith("call in Door.leave:"):
