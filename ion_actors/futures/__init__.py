@@ -26,11 +26,13 @@ microsecond and half a kilobyte, is built when somebody waits.
 
 From the top down, each importing only from below::
 
-    future     the public future: its state, waiting for it, both its interfaces
-    derived    futures that are computed from others: map, filter, join, reduce
-    callbacks  how done-callbacks are called
-    waiters    how threads wait for a future
-    progress   the progress and the output of a task
+    future      the public future: its state, waiting for it, both its interfaces
+    derived     futures that are computed from others: map, filter, join, reduce
+    get_hook    a future whose value is computed when somebody asks for it
+    exceptions  the exception of a future: how it is given; that somebody should read it
+    callbacks   how done-callbacks are called
+    waiters     how threads wait for a future
+    progress    the progress and the output of a task
 """
 
 from ion_actors.futures.future import Future, get_all

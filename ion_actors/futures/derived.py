@@ -7,42 +7,23 @@ import weakref
 from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import pykka
 
-from ion_actors.futures.callbacks import Callback, Callbacks, Link
+from ion_actors.futures.callbacks import Callbacks, Link
+from ion_actors.futures.get_hook import Derivable
 from ion_actors.interruption import is_interruption
 
 __all__ = ["derive"]
 
 M = TypeVar("M")
-F = TypeVar("F", bound="Derivable")
-
-
-class Derivable(Protocol):
-    """What this module needs of a ``Future``, which is defined above it."""
-
-    _state: str
-    _lock: Any
-    _get_hook: Callable[[float | None], Any] | None
-    _sources: tuple[weakref.ref[Any], ...]
-
-    def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
-        """See ``Future``, also for the others."""
-
-    def add_done_callback(self, fn: Callback) -> None: ...
-    def set_running_or_notify_cancel(self) -> bool: ...
-    def done(self) -> bool: ...
-    def exception(self, timeout: float | None = None) -> BaseException | None: ...
-    def _finish(self, result: Any, error: BaseException | None) -> Callbacks | None: ...
-    def _wait(self, timeout: float | None) -> bool: ...
-    def _outcome(self) -> Any: ...
+F = TypeVar("F", bound=Derivable)
 
 
 def derive(derived: F, sources: list[Any], compute: Callable[..., Any]) -> F:
     """Settle ``derived`` with ``compute(*values)`` as soon as all sources are done."""
-    if any(source._get_hook is not None for source in sources):
+    if any(source._hook is not None for source in sources):
         # Such a source is settled only when somebody asks for it, so the derived one asks, too.
         derived.set_get_hook(_AskAll(compute, sources))
         return derived
@@ -166,8 +147,10 @@ class _AskAll:
             one = todo.pop()
             found.pop(one, None)  # another one needs it earlier
             found[one] = None
-            if isinstance(hook := one._get_hook, _AskAll) and not one.done():
-                todo.extend(hook._sources)
+            if (hook := one._hook) is None or one.done():
+                continue
+            if isinstance(hook.func, _AskAll):
+                todo.extend(hook.func._sources)
         return list(reversed(found))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-import sys
 import threading
 import weakref
 from _thread import RLock, allocate_lock
@@ -21,7 +20,6 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from types import TracebackType
 from typing import Any, NoReturn, TypeVar, cast
 
 import pykka
@@ -44,47 +42,25 @@ from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, check, run_hooks
 from ion_actors.futures.callbacks import Callback, Callbacks, call_all, in_main_thread
 from ion_actors.futures.derived import derive
+from ion_actors.futures.exceptions import ExcInfo, Unread, as_exception
+from ion_actors.futures.get_hook import GetHook
 from ion_actors.futures.progress import Output, Progress
 from ion_actors.futures.waiters import Condition, Parked
-from ion_actors.logs import Logger, is_inside
-from ion_actors.raised import is_a
+from ion_actors.logs import Logger
 from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["Future", "get_all"]
 
 logger = Logger("ion_actors")
-_later = Logger("ion_actors", later=True)  # in finalizers, which run anywhere
 
 T = TypeVar("T")
 M = TypeVar("M")
 J = TypeVar("J")
 R = TypeVar("R")
 
-ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
-
 DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 
 _BACKGROUND = background()
-_HOOK_THREAD = "ion_actors-hook"
-
-
-class _Unread:
-    """Is kept with an exception until somebody reads it; logs the exception if nobody ever does.
-
-    The finalizer is not on the future itself: every future would pay for it, not only failed ones.
-    """
-
-    __slots__ = ("error", "name")
-
-    def __init__(self, name: str, error: BaseException) -> None:
-        self.name = name
-        self.error: BaseException | None = error
-
-    def __del__(self) -> None:
-        # Ctrl-C may have interrupted its constructor.
-        if getattr(self, "error", None) is not None and not sys.is_finalizing():
-            out = _later if is_inside() else logger
-            out.error("the exception of %s was never read", self.name, exc_info=self.error)
 
 
 class Future(concurrent.futures.Future[T], pykka.Future[T]):
@@ -102,9 +78,9 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
     _built_condition: Condition | None = None
     _built_waiters: list[Any] | None = None
     _built_callbacks: list[Callback] | None = None
-    _unread: _Unread | None = None
+    _unread: Unread | None = None
     _strangers_told = False  # those who wait in ways of their own
-    _get_hook: Callable[[float | None], Any] | None = None
+    _hook: GetHook | None = None
     _sources: tuple[weakref.ref[Any], ...] = ()  # the futures it is derived from
 
     _progress: Progress | None = None
@@ -249,7 +225,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             FutureAlreadySet: it already has its outcome, or a get hook.
             TypeError: that is no exception, or none is being handled.
         """
-        error = _as_exception(exception if exc_info is None else exc_info)
+        error = as_exception(exception if exc_info is None else exc_info)
         try:
             self._settle(None, error)
         finally:
@@ -271,7 +247,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             raise
 
     def _refuse_second(self) -> None:
-        if self._state in DONE or self._get_hook is not None:
+        if self._state in DONE or self._hook is not None:
             raise FutureAlreadySet(f"{self._state}: {self!r}")
 
     def _finish(self, result: T | None, error: BaseException | None) -> Callbacks | None:
@@ -283,7 +259,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             self._result = result
         else:
             self._exception = error
-            self._unread = self._unread or _Unread(self._describe(), error)
+            self._unread = self._unread or Unread(self._describe(), error)
         self._state = FINISHED
         if self._built_waiters:
             self._tell_waiters()
@@ -476,8 +452,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         if not HOOKS_RAN[0]:
             run_hooks()  # then it may be done, with an error
         try:
-            if self._get_hook is not None:
-                return self._ask_hook(timeout)
+            if (hook := self._hook) is not None:
+                return hook.ask(self, timeout)
             if of_thread.helper is not None:
                 return of_thread.helper.wait(self, timeout)
             return self._block(timeout)
@@ -584,8 +560,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
     def _wait_in_loop(self) -> Generator[Any, None, None]:
         check()
         try:
-            if self._get_hook is not None:
-                _settle_in_thread(self)
+            if (hook := self._hook) is not None:
+                hook.ask_in_thread(self)
             if of_thread.helper is not None:
                 of_thread.helper.help(self)
             if self._state not in DONE:
@@ -628,26 +604,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         with self._lock:
             if self._state in DONE:
                 raise FutureAlreadySet(f"{self._state}: {self!r}")
-            self._get_hook = func
-            self._hook_lock = threading.Lock()  # the hook runs in one thread at a time
-
-    def _ask_hook(self, timeout: float | None) -> bool:
-        hook = self._get_hook
-        if not self._hook_lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            return self.done()
-        try:
-            if self._state not in DONE and hook is not None:
-                try:
-                    value = hook(timeout)
-                except pykka.Timeout:
-                    return False
-                with self._lock:
-                    callbacks = None if self._state in DONE else self._finish(value, None)
-                self._run_callbacks(callbacks)
-        finally:
-            self._hook_lock.release()
-            self = None  # type: ignore[assignment]
-        return True
+            self._hook = GetHook(func)
 
     @override
     def map(self, func: Callable[[T], M]) -> Future[M]:
@@ -690,37 +647,3 @@ def _settling(future: pykka.Future[Any]) -> Future[Any]:
     ours: Future[Any] = Future()
     ours.set_get_hook(lambda timeout: future.get(timeout=timeout))
     return ours
-
-
-def _settle_in_thread(future: Future[Any]) -> None:
-    """Call a future's hook, which may block, in a thread of its own."""
-    start_thread(
-        threading.Thread(target=_settle_by_hook, args=(future,), name=_HOOK_THREAD, daemon=True)
-    )
-
-
-def _settle_by_hook(future: Future[Any]) -> None:
-    try:
-        if not future._ask_hook(None):
-            raise pykka.Timeout("its get hook gave up")
-    except BaseException as error:
-        with future._lock:
-            callbacks = None if future.done() else future._finish(None, error)
-        future._run_callbacks(callbacks)
-    finally:
-        del future
-
-
-def _as_exception(given: BaseException | ExcInfo | None) -> BaseException:
-    kind: Any
-    value: Any
-    kind, value, traceback = given if is_a(given, tuple) else (None, given, None)
-    if given is None:
-        value = sys.exc_info()[1]
-    if value is None and kind is not None:
-        value = kind()
-    if is_a(value, type) and issubclass(value, BaseException):
-        value = value()
-    if not is_a(value, BaseException):
-        raise TypeError(f"set_exception() takes an exception, not {given!r}")
-    return BaseException.with_traceback(value, traceback) if traceback is not None else value
