@@ -2,7 +2,7 @@
 
 Some threads must not block: the supervisors of pools and trees, and the clock's. Nor may a thread
 that holds a lock, or that runs a finalizer, which may happen at any point. Such a thread hands its
-calls of log handlers and metrics to a :class:`Delivery`, and goes on.
+calls of log handlers and metrics to a :class:`CallQueue`, and goes on.
 
 ::
 
@@ -10,9 +10,11 @@ calls of log handlers and metrics to a :class:`Delivery`, and goes on.
 
 The thread starts with the first call and ends when there has been none for a while. Posting takes
 no lock, so it is allowed anywhere. A call is dropped and counted if there is no room; the loss is
-reported after the next call. If no thread can be started, the next :meth:`~Delivery.post` or
-:meth:`~Delivery.flush` tries again, and so do waiting threads (:mod:`ion_actors.standby`). A forked
-child starts with an empty queue: the parent delivers what was posted in the parent.
+reported after the next call. If no thread can be started, the next :meth:`~CallQueue.post` or
+:meth:`~CallQueue.flush` tries again, and so do waiting threads (:mod:`ion_actors.standby`). A
+forked child starts with an empty queue: the parent delivers what was posted in the parent.
+
+A call that may take any time gets a thread of its own: :class:`CallbackThreads`.
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ from ion_actors.forking import on_fork
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = [
-    "ERRANDS",
-    "LEAVINGS",
+    "CALLBACK_THREADS",
+    "FINALIZERS",
     "PATIENCE",
-    "Delivery",
-    "Errands",
+    "CallQueue",
+    "CallbackThreads",
     "is_kept_free",
     "keep_free",
     "kept_free",
-    "let_go",
+    "release_references",
     "run_elsewhere",
 ]
 
@@ -81,7 +83,7 @@ def kept_free() -> Iterator[None]:
         _of_thread.kept_free = before
 
 
-class Errands:
+class CallbackThreads:
     """Calls of users' code, each on a thread of its own, where it may block for any time.
 
     A call is queued before a thread for it is started, so that none is lost if no thread can be
@@ -95,7 +97,7 @@ class Errands:
         self._calls: deque[Callable[[], object]] = deque()
         self._under_way: list[object] = []  # one for each call that is being made
         self._in_want_since: float | None = None  # when the first of those starts failed
-        self._now = time.monotonic  # see Delivery
+        self._now = time.monotonic  # see CallQueue
         self._pid = os.getpid()
         on_fork(self._after_fork)
 
@@ -117,7 +119,7 @@ class Errands:
         if self._start():
             return
         if not STANDBY.has_supervisors():
-            self.run_here()
+            self.run_pending()
             return
         if self._in_want_since is None:
             self._in_want_since = self._now()
@@ -134,14 +136,14 @@ class Errands:
                 # Not in a thread that happens to wait: that is the user's.
                 if now - since < _LAST_RESORT or not is_kept_free():
                     return RETRY
-                self.run_here()
+                self.run_pending()
         self._in_want_since = None
         return None
 
     def finish(self) -> None:
         """Make here the calls that have no thread. For a thread that nobody waits for."""
         if self._in_want_since is not None and self.retry() is not None:
-            self.run_here()
+            self.run_pending()
 
     def flush(self, patience: float = PATIENCE) -> bool:
         """Wait until all calls are made, for so many seconds at most. Returns whether they are."""
@@ -152,7 +154,7 @@ class Errands:
             time.sleep(_GLANCE)
         return True
 
-    def run_here(self) -> None:
+    def run_pending(self) -> None:
         """Make the pending calls in this thread, for which nobody waits."""
         while self._calls:
             self._run_next()
@@ -186,15 +188,15 @@ class Errands:
 
 
 #: The instance that the library uses.
-ERRANDS = Errands()
+CALLBACK_THREADS = CallbackThreads()
 
 
 def run_elsewhere(call: Callable[[], object]) -> None:
-    """Make a call of users' code on a thread of its own: see :class:`Errands`."""
-    ERRANDS.post(call)
+    """Make a call of users' code on a thread of its own: see :class:`CallbackThreads`."""
+    CALLBACK_THREADS.post(call)
 
 
-class Delivery:
+class CallQueue:
     """See the module.
 
     Args:
@@ -360,17 +362,17 @@ def _no_news(_: int) -> None:
     """None of them is ever lost."""
 
 
-#: Where what users have given is let go of, if the thread that is done with it must not block.
-LEAVINGS = Delivery("ion_actors-finalizers", _no_news, limit=sys.maxsize)
+#: Releases what users have given, if the thread that is done with it must not block.
+FINALIZERS = CallQueue("ion_actors-finalizers", _no_news, limit=sys.maxsize)
 
 
-def let_go(things: list[Any]) -> None:
+def release_references(things: list[Any]) -> None:
     """Empty the list: here or, if this thread must not block, on another one.
 
-    To let go of the last reference to an object runs its finalizer, which is the user's code. So
+    To release the last reference to an object runs its finalizer, which is the user's code. So
     the caller has to have no other reference to what is in the list.
     """
     if is_kept_free():
-        LEAVINGS.post(things.clear)
+        FINALIZERS.post(things.clear)
     else:
         things.clear()

@@ -34,7 +34,7 @@ from _thread import get_ident
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
-from ion_actors.delivery import PATIENCE, Delivery, is_kept_free
+from ion_actors.delivery import PATIENCE, CallQueue, is_kept_free
 from ion_actors.naming import for_log, printable
 from ion_actors.raised import traceback_of
 
@@ -51,7 +51,7 @@ def _tell_lost(count: int) -> None:
 
 
 #: Delivers the records that are handled later.
-LOGS = Delivery("ion_actors-log", _tell_lost)
+LOGS = CallQueue("ion_actors-log", _tell_lost)
 
 
 def flush(patience: float = PATIENCE) -> bool:

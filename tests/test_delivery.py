@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ion_actors.delivery import Delivery, is_kept_free
+from ion_actors.delivery import CallQueue, is_kept_free
 
 PATIENCE = 30.0
 SHORT = 0.05  # seconds for what must time out
@@ -21,8 +21,8 @@ def lost() -> list[int]:
 
 
 @pytest.fixture
-def delivery(lost: list[int]) -> Iterator[Delivery]:
-    found = Delivery("ion_actors-log", lost.append, limit=10)
+def delivery(lost: list[int]) -> Iterator[CallQueue]:
+    found = CallQueue("ion_actors-log", lost.append, limit=10)
     yield found
     assert found.flush(PATIENCE)
 
@@ -123,7 +123,7 @@ def test_a_forked_child_delivers_its_own_and_nothing_of_its_parents(delivery, ga
 
 
 def test_a_burst_from_many_threads_is_delivered_whole(lost):
-    made, delivery = [], Delivery("ion_actors-log", lost.append, limit=10_000)
+    made, delivery = [], CallQueue("ion_actors-log", lost.append, limit=10_000)
 
     def post_many() -> None:
         for _ in range(500):

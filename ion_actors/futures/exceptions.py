@@ -9,7 +9,7 @@ from typing import Any
 from ion_actors.logs import Logger, is_inside
 from ion_actors.raised import is_a
 
-__all__ = ["ExcInfo", "Unread", "as_exception"]
+__all__ = ["ExcInfo", "UnreadException", "as_exception"]
 
 _logger = Logger("ion_actors")
 _later = Logger("ion_actors", later=True)  # in finalizers, which run anywhere
@@ -17,7 +17,7 @@ _later = Logger("ion_actors", later=True)  # in finalizers, which run anywhere
 ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
-class Unread:
+class UnreadException:
     """Is kept with an exception until somebody reads it; logs the exception if nobody ever does.
 
     The finalizer is not on the future itself: every future would pay for it, not only failed ones.

@@ -42,7 +42,7 @@ from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, check, run_hooks
 from ion_actors.futures.callbacks import Callback, Callbacks, call_all, in_main_thread
 from ion_actors.futures.derived import derive
-from ion_actors.futures.exceptions import ExcInfo, Unread, as_exception
+from ion_actors.futures.exceptions import ExcInfo, UnreadException, as_exception
 from ion_actors.futures.get_hook import GetHook
 from ion_actors.futures.progress import Output, Progress
 from ion_actors.futures.waiters import Condition, Parked
@@ -78,7 +78,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
     _built_condition: Condition | None = None
     _built_waiters: list[Any] | None = None
     _built_callbacks: list[Callback] | None = None
-    _unread: Unread | None = None
+    _unread: UnreadException | None = None
     _strangers_told = False  # those who wait in ways of their own
     _hook: GetHook | None = None
     _sources: tuple[weakref.ref[Any], ...] = ()  # the futures it is derived from
@@ -259,7 +259,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             self._result = result
         else:
             self._exception = error
-            self._unread = self._unread or Unread(self._describe(), error)
+            self._unread = self._unread or UnreadException(self._describe(), error)
         self._state = FINISHED
         if self._built_waiters:
             self._tell_waiters()

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
-from ion_actors.delivery import Delivery
+from ion_actors.delivery import CallQueue
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.naming import printable
@@ -25,7 +25,7 @@ def _tell_lost(count: int) -> None:
 
 
 #: Calls the hooks of users for threads that must not block.
-HOOKS = Delivery("ion_actors-hooks", _tell_lost)
+HOOKS = CallQueue("ion_actors-hooks", _tell_lost)
 
 
 def guarded(call: Callable[P, None]) -> Callable[P, None]:

@@ -26,7 +26,7 @@ from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.worker.failure import panic_error
-from ion_actors.workerpool.worker.settlement import Settlement, TaskCharge, tell_begin, tell_end
+from ion_actors.workerpool.worker.settlement import Settlement, TaskItem, tell_begin, tell_end
 from ion_actors.workerpool.worker.task_wrapper import call_wrapped
 
 __all__ = ["Caller"]
@@ -112,8 +112,8 @@ class Caller:
         try:
             value = self._call(task)
         except BaseException as error:
-            charge = TaskCharge(task, self._spec, self._core.mailbox, self)
-            Settlement(self._spec, self).settle(charge, error)
+            item = TaskItem(task, self._spec, self._core.mailbox, self)
+            Settlement(self._spec, self).settle(item, error)
             if is_a(error, KeyboardInterrupt) or is_interruption(error):
                 interruption = error
                 task._mark_read()  # it is raised here
@@ -125,7 +125,7 @@ class Caller:
         finally:
             of_thread.task_context, of_thread.report = outer, outer_report
             self.current = None
-            value = charge = None  # type: ignore[assignment]
+            value = item = None  # type: ignore[assignment]
         task._run_callbacks(self._callbacks)  # they are not the task: its context is not theirs
         if interruption is not None:
             try:

@@ -20,7 +20,7 @@ from typing import Any
 
 from ion_actors.actors import Flag
 from ion_actors.clock import system_clock
-from ion_actors.delivery import ERRANDS, LEAVINGS
+from ion_actors.delivery import CALLBACK_THREADS, FINALIZERS
 from ion_actors.errors import PoolForked
 from ion_actors.forking import check, on_fork
 from ion_actors.futures.waiters import Parked
@@ -128,9 +128,9 @@ def _at_exit() -> None:
     for core in unfinished:
         _await_end(core, system_clock.monotonic() - began)
     _await_told(_pools.all())  # also of those that ended a moment ago
-    ERRANDS.finish()
-    ERRANDS.flush()
-    for delivery in (HOOKS, LOGS, LEAVINGS):
+    CALLBACK_THREADS.finish()
+    CALLBACK_THREADS.flush()
+    for delivery in (HOOKS, LOGS, FINALIZERS):
         if not delivery.flush():
             delivery.deliver_here()
 

@@ -22,7 +22,7 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures._base import PENDING
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, assert_never, cast, overload
 
 from ion_actors._arguments import seconds
 from ion_actors.context import (
@@ -44,7 +44,7 @@ from ion_actors.workerpool import parallel_map
 from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
-from ion_actors.workerpool.model.overflow import Overflow
+from ion_actors.workerpool.model.overflow import CoDel, Overflow
 from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
@@ -173,13 +173,15 @@ class Submitter:
             self._mailbox.drop_newest(task)
         elif policy is Overflow.DROP_OLDEST:
             self._mailbox.drop_oldest(task)
-        else:
+        elif policy is Overflow.REJECT or isinstance(policy, CoDel):
             raise self._mailbox.full()
+        else:
+            assert_never(policy)
         if task.special:
             self._accepted(task)
         return True
 
-    def _run_here(self, task: TaskFuture[Any]) -> bool:
+    def _run_in_this_thread(self, task: TaskFuture[Any]) -> bool:
         """Run the task in this thread, if that is the policy, or to wait would be a deadlock."""
         try:
             if self._run_on_worker(task):
@@ -302,7 +304,7 @@ class Submitter:
         """
         task = self._new_task(fn, args, kwargs)
         if not self._offer(task):
-            if self._drop_one(task) or self._run_here(task):
+            if self._drop_one(task) or self._run_in_this_thread(task):
                 try:
                     return task
                 finally:

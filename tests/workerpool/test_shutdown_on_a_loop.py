@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from ion_actors import Pool
-from ion_actors.delivery import Delivery
+from ion_actors.delivery import CallQueue
 from ion_actors.supervision import Supervisor, child
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def forbidden(owner: Any, name: str) -> Iterator[None]:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run it in an event loop that nothing may block."""
-    with forbidden(threading.Thread, "join"), forbidden(Delivery, "flush"):
+    with forbidden(threading.Thread, "join"), forbidden(CallQueue, "flush"):
         return asyncio.run(main)
 
 

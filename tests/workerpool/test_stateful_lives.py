@@ -32,7 +32,7 @@ from ion_actors import (
     background,
     current_context,
 )
-from ion_actors.delivery import LEAVINGS
+from ion_actors.delivery import FINALIZERS
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.worker.worker import current_worker
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
@@ -312,7 +312,7 @@ def test_nothing_holds_the_state_once_it_is_over(without_gc: None) -> None:
     pool.call(Holder.fail).exception(PATIENCE)
     pool.submit(pow, 2, 3).result(PATIENCE)
     pool.drain()
-    assert LEAVINGS.flush(PATIENCE)  # what had the panic
+    assert FINALIZERS.flush(PATIENCE)  # what had the panic
     gc.collect()
     assert [state() for state in states] == [None, None]
 

@@ -50,7 +50,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
     yield system
     system.full = False
     assert flush(PATIENCE)
-    assert delivery.LEAVINGS.flush(PATIENCE)
+    assert delivery.FINALIZERS.flush(PATIENCE)
     assert not STANDBY.busy or STANDBY.attend() is None
 
 
@@ -166,7 +166,7 @@ def test_callbacks_get_a_thread_as_soon_as_there_is_one(
     system.fill()
     future = pool.options(ttl=0.01).submit(int)
     future.add_done_callback(lambda _: (told.append(threading.current_thread().name), called.set()))
-    while not delivery.ERRANDS.pending:
+    while not delivery.CALLBACK_THREADS.pending:
         threading.Event().wait(0.001)
     system.full = False
     assert called.wait(PATIENCE)

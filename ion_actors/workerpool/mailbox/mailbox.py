@@ -23,7 +23,7 @@ from typing import Any
 from typing_extensions import override
 
 from ion_actors.context import Context
-from ion_actors.delivery import is_kept_free, let_go
+from ion_actors.delivery import is_kept_free, release_references
 from ion_actors.errors import IonError, TaskDropped
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.hooks import Ending
@@ -101,7 +101,7 @@ class Mailbox(TaskQueue):
             admitted = self._admit()
         for waiter in admitted:
             waiter.wake()
-        let_go([task.release_call(), task._give_up_key()])
+        release_references([task.release_call(), task._give_up_key()])
         self._dropped(task, error, reason)
         if elsewhere:
             run_callbacks_in_thread([(task, callbacks)])
@@ -189,7 +189,7 @@ class Mailbox(TaskQueue):
                 over = not self._queue
             dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
             if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
-                let_go(keys)
+                release_references(keys)
             self._all_dropped([one[:3] for one in ended])
             if over:
                 return dropped

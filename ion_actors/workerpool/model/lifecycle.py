@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 
-__all__ = ["Action", "Life", "Phase", "grace"]
+__all__ = ["Action", "Life", "Phase", "cancel_lead"]
 
 
 class Phase(enum.Enum):
@@ -38,7 +38,7 @@ class Action(enum.Enum):
     FINISH = "report, and stop"
 
 
-def grace(timeout: float) -> float:
+def cancel_lead(timeout: float) -> float:
     """Seconds before a drain's deadline at which contexts are cancelled: a tenth, at most 0.1."""
     return min(0.1, timeout / 10)
 
@@ -62,7 +62,7 @@ class Life:
         deadline = None if timeout is None else now + timeout
         if self.phase is Phase.CANCELLING:
             return replace(self, deadline=_earlier(self.deadline, deadline)), ()
-        cancel_at = None if timeout is None or deadline is None else deadline - grace(timeout)
+        cancel_at = None if timeout is None or deadline is None else deadline - cancel_lead(timeout)
         planned = Life(
             Phase.DRAINING,
             _earlier(self.cancel_at, cancel_at),

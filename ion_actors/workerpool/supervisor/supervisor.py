@@ -30,7 +30,7 @@ from typing_extensions import override
 
 from ion_actors.actors import ActorStop, IsolatedActor, Request
 from ion_actors.clock import Timer
-from ion_actors.delivery import ERRANDS, keep_free, let_go
+from ion_actors.delivery import CALLBACK_THREADS, keep_free, release_references
 from ion_actors.errors import BrokenPool, ContextEnded, DrainTimeout, IonError, TaskAbandoned
 from ion_actors.futures import Future
 from ion_actors.naming import Lines
@@ -124,7 +124,7 @@ class PoolSupervisor(IsolatedActor):
         self._let_go_of_spent()
         STANDBY.leave(self._inbox.control.bell)
         STANDBY.attend()
-        insist(ERRANDS.finish)
+        insist(CALLBACK_THREADS.finish)
 
     @override
     def on_start(self) -> None:
@@ -146,7 +146,7 @@ class PoolSupervisor(IsolatedActor):
         """From the message on that comes next, nobody on this thread refers to the last one."""
         if self._spent:
             spent, self._spent = self._spent, []
-            let_go(spent)
+            release_references(spent)
 
     # -- faults: see ion_actors.workerpool.supervisor.resilience ---------------------------
 
@@ -329,7 +329,7 @@ class PoolSupervisor(IsolatedActor):
         running = self._core.running()
         asked = {task: unfinished for task, unfinished in running if not task.done()}
         self._asked_to_stop = asked | self._asked_to_stop
-        let_go(running)  # some may have ended meanwhile
+        release_references(running)  # some may have ended meanwhile
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
         self._roster.forget_retries()
 
@@ -393,14 +393,14 @@ class PoolSupervisor(IsolatedActor):
         while self._requests:
             self._answer(self._requests[0], self._report)
             del self._requests[0]
-        leavings: list[object] = [self._report] if self._report.unfinished else []
-        leavings += [one for one in (self._asked_to_stop, self._abandoned) if one]
+        done_with: list[object] = [self._report] if self._report.unfinished else []
+        done_with += [one for one in (self._asked_to_stop, self._abandoned) if one]
         self._asked_to_stop, self._abandoned = {}, {}
         self._forget_timers()
         self._inbox.ended = True
         self._report = None
-        if leavings:
-            let_go(leavings)
+        if done_with:
+            release_references(done_with)
         self.stop()
 
     def _make_report(self) -> DrainReport:

@@ -22,7 +22,7 @@ from ion_actors.naming import describe, printable
 from ion_actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.stacks import stack_of
-from ion_actors.workerpool.worker.failure import Verdict
+from ion_actors.workerpool.worker.failure import Failure
 from ion_actors.workerpool.worker.inbox import Letter, WorkerInbox
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ion_actors.futures import Output
     from ion_actors.workerpool.spec import PoolSpec
 
-__all__ = ["ActorHost", "Errand"]
+__all__ = ["ActorHost", "LetterItem"]
 
 
 class Landlord(Protocol):
@@ -46,12 +46,12 @@ class Landlord(Protocol):
         """Where the actor lives."""
         ...
 
-    def letter_raised(self, errand: Errand, error: BaseException) -> None:
+    def letter_raised(self, item: LetterItem, error: BaseException) -> None:
         """A letter has raised: settle it, as a task that raised this."""
         ...
 
 
-class Errand:
+class LetterItem:
     """A letter, to be answered as a task is run: to a runner that is not inline, it is one."""
 
     captured_output: Output | None = None
@@ -83,16 +83,16 @@ class Errand:
         """It is no task."""
         return None
 
-    def reconsider(self, verdict: Verdict) -> Verdict | None:
+    def try_again(self, failure: Failure) -> Failure | None:
         """A letter is not answered again."""
-        return verdict
+        return failure
 
-    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+    def stopped(self, failure: Failure, error: BaseException) -> None:
         """Letters are not counted, and the hooks are not told of them."""
 
-    def end(self, verdict: Verdict, shown: BaseException) -> None:
+    def end(self, failure: Failure, shown: BaseException) -> None:
         """Answer with the error; if nobody asked, log what does not end the worker."""
-        letter, outcome = self._letter, verdict.outcome
+        letter, outcome = self._letter, failure.outcome
         try:
             if outcome is Outcome.CANCELLED:
                 letter.end(shown)
@@ -104,7 +104,7 @@ class Errand:
             else:
                 letter.fail(shown)
         finally:
-            self = letter = verdict = shown = None  # type: ignore[assignment]
+            self = letter = failure = shown = None  # type: ignore[assignment]
 
     def refuse(self, error: BaseException) -> None:
         """There is nothing to answer it in."""
@@ -187,19 +187,19 @@ class ActorHost:
             return
         self._began = self._spec.context.clock.monotonic()
         self._letter = letter
-        errand = Errand(self._receive, letter, self._spec, self._worker.name)
+        item = LetterItem(self._receive, letter, self._spec, self._worker.name)
         try:
             self._spec.context.check()
-            letter.reply(self._ask(letter, errand))
+            letter.reply(self._ask(letter, item))
         except BaseException as error:
-            self._worker.letter_raised(errand, error)
+            self._worker.letter_raised(item, error)
         finally:
-            self._letter = errand = None  # type: ignore[assignment]
+            self._letter = item = None  # type: ignore[assignment]
 
-    def _ask(self, letter: Letter, errand: Errand) -> Any:
-        context, runner = errand.task_context(), self._worker.runner
+    def _ask(self, letter: Letter, item: LetterItem) -> Any:
+        context, runner = item.task_context(), self._worker.runner
         if not runner.inline:
-            return runner.call(errand)
+            return runner.call(item)
         letter.variables.run(make_current, context)
         value = letter.variables.run(self._receive, letter.message)
         return runner.finish(value, context, letter.variables)

@@ -90,7 +90,7 @@ class Wait:
         if isinstance(self.target, Room):
             return _all_of(self.target.mailbox)
         if isinstance(self.target, Answer):
-            return [seat for seat in _waits if self.target.is_of(seat.worker)] or None
+            return [waiter for waiter in _waits if self.target.is_of(waiter.worker)] or None
         if self.target._state is RUNNING:
             return _holders_of(self.target)
         if (holder := self.target.mailbox.holder(self.target)) is not None:
@@ -100,16 +100,16 @@ class Wait:
 
 def _all_of(mailbox: Home) -> list[WaitingWorker] | None:
     # A doomed worker takes no further task. If fewer wait than the pool has, one does not.
-    found = [seat for seat in _waits if seat.mailbox is mailbox and not seat.worker.doomed]
+    found = [waiter for waiter in _waits if waiter.mailbox is mailbox and not waiter.worker.doomed]
     return found if found and len(found) >= mailbox.size else None
 
 
 def _holders_of(task: TaskFuture[Any]) -> list[WaitingWorker] | None:
-    return [seat for seat in _waits if any(one is task for one in seat.tasks())] or None
+    return [waiter for waiter in _waits if any(one is task for one in waiter.tasks())] or None
 
 
 @contextlib.contextmanager
-def waiting(seat: WaitingWorker, target: Target, context: Context) -> Iterator[None]:
+def waiting(waiter: WaitingWorker, target: Target, context: Context) -> Iterator[None]:
     """For the time of a wait of this worker's, which the context ends when it ends.
 
     Raises:
@@ -118,20 +118,20 @@ def waiting(seat: WaitingWorker, target: Target, context: Context) -> Iterator[N
     wait = Wait(target, context)
     circle: list[tuple[WaitingWorker, Target]] = []
     with _lock:
-        outer = _waits.get(seat)  # of a callback's or a finalizer's, around this one
+        outer = _waits.get(waiter)  # of a callback's or a finalizer's, around this one
     try:
         with _lock:  # at once: of those who close a circle together, one is to be told
-            _waits[seat] = wait
-            circle = [(one, _waits[one].target) for one in _stuck(seat)]
+            _waits[waiter] = wait
+            circle = [(one, _waits[one].target) for one in _stuck(waiter)]
         if circle:
             raise _error(circle)
         yield
     finally:
         with _lock:
             if outer is None:
-                _waits.pop(seat, None)
+                _waits.pop(waiter, None)
             else:
-                _waits[seat] = outer
+                _waits[waiter] = outer
         del target, context, wait, outer, circle
 
 
@@ -140,13 +140,13 @@ def _stuck(start: WaitingWorker) -> list[WaitingWorker]:
     seen: dict[WaitingWorker, None] = {}
     pending = [start]
     while pending:
-        seat = pending.pop()
-        if seat in seen:
+        waiter = pending.pop()
+        if waiter in seen:
             continue
-        wait = _waits.get(seat)
+        wait = _waits.get(waiter)
         if wait is None or wait.over():
             return []
-        seen[seat] = None
+        seen[waiter] = None
         needed = wait.needs()
         if needed is None:
             return []
@@ -156,8 +156,8 @@ def _stuck(start: WaitingWorker) -> list[WaitingWorker]:
 
 def _error(circle: list[tuple[WaitingWorker, Target]]) -> DeadlockError:
     names, steps = [], []
-    for seat, target in circle:
-        tasks = seat.tasks()
+    for waiter, target in circle:
+        tasks = waiter.tasks()
         name = tasks[-1].task_name() if tasks else "a callback"
         names.append(name)
         if isinstance(target, Room):
@@ -166,7 +166,7 @@ def _error(circle: list[tuple[WaitingWorker, Target]]) -> DeadlockError:
             what = target.description()
         else:
             what = f"task {target.task_name()!r}"
-        steps.append(f"{name!r} (on pool {seat.spec.name!r}) waits for {what}")
+        steps.append(f"{name!r} (on pool {waiter.spec.name!r}) waits for {what}")
     return DeadlockError(
         "these tasks wait for each other, and none of them can go on: " + "; ".join(steps),
         tasks=tuple(names),

@@ -23,12 +23,12 @@ from ion_actors.workerpool.model.reports import WorkerDeath
 from ion_actors.workerpool.spec import PoolSpec
 
 __all__ = [
-    "Charge",
-    "Fate",
-    "Verdict",
+    "Failure",
+    "RetryDecision",
+    "WorkItem",
+    "classify",
+    "decide_retry",
     "directive_for",
-    "fate",
-    "judge",
     "panic_error",
     "remember",
     "too_late",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class Verdict(NamedTuple):
+class Failure(NamedTuple):
     """What an exception means."""
 
     outcome: Outcome  # how the task has ended
@@ -45,7 +45,7 @@ class Verdict(NamedTuple):
     reason: DropReason | None = None  # why the pool has given it up, if it has
 
 
-class Charge(Protocol):
+class WorkItem(Protocol):
     """What was run and has raised: a task, or a letter to the actor that lives in a worker."""
 
     @property
@@ -65,33 +65,33 @@ class Charge(Protocol):
         """The task's name; None if it is no task."""
         ...
 
-    def reconsider(self, verdict: Verdict) -> Verdict | None:
-        """It has panicked. Returns the verdict, perhaps another one; None: it is tried again."""
+    def try_again(self, failure: Failure) -> Failure | None:
+        """It has panicked. Returns the failure, perhaps another one; None: it is tried again."""
         ...
 
-    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+    def stopped(self, failure: Failure, error: BaseException) -> None:
         """It runs no more, though it may be a while until it has ended."""
         ...
 
-    def end(self, verdict: Verdict, shown: BaseException) -> None:
+    def end(self, failure: Failure, shown: BaseException) -> None:
         """It has ended: have those who wait for it see this error."""
         ...
 
 
-def judge(charge: Charge, error: BaseException, spec: PoolSpec) -> Verdict:
+def classify(item: WorkItem, error: BaseException, spec: PoolSpec) -> Failure:
     """How it has ended, what those who wait for it see of that, and what becomes of the worker."""
-    context = charge.task_context()
+    context = item.task_context()
     if is_a(error, ContextEnded) and context.cancelled:
-        error.task = error.task or charge.concerned()
-        return Verdict(Outcome.CANCELLED, error, reason=_stopped(spec))
+        error.task = error.task or item.concerned()
+        return Failure(Outcome.CANCELLED, error, reason=_stopped(spec))
     if is_a(error, asyncio.CancelledError):
-        why = Cancelled("the coroutine was cancelled", task=charge.concerned())
+        why = Cancelled("the coroutine was cancelled", task=item.concerned())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error
-        return Verdict(Outcome.CANCELLED, ended, reason=_stopped(spec))
-    directive = charge.variables.run(directive_for, error, spec)
+        return Failure(Outcome.CANCELLED, ended, reason=_stopped(spec))
+    directive = item.variables.run(directive_for, error, spec)
     outcome = Outcome.FAILED if directive is Directive.RESUME else Outcome.PANICKED
-    return Verdict(outcome, error, directive)
+    return Failure(outcome, error, directive)
 
 
 def _stopped(spec: PoolSpec) -> DropReason | None:
@@ -121,7 +121,7 @@ def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:
         del error, shown  # a traceback may hold this frame
 
 
-class Fate(enum.Enum):
+class RetryDecision(enum.Enum):
     """What becomes of such a task."""
 
     AGAIN = "again"  # back to the front of the queue
@@ -130,7 +130,7 @@ class Fate(enum.Enum):
     QUARANTINED = "quarantined"  # it has been run again as often as it may be
 
 
-def fate(*, deaths: int, retries: int, directive: Directive, ended: bool) -> Fate:
+def decide_retry(*, deaths: int, retries: int, directive: Directive, ended: bool) -> RetryDecision:
     """What becomes of a task.
 
     Args:
@@ -140,42 +140,44 @@ def fate(*, deaths: int, retries: int, directive: Directive, ended: bool) -> Fat
         ended: its context is over.
     """
     if retries == 0 or directive is Directive.ESCALATE:
-        return Fate.PANICKED
+        return RetryDecision.PANICKED
     if ended:
-        return Fate.CANCELLED
-    return Fate.AGAIN if deaths <= retries else Fate.QUARANTINED
+        return RetryDecision.CANCELLED
+    return RetryDecision.AGAIN if deaths <= retries else RetryDecision.QUARANTINED
 
 
-def without_retry(task: TaskFuture[Any], verdict: Verdict, end: Fate, spec: PoolSpec) -> Verdict:
-    """The verdict on a task that has come to such an end."""
-    error = verdict.shown
+def without_retry(
+    task: TaskFuture[Any], failure: Failure, end: RetryDecision, spec: PoolSpec
+) -> Failure:
+    """The failure on a task that has come to such an end."""
+    error = failure.shown
     try:
-        if end is Fate.CANCELLED:
+        if end is RetryDecision.CANCELLED:
             shown = task.task_context()._error()
             shown.task = task.task_name()
             shown.__cause__ = error
-            return Verdict(Outcome.CANCELLED, shown, verdict.directive)
-        if end is Fate.QUARANTINED:
+            return Failure(Outcome.CANCELLED, shown, failure.directive)
+        if end is RetryDecision.QUARANTINED:
             poison = _quarantined(task, error)
             spec.log(logging.ERROR, "%s", poison, error=error, task=poison.task)
-            return Verdict(
-                Outcome.PANICKED, poison, verdict.directive, reason=DropReason.QUARANTINED
+            return Failure(
+                Outcome.PANICKED, poison, failure.directive, reason=DropReason.QUARANTINED
             )
-        return verdict
+        return failure
     finally:
-        del error, task, verdict
+        del error, task, failure
 
 
-def too_late(task: TaskFuture[Any], verdict: Verdict, spec: PoolSpec) -> Verdict:
-    """The verdict on a task that would be tried again, had the pool not been closed."""
+def too_late(task: TaskFuture[Any], failure: Failure, spec: PoolSpec) -> Failure:
+    """The failure on a task that would be tried again, had the pool not been closed."""
     name = task.task_name()
     why = f"pool {spec.name!r} was closed before task {name!r} could be tried again"
     shown = TaskDropped(why, task=name, why=DropReason.CLOSED)
-    shown.__cause__ = verdict.shown
+    shown.__cause__ = failure.shown
     try:
-        return Verdict(Outcome.CANCELLED, shown, verdict.directive, reason=DropReason.CLOSED)
+        return Failure(Outcome.CANCELLED, shown, failure.directive, reason=DropReason.CLOSED)
     finally:
-        del shown, task, verdict
+        del shown, task, failure
 
 
 def _quarantined(task: TaskFuture[Any], error: BaseException) -> TaskQuarantined:

@@ -46,7 +46,7 @@ class Interruptible(Helping, Protocol):
 
     ready: bool  # its initializer has run
 
-    def run_here(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
+    def run_nested(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
         """Run a task in the middle of another one, if ``claim`` has it handed over."""
         ...
 
@@ -58,7 +58,7 @@ class WorkersHelp:
         self._worker = worker
         self._mailbox = mailbox
         self._spec = spec
-        self._seat = WaitingWorker(worker, mailbox, spec)
+        self._waiter = WaitingWorker(worker, mailbox, spec)
 
     # -- waits for futures -----------------------------------------------------------------
 
@@ -70,7 +70,7 @@ class WorkersHelp:
                     return
                 if self._may_run(task):
                     claim = functools.partial(self._mailbox.claim, task, self._worker)
-                    self._worker.run_here(task, claim)
+                    self._worker.run_nested(task, claim)
         finally:
             future = task = claim = None  # type: ignore[assignment]
 
@@ -96,7 +96,7 @@ class WorkersHelp:
         context = current_context()
         try:
             while True:
-                with waiting(self._seat, task, context):
+                with waiting(self._waiter, task, context):
                     if task._block(again) or again is None or context.cancelled:
                         return
                 self.help(task)
@@ -121,7 +121,7 @@ class WorkersHelp:
         """Accept a task of this worker's own pool and run it at once. Returns whether it did."""
         claim = functools.partial(self._claim_new, task, accepted)
         try:
-            return self._may_run(task) and self._worker.run_here(task, claim)
+            return self._may_run(task) and self._worker.run_nested(task, claim)
         finally:
             del task, claim  # a traceback may hold this frame
 
@@ -140,7 +140,7 @@ class WorkersHelp:
     @contextlib.contextmanager
     def waiting_for_room(self, task: TaskFuture[Any], context: Context) -> Iterator[None]:
         """For the time of a wait in any pool's mailbox, which this context ends."""
-        with waiting(self._seat, Room(task), context):
+        with waiting(self._waiter, Room(task), context):
             yield
 
 

@@ -2,14 +2,14 @@
 
 ::
 
-    raised ──judge──▶ FAILED, CANCELLED ──▶ settle the future, go on
-                └───▶ PANICKED ──▶ tell the supervisor ──▶ settle the future, or put the task back
+    raised ──classify──▶ FAILED, CANCELLED ──▶ settle the future, go on
+                └──────▶ PANICKED ──▶ tell the supervisor ──▶ settle the future, or queue it again
 
 So a successor is appointed before anybody learns of the panic.
 
 A worker runs tasks, and has its actor answer letters; a submitter may run its task itself. Two
-protocols say where these differ: a ``Charge`` is what was run (a task, or a letter), and
-``Accountable`` is who ran it (a worker, or a caller, which is not replaced).
+protocols say where these differ: a ``WorkItem`` is what was run (a task, or a letter), and
+``SettlingWorker`` is who ran it (a worker, or a caller, which is not replaced).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.worker.failure import (
-    Charge,
-    Fate,
-    Verdict,
-    fate,
-    judge,
+    Failure,
+    RetryDecision,
+    WorkItem,
+    classify,
+    decide_retry,
     panic_error,
     remember,
     too_late,
     without_retry,
 )
 
-__all__ = ["Accountable", "Settlement", "TaskCharge", "tell_begin", "tell_end"]
+__all__ = ["Settlement", "SettlingWorker", "TaskItem", "tell_begin", "tell_end"]
 
 
 def tell_begin(
@@ -78,7 +78,7 @@ def _tell_retry(hooks: PoolHooks, task: TaskFuture[Any], error: BaseException) -
     task.variables.run(hooks.retried)
 
 
-class Accountable(Protocol):
+class SettlingWorker(Protocol):
     """Who ran what raised: a worker, or a caller that stands in for one."""
 
     name: str
@@ -119,36 +119,36 @@ class Settlement:
         who: whose it is.
     """
 
-    def __init__(self, spec: PoolSpec, who: Accountable) -> None:
+    def __init__(self, spec: PoolSpec, who: SettlingWorker) -> None:
         self._spec = spec
         self._who = who
 
-    def settle(self, charge: Charge, error: BaseException) -> None:
+    def settle(self, item: WorkItem, error: BaseException) -> None:
         """What was run has raised this."""
         try:
-            judged = judge(charge, error, self._spec)
-            verdict: Verdict | None = judged
-            if judged.outcome is Outcome.PANICKED:
+            first = classify(item, error, self._spec)
+            failure: Failure | None = first
+            if first.outcome is Outcome.PANICKED:
                 self._who.doom()
-                verdict = charge.reconsider(judged)
-            if verdict is None:
-                self._go_down(charge.task_name(), error, judged.directive)
+                failure = item.try_again(first)
+            if failure is None:
+                self._go_down(item.task_name(), error, first.directive)
             else:
-                self.conclude(charge, error, verdict)
+                self.conclude(item, error, failure)
         finally:
-            charge = error = judged = verdict = None  # type: ignore[assignment]
+            item = error = first = failure = None  # type: ignore[assignment]
 
-    def conclude(self, charge: Charge, error: BaseException, verdict: Verdict) -> None:
+    def conclude(self, item: WorkItem, error: BaseException, failure: Failure) -> None:
         """It ends."""
-        shown = verdict.shown
+        shown = failure.shown
         try:
-            charge.stopped(verdict, error)
-            if verdict.directive is not Directive.RESUME:
-                died = self._go_down(charge.task_name(), error, verdict.directive)
+            item.stopped(failure, error)
+            if failure.directive is not Directive.RESUME:
+                died = self._go_down(item.task_name(), error, failure.directive)
                 shown = died if shown is error else shown
-            charge.end(verdict, shown)
+            item.end(failure, shown)
         finally:
-            charge = error = shown = died = verdict = None  # type: ignore[assignment]
+            item = error = shown = died = failure = None  # type: ignore[assignment]
 
     def _go_down(self, name: str, error: BaseException, directive: Directive) -> TaskPanicked:
         """What was run has panicked: the supervisor does as the policy says.
@@ -173,13 +173,13 @@ class Settlement:
                 self._spec.log(logging.ERROR, "the panic handler failed", error=error)
 
 
-class TaskCharge:
-    """A task that has raised: see :class:`~ion_actors.workerpool.worker.failure.Charge`."""
+class TaskItem:
+    """A task that has raised: see :class:`~ion_actors.workerpool.worker.failure.WorkItem`."""
 
     __slots__ = ("_mailbox", "_spec", "_task", "_who", "variables")
 
     def __init__(
-        self, task: TaskFuture[Any], spec: PoolSpec, mailbox: Mailbox, who: Accountable
+        self, task: TaskFuture[Any], spec: PoolSpec, mailbox: Mailbox, who: SettlingWorker
     ) -> None:
         self.variables = task.variables
         self._task = task
@@ -197,49 +197,49 @@ class TaskCharge:
 
     concerned = task_name
 
-    def reconsider(self, verdict: Verdict) -> Verdict | None:
-        """Put the task back into the queue; or return the verdict on it, if it has to end."""
+    def try_again(self, failure: Failure) -> Failure | None:
+        """Put the task back into the queue; or return the failure on it, if it has to end."""
         task, worker = self._task, self._who.returning
         if not task.retries or worker is None:
-            return verdict
+            return failure
         now = self._spec.context.clock.monotonic()
         try:
             task.keep_name()
-            end = fate(
+            end = decide_retry(
                 deaths=remember(
-                    task, self._who.name, verdict.shown, now, now - self._who.started_at
+                    task, self._who.name, failure.shown, now, now - self._who.started_at
                 ),
                 retries=task.retries,
-                directive=verdict.directive,
+                directive=failure.directive,
                 ended=task.task_context().cancelled and not self._spec.context.cancelled,
             )
-            if end is not Fate.AGAIN:
-                return without_retry(task, verdict, end, self._spec)
+            if end is not RetryDecision.AGAIN:
+                return without_retry(task, failure, end, self._spec)
             if self._spec.hooks is not None:
-                _tell_retry(self._spec.hooks, task, verdict.shown)
+                _tell_retry(self._spec.hooks, task, failure.shown)
             if self._mailbox.put_back(task, worker):
                 return None
-            return too_late(task, verdict, self._spec)
+            return too_late(task, failure, self._spec)
         finally:
-            self = task = verdict = None  # type: ignore[assignment]
+            self = task = failure = None  # type: ignore[assignment]
 
-    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+    def stopped(self, failure: Failure, error: BaseException) -> None:
         """It runs no more: tell the hooks, and count it."""
         try:
             if self._spec.hooks is not None:
                 took = self._spec.context.clock.monotonic() - self._who.started_at
-                tell_end(self._spec.hooks, self._task, verdict.outcome, error, took)
-            if verdict.directive is not Directive.RESUME:  # what follows takes time
-                self._task.count(verdict.outcome, self._who.tally)
+                tell_end(self._spec.hooks, self._task, failure.outcome, error, took)
+            if failure.directive is not Directive.RESUME:  # what follows takes time
+                self._task.count(failure.outcome, self._who.tally)
         finally:
-            self = verdict = error = None  # type: ignore[assignment]
+            self = failure = error = None  # type: ignore[assignment]
 
-    def end(self, verdict: Verdict, shown: BaseException) -> None:
+    def end(self, failure: Failure, shown: BaseException) -> None:
         """Settle its future."""
         task, tally = self._task, self._who.tally
         try:
             task.keep_name()
-            outcome, reason = verdict.outcome, verdict.reason
+            outcome, reason = failure.outcome, failure.reason
             if reason is not None:
                 callbacks = self._mailbox.give_back(task, shown, tally, outcome, reason)
             else:
@@ -247,4 +247,4 @@ class TaskCharge:
                 callbacks = task.fail(shown, tally, outcome)
             self._who.run_callbacks(task, callbacks)
         finally:
-            self = task = verdict = shown = None  # type: ignore[assignment]
+            self = task = failure = shown = None  # type: ignore[assignment]

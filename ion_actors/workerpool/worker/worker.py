@@ -43,8 +43,8 @@ from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.worker.actor_host import ActorHost, Errand
-from ion_actors.workerpool.worker.failure import judge, panic_error
+from ion_actors.workerpool.worker.actor_host import ActorHost, LetterItem
+from ion_actors.workerpool.worker.failure import classify, panic_error
 from ion_actors.workerpool.worker.inbox import (
     Letter,
     Run,
@@ -53,7 +53,7 @@ from ion_actors.workerpool.worker.inbox import (
     outcome_of,
 )
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
-from ion_actors.workerpool.worker.settlement import Settlement, TaskCharge, tell_begin, tell_end
+from ion_actors.workerpool.worker.settlement import Settlement, TaskItem, tell_begin, tell_end
 from ion_actors.workerpool.worker.task_wrapper import call_wrapped
 
 __all__ = ["PoolWorker", "current_worker"]
@@ -87,7 +87,7 @@ class PoolWorker(IsolatedActor):
         self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
         self.current: TaskFuture[Any] | None = None  # handed over, not ended
         self.started_at = NOT_BEGUN  # when the current task began
-        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_here()
+        self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_nested()
         self.put_back: TaskFuture[Any] | None = None  # queued again, no longer this worker's
         self.telling: TaskFuture[Any] | None = None  # it has ended, its callbacks are being run
         self.interrupted_once = False  # by something that was thrown into its thread
@@ -272,7 +272,7 @@ class PoolWorker(IsolatedActor):
             if found is PARKED:
                 found = self.inbox.sleep()  # here: pykka's loop would only lead back
 
-    def run_here(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
+    def run_nested(self, task: TaskFuture[Any], claim: Callable[[], bool]) -> bool:
         """Run a task in the middle of another one, if the mailbox hands it over.
 
         Args:
@@ -413,27 +413,27 @@ class PoolWorker(IsolatedActor):
             if type(error) is NotReady:
                 self._hand_back(task, error)
             else:
-                self._settlement.settle(self._charge(task), error)
+                self._settlement.settle(self._item(task), error)
         finally:
             task = error = None  # type: ignore[assignment]
         if self._done:
             self.stop()
 
-    def letter_raised(self, errand: Errand, error: BaseException) -> None:
+    def letter_raised(self, item: LetterItem, error: BaseException) -> None:
         """A letter has raised: settle it, as a task that raised this."""
         try:
             if type(error) is NotReady:
-                errand.refuse(error)
+                item.refuse(error)
                 self._give_up(error)
             else:
-                self._settlement.settle(errand, error)
+                self._settlement.settle(item, error)
         finally:
-            errand = error = None  # type: ignore[assignment]
+            item = error = None  # type: ignore[assignment]
         if self._done:
             self.stop()
 
-    def _charge(self, task: TaskFuture[Any]) -> TaskCharge:
-        return TaskCharge(task, self._spec, self._mailbox, self)
+    def _item(self, task: TaskFuture[Any]) -> TaskItem:
+        return TaskItem(task, self._spec, self._mailbox, self)
 
     def _hand_back(self, task: TaskFuture[Any], error: NotReady) -> None:
         """There is nothing to run the task in: this worker has failed, and not the task."""
@@ -442,11 +442,11 @@ class PoolWorker(IsolatedActor):
             if self._mailbox.put_back(task, self, begun=False):
                 return
             # The pool is at its end, or somebody else has ended it.
-            charge = self._charge(task)
+            item = self._item(task)
             ended = self._pool_context._error()
-            self._settlement.conclude(charge, error, judge(charge, ended, self._spec))
+            self._settlement.conclude(item, error, classify(item, ended, self._spec))
         finally:
-            charge = ended = task = error = None  # type: ignore[assignment]
+            item = ended = task = error = None  # type: ignore[assignment]
 
     def _give_up(self, error: NotReady) -> None:
         """There is nothing to run anything in. It is to stop."""

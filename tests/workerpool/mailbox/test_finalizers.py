@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ion_actors import Close, Context, Pool, current_context
-from ion_actors.delivery import LEAVINGS, is_kept_free
+from ion_actors.delivery import FINALIZERS, is_kept_free
 from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 
 PATIENCE = 30.0
@@ -135,7 +135,7 @@ def test_those_of_a_queue_that_is_dropped_do_not_keep_the_supervisor(recorder: R
         assert concurrent.futures.wait([future], PATIENCE).done
         del future
     assert recorder.done.wait(PATIENCE)
-    assert LEAVINGS.flush(PATIENCE)
+    assert FINALIZERS.flush(PATIENCE)
     assert not [name for name in recorder.threads if name.endswith("-supervisor")]
 
 
@@ -155,7 +155,7 @@ def test_those_of_what_a_failed_initializer_had_at_hand_do_not_keep_the_supervis
     silent.disabled = True
     with Pool(size=1, initializer=initialize, panic_recovery=policy, logger=silent) as pool:
         assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
-    assert LEAVINGS.flush(PATIENCE)
+    assert FINALIZERS.flush(PATIENCE)
     assert not [name for name in recorder.threads if name.endswith("-supervisor")]
     assert len(recorder.threads) == 3
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors.workerpool.model.lifecycle import Action, Life, Phase, grace
+from ion_actors.workerpool.model.lifecycle import Action, Life, Phase, cancel_lead
 
 STOP, CANCEL, ABANDON, FINISH = (
     Action.STOP_ACCEPTING,
@@ -117,7 +117,7 @@ def test_only_time_makes_a_drain_overdue(history):
     cancel_at = math.inf
     for name, now, timeout, before, after, _ in play(history):
         if name == "drain" and timeout is not None and before.phase in ORDER[:2]:
-            cancel_at = min(cancel_at, now + timeout - grace(timeout))
+            cancel_at = min(cancel_at, now + timeout - cancel_lead(timeout))
         if after.overdue and not before.overdue:
             assert before.phase in ORDER[:2]
             assert name != "close"
@@ -212,4 +212,4 @@ def test_a_drain_while_cancelling_only_brings_the_deadline_forward():
 
 @pytest.mark.parametrize(("timeout", "expected"), [(0, 0), (0.5, 0.05), (1, 0.1), (3600, 0.1)])
 def test_the_grace_is_a_tenth_and_at_most_a_tenth_of_a_second(timeout, expected):
-    assert grace(timeout) == pytest.approx(expected)
+    assert cancel_lead(timeout) == pytest.approx(expected)

@@ -33,7 +33,7 @@ from ion_actors import (
 )
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 from ion_actors.workerpool.model.outcomes import Directive
-from ion_actors.workerpool.worker.failure import Fate, fate
+from ion_actors.workerpool.worker.failure import RetryDecision, decide_retry
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 
@@ -76,13 +76,15 @@ def unheard() -> logging.Logger:
 
 @given(st.integers(1, 9), st.integers(0, 9), st.sampled_from(Directive), st.booleans())
 def test_it_is_tried_as_often_as_it_may_be_and_no_more(deaths, retries, directive, ended):
-    end = fate(deaths=deaths, retries=retries, directive=directive, ended=ended)
+    end = decide_retry(deaths=deaths, retries=retries, directive=directive, ended=ended)
     if directive is Directive.ESCALATE or not retries:
-        assert end is Fate.PANICKED, "it never asked to be tried again, or there is no pool left"
+        assert end is RetryDecision.PANICKED, (
+            "it never asked to be tried again, or there is no pool left"
+        )
     elif ended:
-        assert end is Fate.CANCELLED
+        assert end is RetryDecision.CANCELLED
     else:
-        assert end is (Fate.AGAIN if deaths <= retries else Fate.QUARANTINED)
+        assert end is (RetryDecision.AGAIN if deaths <= retries else RetryDecision.QUARANTINED)
 
 
 # -- the pool --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.worker.failure import Verdict
+from ion_actors.workerpool.worker.failure import Failure
 from ion_actors.workerpool.worker.settlement import Settlement
 
 
@@ -68,15 +68,15 @@ class Thing:
     def concerned(self) -> str | None:
         return None
 
-    def reconsider(self, verdict: Verdict) -> Verdict | None:
-        self.steps.append("reconsider")
-        return None if self.again else verdict
+    def try_again(self, failure: Failure) -> Failure | None:
+        self.steps.append("try_again")
+        return None if self.again else failure
 
-    def stopped(self, verdict: Verdict, error: BaseException) -> None:
+    def stopped(self, failure: Failure, error: BaseException) -> None:
         self.steps.append("stopped")
 
-    def end(self, verdict: Verdict, shown: BaseException) -> None:
-        self.steps.append(verdict.outcome)
+    def end(self, failure: Failure, shown: BaseException) -> None:
+        self.steps.append(failure.outcome)
         self.shown = shown
 
 
@@ -93,7 +93,7 @@ def test_a_panic_is_reported_before_it_is_seen() -> None:
     thing, error = Thing(who), SystemExit(1)
     Settlement(spec_for(), who).settle(thing, error)
     report = ("report", "thing", Directive.RESTART)
-    assert who.steps == ["doom", "reconsider", "stopped", report, Outcome.PANICKED]
+    assert who.steps == ["doom", "try_again", "stopped", report, Outcome.PANICKED]
     assert isinstance(thing.shown, TaskPanicked)
     assert thing.shown.__cause__ is error
 
@@ -101,7 +101,7 @@ def test_a_panic_is_reported_before_it_is_seen() -> None:
 def test_what_is_tried_again_is_reported_and_does_not_end() -> None:
     who = Runner()
     Settlement(spec_for(), who).settle(Thing(who, again=True), SystemExit(1))
-    assert who.steps == ["doom", "reconsider", ("report", "thing", Directive.RESTART)]
+    assert who.steps == ["doom", "try_again", ("report", "thing", Directive.RESTART)]
 
 
 def test_the_end_of_its_context_is_no_failure() -> None:
