@@ -76,6 +76,7 @@ class Submit:
     ttl: float | None = None
     priority: int | None = None
     key: Hashable | None = None
+    key_limit: int | None = None
     retry_on_worker_death: int | None = None
 
 

@@ -458,7 +458,7 @@ def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
             options = submitter.options(
                 context=message.context, timeout=message.timeout, name=message.name,
                 ttl=message.ttl, priority=message.priority, key=message.key,
-                retry_on_worker_death=message.retry_on_worker_death,
+                key_limit=message.key_limit, retry_on_worker_death=message.retry_on_worker_death,
             )  # fmt: skip
             verb = options.try_submit if isinstance(message, TrySubmit) else options.submit
             task = verb(message.fn, *message.args, **message.kwargs)

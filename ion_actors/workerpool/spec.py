@@ -144,6 +144,7 @@ class TaskOptions:
     ttl: float | None = None
     priority: int | None = None
     key: Hashable | None = None
+    key_limit: int | None = None
     retry_on_worker_death: int | None = None
 
     def __post_init__(self) -> None:
@@ -159,9 +160,11 @@ class TaskOptions:
         seconds("ttl", self.ttl)
         if self.priority is not None:
             object.__setattr__(self, "priority", whole_number("priority", self.priority))
+        if self.key_limit is not None:
+            whole_number("key_limit", self.key_limit, minimum=1)
         if self.retry_on_worker_death is not None:
             whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
-        make_plain(self, "timeout", "ttl", "priority", "retry_on_worker_death")
+        make_plain(self, "timeout", "ttl", "priority", "key_limit", "retry_on_worker_death")
         try:
             hash(self.key)
         except TypeError:

@@ -131,6 +131,8 @@ class Submitter:
     def _place(self, task: TaskFuture[Any]) -> None:
         """Give it a context of its own, below the pool's and the submitter's."""
         options = self._options or _DEFAULTS
+        if options.key_limit is not None and options.key is None:
+            raise ValueError(f"key_limit={options.key_limit} limits nothing without a key")
         parent = self._parent()
         parent.check()
         context: Context = _new(Context)
@@ -147,6 +149,7 @@ class Submitter:
             task.ranked = True
             task.priority = options.priority or 0
             task.key = self._key
+            task.key_limit = options.key_limit or 1
         if options.retry_on_worker_death:
             task.retries = options.retry_on_worker_death
             task._spare = own_values(task.variables.copy())
@@ -234,6 +237,7 @@ class Submitter:
         ttl: float | None = None,
         priority: int | None = None,
         key: Hashable | None = None,
+        key_limit: int | None = None,
         retry_on_worker_death: int | None = None,
     ) -> Submitter:
         """The same verbs, for tasks with these properties. What is not given stays as it is.
@@ -252,7 +256,11 @@ class Submitter:
                 before it, so nobody waits for ever.
             key: anything hashable. Tasks of the same key run one at a time, in the order in which
                 they were accepted, whatever their priority; those of other keys, and those without
-                one, pass by. Its ``__hash__`` and ``__eq__`` run here, and may raise.
+                one, pass by. Keys take turns, however many tasks each of them has. Its ``__hash__``
+                and ``__eq__`` run here, and may raise.
+            key_limit: how many tasks of the key may run while such a task does, itself included;
+                by default 1. If tasks of a key have different limits, the smallest of those that
+                run counts, and that of the next. It needs a key when a task is submitted.
             retry_on_worker_death: how often a task that took its worker down (it *panicked*) is
                 tried again, next after what runs now; by default 0. For tasks that may be run more
                 than once. After that many retries its future raises ``TaskQuarantined``. The time
@@ -270,6 +278,7 @@ class Submitter:
             ttl=old.ttl if ttl is None else ttl,
             priority=old.priority if priority is None else priority,
             key=old.key if key is None else key,
+            key_limit=old.key_limit if key_limit is None else key_limit,
             retry_on_worker_death=(
                 old.retry_on_worker_death
                 if retry_on_worker_death is None

@@ -50,6 +50,29 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_who_waits_for_a_key_runs_the_task_if_nobody_is_left_to",
         }
     ),
+    "test_key_limit": frozenset(
+        {
+            "test_a_caller_counts_and_waits_if_there_is_no_room_for_the_key",
+            "test_a_future_that_a_stranger_settles_gives_up_its_place_and_no_other",
+            "test_a_key_with_ten_thousand_tasks_does_not_starve_another",
+            "test_a_limit_without_a_key_is_refused_when_a_task_comes_with_it",
+            "test_a_priority_goes_before_a_turn",
+            "test_a_senseless_limit_is_refused",
+            "test_a_task_may_wait_for_another_of_its_key_while_there_is_room",
+            "test_a_task_that_waits_for_one_too_many_of_its_own_key_is_told",
+            "test_a_task_waits_for_its_key_as_long_as_another_that_has_it_goes_on",
+            "test_by_default_it_is_one_and_options_add_up",
+            "test_ctrl_c_while_a_task_is_queued_behind_its_key_loses_no_other",
+            "test_no_limit_is_exceeded_under_load_and_each_key_begins_in_order",
+            "test_of_different_limits_the_smallest_of_those_that_run_counts",
+            "test_one_release_wakes_as_many_as_may_begin",
+            "test_what_expires_lets_those_behind_it_begin",
+            "test_what_is_dropped_for_the_newest_lets_those_behind_it_begin",
+            "test_what_is_shed_does_not_count_among_those_that_run",
+            "test_when_an_exclusive_task_is_over_all_that_waited_for_it_begin",
+            "test_when_an_exclusive_task_that_waits_is_cancelled_those_behind_it_begin",
+        }
+    ),
     "test_dead_letters": frozenset(
         {
             "test_what_makes_no_sense_is_refused",

@@ -99,8 +99,10 @@ class Mailbox(TaskQueue):
             callbacks = self._bury(task, error, reason)
             self._vacate(task)
             admitted = self._admit()
-        for waiter in admitted:
-            waiter.wake()
+            # The next of its key may have room where this one had none.
+            heirs = self._hand_out() if isinstance(self._queue, PriorityQueue) else ()
+        for one in (*admitted, *heirs):
+            one.wake()
         release_references([task.release_call(), task._give_up_key()])
         self._dropped(task, error, reason)
         if elsewhere:
@@ -320,10 +322,10 @@ class Mailbox(TaskQueue):
                 raise
             return True
 
-    def holder(self, task: TaskFuture[Any]) -> TaskFuture[Any] | None:
-        """The task that has the key of this one, which waits for it."""
+    def holders(self, task: TaskFuture[Any]) -> tuple[TaskFuture[Any], ...]:
+        """The tasks of its key that run, if this one waits for room among them."""
         with self._lock:
-            return self._queue.holder(task) if isinstance(self._queue, PriorityQueue) else None
+            return self._queue.holders(task) if isinstance(self._queue, PriorityQueue) else ()
 
     def _hand_over(self, task: TaskFuture[Any], worker: Helping) -> None:
         below = (worker.current, worker.started_at)
@@ -369,6 +371,9 @@ class Mailbox(TaskQueue):
                 dropped.append((victim, error, self._bury(victim, error, error.why)))
                 if victim is task:
                     break
+            heirs = self._hand_out()
+        for heir in heirs:
+            heir.wake()
         for victim, error, callbacks in dropped:
             self._let_go(victim, error, callbacks)
 

@@ -5,15 +5,21 @@ the order of acceptance, less ``stride`` times its priority, and the lowest rank
 stay in their order, and nobody starves: whoever comes ``stride`` tasks later needs one level more
 to get ahead. (It is the ageing of schedulers, counted in places instead of seconds.)
 
-**Key**: tasks of one key run one at a time, in the order of acceptance. The first of them stands
-in the line with its own rank, the others behind it in a line of their own, until it has been run.
-So a key with much to do takes one worker, and the tasks of other keys pass by.
+**Key**: tasks of one key begin in the order of acceptance, and only so many of them run at a time:
+never more than the smallest ``key_limit`` among those that run. The first of those that wait stands
+in the line if there is room for it, the others behind it in a line of their own. So a key with much
+to do takes a few workers, and the tasks of other keys pass by.
+
+**Fair between keys**: when the next place of the line belongs to a task with a key, the keys take
+turns, whatever their lines behind it are. The key whose turn it is begins a task *in that place*,
+and the task that had it gets the other's place instead. So a key with thousands of tasks holds up
+no other key, and tasks without a key, whose places are their own, are overtaken by none more.
 
 Invariants:
 
-- a key is *taken* from when its task is taken out until that task is released;
-- a task is in the heap if it has no key, or if its key is free and it is the first of it;
-- what was removed may still be in the heap, but not in ``_entries``; it is passed over.
+- a task *holds* its key from when it is taken out until it is released;
+- a task *stands* in the line if it has no key, or is the first of its key and has room there;
+- what does not stand may still be in a heap; it is passed over.
 """
 
 from __future__ import annotations
@@ -35,12 +41,43 @@ class Rankable(Protocol):
 
     priority: int  # the more, the sooner
     key: Hashable | None
+    key_limit: int  # how many of its key may run while it does, itself included
 
 
 T = TypeVar("T", bound=Rankable)
 
 #: A rank, a number that settles ties, and the task.
 _Entry = tuple[float, int, T]
+
+#: When it is the turn of a task's key: a rank, when the key had its last turn, number and task.
+_Turn = tuple[float, int, int, T]
+
+
+class _KeyLine(Generic[T]):
+    """The tasks of one key."""
+
+    __slots__ = ("accepted", "holders", "standing", "turn", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[T, None] = OrderedDict()
+        self.holders: dict[T, None] = {}  # those that run
+        self.standing: _Turn[T] | None = None  # of the first that waits, if it may begin
+        self.accepted = 0  # how many tasks of all keys were accepted before its last turn
+        self.turn = 0  # the number of that turn
+
+    def first(self) -> T | None:
+        """The one that begins next."""
+        return next(iter(self.waiting), None)
+
+    def has_room_for(self, task: T, more: int = 0) -> bool:
+        """Whether a task may run beside those that do, and so many more."""
+        limits = [one.key_limit for one in self.holders]
+        return len(limits) + more < min([task.key_limit, *limits])
+
+    def has_room_for_two(self) -> bool:
+        """Whether the second that waits may begin, too, if the first does."""
+        two = list(itertools.islice(self.waiting, 2))
+        return len(two) == 2 and all(self.has_room_for(one, more=1) for one in two)
 
 
 class PriorityQueue(Generic[T]):
@@ -53,12 +90,13 @@ class PriorityQueue(Generic[T]):
 
     def __init__(self, tasks: Iterable[T], stride: int) -> None:
         self._stride = stride
-        self._heap: list[_Entry[T]] = []
+        self._heap: list[_Entry[T]] = []  # the line
+        self._turns: list[_Turn[T]] = []  # those in it that have a key, in the order of turns
         self._entries: OrderedDict[T, _Entry[T]] = OrderedDict()  # in the order of acceptance
-        self._lines: dict[Hashable, OrderedDict[T, None]] = {}  # who waits, by key
-        self._holders: dict[Hashable, T] = {}  # of the keys that are taken
-        self._numbers = itertools.count()
+        self._keys: dict[Hashable, _KeyLine[T]] = {}
+        self._accepted = 0
         self._before = itertools.count(-1, -1)
+        self._turn_numbers = itertools.count(1)
         for task in tasks:
             self.append(task)
 
@@ -68,41 +106,38 @@ class PriorityQueue(Generic[T]):
 
     def __bool__(self) -> bool:
         """Whether one of them may begin now."""
-        heap = self._heap
-        while heap and self._entries.get(heap[0][2]) is not heap[0]:
-            heapq.heappop(heap)
-        return bool(heap)
+        return self._first_place() is not None
 
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._entries))
 
     def append(self, task: T) -> None:
         """Queue a task that was just accepted."""
-        number = next(self._numbers)
+        self._accepted += 1
+        number = self._accepted
         self._insert(task, (number - self._stride * task.priority, number, task))
 
     def _insert(self, task: T, entry: _Entry[T]) -> None:
         self._entries[task] = entry
         if task.key is None:
             heapq.heappush(self._heap, entry)
-            return
-        line = self._lines.setdefault(task.key, OrderedDict())
-        line[task] = None
-        if len(line) == 1 and task.key not in self._holders:
-            heapq.heappush(self._heap, entry)
+        else:
+            self._line_of(task.key).waiting[task] = None
+            self._let_first_stand(task.key)
 
     def appendleft(self, task: T) -> None:
         """Queue a task again that was taken out and did not begin: it is the next."""
-        if self.holder(task) is task:
-            del self._holders[task.key]
         entry = (-math.inf, next(self._before), task)
         self._entries[task] = entry
         self._entries.move_to_end(task, last=False)
-        if task.key is not None:
-            line = self._lines.setdefault(task.key, OrderedDict())
-            line[task] = None
-            line.move_to_end(task, last=False)
-        heapq.heappush(self._heap, entry)
+        if task.key is None:
+            heapq.heappush(self._heap, entry)
+            return
+        line = self._line_of(task.key)
+        line.holders.pop(task, None)
+        line.waiting[task] = None
+        line.waiting.move_to_end(task, last=False)
+        self._let_first_stand(task.key)
 
     def __getitem__(self, place: Literal[0]) -> T:
         """The task that is next.
@@ -110,16 +145,14 @@ class PriorityQueue(Generic[T]):
         Raises:
             IndexError: none of them may begin now.
         """
-        if not self:
-            raise IndexError("no task may begin")
-        return self._heap[0][2]
+        return self._next()[2]
 
     def __delitem__(self, place: Literal[0]) -> None:
         """Take out the task that is next, and its key with it."""
-        task = self[0]
-        heapq.heappop(self._heap)
-        del self._entries[task]
-        self.take_key(task)
+        entry = self._next()
+        self._use_first_place(entry)
+        self.take_key(entry[2])
+        del self._entries[entry[2]]
 
     def popleft(self) -> T:
         """Take out the task that is next, and its key with it.
@@ -131,6 +164,44 @@ class PriorityQueue(Generic[T]):
         del self[0]
         return task
 
+    def _next(self) -> _Entry[T]:
+        first = self._first_place()
+        if first is None:
+            raise IndexError("no task may begin")
+        if first[2].key is None:
+            return first
+        turns = self._turns
+        while not self._has_turn(turns[0]):
+            heapq.heappop(turns)
+        return self._entries[turns[0][3]]
+
+    def _first_place(self) -> _Entry[T] | None:
+        heap = self._heap
+        while heap and not self._stands(heap[0]):
+            heapq.heappop(heap)
+        return heap[0] if heap else None
+
+    def _stands(self, entry: _Entry[T]) -> bool:
+        task = entry[2]
+        if self._entries.get(task) is not entry:
+            return False
+        if task.key is None:
+            return True
+        line = self._keys.get(task.key)
+        return line is not None and line.standing is not None and line.standing[3] is task
+
+    def _has_turn(self, turn: _Turn[T]) -> bool:
+        line = self._keys.get(turn[3].key)
+        return line is not None and line.standing is turn
+
+    def _use_first_place(self, entry: _Entry[T]) -> None:
+        """This one begins in the first place of the line; who has that gets its place instead."""
+        first = self._heap[0]
+        if first is not entry:
+            owner = first[2]
+            self._entries[owner] = other = (entry[0], first[1], owner)
+            heapq.heappush(self._heap, other)
+
     def mended(self, queued: Callable[[T], bool], taken: Callable[[T], bool]) -> PriorityQueue[T]:
         """The same anew, whatever was interrupted at whatever point.
 
@@ -139,14 +210,21 @@ class PriorityQueue(Generic[T]):
             taken: whether it has begun.
         """
         new: PriorityQueue[T] = PriorityQueue((), self._stride)
-        new._numbers, new._before = self._numbers, self._before
+        new._accepted, new._before = self._accepted, self._before
+        new._turn_numbers = self._turn_numbers
         entries = OrderedDict(self._entries)
-        begun = [task for task in entries if task.key is not None and taken(task)]
-        new._holders = {key: task for key, task in self._holders.items() if not queued(task)}
-        new._holders.update({task.key: task for task in begun if task.key is not None})
+        for key, old in list(self._keys.items()):
+            line = new._line_of(key)
+            line.accepted, line.turn = old.accepted, old.turn
+            line.holders = {task: None for task in list(old.holders) if not queued(task)}
+        for task in entries:
+            if task.key is not None and taken(task):
+                new._line_of(task.key).holders[task] = None
         for task, entry in entries.items():
             if queued(task):
                 new._insert(task, entry)
+        for key in list(new._keys):
+            new._let_first_stand(key)
         return new
 
     def claim(self, task: T) -> None:
@@ -155,8 +233,10 @@ class PriorityQueue(Generic[T]):
         Raises:
             KeyError: it is not queued.
         """
-        del self._entries[task]
+        if task not in self._entries:
+            raise KeyError(task)
         self.take_key(task)
+        del self._entries[task]
         self._sweep()
 
     def pop_oldest(self) -> T:
@@ -176,54 +256,86 @@ class PriorityQueue(Generic[T]):
             KeyError: it is not queued.
         """
         del self._entries[task]
-        self._leave_line(task)
+        if (line := self._keys.get(task.key)) is not None:
+            line.waiting.pop(task, None)
+            self._let_first_stand(task.key)
         self._sweep()
 
     # -- keys ------------------------------------------------------------------------------
 
     def may_begin(self, task: T) -> bool:
-        """Whether the key of this task, which need not be queued, stands in its way."""
-        if task.key is None:
+        """Whether the key of this task, which need not be queued, does not stand in its way."""
+        line = self._keys.get(task.key)
+        if line is None:
             return True
-        if task.key in self._holders:
-            return False
-        line = self._lines.get(task.key)
-        return not line or next(iter(line)) is task
+        first = line.first()
+        return (first is None or first is task) and line.has_room_for(task)
 
-    def holder(self, task: T) -> T | None:
-        """Which task has the key of this one."""
-        return None if task.key is None else self._holders.get(task.key)
+    def holders(self, task: T) -> tuple[T, ...]:
+        """The tasks for whose end this one, or the first of its key before it, has to wait."""
+        line = self._keys.get(task.key)
+        if line is None or line.has_room_for(line.first() or task):
+            return ()
+        return tuple(line.holders)
 
     def take_key(self, task: T) -> None:
-        """The task begins: the others of its key must wait."""
-        if task.key is not None:
-            self._leave_line(task, free=False)
-            self._holders[task.key] = task
-
-    def release(self, task: T) -> None:
-        """A task is over. If it has its key, the next task of that key may begin."""
-        key = task.key
-        if key is None or self._holders.get(key) is not task:
+        """The task begins: it counts among those of its key that run."""
+        if task.key is None:
             return
-        del self._holders[key]
-        self._let_first_begin(key)
+        line = self._line_of(task.key)
+        line.holders[task] = None
+        line.waiting.pop(task, None)
+        line.accepted, line.turn = self._accepted, next(self._turn_numbers)
+        self._let_first_stand(task.key)
 
-    def _leave_line(self, task: T, *, free: bool = True) -> None:
-        line = self._lines.get(task.key) if task.key is not None else None
-        if line is None or task not in line:
+    def release(self, task: T) -> bool:
+        """A task is over, and does not hold its key any more.
+
+        Returns:
+            Whether more than one of the tasks that waited for that may begin now.
+        """
+        line = self._keys.get(task.key)
+        if line is None or task not in line.holders:
+            return False
+        del line.holders[task]
+        self._let_first_stand(task.key)
+        return line.has_room_for_two()
+
+    def _line_of(self, key: Hashable) -> _KeyLine[T]:
+        line = self._keys.get(key)
+        if line is None:
+            self._keys[key] = line = _KeyLine()
+        return line
+
+    def _let_first_stand(self, key: Hashable) -> None:
+        """Find out whether a task of this key stands in the line now."""
+        line = self._keys[key]
+        first = line.first()
+        if first is None or not line.has_room_for(first):
+            line.standing = None
+            if first is None and not line.holders:
+                del self._keys[key]
             return
-        was_first = next(iter(line)) is task
-        del line[task]
-        if not line:
-            del self._lines[task.key]
-        elif was_first and free and task.key not in self._holders:
-            self._let_first_begin(task.key)
+        if line.standing is not None and line.standing[3] is first:
+            return
+        entry = self._entries[first]
+        heapq.heappush(self._heap, entry)
+        turn = self._turn_of(entry, line)
+        heapq.heappush(self._turns, turn)
+        line.standing = turn
 
-    def _let_first_begin(self, key: Hashable) -> None:
-        if line := self._lines.get(key):
-            heapq.heappush(self._heap, self._entries[next(iter(line))])
+    def _turn_of(self, entry: _Entry[T], line: _KeyLine[T]) -> _Turn[T]:
+        rank, number, task = entry
+        if rank == -math.inf:  # it comes back: it is the next
+            return rank, 0, number, task
+        # As if it had been accepted when its key had its last turn, unless it was later still.
+        since = max(number, line.accepted) - self._stride * task.priority
+        return since, line.turn, number, task
 
     def _sweep(self) -> None:
         if len(self._heap) > 2 * len(self._entries) + _MIN_SWEEP:
-            self._heap = [one for one in self._heap if self._entries.get(one[2]) is one]
+            self._heap = [one for one in dict.fromkeys(self._heap) if self._stands(one)]
             heapq.heapify(self._heap)
+        if len(self._turns) > 2 * len(self._keys) + _MIN_SWEEP:
+            self._turns = [one for one in self._turns if self._has_turn(one)]
+            heapq.heapify(self._turns)

@@ -68,8 +68,8 @@ class Home(Protocol):
         """End a running task without its worker. Returns the callbacks, to be run by the caller."""
         ...
 
-    def holder(self, task: TaskFuture[Any]) -> TaskFuture[Any] | None:
-        """The task that has the key of this one, which waits for it."""
+    def holders(self, task: TaskFuture[Any]) -> tuple[TaskFuture[Any], ...]:
+        """The tasks of its key that run, if this one waits for room among them."""
         ...
 
 
@@ -94,6 +94,7 @@ class TaskFuture(Future[T]):
     ranked = False  # it has a priority or a key
     priority = 0
     key: Hashable | None = None  # a Key: see ion_actors.keys
+    key_limit = 1  # how many of its key may run while it does, itself included
     _registration: Registration | None = None  # with its context, while it can end early
     fenced = False  # ended by another than its worker, whose late result is to be ignored
     counted = False  # as ended, though its future may not say so yet

@@ -204,6 +204,7 @@ class TaskQueue:
                 return task
             self._count_dead(task)
             del queue[0]
+            self._release(task)  # it was taken out with its key
         return self._next_waiting() if self._waiters else None
 
     def _count_dead(self, task: TaskFuture[Any]) -> None:
@@ -211,7 +212,6 @@ class TaskQueue:
             self._dead -= 1
         else:  # a stranger called one of the executor's methods on a pool's future
             self.ledger.withdrawn += 1
-            self._release(task)
 
     def _next_waiting(self) -> TaskFuture[Any] | None:
         """The first task whose submitter waits, though a worker is idle; under the lock.
@@ -228,9 +228,9 @@ class TaskQueue:
                 return waiter.item
         return None
 
-    def _release(self, task: TaskFuture[Any]) -> None:
-        if isinstance(self._queue, PriorityQueue):
-            self._queue.release(task)
+    def _release(self, task: TaskFuture[Any]) -> bool:
+        """Have it hold its key no more. Returns whether several tasks may begin by that."""
+        return isinstance(self._queue, PriorityQueue) and self._queue.release(task)
 
     def _hand_out(self) -> list[Taker]:
         """Give idle workers what may begin; under the lock. They are to be woken."""
@@ -383,16 +383,19 @@ class TaskQueue:
         """:meth:`offer` for a task that has a priority or a key."""
         with self._lock:
             queue = self._ranked()
-            if self._refusal is None:
-                if not queue.may_begin(task):
-                    return self._queue_up(task, waiter)
-                if self._idle:
-                    queue.take_key(task)
             try:
+                if self._refusal is None:
+                    if not queue.may_begin(task):
+                        return self._queue_up(task, waiter)
+                    if self._idle:
+                        queue.take_key(task)
                 return self.offer(task, waiter)
             except BaseException:  # Ctrl-C, or refused: if nobody runs it, nobody gives it back
                 if task._state is not RUNNING:
                     queue.release(task)
+                if self._refusal is None:
+                    for heir in self.mend():
+                        heir.wake()
                 raise
 
     def _queue_up(self, task: TaskFuture[Any], waiter: Waiter | None) -> bool:
@@ -420,9 +423,9 @@ class TaskQueue:
             worker: who will come for the next task in a moment, if anybody will.
         """
         with self._lock:
-            self._release(task)
+            several = self._release(task)
             comes = worker is not None and not (worker.doomed or worker.has_control)
-            heirs = [] if comes else self._hand_out()
+            heirs = [] if comes and not several else self._hand_out()
         for heir in heirs:
             heir.wake()
 

@@ -1,11 +1,11 @@
 """Which workers wait for what, and whether any of them can ever go on.
 
 A worker that waits has one wait: for a future, or for room in a mailbox. The one needs the worker
-that runs the task, or, if it is queued, *any* worker of its pool (but if its key is taken, the one
-that runs the task which has it); so does the other. The answer to a broadcast needs the worker that
-is to give it. A worker that is in no such wait is taken to go on by itself some day. So a wait can
-end if, and only if, a worker that does not wait can be reached from it; otherwise it closes a
-circle, whichever way it came about, and whoever closed it is told.
+that runs the task, or, if it is queued, *any* worker of its pool (but if its key has no room, one
+of those that run the tasks of that key); so does the other. The answer to a broadcast needs the
+worker that is to give it. A worker that is in no such wait is taken to go on by itself some day. So
+a wait can end if, and only if, a worker that does not wait can be reached from it; otherwise it
+closes a circle, whichever way it came about, and whoever closed it is told.
 
 Waits that end by themselves (with a ``timeout``) are not entered, nor are waits for what is no
 task. The search is over workers and not over tasks because a worker that runs a task in the middle
@@ -93,8 +93,9 @@ class Wait:
             return [waiter for waiter in _waits if self.target.is_of(waiter.worker)] or None
         if self.target._state is RUNNING:
             return _holders_of(self.target)
-        if (holder := self.target.mailbox.holder(self.target)) is not None:
-            return _holders_of(holder)
+        if holders := self.target.mailbox.holders(self.target):
+            found = [_holders_of(one) for one in holders]
+            return None if None in found else [seat for one in found for seat in one or ()]
         return _all_of(self.target.mailbox)
 
 
