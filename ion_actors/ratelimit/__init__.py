@@ -10,10 +10,10 @@ each importing only from below::
     tiers          the buckets of a multi-tier limiter
     routes         which requests share a bucket
     hooks          the metrics and spans of a limiter
-    gate           the lines of waiting calls, and when each is served
-    door           lets in one caller at a time, in order of arrival
+    scheduler      the lines of waiting calls, and when each is served
+    fair_lock      lets in one caller at a time, in order of arrival
     store          the storage of a shared limit, and its failures
-    places         a claim to tokens, and the buckets that it waits for
+    claims         a claim to tokens, and the buckets that it waits for
     bucket         the arithmetic of tokens
     headers        reads rate limits from the headers of a response
     rate           rates and limits

@@ -13,9 +13,9 @@ from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import Context, Terms, await_turn, current_context, wait_turn
 from ion_actors.errors import ContextEnded
 from ion_actors.ratelimit.bucket import Bucket, ticks
-from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.claims import BucketQueue, Claim
 from ion_actors.ratelimit.hooks import LimiterHooks
-from ion_actors.ratelimit.places import Claim, Place
+from ion_actors.ratelimit.scheduler import Scheduler
 from ion_actors.wrapping import Wrapper
 
 __all__ = ["Limiter", "Pausable"]
@@ -29,41 +29,41 @@ class Limiter(ABC):
     move up.
     """
 
-    _gate: Gate
+    _scheduler: Scheduler
     _hooks: LimiterHooks | None  # None if there are no hooks
 
     @abstractmethod
-    def _find(self) -> tuple[Place, ...]:
-        """The places where tokens are taken; called under the gate's lock."""
+    def _find(self) -> tuple[BucketQueue, ...]:
+        """The queues of the buckets where tokens are taken; called under the scheduler's lock."""
 
     @abstractmethod
     def _level(self) -> float:
         """The value of the gauge."""
 
     def _take(self, n: int) -> bool:
-        return self._gate.take(self._find, n)
+        return self._scheduler.take(self._find, n)
 
     # -- looking ---------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
         """Its name in errors, logs and metrics."""
-        return self._gate.name
+        return self._scheduler.name
 
     @property
     def tokens(self) -> float:
         """How many tokens there are now; waiting calls come first."""
-        with self._gate.lock:
+        with self._scheduler.lock:
             now = self._now()
-            return min(place.bucket.tokens(now) for place in self._find())
+            return min(queue.bucket.tokens(now) for queue in self._find())
 
     def _now(self) -> int:
-        return ticks(self._gate.clock.monotonic())
+        return ticks(self._scheduler.clock.monotonic())
 
     @property
     def waiting(self) -> int:
         """How many calls wait."""
-        return self._gate.waiting
+        return self._scheduler.waiting
 
     # -- asking ----------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ class Limiter(ABC):
         """
         if (attempt := self._attempt(n, timeout)) is not None:
             with self._watched(n):
-                wait_turn(self._gate, *attempt)
+                wait_turn(self._scheduler, *attempt)
 
     async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
         """:meth:`wait` for coroutines: the event loop goes on meanwhile.
@@ -109,24 +109,24 @@ class Limiter(ABC):
         """
         if (attempt := self._attempt(n, timeout)) is not None:
             with self._watched(n):
-                await await_turn(self._gate, *attempt)
+                await await_turn(self._scheduler, *attempt)
 
     def _attempt(self, n: int, timeout: float | None) -> tuple[Claim, Terms] | None:
         """Take the tokens now (None), or return the wait for them."""
         n = whole_number("n", n, minimum=1)
         limit = seconds("timeout", timeout)
-        context, gate = current_context(), self._gate
+        context, scheduler = current_context(), self._scheduler
         context.check()
-        until = None if limit is None else gate.clock.monotonic() + limit
-        if not gate.crowded and self._take(n):
+        until = None if limit is None else scheduler.clock.monotonic() + limit
+        if not scheduler.crowded and self._take(n):
             self._answered("allowed")
             return None
         claim = self._claim(n, context, until)
-        return claim, Terms(context, gate.clock, until, lambda: gate.late(claim))
+        return claim, Terms(context, scheduler.clock, until, lambda: scheduler.late(claim))
 
     def _claim(self, n: int, context: Context, until: float | None) -> Claim:
         # Moments of another clock cannot be compared; such a context still ends the wait.
-        deadline = context.deadline if context.clock is self._gate.clock else None
+        deadline = context.deadline if context.clock is self._scheduler.clock else None
         if deadline is None or (until is not None and until < deadline):
             return Claim(n, self._find, until, False)
         return Claim(n, self._find, deadline, True)
@@ -141,7 +141,7 @@ class Limiter(ABC):
         if (hooks := self._hooks) is None:
             yield
             return
-        clock = self._gate.clock
+        clock = self._scheduler.clock
         began = clock.monotonic()
         span = hooks.span(n)
         try:
@@ -178,14 +178,14 @@ class Pausable(Limiter):
         Tokens flow in meanwhile.
         """
         length = checked_duration("duration", duration)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._paused.pause(now + ticks(length))
 
     def pause_until(self, moment: float) -> None:
         """Let nothing through until this moment of the clock. See :meth:`pause_for`."""
         if (until := checked_moment("moment", moment)) is None:
             raise ValueError(f"moment must be a finite moment of the clock, not {moment!r}")
-        with self._gate.changing():
+        with self._scheduler.changing():
             self._paused.pause(ticks(until))
 
 

@@ -12,13 +12,13 @@ from ion_actors.context import current_context
 from ion_actors.keys import Keys
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import ServerBucket, ticks
-from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.claims import BucketQueue
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
 from ion_actors.ratelimit.hooks import LimiterHooks
 from ion_actors.ratelimit.limiter import Limiter, Pausable
-from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate, per_second
 from ion_actors.ratelimit.routes import Routes, resource_key
+from ion_actors.ratelimit.scheduler import Scheduler
 from ion_actors.ratelimit.tiers import TierKey, Tiers
 
 __all__ = ["MultiTierLimiter", "RequestLimiter"]
@@ -29,26 +29,26 @@ class RequestLimiter(Limiter):
 
     def __init__(
         self,
-        gate: Gate,
+        scheduler: Scheduler,
         hooks: LimiterHooks | None,
         log: Log,
         tiers: Tiers,
         keys: tuple[TierKey, ...],
         bounds: HeaderBounds,
     ) -> None:
-        self._gate = gate
+        self._scheduler = scheduler
         self._hooks = hooks
         self._bounds = bounds
         self._log = log
         self._tiers = tiers
         self._keys = keys
 
-    def _find(self) -> tuple[Place, ...]:
+    def _find(self) -> tuple[BucketQueue, ...]:
         return self._tiers.find(self._keys, self._now())
 
     def _level(self) -> float:
         # The level of the global limit: a gauge for each route would be a series for each.
-        with self._gate.lock:
+        with self._scheduler.lock:
             return self._tiers.everything.bucket.tokens(self._now())
 
     # -- what the server says --------------------------------------------------------------
@@ -75,20 +75,20 @@ class RequestLimiter(Limiter):
             TypeError: ``headers`` is no mapping.
         """
         told = parse_headers(headers, status=status, bounds=self._bounds)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             keys = () if told.is_global else self._keys
             if told.bucket is not None and keys and keys[0][0] == "route":
                 self._tiers.name_bucket(keys[0], told.bucket, now)
-            place = self._tiers.one(keys, now)
-            assert isinstance(place.bucket, ServerBucket)
-            place.bucket.learn(told, now)
+            queue = self._tiers.one(keys, now)
+            assert isinstance(queue.bucket, ServerBucket)
+            queue.bucket.learn(told, now)
         if told.retry_after is not None:
             self._log(
                 logging.WARNING,
                 "limiter %r: the server asks for a pause of %g s of %s",
                 self.name,
                 told.retry_after,
-                place.label,
+                queue.label,
             )
         return told
 
@@ -104,7 +104,7 @@ class RequestLimiter(Limiter):
             TypeError: ``limit`` is no :class:`Limit`.
         """
         _check_limit("limit", limit)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             if self._keys:
                 self._tiers.set_own(self._keys[0], limit, now)
             else:
@@ -114,13 +114,13 @@ class RequestLimiter(Limiter):
         """Set a limit for so many seconds, for the same as :meth:`set_limit`."""
         limit = Limit(rate, burst)
         length = checked_duration("duration", duration)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             bucket = self._tiers.one(self._keys, now).bucket
             bucket.set_temporary(limit, now + ticks(length), now)
 
     def clear_temporary_limit(self) -> None:
         """Return to the lasting limit now. Without a temporary one, nothing happens."""
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._tiers.one(self._keys, now).bucket.clear_temporary(now)
 
 
@@ -192,10 +192,10 @@ class MultiTierLimiter(RequestLimiter, Pausable):
             raise TypeError(f"header_bounds must be HeaderBounds, not {header_bounds!r}")
         clock = current_context().clock if clock is None else clock
         self._paused = bucket = ServerBucket(global_limit, ticks(clock.monotonic()))
-        everything = Place(bucket, "everything", is_global=True)
+        everything = BucketQueue(bucket, "everything", is_global=True)
         probe = Probe.checked(metrics, tracer, limiter=name)
         super().__init__(
-            Gate(name, clock, jitter, everything),
+            Scheduler(name, clock, jitter, everything),
             None if probe is None else LimiterHooks(probe, "ion_ratelimit_tokens_available"),
             Log(logger, "ion_actors.ratelimit", limiter=name),
             Tiers(everything, defaults, own, ticks(ttl), max_buckets),
@@ -226,13 +226,13 @@ class MultiTierLimiter(RequestLimiter, Pausable):
             name = resource_key(resource)
             keys.append(TierKey.of("resource", name, self._resources.key(name)))
         return RequestLimiter(
-            self._gate, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
+            self._scheduler, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
         )
 
     @property
     def buckets(self) -> int:
         """How many buckets of routes and resources there are now."""
-        with self._gate.lock:
+        with self._scheduler.lock:
             return len(self._tiers)
 
     def resume(self) -> None:
@@ -240,9 +240,9 @@ class MultiTierLimiter(RequestLimiter, Pausable):
 
         Requests that can be served now are, at once.
         """
-        with self._gate.changing():
-            for place in self._tiers:
-                place.bucket.resume()
+        with self._scheduler.changing():
+            for queue in self._tiers:
+                queue.bucket.resume()
 
     def __repr__(self) -> str:
         limit = self._tiers.everything.bucket.lasting

@@ -16,7 +16,7 @@ from ion_actors.context import await_turn, current_context, wait_turn
 from ion_actors.errors import RateLimited, StorageUnavailable
 from ion_actors.forking import renew_after_fork
 from ion_actors.observe import Log, Metrics, Probe, Tracer
-from ion_actors.ratelimit.door import Door
+from ion_actors.ratelimit.fair_lock import FairLock
 from ion_actors.ratelimit.limiter import waiting_wrapper
 from ion_actors.ratelimit.rate import Rate
 from ion_actors.ratelimit.store import (
@@ -194,7 +194,7 @@ class SharedLimiter:
         self._probe = Probe.checked(metrics, tracer, limiter=self._name)
         secrets = Secrets(storage if isinstance(storage, str) else "")
         self._store = Store(rate, open_storage(storage), key, strategy, secrets)
-        self._door = Door()
+        self._fair_lock = FairLock()
         self._outage = Outage(
             self._name, current_context().clock, remind_after, self._log, self._probe
         )
@@ -213,7 +213,7 @@ class SharedLimiter:
             TypeError, ValueError: ``n`` is no whole number, is less than 1 or more than the rate's.
         """
         self._check_tokens(n)
-        if self._door.held_up:
+        if self._fair_lock.held_up:
             self._count("denied")
             return False
         try:
@@ -247,14 +247,14 @@ class SharedLimiter:
         """
         attempt = self._attempt(n, timeout)
         with self._observed(attempt):
-            wait_turn(self._door, None, attempt.terms())
+            wait_turn(self._fair_lock, None, attempt.terms())
             try:
                 while (pause := self._poll(attempt)) is not None:
-                    self._door.held_up = True
+                    self._fair_lock.held_up = True
                     if attempt.context.wait(timeout=pause):
                         attempt.context.check()
             finally:
-                self._door.leave()
+                self._fair_lock.leave()
 
     async def awaits(self, n: int = 1, timeout: float | None = None) -> None:
         """:meth:`wait` for coroutines.
@@ -264,19 +264,19 @@ class SharedLimiter:
         """
         attempt = self._attempt(n, timeout)
         with self._observed(attempt):
-            await await_turn(self._door, None, attempt.terms())
+            await await_turn(self._fair_lock, None, attempt.terms())
             try:
                 while (pause := await asyncio.to_thread(self._poll, attempt)) is not None:
-                    self._door.held_up = True
+                    self._fair_lock.held_up = True
                     if await attempt.context.await_(timeout=pause):
                         attempt.context.check()
             finally:
-                self._door.leave()
+                self._fair_lock.leave()
 
     @property
     def wrap(self) -> Wrapper:
         """A decorator that waits for a token before each call; also a pool's ``task_wrapper``."""
-        return waiting_wrapper(self, lambda: self._door.waiting > 0)
+        return waiting_wrapper(self, lambda: self._fair_lock.waiting > 0)
 
     # -- facts -----------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class SharedLimiter:
     @property
     def waiting(self) -> int:
         """How many calls wait in this process, for tokens or for their turn."""
-        return self._door.waiting
+        return self._fair_lock.waiting
 
     def reset(self) -> None:
         """Clear the count for all limiters that share it.

@@ -10,11 +10,11 @@ from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import Bucket, ticks
-from ion_actors.ratelimit.gate import Gate
+from ion_actors.ratelimit.claims import BucketQueue
 from ion_actors.ratelimit.hooks import LimiterHooks
 from ion_actors.ratelimit.limiter import Pausable
-from ion_actors.ratelimit.places import Place
 from ion_actors.ratelimit.rate import Limit, Rate
+from ion_actors.ratelimit.scheduler import Scheduler
 
 __all__ = ["LeakyBucket", "TokenBucket"]
 
@@ -41,20 +41,20 @@ class _OneBucket(Pausable):
         clock = current_context().clock if clock is None else clock
         probe = Probe.checked(metrics, tracer, limiter=name)
         self._bucket = self._paused = Bucket(limit, ticks(clock.monotonic()))
-        self._place = (Place(self._bucket),)
+        self._queues = (BucketQueue(self._bucket),)
         self._log = Log(logger, "ion_actors.ratelimit", limiter=name)
-        self._gate = Gate(name, clock, jitter)
+        self._scheduler = Scheduler(name, clock, jitter)
         self._hooks = None if probe is None else LimiterHooks(probe, self._gauge)
 
     def _limit(self, rate: Rate, burst: int) -> Limit:
         whole_number(self._burst, burst, minimum=1)
         return Limit(rate, burst)
 
-    def _find(self) -> tuple[Place, ...]:
-        return self._place
+    def _find(self) -> tuple[BucketQueue, ...]:
+        return self._queues
 
     def _take(self, n: int) -> bool:
-        return self._gate.take_one(self._find, self._bucket, n)
+        return self._scheduler.take_one(self._find, self._bucket, n)
 
     # -- looking ---------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class _OneBucket(Pausable):
         return self._limit_now().rate
 
     def _limit_now(self) -> Limit:
-        with self._gate.lock:
+        with self._scheduler.lock:
             self._bucket.refill(self._now())
             return self._bucket.current
 
@@ -78,31 +78,31 @@ class _OneBucket(Pausable):
         Raises:
             TypeError: ``rate`` is no :class:`Rate`.
         """
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._bucket.set_lasting(Limit(rate, self._bucket.lasting.burst), now)
         self._log(logging.INFO, "limiter %r lets %s through", self.name, rate)
 
     def _set_burst(self, burst: int) -> None:
         whole_number(self._burst, burst, minimum=1)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._bucket.set_lasting(Limit(self._bucket.lasting.rate, burst), now)
         self._log(logging.INFO, "limiter %r has a %s of %d", self.name, self._burst, burst)
 
     def _set_temporary(self, rate: Rate, burst: int, duration: float) -> None:
         limit = self._limit(rate, burst)
         length = checked_duration("duration", duration)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._bucket.set_temporary(limit, now + ticks(length), now)
         self._log(logging.INFO, "limiter %r lets %s through for %g s", self.name, rate, length)
 
     def clear_temporary_limit(self) -> None:
         """Return to the lasting limit now. Without a temporary one, nothing happens."""
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._bucket.clear_temporary(now)
 
     def resume(self) -> None:
         """End any pause; calls that can be served now are."""
-        with self._gate.changing():
+        with self._scheduler.changing():
             self._bucket.resume()
 
     def __repr__(self) -> str:
@@ -173,7 +173,7 @@ class TokenBucket(_OneBucket):
     def drain_to(self, tokens: int) -> None:
         """Keep so many tokens now, or fewer if there are fewer: zero or more."""
         tokens = whole_number("tokens", tokens, minimum=0)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._bucket.drain_to(tokens, now)
 
 
@@ -216,7 +216,7 @@ class LeakyBucket(_OneBucket):
     @property
     def level(self) -> float:
         """How full it is now, in tokens."""
-        with self._gate.lock:
+        with self._scheduler.lock:
             return self._bucket.room(self._now())
 
     @property
@@ -238,5 +238,5 @@ class LeakyBucket(_OneBucket):
     def fill_to(self, level: int) -> None:
         """Fill it to at least this level now: zero or more, at most the capacity."""
         level = whole_number("level", level, minimum=0)
-        with self._gate.changing() as now:
+        with self._scheduler.changing() as now:
             self._bucket.drain_to(max(0, self._bucket.current.burst - level), now)

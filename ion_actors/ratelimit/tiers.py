@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ion_actors.naming import printable, shown
 from ion_actors.ratelimit.bucket import ServerBucket
-from ion_actors.ratelimit.places import Place
+from ion_actors.ratelimit.claims import BucketQueue
 from ion_actors.ratelimit.rate import Limit
 
 __all__ = ["TierKey", "Tiers"]
@@ -48,19 +48,19 @@ class TierKey(tuple[str, Hashable]):  # noqa: SLOT001 - a tuple can have no othe
 
 @dataclass(slots=True)
 class _Slot:
-    """A place that can be evicted."""
+    """A bucket that can be evicted."""
 
-    place: Place
+    queue: BucketQueue
     used: int  # the tick of its last use
     routes: set[str] = field(default_factory=set)  # that share it, as the server has said
 
 
 class Tiers:
-    """The places of a multi-tier limiter. Everything here is under the gate's lock."""
+    """The buckets of a multi-tier limiter. Everything here is under the scheduler's lock."""
 
     def __init__(
         self,
-        everything: Place,
+        everything: BucketQueue,
         defaults: dict[str, Limit],
         routes: Mapping[str, Limit],
         ttl: int,
@@ -82,18 +82,18 @@ class Tiers:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[BucketQueue]:
         yield self.everything
         for slot in self._slots.values():
-            yield slot.place
+            yield slot.queue
 
-    def find(self, keys: tuple[TierKey, ...], now: int) -> tuple[Place, ...]:
-        """The places for a request with these keys; made, if they do not exist."""
+    def find(self, keys: tuple[TierKey, ...], now: int) -> tuple[BucketQueue, ...]:
+        """The queues for a request with these keys; made, if they do not exist."""
         self._evict(now)
-        return (*[self._slot(key, now).place for key in keys], self.everything)
+        return (*[self._slot(key, now).queue for key in keys], self.everything)
 
-    def one(self, keys: tuple[TierKey, ...], now: int) -> Place:
-        """The first of them: the one for methods that concern a single place."""
+    def one(self, keys: tuple[TierKey, ...], now: int) -> BucketQueue:
+        """The first of them: the one for methods that concern a single queue."""
         return self.find(keys, now)[0]
 
     def _slot(self, key: TierKey, now: int) -> _Slot:
@@ -109,16 +109,16 @@ class Tiers:
         slot.used = now
         return slot
 
-    def _made(self, key: TierKey, now: int) -> Place:
+    def _made(self, key: TierKey, now: int) -> BucketQueue:
         bucket = ServerBucket(self._own.get(key, self._defaults[key[0]]), now)
-        return Place(bucket, key.label)
+        return BucketQueue(bucket, key.label)
 
     def _evict(self, now: int) -> None:
         for _ in range(min(_SWEEP, len(self._slots))):
             key, slot = next(iter(self._slots.items()))
             if now - slot.used < self._ttl:
                 return
-            if slot.place.line or not slot.place.bucket.as_new(now):
+            if slot.queue.turns or not slot.queue.bucket.as_new(now):
                 slot.used = now  # a new one would allow more than this one
                 self._slots.move_to_end(key)
                 continue
@@ -135,18 +135,18 @@ class Tiers:
         oldest = list(itertools.islice(self._slots.items(), _LOOKS))
         idle = []
         for key, slot in oldest:
-            if slot.place.line:  # waiting calls keep it; there are at most as many as threads
+            if slot.queue.turns:  # waiting calls keep it; there are at most as many as threads
                 self._slots.move_to_end(key)
             else:
                 idle.append((key, slot))
         if idle:
-            full = (key for key, slot in idle if slot.place.bucket.as_new(slot.used))
+            full = (key for key, slot in idle if slot.queue.bucket.as_new(slot.used))
             self._forget(next(full, idle[0][0]))
 
     def set_own(self, key: TierKey, limit: Limit, now: int) -> None:
         """Set a special limit for a route or a resource."""
         self._own[key] = limit
-        self._slot(key, now).place.bucket.set_lasting(limit, now)
+        self._slot(key, now).queue.bucket.set_lasting(limit, now)
 
     def name_bucket(self, key: TierKey, name: str, now: int) -> None:
         """Set the server's name for the bucket of this route: all routes with this name share it.
@@ -158,19 +158,19 @@ class Tiers:
         if self._named.get(route) == name:
             return
         mine = self._slot(key, now)
-        before = mine.place.bucket.tokens(now)
+        before = mine.queue.bucket.tokens(now)
         mine = self._released(key, mine, now)
         bucket = TierKey.of("bucket", name)
         shared = self._slots.setdefault(bucket, mine)
-        shared.place.label = bucket.label
+        shared.queue.label = bucket.label
         shared.routes.add(route)
         self._named[route] = name
         if len(self._named) > self._most:
             forgotten, named = self._named.popitem(last=False)
             self._slots[TierKey.of("bucket", named)].routes.discard(forgotten)
         # It must not have more than the route had, or the route would gain by the change.
-        if shared.place.bucket.tokens(now) > before:
-            shared.place.bucket.drain_to(int(before), now)
+        if shared.queue.bucket.tokens(now) > before:
+            shared.queue.bucket.drain_to(int(before), now)
 
     def _released(self, key: TierKey, slot: _Slot, now: int) -> _Slot:
         """The slot without its old name; or a new one, if other routes share it by that name."""

@@ -398,7 +398,7 @@ def test_what_a_resource_says_of_itself_is_asked_without_the_lock(clock: Virtual
     class Resource:
         def __repr__(self) -> str:
             asked.append("repr")
-            assert not limiter._gate.lock._is_owned()  # type: ignore[attr-defined]
+            assert not limiter._scheduler.lock._is_owned()  # type: ignore[attr-defined]
             return "me"
 
     request = limiter.for_(resource=Resource())

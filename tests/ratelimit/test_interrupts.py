@@ -11,8 +11,8 @@ import pytest
 from ion_actors import Cancelled, Context, ContextEnded, RateLimited
 from ion_actors.context import Terms, Turn, background, wait_turn
 from ion_actors.ratelimit import Limit, Limiter, MultiTierLimiter, TokenBucket, per_second
-from ion_actors.ratelimit.door import Door
-from ion_actors.ratelimit.places import Claim
+from ion_actors.ratelimit.claims import Claim
+from ion_actors.ratelimit.fair_lock import FairLock
 from ion_actors.testing import VirtualClock
 from tests.interrupts import KINDS, Helped, every_point, interrupt
 
@@ -34,7 +34,7 @@ def stand_in_line(limiter: Limiter, n: int) -> list[str]:
     """Somebody else waits. Returns a list that grows when they are woken."""
     woken: list[str] = []
     turn = Turn(Claim(n, limiter._find, None, False), lambda: woken.append("woken"))
-    if limiter._gate.join(turn):
+    if limiter._scheduler.join(turn):
         woken.append("at once")
     return woken
 
@@ -43,7 +43,7 @@ def check_all_is_well(limiter: Limiter, clock: VirtualClock, woken: list[str], w
     clock.advance(100)
     assert woken, where
     assert limiter.waiting == 0, where
-    assert not limiter._gate.crowded, where
+    assert not limiter._scheduler.crowded, where
     assert limiter.allow(2), where
     assert clock.timers == 0, where
 
@@ -96,8 +96,8 @@ def test_what_others_wait_for(kind: str, call: str, raised: type[BaseException])
         woken = stand_in_line(limiter, 1)
         context = Context(clock=clock)
         heavy = Turn(Claim(2, limiter._find, None, False), lambda: None)
-        limiter._gate.join(heavy)
-        context.add_callback(lambda: limiter._gate.give_up(heavy, context._error()))
+        limiter._scheduler.join(heavy)
+        context.add_callback(lambda: limiter._scheduler.give_up(heavy, context._error()))
         calls: dict[str, Callable[[], object]] = {
             "allow": limiter.allow,
             "resume": pausing.resume,
@@ -118,7 +118,7 @@ def test_a_door(  # noqa: C901  # each verb has its own sequel
     verb: str, waiting: int, raised: type[BaseException]
 ) -> None:
     def make(point: int) -> str:  # noqa: C901
-        door, woken = Door(), list[Turn[None]]()
+        fair_lock, woken = FairLock(), list[Turn[None]]()
         clock = Helped(lambda: clock.advance(5))
 
         def turn() -> Turn[None]:
@@ -127,34 +127,34 @@ def test_a_door(  # noqa: C901  # each verb has its own sequel
 
         inside = verb != "join" or waiting > 0
         if inside:
-            assert door.join(turn())
+            assert fair_lock.join(turn())
         one, others = turn(), [turn() for _ in range(waiting)]
         if verb == "give_up":
-            door.join(one)
+            fair_lock.join(one)
         for other in others:
-            door.join(other)
+            fair_lock.join(other)
         calls: dict[str, Callable[[], object]] = {
-            "join": lambda: door.join(one),
-            "give_up": lambda: door.give_up(one, None),
-            "leave": door.leave,
-            "wait": lambda: wait_turn(door, None, Terms(background(), clock, 5.0, Cancelled)),
+            "join": lambda: fair_lock.join(one),
+            "give_up": lambda: fair_lock.give_up(one, None),
+            "leave": fair_lock.leave,
+            "wait": lambda: wait_turn(fair_lock, None, Terms(background(), clock, 5.0, Cancelled)),
         }
         where, outcome = interrupt(point, calls[verb], raised)
-        if verb == "leave" and where.startswith("call in Door.leave:"):
-            door.leave()  # it had not begun
+        if verb == "leave" and where.startswith("call in FairLock.leave:"):
+            fair_lock.leave()  # it had not begun
         elif verb != "leave" and inside:
-            door.leave()
-        if verb == "give_up" and where.startswith("call in Door.give_up:"):
-            door.leave()  # it was let in instead
+            fair_lock.leave()
+        if verb == "give_up" and where.startswith("call in FairLock.give_up:"):
+            fair_lock.leave()  # it was let in instead
         if verb == "join" and outcome is True:
-            door.leave()
+            fair_lock.leave()
         for other in others:
             assert other in woken, where
-            door.leave()
+            fair_lock.leave()
         if verb == "join" and outcome is False:
-            door.leave()
-        assert door.waiting == 0, where
-        assert door.join(turn()), where
+            fair_lock.leave()
+        assert fair_lock.waiting == 0, where
+        assert fair_lock.join(turn()), where
         return where
 
     assert len(at_every_point(make)) > 3

@@ -25,8 +25,8 @@ from ion_actors import (
 )
 from ion_actors.context import Turn
 from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
-from ion_actors.ratelimit.gate import WaitingLines
-from ion_actors.ratelimit.places import Claim
+from ion_actors.ratelimit.claims import Claim
+from ion_actors.ratelimit.scheduler import WaitingLines
 from ion_actors.testing import VirtualClock
 from tests.ratelimit.helpers import PATIENCE, queue_up, until
 
@@ -248,11 +248,11 @@ def test_tokens_are_in_time_even_if_the_timer_that_brings_them_is_late(
     clock: VirtualClock,
 ) -> None:
     limiter = empty(clock)
-    gate = limiter._gate
+    scheduler = limiter._scheduler
     turn = Turn(Claim(1, limiter._find, 1.0, False), lambda: None)
-    assert not gate.join(turn)
+    assert not scheduler.join(turn)
     clock._now += 1.0  # the time is up, and no timer has fired
-    assert not gate.give_up(turn, TimeoutError())
+    assert not scheduler.give_up(turn, TimeoutError())
     assert (turn.over, turn.error) == (True, None)
     assert clock.timers == 0
 

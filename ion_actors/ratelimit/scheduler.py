@@ -1,9 +1,9 @@
-"""The gate before the buckets: the lines of waiting calls, and when each is served.
+"""The scheduler of waiting calls: their lines, and when each is served.
 
 ::
 
-    allow() ──▶ gate ──take──▶ bucket, bucket, …        from all of them, or from none
-    wait()  ──▶ line ──first─▶ gate, at the moment when all buckets have its tokens
+    allow() ──▶ scheduler ──take──▶ bucket, bucket, …     from all of them, or from none
+    wait()  ──▶ line ──first─▶ scheduler, at the moment when all buckets have its tokens
 
 A waiting call is in the line of each bucket that it needs tokens of, and takes nothing before it is
 first in all of them and each has enough: so it reserves the next tokens, and can be cancelled at no
@@ -28,9 +28,9 @@ from ion_actors.context import Turn
 from ion_actors.errors import DeadlineExceeded, RateLimited, RateLimitedPastDeadline
 from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 from ion_actors.ratelimit.bucket import PER_SECOND, Bucket, moment, ticks
-from ion_actors.ratelimit.places import Claim, Find, Place, check_possible, possible
+from ion_actors.ratelimit.claims import BucketQueue, Claim, Find, check_possible, possible
 
-__all__ = ["Gate", "WaitingLines", "earliest", "refusal"]
+__all__ = ["Scheduler", "WaitingLines", "earliest", "refusal"]
 
 
 class WaitingLines:
@@ -40,31 +40,31 @@ class WaitingLines:
     removed from it last, and :meth:`mend` rebuilds everything else from that.
 
     Args:
-        shared: the place that all calls share, if there is one. Its line has only the calls that
-            need nothing else.
+        shared: the queue that all calls share, if there is one. It has only the calls that need
+            nothing else.
 
     Attributes:
         waiting: all waiters, in order of arrival.
         fronts: those that are first in all of their lines.
     """
 
-    def __init__(self, shared: Place | None) -> None:
+    def __init__(self, shared: BucketQueue | None) -> None:
         self._shared = shared
         self.waiting: dict[Turn[Claim], None] = {}
         self.fronts: dict[Turn[Claim], None] = {}
 
-    def of(self, claim: Claim) -> tuple[Place, ...]:
-        """The places in whose lines it is."""
-        places = claim.places
-        return places[:-1] if len(places) > 1 and places[-1] is self._shared else places
+    def of(self, claim: Claim) -> tuple[BucketQueue, ...]:
+        """The queues that it is in."""
+        queues = claim.queues
+        return queues[:-1] if len(queues) > 1 and queues[-1] is self._shared else queues
 
     def enter(self, turn: Turn[Claim]) -> None:
         """Add it to the end of its lines."""
         claim = turn.item
         self.waiting[turn] = None
-        for place in self.of(claim):
-            place.line[turn] = None
-            place.wanted += claim.n
+        for queue in self.of(claim):
+            queue.turns[turn] = None
+            queue.wanted += claim.n
         if self._is_front(turn):
             self.fronts[turn] = None
 
@@ -72,11 +72,11 @@ class WaitingLines:
         """Remove it from its lines. Returns those that are at the front instead."""
         self.fronts.pop(turn, None)
         heirs = []
-        for place in self.of(turn.item):
-            del place.line[turn]
-            place.wanted -= turn.item.n
-            if place.line:
-                heir = next(iter(place.line))
+        for queue in self.of(turn.item):
+            del queue.turns[turn]
+            queue.wanted -= turn.item.n
+            if queue.turns:
+                heir = next(iter(queue.turns))
                 if heir not in self.fronts and self._is_front(heir):
                     self.fronts[heir] = None
                     heirs.append(heir)
@@ -87,9 +87,9 @@ class WaitingLines:
         """After an interruption: remove and wake those whose wait is over; the rest stay."""
         waiting, self.waiting, self.fronts = self.waiting, {}, {}
         for turn in waiting:
-            for place in turn.item.places:
-                place.line.clear()
-                place.wanted = 0
+            for queue in turn.item.queues:
+                queue.turns.clear()
+                queue.wanted = 0
         for turn in waiting:
             if turn.over:
                 turn.wake()  # twice does no harm
@@ -97,39 +97,41 @@ class WaitingLines:
                 self.enter(turn)
 
     def _is_front(self, turn: Turn[Claim]) -> bool:
-        return all(next(iter(place.line)) is turn for place in self.of(turn.item))
+        return all(next(iter(queue.turns)) is turn for queue in self.of(turn.item))
 
 
-def earliest(claim: Claim, now: int, behind: tuple[Place, ...] = ()) -> tuple[int | None, Place]:
-    """The first tick at which a claim may be served, and the place whose tokens it lacks.
+def earliest(
+    claim: Claim, now: int, behind: tuple[BucketQueue, ...] = ()
+) -> tuple[int | None, BucketQueue]:
+    """The first tick at which a claim may be served, and the queue whose bucket comes last.
 
     Args:
-        claim: the tokens, and their places.
+        claim: the tokens, and their queues.
         now: this tick.
-        behind: the places in whose lines it is last, so that all others there come first.
+        behind: the queues in which it is last, so that all others there come first.
 
     Returns:
         None for a tick that never comes. It may be later, if others are served meanwhile.
     """
-    found: tuple[int | None, Place] = (now, claim.places[0])
-    for place in claim.places:
-        ahead = place.wanted - claim.n if place in behind else 0
-        due = place.bucket.when(claim.n, now, ahead)
+    found: tuple[int | None, BucketQueue] = (now, claim.queues[0])
+    for queue in claim.queues:
+        ahead = queue.wanted - claim.n if queue in behind else 0
+        due = queue.bucket.when(claim.n, now, ahead)
         if due is None:
-            return None, place
+            return None, queue
         if found[0] is not None and due > found[0]:
-            found = due, place
+            found = due, queue
     return found
 
 
 def refusal(
-    limiter: str, claim: Claim, now: int, behind: tuple[Place, ...], *, in_context: bool
+    limiter: str, claim: Claim, now: int, behind: tuple[BucketQueue, ...], *, in_context: bool
 ) -> RateLimited:
     """The error for it; ``in_context`` if the context's deadline is the reason."""
-    due, place = earliest(claim, now, behind)
+    due, queue = earliest(claim, now, behind)
     retry_after = None if due is None else moment(due - now)
     what = f"{claim.n} token{'s' if claim.n > 1 else ''}"
-    what += "" if place.label is None else f" of {place.label}"
+    what += "" if queue.label is None else f" of {queue.label}"
     kind = RateLimitedPastDeadline if in_context or claim.in_context else RateLimited
     end = "the timeout" if kind is RateLimited else "the deadline of the context"
     return kind(
@@ -138,24 +140,26 @@ def refusal(
         else f"limiter {limiter!r}: {what} can be there in {retry_after:.3g} s; {end} is earlier",
         limiter=limiter,
         retry_after=retry_after,
-        is_global=place.is_global,
-        bucket=place.label,
-        remaining=int(place.bucket.tokens(now)),
-        limit=place.bucket.current.burst,
+        is_global=queue.is_global,
+        bucket=queue.label,
+        remaining=int(queue.bucket.tokens(now)),
+        limit=queue.bucket.current.burst,
     )
 
 
-class Gate:
+class Scheduler:
     """See the module. It is a :class:`ion_actors.context.Line`.
 
     Args:
         name: the limiter's.
         clock: the clock to use.
         jitter: waits take up to this part (0 to 1) longer.
-        shared: the place that all calls share, if there is one.
+        shared: the queue that all calls share, if there is one.
     """
 
-    def __init__(self, name: str, clock: Clock, jitter: float, shared: Place | None = None) -> None:
+    def __init__(
+        self, name: str, clock: Clock, jitter: float, shared: BucketQueue | None = None
+    ) -> None:
         self.name = name
         self.clock = clock
         self._monotonic = clock.monotonic
@@ -167,8 +171,8 @@ class Gate:
         renew_after_fork(self)
 
     def _reset(self) -> None:
-        # Guards all below, the lines, all places, their buckets, and finding them. Reentrant, since
-        # a finalizer or a signal handler may use the gate while its thread holds the lock.
+        # Guards all below, the lines, all queues, their buckets, and finding them. Reentrant, since
+        # a finalizer or a signal handler may use the scheduler while its thread holds the lock.
         self.lock = threading.RLock()
         self._timer: Timer | None = None
         self._settling = False
@@ -208,7 +212,7 @@ class Gate:
             return bucket.try_take(n, int(self._monotonic() * PER_SECOND))
 
     def take(self, find: Find, n: int) -> bool:
-        """Take ``n`` tokens from all places, or none; waiting calls come first.
+        """Take ``n`` tokens from the buckets of all queues, or none; waiting calls come first.
 
         Raises:
             ValueError: there can never be so many.
@@ -216,22 +220,22 @@ class Gate:
         if not HOOKS_RAN[0]:
             run_hooks()
         with self.lock:
-            places = find()
+            queues = find()
             if n > 1:  # one is always possible
-                check_possible(n, places)
+                check_possible(n, queues)
             if self._lines.fronts:
-                return self._take_in_line(n, places)
+                return self._take_in_line(n, queues)
             now = ticks(self.clock.monotonic())
-            for place in places:
-                if not place.bucket.has(n, now):
+            for queue in queues:
+                if not queue.bucket.has(n, now):
                     return False
-            for place in places:
-                place.bucket.take(n, now)
+            for queue in queues:
+                queue.bucket.take(n, now)
             return True
 
-    def _take_in_line(self, n: int, places: tuple[Place, ...]) -> bool:
+    def _take_in_line(self, n: int, queues: tuple[BucketQueue, ...]) -> bool:
         """The same while calls wait: those that are due are served first."""
-        claim = Claim(n, lambda: places, None, False)
+        claim = Claim(n, lambda: queues, None, False)
         claim.hold = 0  # it does not wait, so there is no jitter
         turn = Turn(claim, lambda: None)
         try:
@@ -300,8 +304,8 @@ class Gate:
         claim = turn.item
         with self.lock:
             now = ticks(self.clock.monotonic())
-            for place, mark in zip(claim.places, claim.marks, strict=True):
-                place.bucket.give_back(claim.n, mark, now)
+            for queue, mark in zip(claim.queues, claim.marks, strict=True):
+                queue.bucket.give_back(claim.n, mark, now)
             self._forget_holds()
             self._settle()
 
@@ -332,8 +336,8 @@ class Gate:
 
     def _enter(self, turn: Turn[Claim]) -> None:
         claim = turn.item
-        claim.places = claim.places or claim.find()
-        check_possible(claim.n, claim.places)
+        claim.queues = claim.queues or claim.find()
+        check_possible(claim.n, claim.queues)
         claim.number = next(self._numbers)
         self._lines.enter(turn)
 
@@ -383,7 +387,7 @@ class Gate:
             due = self._due(claim, now)
             if due is not None and due <= now:
                 self._grant(turn, now)
-            elif not possible(claim.n, claim.places):  # a burst was made smaller meanwhile
+            elif not possible(claim.n, claim.queues):  # a burst was made smaller meanwhile
                 self._end(turn, self._error(claim))
             else:
                 dues.append(due)
@@ -397,8 +401,8 @@ class Gate:
     def _due(self, claim: Claim, now: int) -> int | None:
         """When it is served, if no other comes before it."""
         due = now
-        for place in claim.places:
-            found = place.bucket.when(claim.n, now)
+        for queue in claim.queues:
+            found = queue.bucket.when(claim.n, now)
             if found is None:
                 return None
             due = max(due, found)
@@ -417,14 +421,14 @@ class Gate:
         return (
             shared is not None
             and not shared.bucket.has(claim.n, now)
-            and all(one is shared or one.bucket.has(claim.n, now) for one in claim.places)
+            and all(one is shared or one.bucket.has(claim.n, now) for one in claim.queues)
         )
 
     def _grant(self, turn: Turn[Claim], now: int) -> None:
         claim = turn.item
-        for place in claim.places:
-            place.bucket.take(claim.n, now)
-        claim.marks = tuple(place.bucket.mark() for place in claim.places)
+        for queue in claim.queues:
+            queue.bucket.take(claim.n, now)
+        claim.marks = tuple(queue.bucket.mark() for queue in claim.queues)
         self._end(turn, None)
 
     def _end(self, turn: Turn[Claim], error: BaseException | None) -> None:

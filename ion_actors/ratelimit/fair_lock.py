@@ -1,4 +1,4 @@
-"""A door that lets in one caller at a time, in order of arrival: threads and coroutines alike."""
+"""A lock that lets in one caller at a time, in order of arrival: threads and coroutines alike."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import OrderedDict
 from ion_actors.context import Turn
 from ion_actors.forking import HOOKS_RAN, renew_after_fork, run_hooks
 
-__all__ = ["Door"]
+__all__ = ["FairLock"]
 
 
-class Door:
+class FairLock:
     """Wait for it with ``wait_turn`` or ``await_turn``; a caller that is served must :meth:`leave`.
 
     Attributes:
@@ -23,8 +23,8 @@ class Door:
         renew_after_fork(self)
 
     def _reset(self) -> None:
-        # Guards all in here. Reentrant, since a finalizer or a signal handler may use the door
-        # while its thread holds the lock.
+        # Guards all in here. Reentrant, since a finalizer or a signal handler may use it while
+        # its thread holds the lock.
         self._lock = threading.RLock()
         self._line: OrderedDict[Turn[None], None] = OrderedDict()
         self._inside = False
