@@ -47,6 +47,7 @@ from ion_actors.futures.get_hook import GetHook
 from ion_actors.futures.progress import Output, Progress
 from ion_actors.futures.waiters import Condition, Parked
 from ion_actors.logs import Logger
+from ion_actors.naming import name_of
 from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["Future", "get_all"]
@@ -138,12 +139,16 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         return self._state in DONE
 
     def __repr__(self) -> str:
-        text = f"<{type(self).__name__} at {id(self):#x} state={self._state.lower()}"
+        return self._shown_as(name_of(type(self)))
+
+    def _shown_as(self, what: str) -> str:
+        state = "cancelled" if self.cancelled() else self._state.lower()
+        text = f"<{what} at {id(self):#x} state={state}"
         if self._state != FINISHED:
-            return text.replace("cancelled_and_notified", "cancelled") + ">"
+            return f"{text}>"
         if self._exception is not None:
-            return f"{text} raised {type(self._exception).__name__}>"
-        return f"{text} returned {type(self._result).__name__}>"
+            return f"{text} raised {name_of(type(self._exception))}>"
+        return f"{text} returned {name_of(type(self._result))}>"
 
     # -- settling --------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from ion_actors.logs import LOGS, flush
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Performer
-from ion_actors.workerpool.mailbox.task import TaskFuture, released
+from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.model.outcomes import DropReason
 from ion_actors.workerpool.model.reports import (
@@ -123,7 +123,6 @@ class PoolCore:
         """Why a queued task will not run."""
         if self.broken is not None and (error := self.mailbox.refusal()) is not None:
             return error  # it was on its way to a worker when the pool broke
-        task.keep_name()
         name = task.task_name()
         why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
         return TaskDropped(why, task=name, why=DropReason.CLOSED)
@@ -174,7 +173,7 @@ class PoolCore:
                 task.given_name, worker.name, max(0.0, now - began),
                 stack_of(worker.thread),
             )  # fmt: skip
-            if task.fn is not released:
+            if not task.released:
                 found.append((task, unfinished))
         return found
 

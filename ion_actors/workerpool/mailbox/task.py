@@ -14,6 +14,7 @@ import contextvars
 import copy
 from collections.abc import Callable, Hashable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ion_actors.actors import NO_MORE_THREADS
@@ -23,7 +24,7 @@ from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, IonError, TaskExpired
 from ion_actors.futures import Future
 from ion_actors.futures.callbacks import Callbacks
-from ion_actors.naming import describe
+from ion_actors.naming import describe, printable
 from ion_actors.own_variables import own_values
 from ion_actors.raised import is_a
 from ion_actors.workerpool.hooks import Ending
@@ -34,7 +35,7 @@ from ion_actors.workerpool.model.reports import WorkerDeath
 if TYPE_CHECKING:
     from ion_actors.observe import Span
 
-__all__ = ["Home", "TaskFuture", "on_context_end", "released", "run_callbacks_in_thread"]
+__all__ = ["Home", "TaskFuture", "on_context_end", "run_callbacks_in_thread"]
 
 T = TypeVar("T")
 _Callbacks = Callbacks | None
@@ -77,7 +78,7 @@ class TaskFuture(Future[T]):
     """The future of a task that was submitted to a pool."""
 
     # Set for every task, by Submitter._new_task().
-    fn: Callable[..., T]
+    fn: Callable[..., T]  # its name, once it has been dropped
     args: tuple[Any, ...]
     kwargs: dict[str, Any] | None
     variables: contextvars.Context
@@ -86,7 +87,6 @@ class TaskFuture(Future[T]):
     # Only for those that differ.
     own_context: Context | None = None  # made at submission or on demand: see task_context()
     given_name: str | None = None
-    _shown: str | None = None  # the name, once the function is dropped
     limit: float | None = None  # seconds: the task's own, from when it was accepted
     ttl: float | None = None  # seconds: how long it may be queued
     _expires_at: float | None = None  # the moment when that is over, once it is accepted
@@ -112,12 +112,14 @@ class TaskFuture(Future[T]):
 
     def task_name(self) -> str:
         """Its name, for errors and logs."""
-        return self._shown or describe(self.fn, self.given_name)
+        if self.given_name is None and type(self.fn) is str:
+            return self.fn
+        return describe(self.fn, self.given_name)
 
-    def keep_name(self) -> None:
-        """Before the function is dropped: an error will want to name the task."""
-        if self._shown is None:
-            self._shown = describe(self.fn, self.given_name)
+    @property
+    def released(self) -> bool:
+        """Whether its call has been dropped: then only the name of its function is left of it."""
+        return type(self.fn) is str
 
     def cancel(self) -> bool:
         """Cancel the task.
@@ -156,6 +158,9 @@ class TaskFuture(Future[T]):
 
     def _describe(self) -> str:
         return f"task {self.task_name()!r}"
+
+    def __repr__(self) -> str:
+        return self._shown_as(f"TaskFuture {printable(self.task_name())!r}")
 
     def begin_limits(self) -> None:
         """The task is accepted: its own time limits count from now."""
@@ -229,7 +234,10 @@ class TaskFuture(Future[T]):
 
     def complete(self, result: T, tally: Tally) -> _Callbacks:
         """Its worker is done: it returned."""
-        self.fn = released
+        # In two looks: a variable would keep the function, and what it refers to, until the end.
+        self.fn = (
+            self.fn.__qualname__ if type(self.fn) is FunctionType else describe(self.fn)  # type: ignore[assignment]
+        )
         self.args = ()
         self.kwargs = None
         self.variables = _RELEASED_VARS
@@ -302,7 +310,6 @@ class TaskFuture(Future[T]):
     def end_early(self, error: IonError) -> _Callbacks:
         """It ends while queued, or without its worker; under both locks."""
         self.fenced = True
-        self.keep_name()
         if self._state is not RUNNING and is_a(error, Cancelled):
             self._ended_by = error
             self._state = CANCELLED_AND_NOTIFIED
@@ -316,7 +323,8 @@ class TaskFuture(Future[T]):
     def release_call(self) -> tuple[Any, ...]:
         """Drop the call. It is returned for the caller to let go of, or to report, unlocked."""
         call = (self.fn, self.args, self.kwargs, self.variables)
-        self.fn = released
+        if not self.released:
+            self.fn = describe(self.fn)  # type: ignore[assignment]
         self.args = ()
         self.kwargs = None
         self.variables = _RELEASED_VARS
@@ -375,11 +383,6 @@ def _make_known() -> None:
 
 
 _make_known()
-
-
-def released(*_args: Any, **_kwargs: Any) -> Any:
-    """Stands where the function of a task was."""
-    raise AssertionError("a task's call was made after it had been dropped")
 
 
 def on_context_end(task: TaskFuture[Any]) -> None:

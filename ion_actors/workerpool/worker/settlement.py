@@ -204,7 +204,6 @@ class TaskItem:
             return failure
         now = self._spec.context.clock.monotonic()
         try:
-            task.keep_name()
             end = decide_retry(
                 deaths=remember(
                     task, self._who.name, failure.shown, now, now - self._who.started_at
@@ -238,7 +237,6 @@ class TaskItem:
         """Settle its future."""
         task, tally = self._task, self._who.tally
         try:
-            task.keep_name()
             outcome, reason = failure.outcome, failure.reason
             if reason is not None:
                 callbacks = self._mailbox.give_back(task, shown, tally, outcome, reason)

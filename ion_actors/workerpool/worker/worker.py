@@ -528,7 +528,6 @@ class PoolWorker(IsolatedActor):
                 self._mailbox.finish_put_back(task)
                 return
             if task._state is RUNNING:
-                task.keep_name()
                 shown = panic_error(task.task_name(), self.name, error)
                 task.fail(shown, self.tally, Outcome.PANICKED)
         finally:
