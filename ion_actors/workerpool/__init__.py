@@ -7,6 +7,7 @@ From the top down, each importing only from below::
     exit_hooks    interpreter exit and fork
     submitter     submit, try_submit, asubmit, call, ask: how a task is made and let in
     parallel_map  map, map_unordered, amap
+    progress/     shows how far a map is
     caller_runs   a submitter that runs its task itself, as the overflow policy says
     supervisor/   starts, replaces and ends workers; handles stuck tasks and the end of the pool
     proxy         what Pool.proxy returns: the class of workers that have state

@@ -30,7 +30,9 @@ from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
-from ion_actors.naming import named_after_func
+from ion_actors.naming import describe, named_after_func
+from ion_actors.workerpool.progress.displays import MapProgress, checked_display, total_of
+from ion_actors.workerpool.progress.tracker import Tracker
 
 __all__ = ["Plan", "as_they_come", "in_order", "in_order_async"]
 
@@ -54,6 +56,7 @@ class Plan(Generic[T]):
     chunksize: int
     window: int
     clock: Clock
+    tracker: Tracker | None  # of the progress, if that is to be shown
 
     @classmethod
     def checked(
@@ -65,8 +68,12 @@ class Plan(Generic[T]):
         buffersize: int | None,
         size: int,
         clock: Clock,
+        progress: MapProgress,
+        name: str | None,
     ) -> Plan[T]:
         """The plan for these arguments on a pool of ``size`` workers that goes by this clock.
+
+        The ``name`` is what the options say, or None.
 
         Raises:
             TypeError, ValueError: one of them makes no sense.
@@ -74,6 +81,7 @@ class Plan(Generic[T]):
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {fn!r}")
         limit = seconds("timeout", timeout)
+        display = checked_display(progress, total_of(iterables), describe(fn, name), clock)
         return cls(
             fn,
             iterables,
@@ -86,6 +94,7 @@ class Plan(Generic[T]):
                 else whole_number("buffersize", buffersize, minimum=1)
             ),
             clock,
+            None if display is None else Tracker(display),
         )
 
     def left(self) -> float | None:
@@ -96,6 +105,10 @@ class Plan(Generic[T]):
         """The current context, to wait by this map's clock."""
         current = current_context()
         return current if current.clock is self.clock else Context(current, clock=self.clock)
+
+    def through(self, submitter: _Submits) -> _Submits:
+        """What the tasks are to be submitted by, so that they are tracked if they have to be."""
+        return submitter if self.tracker is None else _Tracked(submitter, self.tracker)
 
     def too_late(self) -> TimeoutError:
         """What to raise if a wait for what was left was in vain."""
@@ -204,6 +217,27 @@ async def _asubmit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
     return await submitter.asubmit(chunk), chunk.results
 
 
+class _Tracked:
+    """Submits as its submitter does, and has the tracker expect what it has submitted."""
+
+    def __init__(self, submitter: _Submits, tracker: Tracker) -> None:
+        self._submitter = submitter
+        self._tracker = tracker
+
+    def submit(self, fn: Callable[..., R], /, *args: Any) -> Future[R]:
+        return self._expect(fn, self._submitter.submit(fn, *args))
+
+    async def asubmit(self, fn: Callable[..., R], /, *args: Any) -> Future[R]:
+        return self._expect(fn, await self._submitter.asubmit(fn, *args))
+
+    def _expect(self, fn: object, future: Future[R]) -> Future[R]:
+        try:
+            self._tracker.expect(future, len(fn.items) if type(fn) is _Chunk else 1)
+            return future
+        finally:
+            del future  # as in _outcome()
+
+
 def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
     rows = zip(*plan.iterables)  # noqa: B905  # as map() does
     while chunk := list(itertools.islice(rows, plan.chunksize)):
@@ -264,13 +298,46 @@ def _in_time(future: Future[Any], plan: Plan[Any]) -> bool:
     return True
 
 
+def _rings(bell: Future[Any], plan: Plan[Any]) -> bool:
+    """:func:`_in_time` for a future that is no task: if the context ends, nothing else says so."""
+    return plan.context().wait(bell, plan.left())
+
+
+async def _in_time_async(future: Future[Any], plan: Plan[Any]) -> bool:
+    """:func:`_in_time` for coroutines."""
+    try:
+        return await plan.context().await_(future, plan.left())
+    finally:
+        del future  # as in _outcome()
+
+
+async def _until_done(future: Future[Any], plan: Plan[Any]) -> None:
+    try:
+        if plan.tracker is not None:
+            await plan.tracker.await_(future, functools.partial(_in_time_async, plan=plan))
+        if not await _in_time_async(future, plan):
+            raise plan.too_late()
+    finally:
+        del future
+
+
 def _cancel(pieces: Iterable[_Piece]) -> None:
     for future, _ in pieces:
         future.cancel()
 
 
+def _end(pieces: Iterable[_Piece], plan: Plan[Any]) -> None:
+    """The results were all taken, or the map failed or was left."""
+    try:
+        _cancel(pieces)
+    finally:
+        if plan.tracker is not None:
+            plan.tracker.finish()
+
+
 def in_order(submitter: _Submits, plan: Plan[T]) -> Iterator[T]:
     """The results in the order of the input. The first window is submitted at once."""
+    submitter = plan.through(submitter)
     chunks = _chunks(plan)
     window: deque[_Piece] = deque()
     try:
@@ -286,11 +353,18 @@ def _in_order(
     submitter: _Submits, plan: Plan[T], chunks: Iterator[_Rows], window: deque[_Piece]
 ) -> Iterator[T]:
     error: BaseException | None = None
+    tracker = plan.tracker
     try:
+        if tracker is not None:
+            tracker.begin()
         while window:
+            if tracker is not None:
+                tracker.wait(window[0][0], functools.partial(_rings, plan=plan))
             if plan.deadline is not None and not _in_time(window[0][0], plan):
                 raise plan.too_late()
             values, error = _outcome(window[0])
+            if tracker is not None:
+                tracker.take(window[0][0])
             window.popleft()
             if error is None:
                 for rows in itertools.islice(chunks, 1):  # before yielding: workers stay busy
@@ -301,11 +375,12 @@ def _in_order(
                 raise error
     finally:
         error = None  # its traceback holds this frame
-        _cancel(window)
+        _end(window, plan)
 
 
 def as_they_come(submitter: _Submits, plan: Plan[T]) -> Iterator[T]:
     """The results as the tasks finish. The first window is submitted at once."""
+    submitter = plan.through(submitter)
     chunks = _chunks(plan)
     arrivals = _Arrivals()
     try:
@@ -321,11 +396,16 @@ def _as_they_come(
     submitter: _Submits, plan: Plan[T], chunks: Iterator[_Rows], arrivals: _Arrivals
 ) -> Iterator[T]:
     error: BaseException | None = None
+    tracker = plan.tracker
     try:
+        if tracker is not None:
+            tracker.begin()
         while arrivals.expected:
             if (piece := arrivals.next(plan)) is None:
                 raise plan.too_late()
             values, error = _outcome(piece)
+            if tracker is not None:
+                tracker.take(piece[0])
             del piece  # it holds its task
             if error is None:
                 for rows in itertools.islice(chunks, 1):
@@ -336,7 +416,7 @@ def _as_they_come(
                 raise error
     finally:
         error = None
-        _cancel(arrivals.expected.items())
+        _end(arrivals.expected.items(), plan)
 
 
 class _Arrivals:
@@ -404,19 +484,25 @@ class _Arrivals:
 
 async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]:
     """The results in the order of the input, without blocking the event loop."""
+    submitter = plan.through(submitter)
+    tracker = plan.tracker
     window: deque[_Piece] = deque()
     error: BaseException | None = None
     chunks = _achunks(plan)
     try:
+        if tracker is not None:
+            tracker.begin()
         async for rows in chunks:
             window.append(await _asubmit(submitter, plan, rows))
             if len(window) >= plan.window:
                 break
         while window:
             # To cancel this wait leaves the task alone; the rest is cancelled below.
-            if not await plan.context().await_(window[0][0], plan.left()):
-                raise plan.too_late()
-            values, error = _outcome(window.popleft())
+            await _until_done(window[0][0], plan)
+            values, error = _outcome(window[0])
+            if tracker is not None:
+                tracker.take(window[0][0])
+            window.popleft()
             if error is None:
                 async for rows in chunks:
                     window.append(await _asubmit(submitter, plan, rows))
@@ -427,7 +513,7 @@ async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]
                 raise error
     finally:
         error = None
-        _cancel(window)
+        _end(window, plan)
         await chunks.aclose()
 
 

@@ -45,6 +45,7 @@ from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
+from ion_actors.workerpool.progress.displays import MapProgress
 from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
@@ -381,6 +382,7 @@ class Submitter:
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: MapProgress = None,
     ) -> Iterator[T]:
         """``map(fn, *iterables)`` on the pool, in order.
 
@@ -394,12 +396,18 @@ class Submitter:
                 come.
             chunksize: how many calls make one task.
             buffersize: how many tasks may be under way; by default 4 for each worker, at least 64.
+            progress: shows how many calls have ended: True for a bar on the standard error (by
+                tqdm, if that is installed), or text where there is no terminal; a function, which
+                is called with the numbers ``done`` and ``total`` (None if the input has no
+                length); a bar of tqdm; a ``Progress`` of rich, or a tuple of one and a task id.
+                It is called in the thread that iterates. If it raises, that is logged, and the map
+                goes on without it.
 
         Raises:
             TimeoutError: (from the iterator) the time was up.
             TypeError, ValueError: an argument makes no sense.
         """
-        plan = self._plan(fn, iterables, timeout, chunksize, buffersize)
+        plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.in_order(self, plan)
 
     def map_unordered(
@@ -409,9 +417,10 @@ class Submitter:
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: MapProgress = None,
     ) -> Iterator[T]:
         """:meth:`map`, with the results as they come."""
-        plan = self._plan(fn, iterables, timeout, chunksize, buffersize)
+        plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.as_they_come(self, plan)
 
     def amap(
@@ -421,9 +430,10 @@ class Submitter:
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: MapProgress = None,
     ) -> AsyncIterator[T]:
         """:meth:`map` for ``async for``; the iterables may be asynchronous, too."""
-        plan = self._plan(fn, iterables, timeout, chunksize, buffersize)
+        plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.in_order_async(self, plan)
 
     def _plan(
@@ -433,10 +443,13 @@ class Submitter:
         timeout: float | None,
         chunksize: int,
         buffersize: int | None,
+        progress: MapProgress,
     ) -> parallel_map.Plan[T]:
+        name = None if self._options is None else self._options.name
         return parallel_map.Plan.checked(
-            fn, iterables, timeout, chunksize, buffersize, self._mailbox.size, self._clock
-        )
+            fn, iterables, timeout, chunksize, buffersize, self._mailbox.size, self._clock,
+            progress, name,
+        )  # fmt: skip
 
     # -- workers with state: all of these raise TypeError on a pool without ``worker=`` -------
 

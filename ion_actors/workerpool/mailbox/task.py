@@ -112,14 +112,16 @@ class TaskFuture(Future[T]):
 
     def task_name(self) -> str:
         """Its name, for errors and logs."""
-        if self.given_name is None and type(self.fn) is str:
-            return self.fn
-        return describe(self.fn, self.given_name)
+        fn: Any = self.fn
+        if self.given_name is None and type(fn) is str:
+            return fn
+        return describe(fn, self.given_name)
 
     @property
     def released(self) -> bool:
         """Whether its call has been dropped: then only the name of its function is left of it."""
-        return type(self.fn) is str
+        fn: object = self.fn
+        return type(fn) is str
 
     def cancel(self) -> bool:
         """Cancel the task.
