@@ -21,7 +21,7 @@ from collections.abc import (
     Iterator,
 )
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
@@ -31,8 +31,10 @@ from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.naming import describe, named_after_func
-from ion_actors.workerpool.progress.displays import MapProgress, checked_display, total_of
-from ion_actors.workerpool.progress.tracker import Tracker
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.progress.displays import MapProgress
+    from ion_actors.workerpool.progress.tracker import Tracker
 
 __all__ = ["Plan", "as_they_come", "in_order", "in_order_async"]
 
@@ -81,7 +83,6 @@ class Plan(Generic[T]):
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {fn!r}")
         limit = seconds("timeout", timeout)
-        display = checked_display(progress, total_of(iterables), describe(fn, name), clock)
         return cls(
             fn,
             iterables,
@@ -94,7 +95,11 @@ class Plan(Generic[T]):
                 else whole_number("buffersize", buffersize, minimum=1)
             ),
             clock,
-            None if display is None else Tracker(display),
+            (
+                None
+                if progress is None or progress is False
+                else _tracker(progress, iterables, describe(fn, name), clock)
+            ),
         )
 
     def left(self) -> float | None:
@@ -113,6 +118,15 @@ class Plan(Generic[T]):
     def too_late(self) -> TimeoutError:
         """What to raise if a wait for what was left was in vain."""
         return TimeoutError(f"not all results of the map had come within {self.timeout:g} seconds")
+
+
+def _tracker(
+    progress: MapProgress, iterables: Iterable[object], name: str, clock: Clock
+) -> Tracker | None:
+    from ion_actors.workerpool.progress import displays, tracker  # noqa: PLC0415 - seldom needed
+
+    display = displays.checked_display(progress, displays.total_of(iterables), name, clock)
+    return None if display is None else tracker.Tracker(display)
 
 
 @named_after_func

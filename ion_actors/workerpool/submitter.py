@@ -22,7 +22,16 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures._base import PENDING
-from typing import Any, Concatenate, ParamSpec, TypeVar, assert_never, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    ParamSpec,
+    TypeVar,
+    assert_never,
+    cast,
+    overload,
+)
 
 from ion_actors._arguments import seconds
 from ion_actors.context import (
@@ -45,10 +54,12 @@ from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
-from ion_actors.workerpool.progress.displays import MapProgress
 from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.progress.displays import MapProgress
 
 __all__ = ["Submitter", "call_with_context"]
 

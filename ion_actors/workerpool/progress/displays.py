@@ -63,7 +63,7 @@ class Display(Protocol):
 
 
 def checked_display(given: Any, total: int | None, name: str, clock: Clock) -> Display | None:
-    """For the argument ``progress`` of a map: its display, or None for none.
+    """For the argument ``progress`` of a map: its display; None if nothing can be shown.
 
     Args:
         given: the argument.
@@ -74,8 +74,6 @@ def checked_display(given: Any, total: int | None, name: str, clock: Clock) -> D
     Raises:
         TypeError, ValueError: the argument makes no sense.
     """
-    if given is None or given is False:
-        return None
     name = printable(name)
     if given is True:
         return _usual(total, name, clock)
