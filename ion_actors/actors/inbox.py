@@ -183,9 +183,9 @@ class Inbox:
     def __init__(self) -> None:
         self.control = ControlLane()
 
-    def put(self, envelope: Envelope[Any]) -> None:
-        """Called by senders, in their threads."""
-        self.control.put(envelope)
+    def put(self, envelope: Envelope[Any]) -> bool:
+        """Called by senders, in their threads. Returns whether it will be handled."""
+        return self.control.put(envelope)
 
     def get(self) -> Envelope[Any]:
         """Called by the actor's loop."""

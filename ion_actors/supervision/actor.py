@@ -29,11 +29,11 @@ from ion_actors.supervision.child_table import (
     Begin,
     ChildNotStarted,
     ChildReady,
+    ChildRun,
     ChildTable,
     Ended,
     Opened,
     Overdue,
-    Seat,
     TryAgain,
     start_in_thread,
 )
@@ -181,9 +181,9 @@ class TreeActor(IsolatedActor):
         if isinstance(order, Start):
             self._start(order.id)
         elif isinstance(order, Stop):
-            seat = self._table.seats[order.id]
-            seat.stop_began = self._now()
-            self._ask_to_stop(seat)
+            run = self._table.runs[order.id]
+            run.stop_began = self._now()
+            self._ask_to_stop(run)
         elif isinstance(order, Retry):
             self._plan_retry(order)
         elif isinstance(order, RestartCause):
@@ -196,7 +196,7 @@ class TreeActor(IsolatedActor):
     def _start(self, child: str) -> None:
         if (timer := self._retries.pop(child, None)) is not None:
             timer.cancel()
-        start_in_thread(self._core, self._table.begin_life(child))
+        start_in_thread(self._core, self._table.begin(child))
 
     def _plan_retry(self, order: Retry) -> None:
         again = functools.partial(self._core.tell, TryAgain(order.id))
@@ -205,24 +205,24 @@ class TreeActor(IsolatedActor):
         else:
             again()
 
-    def _ask_to_stop(self, seat: Seat) -> None:
+    def _ask_to_stop(self, run: ChildRun) -> None:
         """Ask a child to stop, in the time that it has left."""
-        assert seat.stop_began is not None
+        assert run.stop_began is not None
         now = self._now()
-        shutdown = time_to_stop(seat.spec, seat.live, exiting=self._core.exiting)
+        shutdown = time_to_stop(run.spec, run.live, exiting=self._core.exiting)
         deadlines = [self._deadline] if self._deadline is not None else []
         if shutdown is not None:
-            deadlines.append(seat.stop_began + shutdown)
+            deadlines.append(run.stop_began + shutdown)
         timeout = max(0.0, min(deadlines) - now) if deadlines else None
-        seat.cancel_timer()
+        run.cancel_timer()
         margin = 0.0
-        if seat.live is not None:
-            margin = seat.live.margin
+        if run.live is not None:
+            margin = run.live.margin
             mode = StopMode.DRAIN if self._draining else StopMode.CLOSE
-            seat.live.stop(mode, timeout)
+            run.live.stop(mode, timeout)
         if timeout is not None:
-            overdue = functools.partial(self._core.tell, Overdue(seat))
-            seat.timer = self._clock.call_at(now + timeout + margin, overdue)
+            overdue = functools.partial(self._core.tell, Overdue(run))
+            run.timer = self._clock.call_at(now + timeout + margin, overdue)
 
     def _give_up(self, child: str) -> None:
         error = gave_up(
@@ -240,85 +240,85 @@ class TreeActor(IsolatedActor):
     # -- what happens ----------------------------------------------------------------------
 
     def _on_opened(self, message: Opened) -> None:
-        seat, live = message.seat, message.live
-        if self._table.is_stale(seat):
+        run, live = message.run, message.live
+        if self._table.is_stale(run):
             live.stop(StopMode.CLOSE, live.shutdown)
             return
-        self._table.take_seat(seat, live)
-        live.watch(lambda error, report: self._core.tell(Ended(seat, error, report)))
-        if seat.stop_began is not None:
-            self._ask_to_stop(seat)
+        self._table.opened(run, live)
+        live.watch(lambda error, report: self._core.tell(Ended(run, error, report)))
+        if run.stop_began is not None:
+            self._ask_to_stop(run)
 
     def _on_ready(self, message: ChildReady) -> None:
-        seat = message.seat
-        if self._table.is_stale(seat) or seat.stop_began is not None:
+        run = message.run
+        if self._table.is_stale(run) or run.stop_began is not None:
             return
-        seat.ready = True
-        kind = Lifecycle.RESTARTED if seat.restarts else Lifecycle.STARTED
-        self._table.note(kind, seat, because=self._because if seat.restarts else None)
-        self._live(self._machine.started(seat.spec.id, self._now()))
-        if seat.ended is not None and not self._table.is_stale(seat):
-            self._on_ended(seat.ended)
+        run.ready = True
+        kind = Lifecycle.RESTARTED if run.restarts else Lifecycle.STARTED
+        self._table.note(kind, run, because=self._because if run.restarts else None)
+        self._live(self._machine.started(run.spec.id, self._now()))
+        if run.ended is not None and not self._table.is_stale(run):
+            self._on_ended(run.ended)
 
     def _on_start_failed(self, message: ChildNotStarted) -> None:
-        seat, error = message.seat, message.error
-        if self._table.is_stale(seat):
+        run, error = message.run, message.error
+        if self._table.is_stale(run):
             return
-        child = seat.spec.id
+        child = run.spec.id
         self._table.errors[child] = error
-        if seat.stop_began is not None:
-            self._stopped(seat, error, abandoned=False)
+        if run.stop_began is not None:
+            self._stopped(run, error, abandoned=False)
             return
-        self._table.leave(seat)
+        self._table.leave(run)
         self._log(logging.ERROR, "child %s could not be started", child, error=error, child=child)
-        self._table.note(Lifecycle.START_FAILED, seat, error)
+        self._table.note(Lifecycle.START_FAILED, run, error)
         if self._machine.state is SupervisorState.STARTING and self._core.failure is None:
             self._core.failure = not_started(self._core.spec.name, child, error, message.shown)
         self._live(self._machine.start_failed(child, self._now()))
 
     def _on_ended(self, message: Ended) -> None:
-        seat = message.seat
-        if self._table.is_stale(seat):
+        run = message.run
+        if self._table.is_stale(run):
             return
-        seat.ended = message
+        run.ended = message
         if message.error is not None:
-            self._table.errors[seat.spec.id] = message.error
-        if seat.stop_began is not None:
-            self._stopped(seat, message.error, abandoned=False)
-        elif seat.ready:  # else the message that it has started, or not, is still to come
-            self._died(seat, message.error)
+            self._table.errors[run.spec.id] = message.error
+        if run.stop_began is not None:
+            self._stopped(run, message.error, abandoned=False)
+        elif run.ready:  # else the message that it has started, or not, is still to come
+            self._died(run, message.error)
 
-    def _died(self, seat: Seat, error: BaseException | None) -> None:
-        child = seat.spec.id
-        self._table.leave(seat)
+    def _died(self, run: ChildRun, error: BaseException | None) -> None:
+        child = run.spec.id
+        self._table.leave(run)
         failed = error is not None
         level = logging.WARNING if failed else logging.INFO
         self._log(level, "child %s has ended by itself", child, error=error, child=child)
-        self._table.note(Lifecycle.PANICKED if failed else Lifecycle.ENDED, seat, error)
+        self._table.note(Lifecycle.PANICKED if failed else Lifecycle.ENDED, run, error)
         self._live(self._machine.ended(child, self._now(), failed=failed))
 
     def _on_overdue(self, message: Overdue) -> None:
-        seat = message.seat
-        if self._table.is_stale(seat) or seat.timer is None:
+        run = message.run
+        if self._table.is_stale(run) or run.timer is None:
             return
         self._log(
-            logging.WARNING, "child %s did not stop in time and is abandoned", seat.spec.id,
-            child=seat.spec.id,
+            logging.WARNING, "child %s did not stop in time and is abandoned", run.spec.id,
+            child=run.spec.id,
         )  # fmt: skip
-        self._stopped(seat, None, abandoned=True)
+        self._stopped(run, None, abandoned=True)
 
-    def _stopped(self, seat: Seat, error: BaseException | None, *, abandoned: bool) -> None:
-        child = seat.spec.id
-        self._table.leave(seat)
-        seat.cancel_timer()
-        if seat.live is not None and not abandoned:
+    def _stopped(self, run: ChildRun, error: BaseException | None, *, abandoned: bool) -> None:
+        child = run.spec.id
+        self._table.leave(run)
+        run.cancel_timer()
+        if run.live is not None and not abandoned:
             self._core.threads[1:] = [one for one in self._core.threads[1:] if one.is_alive()]
-            self._core.threads += seat.live.threads()
+            self._core.threads += run.live.threads()
         kind = Lifecycle.ABANDONED if abandoned else Lifecycle.STOPPED
-        self._table.note(kind, seat, error, because=self._because)
+        self._table.note(kind, run, error, because=self._because)
         if self._end_began is not None:
-            took = self._now() - (seat.stop_began or 0.0)
-            report = None if seat.ended is None else seat.ended.report
+            took = self._now() - (run.stop_began or 0.0)
+            report = None if run.ended is None else run.ended.report
             self._ends.append(ChildEnd(child, abandoned, took, report, error))
         self._live(self._machine.stopped(child, self._now()))
 
@@ -342,9 +342,9 @@ class TreeActor(IsolatedActor):
         if not asked_before:
             self._live(self._machine.stop(self._now()))
             return
-        for seat in list(self._table.seats.values()):
-            if seat.stop_began is not None:
-                self._ask_to_stop(seat)
+        for run in list(self._table.runs.values()):
+            if run.stop_began is not None:
+                self._ask_to_stop(run)
 
     def _finish(self) -> None:
         core = self._core

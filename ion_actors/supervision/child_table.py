@@ -1,6 +1,7 @@
 """The running children of a supervisor, and the messages, events and snapshots about them.
 
-A running child has a :class:`Seat`; the supervisor's actor gets a message about each change of it.
+The supervisor's actor has a :class:`ChildRun` for each running child, and gets a message about each
+change of it.
 Only the actor uses the :class:`ChildTable`. Others read the snapshots that it writes to the core,
 and get events by the bus.
 """
@@ -32,18 +33,18 @@ __all__ = [
     "Begin",
     "ChildNotStarted",
     "ChildReady",
+    "ChildRun",
     "ChildTable",
     "Ended",
     "Opened",
     "Overdue",
-    "Seat",
     "TryAgain",
 ]
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
-    """One life of one child. Only the actor changes it."""
+class ChildRun:
+    """One run of one child, from its start to its end. Only the actor changes it."""
 
     spec: ChildSpec
     restarts: int  # how often the child had been started before
@@ -69,7 +70,7 @@ class Begin:
 class Opened:
     """The child was made."""
 
-    seat: Seat
+    run: ChildRun
     live: LiveChild
 
 
@@ -77,14 +78,14 @@ class Opened:
 class ChildReady:
     """The child has started."""
 
-    seat: Seat
+    run: ChildRun
 
 
 @dataclass(frozen=True, slots=True)
 class ChildNotStarted:
     """The child could not be made, or could not start."""
 
-    seat: Seat
+    run: ChildRun
     error: BaseException
     shown: str = ""  # its repr, which is made on the thread where it was raised
 
@@ -96,7 +97,7 @@ class ChildNotStarted:
 class Ended:
     """The child has ended, with the error that it failed with, if it did."""
 
-    seat: Seat
+    run: ChildRun
     error: BaseException | None
     report: DrainReport | StopReport | None
 
@@ -105,7 +106,7 @@ class Ended:
 class Overdue:
     """The child's time to stop is up."""
 
-    seat: Seat
+    run: ChildRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,36 +116,36 @@ class TryAgain:
     id: str
 
 
-def start_in_thread(core: TreeCore, seat: Seat) -> None:
+def start_in_thread(core: TreeCore, run: ChildRun) -> None:
     """Start the child in a thread of its own, since that may take any time."""
-    run = core.spec.variables.copy().run
-    name = printable(f"{core.spec.name}-starts-{seat.spec.id}")
-    thread = threading.Thread(target=run, args=(_start, core, seat), name=name, daemon=True)
+    call = core.spec.variables.copy().run
+    name = printable(f"{core.spec.name}-starts-{run.spec.id}")
+    thread = threading.Thread(target=call, args=(_start, core, run), name=name, daemon=True)
     try:
         thread.start()
     except NO_MORE_THREADS as error:  # there can be no more threads
-        core.tell(ChildNotStarted(seat, error))
+        core.tell(ChildNotStarted(run, error))
 
 
-def _start(core: TreeCore, seat: Seat) -> None:
+def _start(core: TreeCore, run: ChildRun) -> None:
     make_current(core.spec.context)
     try:
-        live = open_child(seat.spec, core)
-        if not core.tell(Opened(seat, live)):  # the tree has ended, and this one was abandoned
+        live = open_child(run.spec, core)
+        if not core.tell(Opened(run, live)):  # the tree has ended, and this one was abandoned
             live.stop(StopMode.CLOSE, WORKER_SHUTDOWN)
             return
         live.wait_ready()
     except BaseException as error:
-        core.tell(ChildNotStarted(seat, error))
+        core.tell(ChildNotStarted(run, error))
     else:
-        core.tell(ChildReady(seat))
+        core.tell(ChildReady(run))
 
 
 class ChildTable:
     """See the module."""
 
     def __init__(self, core: TreeCore) -> None:
-        self.seats: dict[str, Seat] = {}  # of the running children
+        self.runs: dict[str, ChildRun] = {}  # of the running children
         self.errors: dict[str, BaseException | None] = {}  # the last error of each
         self._core = core
         self._now = core.spec.context.clock.monotonic
@@ -155,31 +156,31 @@ class ChildTable:
 
     # -- who is there ----------------------------------------------------------------------
 
-    def begin_life(self, child: str) -> Seat:
-        """The seat of a child that is about to be started."""
+    def begin(self, child: str) -> ChildRun:
+        """The run of a child that is about to be started."""
         lives = self._lives[child] = self._lives.get(child, 0) + 1
-        seat = self.seats[child] = Seat(self._specs[child], lives - 1)
-        return seat
+        run = self.runs[child] = ChildRun(self._specs[child], lives - 1)
+        return run
 
-    def take_seat(self, seat: Seat, live: LiveChild) -> None:
+    def opened(self, run: ChildRun, live: LiveChild) -> None:
         """The child was made."""
-        seat.live = live
-        self._kinds[seat.spec.id] = live.kind
+        run.live = live
+        self._kinds[run.spec.id] = live.kind
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, run: ChildRun) -> None:
         """The child has ended."""
-        del self.seats[seat.spec.id]
+        del self.runs[run.spec.id]
 
-    def is_stale(self, seat: Seat) -> bool:
-        """Whether this is no current seat: the child was abandoned."""
-        return self.seats.get(seat.spec.id) is not seat
+    def is_stale(self, run: ChildRun) -> bool:
+        """Whether it is over: the child was abandoned."""
+        return self.runs.get(run.spec.id) is not run
 
     # -- what is told ----------------------------------------------------------------------
 
     def note(
         self,
         kind: Lifecycle,
-        seat: Seat | None,
+        run: ChildRun | None,
         error: BaseException | None = None,
         because: str | None = None,
     ) -> None:
@@ -187,13 +188,13 @@ class ChildTable:
 
         Args:
             kind: the kind of event.
-            seat: the child's; None for the supervisor.
+            run: the child's; None for the supervisor.
             error: the error that it failed with.
             because: the id of the child whose restart caused this.
         """
-        path = (self._core.spec.name,) if seat is None else (self._core.spec.name, seat.spec.id)
-        because = None if seat is not None and because == seat.spec.id else because
-        restarts = 0 if seat is None else seat.restarts
+        path = (self._core.spec.name,) if run is None else (self._core.spec.name, run.spec.id)
+        because = None if run is not None and because == run.spec.id else because
+        restarts = 0 if run is None else run.restarts
         self._news.append(LifecycleEvent(kind, path, self._now(), restarts, because, error))
 
     def tell_news(self) -> None:
@@ -206,14 +207,14 @@ class ChildTable:
         """Write the snapshot that others read."""
         self._core.infos = tuple(self._info(record) for record in machine.records)
         self._core.live = {
-            name: seat.live for name, seat in self.seats.items() if seat.live is not None
+            name: run.live for name, run in self.runs.items() if run.live is not None
         }
         if machine.state is not SupervisorState.STOPPED:  # _finish() sets that last
             self._core.state = machine.state
 
     def _info(self, record: ChildRecord) -> ChildInfo:
-        seat = self.seats.get(record.id)
-        handle = seat.live.handle if seat is not None and seat.live is not None else None
+        run = self.runs.get(record.id)
+        handle = run.live.handle if run is not None and run.live is not None else None
         return ChildInfo(
             id=record.id,
             state=record.state,

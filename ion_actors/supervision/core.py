@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ion_actors.actors import ActorStop, ControlLane, Envelope, Request, refuse
+from typing_extensions import override
+
+from ion_actors.actors import ActorStop, Envelope, Inbox, Request, refuse
 from ion_actors.errors import Cancelled, SupervisorForked
 from ion_actors.forking import check
 from ion_actors.futures import Future
@@ -42,16 +44,16 @@ _MARGIN = 1.0  # for a child that does not stop by its own deadline
 _ENDINGS = (Drain, Close, ActorStop)
 
 
-class TreeInbox:
+class TreeInbox(Inbox):
     """The inbox of a supervisor's actor: it never blocks, and loses no message."""
 
     def __init__(self) -> None:
-        self.control = ControlLane()
+        super().__init__()
         self.understood: frozenset[type] = frozenset()
         self.ended = False  # the supervisor has ended: pass on pykka's stop
 
+    @override
     def put(self, envelope: Envelope[Any]) -> bool:
-        """Called by senders, in their threads. Returns whether it will be handled."""
         kind = type(envelope.message)
         if kind in _ENDINGS and not (kind is ActorStop and self.ended):
             # These are answered when the end is over, not when the message is received.
@@ -60,15 +62,7 @@ class TreeInbox:
             # Refused here: after tell(), an error in the handler would end the actor.
             refuse(envelope, TypeError(f"a supervisor does not understand {envelope.message!r}"))
             return False
-        return self.control.put(envelope)
-
-    def get(self) -> Envelope[Any]:
-        """Called by pykka's loop."""
-        return self.control.get()
-
-    def empty(self) -> bool:
-        """Called by pykka's clean-up."""
-        return self.control.empty()
+        return super().put(envelope)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import pykka
 from typing_extensions import override
 
-from ion_actors.actors import ActorStop, ControlLane, Envelope, Request, refuse
+from ion_actors.actors import ActorStop, ControlLane, Envelope, Inbox, Request, refuse
 from ion_actors.clock import Clock, Timer
 from ion_actors.futures import Future
 from ion_actors.futures.waiters import Parked
@@ -115,7 +115,7 @@ def outcome_of(reply: Future[T], patience: float) -> T:
     return reply.result(0)
 
 
-class SupervisorInbox:
+class SupervisorInbox(Inbox):
     """A pool's mailbox as an actor's inbox: two lanes.
 
     Tasks go to the bounded task lane in the sender's own thread, which is what blocks while it is
@@ -123,7 +123,7 @@ class SupervisorInbox:
     """
 
     def __init__(self) -> None:
-        self.control = ControlLane()
+        super().__init__()
         self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
         self.understood: frozenset[type] = frozenset()  # by the supervisor
         self.ended = False  # the pool has: let pykka's stop through
@@ -132,27 +132,19 @@ class SupervisorInbox:
         """Have a message come at a moment."""
         return clock.call_at(when, functools.partial(self.control.put, Envelope(message)))
 
-    def put(self, envelope: Envelope[Any]) -> None:
-        """Called by senders, in their threads."""
+    @override
+    def put(self, envelope: Envelope[Any]) -> bool:
         kind = type(envelope.message)
         if kind in (Drain, Close, Resize, Broadcast) or (kind is ActorStop and not self.ended):
             # These are answered by the supervisor: when it is done, or with an error.
             envelope = Envelope(Request(envelope.message, envelope.reply_to))
         elif self.accept is not None and self.accept(envelope):
-            return
+            return True
         elif kind is not ActorStop and kind not in self.understood:
             # Refused here: under tell, an error in the handler would be the actor's end.
             refuse(envelope, TypeError(f"a pool does not understand {envelope.message!r}"))
-            return
-        self.control.put(envelope)
-
-    def get(self) -> Envelope[Any]:
-        """Called by the supervisor's loop."""
-        return self.control.get()
-
-    def empty(self) -> bool:
-        """Called by the clean-up after the loop."""
-        return self.control.empty()
+            return False
+        return super().put(envelope)
 
 
 class Reader(Helping, Protocol):
