@@ -90,6 +90,15 @@ house: $(VENV)/.installed-test ## draw the picture of the code for the docs, aft
 docs: $(VENV)/.installed-docs ## build/docs/index.html
 	$(BIN)/sphinx-build --fail-on-warning --quiet -b html docs build/docs
 
+.PHONY: dist
+dist: $(VENV)/.installed-dist ## wheel and sdist in dist/, checked, and tried in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	rm -rf build/try && $(PYTHON) -m venv build/try
+	build/try/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	cd build && try/bin/python -c "import ion_actors as ion; print(ion.__version__, ion.Pool(2).submit(pow, 2, 10).result())"
+
 .PHONY: clean
 clean: ## remove environments, caches and everything built
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .hypothesis
@@ -98,6 +107,7 @@ clean: ## remove environments, caches and everything built
 
 # Stamps: an extra is installed once, and again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.created
+	@echo "installing ion_actors[$*] into $(VENV), once; this can take a minute"
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
 

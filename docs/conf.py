@@ -18,6 +18,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "sphinx_design",  # the cards of the first page
 ]
 # Written by `make bench`, `make plots` and `make house`; the pages beside them include them.
 exclude_patterns = [
@@ -45,6 +46,7 @@ html_theme = "furo"
 html_title = f"ion_actors {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 
 
 def _restore_first_sentence(

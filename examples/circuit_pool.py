@@ -2,7 +2,7 @@
 
 ::
 
-    pip install ion_actors                    # nothing else is needed
+    pip install .                             # nothing else is needed
     python examples/circuit_pool.py
     python examples/circuit_pool.py --recovery 2 --workers 16
 

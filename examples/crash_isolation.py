@@ -2,7 +2,7 @@
 
 ::
 
-    pip install ion_actors                    # nothing else is needed
+    pip install .                             # nothing else is needed
     python examples/crash_isolation.py
     python examples/crash_isolation.py --tasks 100 --crash 60 --how kill
 

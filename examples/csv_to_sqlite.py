@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[examples]'
+    pip install '.[examples]'
     python examples/csv_to_sqlite.py                    # 336 776 flights
     python examples/csv_to_sqlite.py my.csv --require id --database my.db
 
@@ -42,6 +42,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from extras import require
+
+require("rich", extra="examples", about=__doc__)
 
 from rich.console import Console
 from rich.markup import escape

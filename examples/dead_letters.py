@@ -2,7 +2,7 @@
 
 ::
 
-    pip install ion_actors                    # nothing else is needed
+    pip install .                             # nothing else is needed
     python examples/dead_letters.py --tasks 40 --time 0.3
     python examples/dead_letters.py           # goes on where the last run had to stop
     python examples/dead_letters.py           # until nothing is left
@@ -97,6 +97,7 @@ def as_line(letter: DeadLetter) -> dict[str, Any]:
 
 def run(folder: Path, new: int, takes: float, seconds: float) -> int:
     """Do what is left and what is new; returns how much is left then."""
+    folder.mkdir(parents=True, exist_ok=True)
     calls = [(line["call"], line["args"]) for line in read(folder / LEFT)]
     print(f"{len(calls)} calls were left by the last run, {new} are new")
     calls += [("square", [number, takes]) for number in range(new)]
@@ -141,7 +142,10 @@ def submit(pool: Pool, done: Lines, name: str, args: list[Any]) -> None:
 def command_line() -> argparse.ArgumentParser:
     """The options and their defaults."""
     parser = argparse.ArgumentParser(description="What one run leaves undone, the next one does.")
-    parser.add_argument("--folder", type=Path, default=Path(), help="of the JSON lines (here)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/letters"), metavar="DIR",
+        help="for the JSON lines (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--tasks", type=whole, default=0, help="new ones (%(default)s)")
     parser.add_argument(
         "--time", type=positive, default=0.5, metavar="SECONDS",

@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[examples]'
+    pip install '.[examples]'
     python examples/email_service.py
     python examples/email_service.py --letters 500 --rate 100 --down 5
 
@@ -33,6 +33,10 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
+
+from extras import require
+
+require("aiosmtpd", "rich", extra="examples", about=__doc__)
 
 from rich.console import Console
 from rich.markup import escape
@@ -234,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What the breaker would log is in the timeline.
     logging.getLogger("ion_actors").addHandler(logging.NullHandler())
     if importlib.util.find_spec("aiosmtpd") is None:
-        parser.error("the mail server is aiosmtpd: pip install 'ion_actors[examples]'")
+        parser.error("the mail server is aiosmtpd: pip install '.[examples]'")
     try:
         options.folder.mkdir(parents=True, exist_ok=True)
         return show(options, console)

@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[examples]'
+    pip install '.[examples]'
     python examples/event_processing.py                       # the standard library's files
     python examples/event_processing.py ~/project             # another tree of Python files
     python examples/event_processing.py --events log.jsonl    # a log, one JSON object a line
@@ -41,6 +41,10 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from extras import require
+
+require("opentelemetry", "rich", extra="examples", about=__doc__)
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider

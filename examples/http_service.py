@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[examples]'
+    pip install '.[examples]'
     python examples/http_service.py                 # serves until Ctrl-C or SIGTERM
     python examples/http_service.py --load 200      # and is loaded by real clients, then ends
     curl --data-binary @photo.jpg 'http://127.0.0.1:8000/thumbnail?style=sepia' -o thumbnail.jpg
@@ -37,6 +37,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
+
+from extras import require
+
+require("PIL", "rich", "starlette", "uvicorn", extra="examples", about=__doc__)
 
 import uvicorn
 from PIL import Image

@@ -36,6 +36,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from extras import require
+
+require("rich", extra="examples", about=__doc__)
+
 from rich.console import Console
 from rich.table import Table
 
@@ -172,10 +176,16 @@ def row(name: str, tally: Tally, dropped: Counter[str], patience: float) -> list
     ]
 
 
+LEGEND = (
+    "closed: still queued when the pool was closed at the end\n"
+    "guest, staff: the longest time until an answer"
+)
+
+
 def empty_table() -> Table:
     """For the report, a row for each policy."""
     heads = ("policy", "came", "in time", "too late", "refused", "dropped", "guest", "staff")
-    table = Table(*heads, caption="guest, staff: the longest time until an answer")
+    table = Table(*heads, caption=LEGEND)
     table.columns[0].no_wrap = True
     for column in (*table.columns[1:5], *table.columns[6:]):
         column.justify = "right"

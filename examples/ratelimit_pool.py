@@ -2,7 +2,7 @@
 
 ::
 
-    pip install ion_actors                    # nothing else is needed
+    pip install .                             # nothing else is needed
     python examples/ratelimit_pool.py
     python examples/ratelimit_pool.py --limit 50 --window 1 --workers 16
 
@@ -221,8 +221,8 @@ def add_up(sent: int, story: Story, options: argparse.Namespace) -> bool:
     print(f"{sent} requests = {answered} answered + {len(refused)} refused")
     print(f"{len(refused) - len(late)} refused while it learnt, {len(late)} after")
     print(
-        f"achieved {answered / story.now():.1f}/s, the server allows {allowed:.1f}/s, "
-        f"configured were {CONFIGURED.rate}"
+        f"{answered / story.now():.1f}/s over the whole run, the server allows {allowed:.1f}/s in"
+        f" each full window, the client was configured for {CONFIGURED.rate}"
     )
     return sent == len(story.attempts) and answered == options.requests and not late
 

@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[demo]'
+    pip install '.[demo]'
     python examples/semaphore_pool.py                     # Python's standard library
     python examples/semaphore_pool.py ~/Documents --memory 16
     python examples/semaphore_pool.py --workers 16 --memory 1
@@ -36,6 +36,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+
+from extras import require
+
+require("rich", extra="examples", about=__doc__)
 
 from rich.console import Console
 from rich.markup import escape

@@ -2,7 +2,7 @@
 
 ::
 
-    pip install ion_actors                    # nothing else is needed
+    pip install .                             # nothing else is needed
     python examples/supervision_tree.py
     python examples/supervision_tree.py --orders 100 --outage 3
 

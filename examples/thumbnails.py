@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[demo]'
+    pip install '.[demo]'
     python examples/thumbnails.py                        # nine sample photographs
     python examples/thumbnails.py --images ~/Pictures    # your own
     make demo IMAGES=~/Pictures                          # the same, in a virtual environment
@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import logging
 import sys
 import threading
 import time
@@ -34,6 +35,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+
+from extras import require
+
+require("PIL", "rich", extra="demo", about=__doc__)
 
 from PIL import Image
 from rich.console import Console
@@ -52,6 +57,10 @@ from photolab.styles import STYLES, render
 from support import PoolColumn, between, folder, metrics_sum, metrics_table
 
 QUEUE_SIZE = 8
+PLANTED = (
+    "truncated/whole, a JPEG that was cut short: its task fails",
+    "rogue-codec, a task that calls sys.exit(): it takes its worker down, which is replaced",
+)
 TASK_TIMEOUT = 60.0  # seconds that one rendition may take
 
 Result = Future[Path]
@@ -222,6 +231,9 @@ def contact_sheet(
 
 def show(photos: Sequence[Photo], options: argparse.Namespace, console: Console) -> int:
     """Make the thumbnails, then the table and the sheet; returns the exit code."""
+    logging.getLogger("ion_actors.pool").setLevel(logging.ERROR)  # the narrator tells of panics
+    lines = ["Planted to go wrong, to show what a pool makes of it:", *PLANTED]
+    console.print("\n  ".join(lines), style="dim", highlight=False)
     jobs = plan(photos, options.out, options.size)
     begun = time.perf_counter()
     futures, pool = make_thumbnails(jobs, options.workers, console)

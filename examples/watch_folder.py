@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'ion_actors[examples]'
+    pip install '.[examples]'
     python examples/watch_folder.py ~/inbox     # until Ctrl-C or SIGTERM
     python examples/watch_folder.py --feed      # drops nine sample photographs in, and ends
 
@@ -33,6 +33,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
+from extras import require
+
+require("PIL", "rich", extra="demo", about=__doc__)
+
 from rich.console import Console
 from rich.markup import escape
 
@@ -42,6 +46,7 @@ from photolab.samples import Photo, PhotosNotFoundError, find_photos
 from photolab.styles import STYLES, render
 from support import between, folder, metrics_sum, metrics_table
 
+INBOX = Path("build/inbox")
 LOOK_EVERY = 0.25  # seconds
 COLOURS = {"made": "green", "failed": "yellow", "changed": "dim", "left": "dim"}
 
@@ -203,8 +208,9 @@ def command_line() -> argparse.ArgumentParser:
     """The options and their defaults."""
     parser = argparse.ArgumentParser(description="Thumbnails of what is dropped into a folder.")
     parser.add_argument(
-        "folder", type=folder, nargs="?", default=Path("build/inbox"), help="(%(default)s)"
-    )
+        "folder", type=folder, nargs="?",
+        help=f"has to exist; without one, {INBOX} is made",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=folder, metavar="DIR", default=Path("build/watched"), help="(%(default)s)"
     )
@@ -223,6 +229,19 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
+def existing(path: Path) -> Path:
+    """This folder: a wrong path is an error, and not a new folder that nobody writes to."""
+    if not path.is_dir():
+        raise NotADirectoryError(f"{path} is no folder")
+    return path
+
+
+def made(path: Path) -> Path:
+    """This folder, made if it is not there."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     parser = command_line()
@@ -230,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     try:
         options.photos = find_photos(None) if options.feed else []
-        options.folder.mkdir(parents=True, exist_ok=True)
+        options.folder = existing(options.folder) if options.folder else made(INBOX)
         options.out.mkdir(parents=True, exist_ok=True)
     except (PhotosNotFoundError, OSError) as error:
         parser.error(str(error))

@@ -2,7 +2,7 @@
 
 ::
 
-    pip install ion_actors                    # nothing else is needed
+    pip install .                             # nothing else is needed
     python examples/word_counts.py
     python examples/word_counts.py --folder ~/texts --pattern '*.txt' --workers 8
 

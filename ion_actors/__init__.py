@@ -177,6 +177,9 @@ __all__ = [
     "report_progress",
 ]
 
+#: The version of this library, as installers know it.
+__version__ = "0.1.0"
+
 # Each name is imported when it is first used: a program that uses a rate limiter does not pay for
 # the pool. The table is what type checkers see above; a test compares them.
 _HOMES = {

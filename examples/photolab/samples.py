@@ -68,6 +68,6 @@ def _samples() -> list[Path]:
     if not found:
         raise PhotosNotFoundError(
             "the default photographs come with scikit-image, which is not installed: "
-            "pip install 'ion_actors[demo]', or name a folder of your own with --images"
+            "pip install '.[demo]', or name a folder of your own with --images"
         )
     return found

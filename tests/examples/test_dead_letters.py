@@ -19,14 +19,14 @@ def test_all_is_done_in_the_end_and_nothing_twice(example: Start, tmp_path: Path
     said = first.end(code=3)
     assert "0 calls were left by the last run, 40 are new" in said
     assert "the time is up" in said
-    left = lines(tmp_path / "left.jsonl")
+    left = lines(tmp_path / "build" / "letters" / "left.jsonl")
     assert left
     assert {one["reason"] for one in left} <= {"closed", "stopped"}
     said = example("dead_letters.py", "--time", 60).end()
     assert f"{len(left)} calls were left by the last run, 0 are new" in said
-    assert lines(tmp_path / "left.jsonl") == []
-    done = [one["args"][0] for one in lines(tmp_path / "done.jsonl")]  # type: ignore[index]
-    poison = lines(tmp_path / "poison.jsonl")
+    assert lines(tmp_path / "build" / "letters" / "left.jsonl") == []
+    done = [one["args"][0] for one in lines(tmp_path / "build" / "letters" / "done.jsonl")]  # type: ignore[index]
+    poison = lines(tmp_path / "build" / "letters" / "poison.jsonl")
     assert sorted(done) == [number for number in range(40) if number % 10 != 9]
     assert sorted(one["args"][0] for one in poison) == [9, 19, 29, 39]  # type: ignore[index]
     assert {len(one["history"]) for one in poison} == {2}  # type: ignore[arg-type]

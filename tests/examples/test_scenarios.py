@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -32,3 +33,23 @@ def test_its_source_says_how_it_ends_and_it_says_how_to_use_it(
     assert re.search(r"^Exit code: 0.*130\s+after\s+Ctrl-C", source, re.MULTILINE | re.DOTALL)
     assert f"usage: {program.name}" in example(program.name, "--help").end()
     assert "--no-such-option" in example(program.name, "--no-such-option").end(code=2)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0)], ids=["run", "help"])
+def test_without_its_extra_a_program_says_what_to_install(
+    arguments: list[str],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    require = importlib.import_module("extras").require
+    monkeypatch.setattr("sys.argv", ["/somewhere/program.py", *arguments])
+    require("sys", extra="demo", about="It is about this.")
+    with pytest.raises(SystemExit) as end:
+        require("sys", "no_such_package", extra="demo", about="It is about this.")
+    assert end.value.code == code
+    said = capsys.readouterr()
+    assert "pip install '.[demo]'" in said.out + said.err
+    assert ("It is about this." in said.out) == (code == 0)
+    assert ("program.py needs no_such_package" in said.err) == (code == 2)

@@ -162,3 +162,11 @@ def test_wrong_arguments_are_named(example: Start, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "file" in example("watch_folder.py", tmp_path / "file").end(code=2)
     assert "31 is not in 32..512" in example("watch_folder.py", "--size", 31).end(code=2)
+
+
+def test_a_folder_that_does_not_exist_is_refused_and_not_made(
+    example: Start, tmp_path: Path
+) -> None:
+    said = example("watch_folder.py", tmp_path / "nosuch").end(code=2)
+    assert "nosuch is no folder" in said
+    assert not (tmp_path / "nosuch").exists()
