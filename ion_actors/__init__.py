@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from ion_actors.workerpool.model.overflow import CoDel, Overflow
     from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
     from ion_actors.workerpool.model.reports import (
+        DelayedTask,
         DrainReport,
         Panic,
         PoolDump,
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
         WorkerDeath,
         WorkerDump,
     )
+    from ion_actors.workerpool.model.retry import Retry
     from ion_actors.workerpool.pool import Pool
     from ion_actors.workerpool.proxy import WorkerProxy
     from ion_actors.workerpool.submitter import Submitter
@@ -122,6 +124,7 @@ __all__ = [
     "DeadLetters",
     "DeadlineExceeded",
     "DeadlockError",
+    "DelayedTask",
     "Directive",
     "Drain",
     "DrainReport",
@@ -151,6 +154,7 @@ __all__ = [
     "RemoteError",
     "RemotePanic",
     "Resize",
+    "Retry",
     "StorageUnavailable",
     "StuckTask",
     "Submit",
@@ -199,6 +203,7 @@ _HOMES = {
     "DeadLetters": "workerpool.mailbox.dead_letters",
     "DeadlineExceeded": "errors",
     "DeadlockError": "errors",
+    "DelayedTask": "workerpool.model.reports",
     "Directive": "workerpool.model.outcomes",
     "Drain": "workerpool.messages",
     "DrainReport": "workerpool.model.reports",
@@ -228,6 +233,7 @@ _HOMES = {
     "RemoteError": "errors",
     "RemotePanic": "errors",
     "Resize": "workerpool.messages",
+    "Retry": "workerpool.model.retry",
     "StorageUnavailable": "errors",
     "StuckTask": "workerpool.model.reports",
     "Submit": "workerpool.messages",

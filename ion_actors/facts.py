@@ -42,6 +42,7 @@ class TaskState(enum.Enum):
     """The state of an unfinished task."""
 
     QUEUED = "queued"
+    DELAYED = "delayed"  #: it waited for its time, or for another try after a failure
     RUNNING = "running"
     LEFT_BEHIND = "left behind"  #: it has ended, but a call that it made in a thread has not
 

@@ -45,6 +45,7 @@ class Caller:
         self.tally = Tally()
         self.slot: TaskFuture[Any] | None = None
         self.current: TaskFuture[Any] | None = None
+        self.put_back: TaskFuture[Any] | None = None  # it waits for another try, by a worker
         self.has_control = False
         self.started_at = NOT_BEGUN
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []
@@ -87,7 +88,7 @@ class Caller:
 
     def _leave(self, task: TaskFuture[Any]) -> None:
         """Stand in no longer. May be done again."""
-        if task.key is not None:
+        if task.key is not None and task is not self.put_back:
             self._core.mailbox.release(task)
         self.thread = None  # nobody should wait for it to end
         self._core.tell(Stopped(self))
@@ -95,7 +96,7 @@ class Caller:
     def _write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
         """An interruption came before the task began, or before it was settled."""
         try:
-            if task._state is RUNNING:
+            if task._state is RUNNING and task is not self.put_back:
                 shown = panic_error(task.task_name(), self.name, error)
                 task.release_call()
                 task.fail(shown, self.tally, Outcome.PANICKED)
@@ -112,6 +113,8 @@ class Caller:
         try:
             value = self._call(task)
         except BaseException as error:
+            if is_a(error, KeyboardInterrupt) or is_interruption(error):
+                task.retry = None  # it is raised here
             item = TaskItem(task, self._spec, self._core.mailbox, self)
             Settlement(self._spec, self).settle(item, error)
             if is_a(error, KeyboardInterrupt) or is_interruption(error):

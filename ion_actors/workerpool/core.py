@@ -31,6 +31,7 @@ from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.model.outcomes import DropReason
 from ion_actors.workerpool.model.reports import (
+    DelayedTask,
     DrainReport,
     PoolDump,
     TaskState,
@@ -114,7 +115,7 @@ class PoolCore:
         """End what is queued. Returns the tasks with their callbacks, which are to be run."""
         dropped = self.mailbox.drop_queue(make_error)
         self.dropped += [
-            UnfinishedTask(fn, args, kwargs or {}, TaskState.QUEUED, task.given_name)
+            UnfinishedTask(fn, args, kwargs or {}, _state_of(task), task.given_name)
             for task, (fn, args, kwargs, _), _ in dropped
         ]
         return [(task, callbacks) for task, _, callbacks in dropped]
@@ -209,6 +210,16 @@ class PoolCore:
             waiting=self.mailbox.waiting,
             workers=tuple(map(self._dump_worker, list(self.workers))),
             left_behind=tuple(one.task for one in left_behind(self.spec.context)),
+            delayed=tuple(map(self._dump_delayed, self.mailbox.delayed())),
+        )
+
+    def _dump_delayed(self, task: TaskFuture[Any]) -> DelayedTask:
+        now, failures = self.spec.context.clock.monotonic(), task.past_tries
+        return DelayedTask(
+            name=task.task_name(),
+            due_in=max(0.0, (task.due or now) - now),
+            tries=0 if failures is None else failures.count,
+            error="" if failures is None else failures.last,
         )
 
     def _dump_worker(self, worker: Performer) -> WorkerDump:
@@ -227,6 +238,10 @@ class PoolCore:
         running = tuple(unfinished for _, unfinished in self.running())
         running += self.left_behind()
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
+
+
+def _state_of(task: TaskFuture[Any]) -> TaskState:
+    return TaskState.QUEUED if task.due is None else TaskState.DELAYED
 
 
 def _work_of(worker: Performer) -> list[tuple[TaskFuture[Any] | None, float]]:

@@ -20,7 +20,8 @@ class PoolHooks:
     ``reason``: those of :class:`DropReason`), ``ion_workerpool_tasks_retried_total``,
     ``ion_workerpool_queue_size``, ``ion_workerpool_task_queue_seconds`` and
     ``ion_workerpool_task_run_seconds`` (histograms).
-    Spans: ``ion_workerpool_task`` with ``pool``, ``task``, ``worker`` and ``queue_seconds``.
+    Spans: ``ion_workerpool_task`` with ``pool``, ``task``, ``worker`` and ``queue_seconds``; from
+    the second try of a task on, also with ``attempt``.
     """
 
     def __init__(self, probe: Probe) -> None:
@@ -54,13 +55,14 @@ class PoolHooks:
         self._probe.finish(span, error)
 
     def retried(self) -> None:
-        """A task took its worker down, and will be tried again."""
+        """A task failed or took its worker down, and will be tried again."""
         self._probe.inc("ion_workerpool_tasks_retried_total")
 
-    def span(self, task: str, worker: str, waited: float) -> Span | None:
-        """A span for a task, if there is a tracer and it works."""
+    def span(self, task: str, worker: str, waited: float, attempt: int) -> Span | None:
+        """A span for a try of a task, if there is a tracer and it works."""
+        again = {"attempt": attempt} if attempt > 1 else {}
         return self._probe.start(
-            "ion_workerpool_task", task=task, worker=worker, queue_seconds=waited
+            "ion_workerpool_task", task=task, worker=worker, queue_seconds=waited, **again
         )
 
     def finish(self, span: Span | None, error: BaseException | None) -> None:

@@ -33,6 +33,7 @@ from ion_actors._arguments import make_plain, seconds, whole_number
 from ion_actors.naming import as_repr
 from ion_actors.own_variables import copy_variables
 from ion_actors.workerpool.model.outcomes import Directive
+from ion_actors.workerpool.model.retry import Retry
 
 if TYPE_CHECKING:
     from ion_actors.context import Context
@@ -78,6 +79,8 @@ class Submit:
     key: Hashable | None = None
     key_limit: int | None = None
     retry_on_worker_death: int | None = None
+    retry: Retry | None = None
+    delay: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -459,6 +459,7 @@ def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
                 context=message.context, timeout=message.timeout, name=message.name,
                 ttl=message.ttl, priority=message.priority, key=message.key,
                 key_limit=message.key_limit, retry_on_worker_death=message.retry_on_worker_death,
+                retry=message.retry, delay=message.delay,
             )  # fmt: skip
             verb = options.try_submit if isinstance(message, TrySubmit) else options.submit
             task = verb(message.fn, *message.args, **message.kwargs)

@@ -13,6 +13,8 @@ from typing import Any
 from ion_actors._arguments import (
     boolean,
     make_plain,
+    moment,
+    number,
     optional_callable,
     positive_seconds,
     seconds,
@@ -20,6 +22,7 @@ from ion_actors._arguments import (
 )
 from ion_actors.backends.protocol import Backend
 from ion_actors.backends.thread import ThreadBackend
+from ion_actors.clock import Clock
 from ion_actors.context import Context, background
 from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe, Tracer
@@ -28,6 +31,7 @@ from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy, checked_overflow
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import Panic, StuckTask
+from ion_actors.workerpool.model.retry import Retry
 
 __all__ = ["DEFAULT_QUEUE_SIZE", "PoolSpec", "TaskOptions", "TaskWrapper"]
 
@@ -146,6 +150,9 @@ class TaskOptions:
     key: Hashable | None = None
     key_limit: int | None = None
     retry_on_worker_death: int | None = None
+    retry: Retry | None = None
+    delay: float | None = None
+    at: float | None = None  # instead: a moment of the pool's clock
 
     def __post_init__(self) -> None:
         if self.context is not None and not isinstance(self.context, Context):
@@ -164,16 +171,55 @@ class TaskOptions:
             whole_number("key_limit", self.key_limit, minimum=1)
         if self.retry_on_worker_death is not None:
             whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
-        make_plain(self, "timeout", "ttl", "priority", "key_limit", "retry_on_worker_death")
+        _check_retry(self.retry)
+        if self.delay is not None:
+            number("delay", self.delay, minimum=0)
+        make_plain(
+            self, "timeout", "ttl", "priority", "key_limit", "retry_on_worker_death", "delay"
+        )
         try:
             hash(self.key)
         except TypeError:
             raise TypeError(f"key must be hashable, not {self.key!r}") from None
 
     @property
+    def delayed(self) -> bool:
+        """Whether the tasks have to wait for their time."""
+        return bool(self.delay) or self.at is not None
+
+    @property
+    def timed(self) -> bool:
+        """Whether they have to, or may have to between two tries."""
+        return self.delayed or self.retry is not None
+
+    @property
     def ranked(self) -> bool:
         """Whether the tasks may begin in another order than that of acceptance."""
         return bool(self.priority) or self.key is not None
+
+
+def _check_retry(given: object) -> None:
+    if given is not None and not isinstance(given, Retry):
+        hint = f": write Retry(attempts={given})" if type(given) is int else ""
+        raise TypeError(f"retry must be a Retry or None, not {given!r}{hint}")
+
+
+def moment_of(when: object, clock: Clock) -> float:
+    """The moment of that clock which was meant: see ``Submitter.submit_at``.
+
+    Raises:
+        TypeError, ValueError: none.
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415 - seldom wanted
+
+    if isinstance(when, datetime):
+        if when.utcoffset() is None:
+            raise ValueError(f"when must have a time zone, as datetime.now(UTC) has, not {when!r}")
+        return clock.monotonic() + (when - datetime.now(UTC)).total_seconds()
+    found = moment("when", when)
+    if when is None or found is None:
+        raise TypeError(f"when must be a datetime or a moment of the clock, not {when!r}")
+    return found
 
 
 def available_cpus() -> int:

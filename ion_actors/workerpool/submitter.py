@@ -22,6 +22,7 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures._base import PENDING
+from dataclasses import replace
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -52,13 +53,17 @@ from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.workerpool import parallel_map
 from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
+from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
+from ion_actors.workerpool.model.retry import Retry
 from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
-from ion_actors.workerpool.spec import TaskOptions
+from ion_actors.workerpool.spec import TaskOptions, moment_of
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ion_actors.workerpool.progress.displays import MapProgress
 
 __all__ = ["Submitter", "call_with_context"]
@@ -81,6 +86,17 @@ _modules = sys.modules
 _current = CURRENT.get
 
 
+def _way_in(mailbox: Mailbox, options: TaskOptions | None) -> Callable[[TaskFuture[Any]], bool]:
+    """How tasks with these options are offered to the mailbox."""
+    if options is None or not (options.timed or options.ranked):
+        return mailbox.offer
+    if options.delayed and not mailbox.limit:
+        raise ValueError(
+            f"pool {mailbox.name!r} has queue_size=0: a delayed task has no place to wait"
+        )
+    return mailbox.offer_timed if options.timed else mailbox.offer_ranked
+
+
 class Submitter:
     """The verbs that bring tasks to a pool; ``Pool`` has them, and so has ``Pool.options(...)``."""
 
@@ -100,8 +116,7 @@ class Submitter:
         self._plain = self._bare and self._hooks is None and not core.mailbox.sheds
         key = None if options is None else options.key
         self._key = None if key is None else core.keys.key(key)
-        ranked = options is not None and options.ranked
-        self._offer = core.mailbox.offer_ranked if ranked else core.mailbox.offer
+        self._offer = _way_in(core.mailbox, options)
         self._overflow = core.spec.overflow
 
     # -- making a task ---------------------------------------------------------------------
@@ -156,14 +171,17 @@ class Submitter:
         task.given_name = options.name
         task.limit = seconds("timeout", options.timeout)
         task.ttl = seconds("ttl", options.ttl)
+        if options.timed:
+            task.timed = True
+            task.delay, task.at, task.retry = options.delay, options.at, options.retry
         task.begin_limits()
         if options.ranked:
             task.ranked = True
             task.priority = options.priority or 0
             task.key = self._key
             task.key_limit = options.key_limit or 1
-        if options.retry_on_worker_death:
-            task.retries = options.retry_on_worker_death
+        if options.retry_on_worker_death or options.retry is not None:
+            task.retries = options.retry_on_worker_death or 0
             task._spare = own_values(task.variables.copy())
         if options.pass_context:
             task.given_name = options.name or describe(task.fn)
@@ -199,6 +217,8 @@ class Submitter:
     def _run_in_this_thread(self, task: TaskFuture[Any]) -> bool:
         """Run the task in this thread, if that is the policy, or to wait would be a deadlock."""
         try:
+            if task.due is not None:
+                return False  # its time has not come
             if self._run_on_worker(task):
                 return True
             helper = of_thread.helper
@@ -214,7 +234,9 @@ class Submitter:
         """There is no room. If that would make a worker wait for itself, run the task instead."""
         helper = of_thread.helper
         try:
-            return isinstance(helper, WorkersHelp) and helper.run_new(task, self._accepted)
+            if task.due is not None or not isinstance(helper, WorkersHelp):
+                return False
+            return helper.run_new(task, self._accepted)
         finally:
             del task
 
@@ -235,6 +257,8 @@ class Submitter:
         if context is None:
             return
         task.plan_expiry(self._clock)
+        if task.due is not None:
+            self._mailbox.keep_time()
         if task.limit is None and context._parents == self._parents:
             return  # the supervisor ends it with the pool
         task.keep_registration(context.add_callback(functools.partial(on_context_end, task)))
@@ -251,6 +275,8 @@ class Submitter:
         key: Hashable | None = None,
         key_limit: int | None = None,
         retry_on_worker_death: int | None = None,
+        retry: Retry | None = None,
+        delay: float | None = None,
     ) -> Submitter:
         """The same verbs, for tasks with these properties. What is not given stays as it is.
 
@@ -277,9 +303,15 @@ class Submitter:
                 tried again, next after what runs now; by default 0. For tasks that may be run more
                 than once. After that many retries its future raises ``TaskQuarantined``. The time
                 limit counts on.
+            retry: how a task that fails is tried again; by default it is not. Until its next try it
+                waits in the mailbox and takes no worker. It keeps its key and its time limits, and
+                when its time comes it goes before tasks that have not begun.
+            delay: seconds from when a task is accepted until it may begin. Its ``timeout`` and
+                ``ttl`` count from then, and so does its place in the order. It counts as queued.
 
         Raises:
-            TypeError, ValueError: an argument makes no sense.
+            TypeError, ValueError: an argument makes no sense; a delay makes none in a pool with
+                ``queue_size=0``.
         """
         old = self._options or TaskOptions()
         merged = TaskOptions(
@@ -296,6 +328,9 @@ class Submitter:
                 if retry_on_worker_death is None
                 else retry_on_worker_death
             ),
+            retry=old.retry if retry is None else retry,
+            delay=old.delay if delay is None else delay,
+            at=old.at if delay is None else None,
         )
         return Submitter(self._core, merged, self)
 
@@ -334,6 +369,39 @@ class Submitter:
         if task.special:
             self._accepted(task)
         return task
+
+    @overload
+    def submit_at(
+        self,
+        when: datetime | float,
+        fn: Callable[P, Coroutine[Any, Any, T]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Future[T]: ...
+    @overload
+    def submit_at(
+        self, when: datetime | float, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
+
+    def submit_at(
+        self, when: datetime | float, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        """:meth:`submit` a task that may not begin before a moment: see ``options(delay=...)``.
+
+        Args:
+            when: a moment of the pool's clock (by default ``time.monotonic()``), or a
+                ``datetime`` with a time zone. The latter is turned into the former now: a wall
+                clock that is set later changes nothing. What has passed means now.
+            fn: what to call.
+            args: its arguments.
+            kwargs: its keyword arguments.
+
+        Raises:
+            TypeError, ValueError: ``when`` makes no sense; also those of :meth:`submit`.
+        """
+        options = replace(self._options or _DEFAULTS, delay=None, at=moment_of(when, self._clock))
+        return Submitter(self._core, options, self).submit(fn, *args, **kwargs)
 
     @overload
     def try_submit(

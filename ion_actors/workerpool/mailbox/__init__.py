@@ -4,6 +4,8 @@ From the top down, each importing only from below::
 
     mailbox         other ways out of the queue, and back: withdrawn, dropped, claimed, put back
     task_queue      the bounded queue between submitters and workers: the hot path
+    alarm           one timer for the first of many moments
+    delayed         tasks that may not begin before their time
     protocols       what passes between it, its workers and its waiters
     priority_queue  the order of tasks that have a priority or a key
     dead_letters    what is told of tasks that the pool gave up

@@ -4,7 +4,8 @@ A queued task is *withdrawn* when it was cancelled, and *dropped* when the pool 
 or time for it. A running one is *fenced* when it will not end: it ends for its submitter, and what
 its worker may still make of it is ignored. What the pool gives up on its own account is counted by
 its reason, and told to those who listen to dead letters. A task may also be claimed before its
-turn, put back after it, or crowded out.
+turn, put back after it, or crowded out; and it may have to wait for its time, before its first try
+or between two of them (:mod:`ion_actors.workerpool.mailbox.delayed`).
 
 One object with one lock, that of :mod:`ion_actors.workerpool.mailbox.task_queue`. What happens to a
 task is decided under it, so it happens at most once. Letters are written under it, so that whoever
@@ -27,7 +28,9 @@ from ion_actors.delivery import is_kept_free, release_references
 from ion_actors.errors import IonError, TaskDropped
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.hooks import Ending
+from ion_actors.workerpool.mailbox.alarm import Alarm
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
+from ion_actors.workerpool.mailbox.delayed import Delayed
 from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
 from ion_actors.workerpool.mailbox.protocols import (
     NOT_BEGUN,
@@ -86,6 +89,7 @@ class Mailbox(TaskQueue):
         self.context = context
         self._on_dropped = on_dropped
         self._letters: DeadLetters | None = None  # once somebody has asked for them
+        self._alarm = Alarm(context.clock, self._first_moment, self._ring)
 
     def withdraw(self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False) -> bool:
         """End a task that is still queued, with that error. Returns whether it was.
@@ -97,12 +101,17 @@ class Mailbox(TaskQueue):
                 return False
             reason = self._reason(error)
             callbacks = self._bury(task, error, reason)
-            self._vacate(task)
-            admitted = self._admit()
-            # The next of its key may have room where this one had none.
-            heirs = self._hand_out() if isinstance(self._queue, PriorityQueue) else ()
-        for one in (*admitted, *heirs):
+            if delayed := task in self._delayed:
+                woken: list[Waiter | Taker] = [*self._leave_delayed(task)]
+            else:
+                self._vacate(task)
+                woken = [*self._admit()]
+                # The next of its key may have room where this one had none.
+                woken += self._hand_out() if isinstance(self._queue, PriorityQueue) else ()
+        for one in woken:
             one.wake()
+        if delayed:
+            self._alarm.set()
         release_references([task.release_call(), task._give_up_key()])
         self._dropped(task, error, reason)
         if elsewhere:
@@ -178,6 +187,9 @@ class Mailbox(TaskQueue):
             with self._lock:
                 if isinstance(self._queue, PriorityQueue):
                     self._queue = deque(self._queue)  # keys count no more
+                self._queue.extend(one for one in self._delayed if one._state is not RUNNING)
+                self._delayed = Delayed()
+                self._room = self.limit
                 for _ in range(min(_CHUNK, len(self._queue))):
                     task = self._queue.popleft()
                     if task.withdrawn:
@@ -189,11 +201,15 @@ class Mailbox(TaskQueue):
                     else:  # a stranger has settled it
                         self.ledger.withdrawn += 1
                 over = not self._queue
+                retiring = self._retiring() if over else []
             dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
             if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
                 release_references(keys)
             self._all_dropped([one[:3] for one in ended])
+            for worker in retiring:
+                worker.wake()
             if over:
+                self._alarm.set()
                 return dropped
 
     def fence(
@@ -269,7 +285,7 @@ class Mailbox(TaskQueue):
     def claim(self, task: TaskFuture[Any], worker: Helping) -> bool:
         """Hand a queued task to the worker that waits for it. Returns whether it was queued."""
         with self._lock:
-            if task._state is not PENDING or task.withdrawn:
+            if task._state is not PENDING or task.withdrawn or task.due is not None:
                 return False
             if isinstance(self._queue, PriorityQueue) and not self._queue.may_begin(task):
                 return False
@@ -350,7 +366,7 @@ class Mailbox(TaskQueue):
             PoolClosed, BrokenPool: the pool accepts nothing any more.
         """
         with self._lock:
-            if self.join_in(task):
+            if self.offer_any(task):
                 return
             error = self._crowded_out(task, DropReason.NEWEST)
             callbacks = self._bury(task, error, error.why)
@@ -365,8 +381,9 @@ class Mailbox(TaskQueue):
         dropped = []
         with self._lock:
             # Perhaps more than one: what is tried again is queued beyond the limit.
-            while not self.join_in(task):
-                victim = self._pop_oldest() or task  # there may be none: the limit may be 0
+            while not self.offer_any(task):
+                # There may be none: the limit may be 0, or all places be taken by delayed ones.
+                victim = (self._pop_oldest() if self._room > 0 else None) or task
                 error = self._crowded_out(victim, DropReason.OLDEST)
                 dropped.append((victim, error, self._bury(victim, error, error.why)))
                 if victim is task:
@@ -376,10 +393,6 @@ class Mailbox(TaskQueue):
             heir.wake()
         for victim, error, callbacks in dropped:
             self._let_go(victim, error, callbacks)
-
-    def join_in(self, task: TaskFuture[Any]) -> bool:
-        """Accept the task if there is room."""
-        return self.offer_ranked(task) if task.ranked else self.offer(task)
 
     def _pop_oldest(self) -> TaskFuture[Any] | None:
         queue = self._queue
@@ -425,6 +438,7 @@ class Mailbox(TaskQueue):
                 # Nothing can be thrown in between these.
                 task._state = PENDING
                 self.ledger.started -= 1
+                self.ledger.retries += begun
                 worker.current, worker.put_back = None, task
             self._queue.appendleft(task)
             heirs = self._hand_out()
@@ -436,12 +450,113 @@ class Mailbox(TaskQueue):
     def finish_put_back(self, task: TaskFuture[Any]) -> None:
         """:meth:`put_back` was interrupted. If the task is pending, see to it that it is queued."""
         with self._lock:
-            if task._state is PENDING and not task.withdrawn and task not in self._queue:
+            if (
+                task._state is PENDING
+                and not task.withdrawn
+                and task not in self._queue
+                and task not in self._delayed
+            ):
                 self._queue.appendleft(task)
             heirs = self._hand_out()
         for heir in heirs:
             heir.wake()
+        self._alarm.set()
         task.come_back()
+
+    # -- tasks that wait for their time: see ion_actors.workerpool.mailbox.delayed --------------
+
+    def postpone(self, task: TaskFuture[Any], worker: Returning, due: float) -> bool:
+        """A running task failed, and is tried again at that moment; until then it keeps its key.
+
+        Args:
+            task: which one.
+            worker: whose it was; from here on it is not.
+            due: when, by the pool's clock.
+
+        Returns:
+            Whether it is. Not if it has ended without its worker, or the pool is at its end.
+        """
+        with self._lock:
+            if self.context.is_over():
+                return False
+            with task._lock:
+                if task._state is not RUNNING or task.fenced:
+                    return False
+                if task.withdrawn:
+                    self._sweep()  # it was claimed, and its old place may still be there
+                task.begin_anew(self._now(), begun=True)
+                self._delayed.add(task, due)
+                room = self.limit - len(self._delayed)
+                # Nothing can be thrown in between these.
+                task._state, task.due, self._room = PENDING, due, room
+                self.ledger.started -= 1
+                self.ledger.retries += 1
+                worker.current, worker.put_back = None, task
+        self._alarm.set()
+        return True
+
+    def keep_time(self) -> None:
+        """A delayed task was accepted, or somebody was interrupted: have the clock call in time."""
+        self._alarm.set()
+
+    def delayed(self) -> list[TaskFuture[Any]]:
+        """The tasks that wait for their time, in its order."""
+        with self._lock:
+            return list(self._delayed)
+
+    def _first_moment(self) -> float | None:
+        with self._lock:
+            first = self._delayed.first()
+        return None if first is None else first[0]
+
+    def _ring(self) -> None:
+        """The time of some has come: they join the queue. On the clock's thread."""
+        try:
+            while self._admit_delayed():
+                pass
+        except BaseException:  # thrown in from outside
+            for heir in self.mend():
+                heir.wake()
+            self._alarm.set()
+            raise
+        self._alarm.set()
+
+    def _admit_delayed(self) -> bool:
+        """Queue some of those whose time has come. Returns whether there may be more."""
+        with self._lock:
+            now, woken = self._now(), 0
+            while woken < _CHUNK and (first := self._delayed.first()) and first[0] <= now:
+                self._admit_one(first[1], now)
+                woken += 1
+            heirs = [*self._hand_out(), *self._retiring()]
+        for heir in heirs:
+            heir.wake()
+        return woken == _CHUNK
+
+    def _admit_one(self, task: TaskFuture[Any], now: float) -> None:
+        task.accepted_at = now  # what it waited on purpose does not count
+        if task._state is not RUNNING:  # else its worker was interrupted, and settles it
+            if task.past_tries is not None:
+                self._ranked().append_first(task)
+            elif task.ranked:
+                self._ranked().append(task)
+            else:
+                self._queue.append(task)
+        self._delayed.discard(task)
+        task.due = None
+        self._room = self.limit - len(self._delayed)
+
+    def _leave_delayed(self, task: TaskFuture[Any]) -> list[Taker]:
+        """Take out a task that has ended; under the lock. Returns who is to be woken."""
+        self._delayed.discard(task)
+        self._room = self.limit - len(self._delayed)
+        self._release(task)
+        return [*self._hand_out(), *self._retiring()]
+
+    def _retiring(self) -> list[Taker]:
+        """Who waited for nothing but delayed tasks, and may go; under the lock."""
+        over = self._refusal is not None and not self._delayed
+        return list(self._idle) if over else []
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
@@ -450,9 +565,10 @@ class Mailbox(TaskQueue):
         # The old locks may be held by threads that are not here.
         self._lock, self._turnstile = threading.RLock(), threading.RLock()
         self._refusal = make_error
-        stranded = [task for task in self._queue if not (task.done() or task.withdrawn)]
+        waited = [*self._queue, *self._delayed]
+        stranded = [task for task in waited if not (task.done() or task.withdrawn)]
         self._queue, self._waiters, self._idle = deque(), deque(), {}
-        self._dead = 0
+        self._dead, self._delayed, self._room = 0, Delayed(), self.limit
         self._letters = None  # those who subscribed did so in the parent
         self.ledger.withdrawn += len(stranded)
         self.ledger.fenced += len(running)

@@ -127,7 +127,15 @@ class PriorityQueue(Generic[T]):
 
     def appendleft(self, task: T) -> None:
         """Queue a task again that was taken out and did not begin: it is the next."""
-        entry = (-math.inf, next(self._before), task)
+        self._come_back(task, next(self._before))
+
+    def append_first(self, task: T) -> None:
+        """Queue a task that is tried again: before all that are new, behind others like it."""
+        self._accepted += 1
+        self._come_back(task, self._accepted)
+
+    def _come_back(self, task: T, number: int) -> None:
+        entry = (-math.inf, number, task)
         self._entries[task] = entry
         self._entries.move_to_end(task, last=False)
         if task.key is None:
@@ -216,7 +224,9 @@ class PriorityQueue(Generic[T]):
         for key, old in list(self._keys.items()):
             line = new._line_of(key)
             line.accepted, line.turn = old.accepted, old.turn
-            line.holders = {task: None for task in list(old.holders) if not queued(task)}
+            line.holders = {
+                task: None for task in list(old.holders) if not (task in entries and queued(task))
+            }
         for task in entries:
             if task.key is not None and taken(task):
                 new._line_of(task.key).holders[task] = None

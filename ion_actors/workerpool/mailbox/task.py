@@ -26,11 +26,12 @@ from ion_actors.futures import Future
 from ion_actors.futures.callbacks import Callbacks
 from ion_actors.naming import describe, printable
 from ion_actors.own_variables import own_values
-from ion_actors.raised import is_a
+from ion_actors.raised import add_note, is_a
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome
 from ion_actors.workerpool.model.reports import WorkerDeath
+from ion_actors.workerpool.model.retry import PastTries, Retry
 
 if TYPE_CHECKING:
     from ion_actors.observe import Span
@@ -91,6 +92,13 @@ class TaskFuture(Future[T]):
     ttl: float | None = None  # seconds: how long it may be queued
     _expires_at: float | None = None  # the moment when that is over, once it is accepted
     _expiry: Timer | None = None  # for that moment, while it is queued
+    timed = False  # it has a delay, or may be tried again
+    delay: float | None = None  # seconds from when it is accepted
+    at: float | None = None  # instead: the moment
+    due: float | None = None  # when its time comes, as long as it has not
+    retry: Retry | None = None
+    past_tries: PastTries | None = None  # of the tries before this one
+    born_at = 0.0  # when it was accepted; only of those that may be tried again
     ranked = False  # it has a priority or a key
     priority = 0
     key: Hashable | None = None  # a Key: see ion_actors.keys
@@ -102,7 +110,7 @@ class TaskFuture(Future[T]):
     admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
     _ended_by: Cancelled | None = None  # it was cancelled before it ran
     retries = 0  # how often it may be run again after it took down its worker
-    _spare: contextvars.Context | None = None  # only with those: the variables, for the next try
+    _spare: contextvars.Context | None = None  # if it may be: the variables, for the next try
     history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
     special = False  # any of the above or below, or a context of the submitter's
@@ -165,15 +173,25 @@ class TaskFuture(Future[T]):
         return self._shown_as(f"TaskFuture {printable(self.task_name())!r}")
 
     def begin_limits(self) -> None:
-        """The task is accepted: its own time limits count from now."""
+        """The task is accepted: its own time limits count from now, or the end of its delay."""
         context = self.own_context
+        if self.timed and context is not None:
+            self._begin_delay(context.clock.monotonic())
         if self.ttl is not None and context is not None:
-            self._expires_at = context.clock.monotonic() + self.ttl
+            self._expires_at = self._start(context.clock) + self.ttl
         if self.limit is not None and context is not None:
-            mine = context.clock.monotonic() + self.limit
+            mine = self._start(context.clock) + self.limit
             # Only those that go by the same clock can be compared; the others end it when they end.
             theirs = [one.deadline for one in context._parents if one.clock is context.clock]
             context._deadline = min([mine, *(end for end in theirs if end is not None)])
+
+    def _begin_delay(self, now: float) -> None:
+        self.born_at = now
+        due = self.at if self.delay is None else now + self.delay
+        self.due = due if due is not None and due > now else None
+
+    def _start(self, clock: Clock) -> float:
+        return clock.monotonic() if self.due is None else self.due
 
     def plan_expiry(self, clock: Clock) -> None:
         """It is accepted: have it dropped if it is still queued when its ``ttl`` is over."""
@@ -312,6 +330,7 @@ class TaskFuture(Future[T]):
     def end_early(self, error: IonError) -> _Callbacks:
         """It ends while queued, or without its worker; under both locks."""
         self.fenced = True
+        self.tell_past_tries(error)
         if self._state is not RUNNING and is_a(error, Cancelled):
             self._ended_by = error
             self._state = CANCELLED_AND_NOTIFIED
@@ -321,6 +340,12 @@ class TaskFuture(Future[T]):
         callbacks = self._finish(None, error)
         self._mark_read()  # whoever ended it has said so: no news for the log
         return callbacks
+
+    def tell_past_tries(self, error: BaseException) -> None:
+        """It ends with this error: that of its last try, or of the wait for the next one."""
+        if self.past_tries is not None:
+            for note in self.past_tries.notes():
+                add_note(error, note)
 
     def release_call(self) -> tuple[Any, ...]:
         """Drop the call. It is returned for the caller to let go of, or to report, unlocked."""

@@ -5,14 +5,17 @@
     submitter ──offer──▶ an idle worker's slot ──────────────▶ running
                    └───▶ the queue (at most `limit`) ──take──▶ running
                    └───▶ the waiters (each a blocked submitter) ──admit──▶ the queue
+                   └───▶ the delayed ones ──their time has come──────────▶ the queue
 
 Invariants, whenever the lock is free:
 
 - a worker is idle only if no live task in the queue may begin, and nobody waits whose task may;
 - somebody waits only if the queue is full (with a limit of 0: if no worker is idle, or the key of
-  its task is taken: see :mod:`ion_actors.workerpool.mailbox.priority_queue`);
-- ``queued = len(queue) - dead``: a task that is withdrawn from a long queue leaves its place behind
-  as a dead one, which is passed over in its turn and swept when the dead outnumber the living;
+  its task is taken: see :mod:`ion_actors.workerpool.mailbox.priority_queue`), or if a task that
+  may have to wait for its time finds too many that do;
+- ``queued = len(queue) - dead + len(delayed)``, and ``room = limit - len(delayed)``;
+- a task that is withdrawn from a long queue leaves its place behind as a dead one, which is passed
+  over in its turn and swept when the dead outnumber the living;
 - a task in the queue is PENDING, a task handed out is RUNNING, and only code that holds the lock
   moves one to the other: so whoever wants to end a queued task decides here whether it still is.
 
@@ -43,6 +46,7 @@ from concurrent.futures._base import PENDING, RUNNING
 from typing import Any
 
 from ion_actors.errors import IonError, QueueFull
+from ion_actors.workerpool.mailbox.delayed import Delayed
 from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
 from ion_actors.workerpool.mailbox.protocols import PARKED, RETIRE, Helping, Order, Taker, Waiter
 from ion_actors.workerpool.mailbox.task import TaskFuture
@@ -80,6 +84,8 @@ class TaskQueue:
         # Ranked from the first task on that has a priority or a key.
         self._queue: deque[TaskFuture[Any]] | PriorityQueue[TaskFuture[Any]] = deque()
         self._dead = 0
+        self._delayed: Delayed[TaskFuture[Any]] = Delayed()  # accepted; their time has not come
+        self._room = limit  # how many of the others may be queued
         self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
         self._rested = True  # a worker has been idle since somebody found no room
         self._waiters: deque[Waiter] = deque()
@@ -109,7 +115,7 @@ class TaskQueue:
                     self._busy = False
                     raise self._refusal()
                 if not self._idle:
-                    accepted = len(self._queue) - self._dead < self.limit
+                    accepted = len(self._queue) - self._dead < self._room
                     if accepted:
                         self._queue.append(task)
                     elif waiter is not None:
@@ -146,10 +152,10 @@ class TaskQueue:
     def _admit(self) -> list[Waiter]:
         """Let in as many waiters as there is room for; under the lock. They are to be woken."""
         admitted = []
-        while self._waiters and len(self._queue) - self._dead < self.limit:
+        while self._waiters and len(self._queue) - self._dead < self._room:
             waiter = self._waiters[0]
             self._let_in(waiter)
-            self._queue.append(waiter.item)
+            self._enter(waiter.item)
             admitted.append(waiter)
             del self._waiters[0]
         return admitted
@@ -157,6 +163,14 @@ class TaskQueue:
     def _let_in(self, waiter: Waiter) -> None:
         waiter.over = waiter.item.admitted = True
         waiter.item.begin_limits()
+
+    def _enter(self, task: TaskFuture[Any]) -> None:
+        """Give an accepted task its place; under the lock."""
+        if task.due is None:
+            self._queue.append(task)
+        else:
+            self._delayed.add(task, task.due)
+            self._room = self.limit - len(self._delayed)
 
     # -- workers ---------------------------------------------------------------------------
 
@@ -175,7 +189,7 @@ class TaskQueue:
                 task = self._next_live()
                 if task is None:
                     self._busy = False
-                    if self._refusal is not None:
+                    if self._refusal is not None and not self._delayed:
                         return RETIRE
                     self._idle[worker] = None
                     self._rested = True
@@ -216,10 +230,13 @@ class TaskQueue:
     def _next_waiting(self) -> TaskFuture[Any] | None:
         """The first task whose submitter waits, though a worker is idle; under the lock.
 
-        That is so with a limit of 0, and when keys stand in the way of all that is queued.
+        That is so with a limit of 0, when keys stand in the way of all that is queued, and when too
+        many wait for their time.
         """
         queue = self._queue
         for waiter in self._waiters:
+            if waiter.item.timed and (waiter.item.due is not None or not self._fits(waiter.item)):
+                continue
             if not isinstance(queue, PriorityQueue) or queue.may_begin(waiter.item):
                 self._let_in(waiter)
                 queue.appendleft(waiter.item)
@@ -267,15 +284,25 @@ class TaskQueue:
             else:
                 self._queue = deque(one for one in self._queue if self._is_queued(one))
                 self._dead = 0
+            queued = set(self._queue)
+            self._delayed = self._delayed.mended(lambda one: self._is_waiting(one, queued))
+            self._room = self.limit - len(self._delayed)
             for waiter in [one for one in self._waiters if one.over]:
-                if waiter.item._state is PENDING and waiter.item not in self._queue:
-                    self._queue.append(waiter.item)
+                if waiter.item._state is PENDING and not (
+                    waiter.item in queued or waiter.item in self._delayed
+                ):
+                    self._enter(waiter.item)
                 self._waiters.remove(waiter)
                 waiter.wake()
             return self._hand_out()
 
     def _is_queued(self, task: TaskFuture[Any]) -> bool:
         return task._state is PENDING and not task.withdrawn
+
+    def _is_waiting(self, task: TaskFuture[Any], queued: set[TaskFuture[Any]]) -> bool:
+        if task in queued:  # it was about to be moved there
+            task.due = None
+        return self._is_queued(task) and task not in queued
 
     def _is_taken(self, task: TaskFuture[Any]) -> bool:
         return task._state is RUNNING
@@ -363,19 +390,28 @@ class TaskQueue:
     def backlog(self) -> int:
         """Tasks that wait now."""
         with self._lock:
-            return len(self._queue) - self._dead
+            return len(self._queue) - self._dead + len(self._delayed)
+
+    @property
+    def delays(self) -> bool:
+        """Whether some of the tasks that wait now wait for their time."""
+        return bool(self._delayed)
 
     @property
     def has_work(self) -> bool:
-        """Whether one of the tasks that wait now may begin: those whose key is taken may not."""
+        """Whether one of the tasks that wait now may begin, or will when its time has come: those
+        whose key is taken may not."""
         with self._lock:
             queue = self._queue
+            if self._delayed:
+                return True
             return bool(queue) if isinstance(queue, PriorityQueue) else len(queue) > self._dead
 
     def snapshot(self) -> PoolMetrics:
         """The numbers of this moment. They add up: :mod:`ion_actors.workerpool.model.metrics`."""
         with self._lock:
-            return self.ledger.snapshot(self.size, self.limit, len(self._queue) - self._dead)
+            waiting = len(self._queue) - self._dead
+            return self.ledger.snapshot(self.size, self.limit, waiting, len(self._delayed))
 
     # -- tasks with a priority or a key ----------------------------------------------------
 
@@ -399,9 +435,9 @@ class TaskQueue:
                 raise
 
     def _queue_up(self, task: TaskFuture[Any], waiter: Waiter | None) -> bool:
-        accepted = len(self._queue) - self._dead < self.limit
+        accepted = len(self._queue) - self._dead < self._room
         if accepted:
-            self._queue.append(task)
+            self._enter(task)
         elif waiter is not None:
             self._waiters.append(waiter)
         return accepted
@@ -429,6 +465,30 @@ class TaskQueue:
         for heir in heirs:
             heir.wake()
 
+    # -- tasks that have a delay, or may have to wait for another try ----------------------------
+
+    def offer_timed(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
+        """:meth:`offer` for such a task: there must be a place for it, even if a worker is idle."""
+        with self._lock:
+            if self._refusal is None:
+                if task.due is not None:
+                    return self._queue_up(task, waiter)
+                if self._idle and not self._fits(task):
+                    if waiter is not None:
+                        self._waiters.append(waiter)
+                    return False
+            return (self.offer_ranked if task.ranked else self.offer)(task, waiter)
+
+    def _fits(self, task: TaskFuture[Any]) -> bool:
+        """Whether there would be a place for the task if it had to wait for another try."""
+        return task.retry is None or len(self._delayed) < max(self.limit, self.size)
+
+    def offer_any(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
+        """:meth:`offer`, whatever the task has."""
+        if task.timed:
+            return self.offer_timed(task, waiter)
+        return (self.offer_ranked if task.ranked else self.offer)(task, waiter)
+
     # -- submitters that find no room: a line, as ion_actors.context.turns has it ------------
 
     def full(self) -> QueueFull:
@@ -449,8 +509,7 @@ class TaskQueue:
     def join(self, waiter: Waiter) -> bool:
         """Accept the waiter's task if there is room; else it waits for room."""
         with self._lock:  # whoever looks for circles must not see it in, and not marked
-            offer = self.offer_ranked if waiter.item.ranked else self.offer
-            waiter.item.admitted = accepted = offer(waiter.item, waiter)
+            waiter.item.admitted = accepted = self.offer_any(waiter.item, waiter)
         return accepted
 
     def forsake(self, waiter: Waiter) -> None:

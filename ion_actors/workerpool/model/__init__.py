@@ -3,6 +3,7 @@
 ::
 
     lifecycle    running, draining, closed: what each message and deadline leads to
+    retry        whether a task that failed is tried again, and when
     recovery     what is a panic, how often a worker is restarted, how fast
     overflow     what happens to a task when there is no room; shedding by delay
     metrics      the numbers of a pool

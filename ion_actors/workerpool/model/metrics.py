@@ -77,13 +77,16 @@ class PoolMetrics:
     restarts: int  #: workers replaced
     #: Of the cancelled, rejected and panicked: how many the pool has given up, by reason
     dropped: Mapping[DropReason, int] = field(default_factory=dict, hash=False)
+    delayed: int = 0  #: of those that are queued: waiting for their time, or for another try
+    retries: int = 0  #: tries that were repeated: of tasks that failed, or took their worker down
 
 
 class Ledger:
     """The counts of a pool's tasks. All but the tallies change under the mailbox's lock only."""
 
     __slots__ = (
-        "_past", "_tallies", "dropped", "fenced", "rejected", "restarts", "started", "withdrawn",
+        "_past", "_tallies", "dropped", "fenced", "rejected", "restarts", "retries", "started",
+        "withdrawn",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -92,6 +95,7 @@ class Ledger:
         self.fenced = 0  # ended while running, by another than the worker
         self.rejected = 0
         self.restarts = 0
+        self.retries = 0
         self.dropped: Counter[DropReason] = Counter()  # by reason
         self._tallies: dict[Tally, None] = {}
         self._past = Tally()  # of workers that are gone
@@ -116,8 +120,16 @@ class Ledger:
         tallies = (self._past, *self._tallies)
         return sum(one.completed + one.failed + one.panicked + one.cancelled for one in tallies)
 
-    def snapshot(self, size: int, queue_size: int, queued: int) -> PoolMetrics:
-        """The numbers of this moment, of which ``queued`` is the mailbox's to know."""
+    def snapshot(self, size: int, queue_size: int, waiting: int, delayed: int = 0) -> PoolMetrics:
+        """The numbers of this moment, of which two are the mailbox's to know.
+
+        Args:
+            size: workers.
+            queue_size: tasks that may wait.
+            waiting: tasks that wait for a worker.
+            delayed: tasks that wait for their time.
+        """
+        queued = waiting + delayed
         ended = Tally()
         for tally in (self._past, *self._tallies):
             ended.add(tally)
@@ -134,5 +146,7 @@ class Ledger:
             cancelled=ended.cancelled + self.withdrawn + self.fenced,
             rejected=self.rejected,
             restarts=self.restarts,
+            delayed=delayed,
+            retries=self.retries,
             dropped=dict(self.dropped),
         )

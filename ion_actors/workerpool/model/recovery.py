@@ -34,12 +34,14 @@ Decide = Mapping[type[BaseException], Directive] | Callable[[BaseException], Dir
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before a worker that could not start is tried again, and how often.
+    """How long to wait before something that failed is tried again.
 
     The n-th wait is ``initial * factor ** (n - 1)`` seconds, at most ``maximum``, shortened by a
-    random part of up to ``jitter`` (0 to 1), so that many pools do not retry in step. After
-    ``retries`` failed retries the pool breaks. The defaults give up after at most 1.55 seconds of
-    waiting.
+    random part of up to ``jitter`` (0 to 1), so that many do not retry in step.
+
+    ``PanicRecovery(backoff=...)``: for a worker that could not start. After ``retries`` failed
+    retries the pool breaks; with the defaults, after at most 1.55 seconds of waiting. For a task
+    (:class:`Retry`), ``attempts`` counts instead of ``retries``.
     """
 
     initial: float = 0.05
@@ -63,8 +65,15 @@ class Backoff:
             failures: 1 or more.
             chance: gives numbers from 0 to 1.
         """
-        if failures > self.retries:
-            return None
+        return None if failures > self.retries else self.wait(failures, chance)
+
+    def wait(self, failures: int, chance: Callable[[], float] = random.random) -> float:
+        """Seconds to wait after so many failures in a row, however many they are.
+
+        Args:
+            failures: 1 or more.
+            chance: gives numbers from 0 to 1.
+        """
         try:
             grown = self.initial * float(self.factor) ** (failures - 1)
         except OverflowError:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ion_actors.facts import DrainReport, TaskState, UnfinishedTask, WorkerDeath
+from ion_actors.naming import printable
 from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.outcomes import Directive
 
 __all__ = [
+    "DelayedTask",
     "DrainReport",
     "Panic",
     "PoolDump",
@@ -21,6 +23,9 @@ __all__ = [
     "WorkerDeath",
     "WorkerDump",
 ]
+
+
+_SHOWN = 20  # delayed tasks in the text of a dump
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,20 @@ class WorkerDump:
 
 
 @dataclass(frozen=True, slots=True)
+class DelayedTask:
+    """A task of a :class:`PoolDump` that may not begin yet."""
+
+    name: str
+    due_in: float  #: seconds until it may
+    tries: int  #: how often it has failed
+    error: str  #: the last time, with this; empty if it has not begun
+
+    def __str__(self) -> str:
+        failed = f"; {self.tries} failed, the last one with {self.error}" if self.tries else ""
+        return printable(f"{self.name!r} waits for {self.due_in:.3f} s{failed}")
+
+
+@dataclass(frozen=True, slots=True)
 class PoolDump:
     """What a pool is at. ``str()`` makes a text for people of it."""
 
@@ -71,6 +90,7 @@ class PoolDump:
     workers: tuple[WorkerDump, ...]  #: every one there is, also those that have not begun
     #: Tasks that have ended, but not a call that they made in a thread
     left_behind: tuple[str, ...] = ()
+    delayed: tuple[DelayedTask, ...] = ()  #: of those that are queued, in the order of their time
 
     def __str__(self) -> str:
         head = (
@@ -78,7 +98,10 @@ class PoolDump:
             f"{self.queued} of {self.queue_size} tasks queued, {self.waiting} submitters waiting"
         )
         left = [f"  {name!r} has ended, and left a call running" for name in self.left_behind]
-        return "\n".join([head, *map(_in_words, self.workers), *left])
+        waiting = [f"  {one}" for one in self.delayed[:_SHOWN]]
+        if (more := len(self.delayed) - _SHOWN) > 0:
+            waiting.append(f"  {more} more wait for their time")
+        return "\n".join([head, *map(_in_words, self.workers), *left, *waiting])
 
 
 def _in_words(worker: WorkerDump) -> str:

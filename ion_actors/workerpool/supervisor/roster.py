@@ -183,7 +183,11 @@ class Roster:
     def on_needed(self, message: Needed) -> None:
         """There is something for a worker that has no thread yet."""
         worker = message.worker
-        if isinstance(worker, PoolWorker) and not worker.begun and worker in self._core.workers:
+        if not isinstance(worker, PoolWorker) or worker.begun or worker not in self._core.workers:
+            return
+        if self._authority.phase is not Phase.RUNNING and self.dismiss(worker):
+            self._authority.finish_if_over()
+        else:
             self._start_thread(worker)
 
     def _start_thread(self, worker: PoolWorker) -> None:
@@ -407,6 +411,7 @@ class Roster:
         """A thread was interrupted, perhaps at the mailbox: finish what it had begun there."""
         for heir in self._core.mailbox.mend():
             heir.wake()
+        self._core.mailbox.keep_time()
         for worker in self._core.workers:
             if worker.slot is not None:
                 worker.wake()

@@ -319,6 +319,9 @@ class PoolSupervisor(IsolatedActor):
             self._core.state = PoolState.DRAINING
         name = self._spec.name
         self._core.mailbox.refuse(functools.partial(closed, name))
+        self._core.mailbox.keep_time()
+        if self._core.mailbox.delays:
+            return  # who has nothing to do may be needed later; the mailbox wakes them in the end
         for worker in list(self._core.workers):
             if not self._roster.dismiss(worker):
                 worker.wake()  # those that find nothing more to do retire
@@ -331,6 +334,7 @@ class PoolSupervisor(IsolatedActor):
         self._asked_to_stop = asked | self._asked_to_stop
         release_references(running)  # some may have ended meanwhile
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
+        self._drop_queue(self._core.closed_error)  # what came back meanwhile; now none does
         self._roster.forget_retries()
 
     def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:

@@ -78,6 +78,7 @@ class Wait:
 
     target: Target
     context: Context  # ends the wait when it ends
+    helps: bool = False  # who waits runs it itself when its time has come, if nobody else does
 
     def over(self) -> bool:
         """Whether it is about to end: the worker has only not woken yet."""
@@ -93,9 +94,12 @@ class Wait:
             return [waiter for waiter in _waits if self.target.is_of(waiter.worker)] or None
         if self.target._state is RUNNING:
             return _holders_of(self.target)
-        if holders := self.target.mailbox.holders(self.target):
-            found = [_holders_of(one) for one in holders]
+        holders = self.target.mailbox.holders(self.target)
+        if others := [one for one in holders if one is not self.target]:
+            found = [_holders_of(one) for one in others]
             return None if None in found else [seat for one in found for seat in one or ()]
+        if self.helps and self.target.timed:
+            return None
         return _all_of(self.target.mailbox)
 
 
@@ -116,7 +120,8 @@ def waiting(waiter: WaitingWorker, target: Target, context: Context) -> Iterator
     Raises:
         DeadlockError: it would never end.
     """
-    wait = Wait(target, context)
+    of_task = isinstance(target, TaskFuture) and target.mailbox is waiter.mailbox
+    wait = Wait(target, context, helps=of_task and waiter.spec.helping)
     circle: list[tuple[WaitingWorker, Target]] = []
     with _lock:
         outer = _waits.get(waiter)  # of a callback's or a finalizer's, around this one

@@ -11,15 +11,17 @@ import asyncio
 import contextvars
 import enum
 import logging
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ion_actors.context import Context
 from ion_actors.errors import Cancelled, ContextEnded, TaskDropped, TaskPanicked, TaskQuarantined
 from ion_actors.naming import as_repr
-from ion_actors.raised import is_a
+from ion_actors.raised import is_a, name_of
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.outcomes import Directive, DropReason, Outcome
 from ion_actors.workerpool.model.reports import WorkerDeath
+from ion_actors.workerpool.model.retry import Plan, hint_of
 from ion_actors.workerpool.spec import PoolSpec
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "classify",
     "decide_retry",
     "directive_for",
+    "next_try",
     "panic_error",
     "remember",
     "too_late",
@@ -66,7 +69,7 @@ class WorkItem(Protocol):
         ...
 
     def try_again(self, failure: Failure) -> Failure | None:
-        """It has panicked. Returns the failure, perhaps another one; None: it is tried again."""
+        """Have it tried again, which returns None; or return the failure, perhaps another one."""
         ...
 
     def stopped(self, failure: Failure, error: BaseException) -> None:
@@ -144,6 +147,36 @@ def decide_retry(*, deaths: int, retries: int, directive: Directive, ended: bool
     if ended:
         return RetryDecision.CANCELLED
     return RetryDecision.AGAIN if deaths <= retries else RetryDecision.QUARANTINED
+
+
+def next_try(task: TaskFuture[Any], failure: Failure, now: float, spec: PoolSpec) -> Plan:
+    """When a task is tried again that has ended so, as its ``retry`` says."""
+    retry, error = task.retry, failure.shown
+    try:
+        if retry is None:
+            return Plan(None, "")
+        if task.task_context().cancelled:
+            return Plan(None, "its context has ended")
+        if failure.directive is Directive.ESCALATE:
+            return Plan(None, "its pool is broken")
+        died = failure.outcome is Outcome.PANICKED
+        covers = retry.covers_death if died else retry.covers
+        if not task.variables.run(_covers, covers, error, spec):
+            return Plan(None, f"{name_of(type(error))} is not tried again")
+        failures = 1 if task.past_tries is None else task.past_tries.count + 1
+        return retry.plan(failures, now, task.born_at, task.variables.run(hint_of, error))
+    finally:
+        del task, failure, error
+
+
+def _covers(covers: Callable[[BaseException], bool], error: BaseException, spec: PoolSpec) -> bool:
+    try:
+        return covers(error)
+    except BaseException as fault:
+        spec.log(logging.ERROR, "retry's on failed on %r", error, error=fault)
+        return False
+    finally:
+        del error
 
 
 def without_retry(

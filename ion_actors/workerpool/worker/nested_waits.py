@@ -37,7 +37,8 @@ __all__ = ["WorkersHelp"]
 # first steps, and the handling of the RecursionError that it may well end with.
 _HEADROOM = 200
 
-# Seconds after which a worker that waits for a task with a key tries again to run it itself.
+# Seconds after which a worker tries again to run a task itself that it waits for, if that has a key
+# or may be delayed.
 _LOOK_AGAIN = 0.2
 
 
@@ -90,9 +91,11 @@ class WorkersHelp:
             future = task = None  # type: ignore[assignment]  # a traceback may hold this frame
 
     def _wait_for(self, task: TaskFuture[Any] | Answer[Any]) -> None:
-        # Whoever has its key may go without a worker being left that would come for it: so look
-        # again from time to time. All else that closes a circle is a wait.
-        again = _LOOK_AGAIN if isinstance(task, TaskFuture) and task.key is not None else None
+        # Whoever has its key may go without a worker being left that would come for it, and so may
+        # everybody until its time has come: so look again from time to time. All else that closes a
+        # circle is a wait.
+        looks = isinstance(task, TaskFuture) and (task.timed or task.key is not None)
+        again = _LOOK_AGAIN if looks else None
         context = current_context()
         try:
             while True:

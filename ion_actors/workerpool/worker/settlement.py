@@ -2,7 +2,8 @@
 
 ::
 
-    raised ──classify──▶ FAILED, CANCELLED ──▶ settle the future, go on
+    raised ──classify──▶ CANCELLED ──▶ settle the future, go on
+                └──────▶ FAILED ──▶ settle the future, or have the task wait for another try; go on
                 └──────▶ PANICKED ──▶ tell the supervisor ──▶ settle the future, or queue it again
 
 So a successor is appointed before anybody learns of the panic.
@@ -17,10 +18,12 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import TaskPanicked
+from ion_actors.raised import in_a_line
 from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Returning
@@ -28,6 +31,7 @@ from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
+from ion_actors.workerpool.model.retry import PastTries
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.worker.failure import (
     Failure,
@@ -35,6 +39,7 @@ from ion_actors.workerpool.worker.failure import (
     WorkItem,
     classify,
     decide_retry,
+    next_try,
     panic_error,
     remember,
     too_late,
@@ -52,7 +57,8 @@ def tell_begin(
     waited = max(0.0, started_at - task.accepted_at)
     variables.run(hooks.started, queued, waited)
     # In the task's variables, so that what it traces belongs to this span.
-    task.span = variables.run(hooks.span, task.task_name(), worker, waited)
+    attempt = 1 + len(task.history) + (0 if task.past_tries is None else task.past_tries.count)
+    task.span = variables.run(hooks.span, task.task_name(), worker, waited, attempt)
     if task.fenced:  # whoever did so may have found no span to finish
         variables.run(hooks.dropped, task.take_ending(), task._exception)
 
@@ -73,7 +79,7 @@ def tell_end(
 
 
 def _tell_retry(hooks: PoolHooks, task: TaskFuture[Any], error: BaseException) -> None:
-    """A task took its worker down, and is not over: it will begin again, with another span."""
+    """A task is not over: it will begin again, with another span."""
     task.variables.run(hooks.finish, task.take_span(), error)
     task.variables.run(hooks.retried)
 
@@ -84,6 +90,8 @@ class SettlingWorker(Protocol):
     name: str
     tally: Tally
     started_at: float  # when what it runs began
+    current: TaskFuture[Any] | None
+    put_back: TaskFuture[Any] | None  # queued again, no longer its own
 
     @property
     def returning(self) -> Returning | None:
@@ -130,9 +138,11 @@ class Settlement:
             failure: Failure | None = first
             if first.outcome is Outcome.PANICKED:
                 self._who.doom()
+            if first.outcome is not Outcome.CANCELLED:
                 failure = item.try_again(first)
             if failure is None:
-                self._go_down(item.task_name(), error, first.directive)
+                if first.directive is not Directive.RESUME:
+                    self._go_down(item.task_name(), error, first.directive)
             else:
                 self.conclude(item, error, failure)
         finally:
@@ -200,7 +210,9 @@ class TaskItem:
     def try_again(self, failure: Failure) -> Failure | None:
         """Put the task back into the queue; or return the failure on it, if it has to end."""
         task, worker = self._task, self._who.returning
-        if not task.retries or worker is None:
+        if failure.outcome is Outcome.FAILED or not task.retries:
+            return self._postpone(failure)
+        if worker is None:
             return failure
         now = self._spec.context.clock.monotonic()
         try:
@@ -222,6 +234,29 @@ class TaskItem:
         finally:
             self = task = failure = None  # type: ignore[assignment]
 
+    def _postpone(self, failure: Failure) -> Failure | None:
+        """Have the task wait for another try; or return the failure on it, if it has to end."""
+        task, who, spec = self._task, self._who, self._spec
+        if task.retry is None:
+            return failure
+        now = spec.context.clock.monotonic()
+        try:
+            due, why = next_try(task, failure, now, spec)
+            if due is not None:
+                before = task.past_tries
+                failed = in_a_line(failure.shown), now - who.started_at
+                task.past_tries = (before or PastTries()).added(*failed)  # it may begin at once
+                if spec.hooks is not None:
+                    _tell_retry(spec.hooks, task, failure.shown)
+                if self._mailbox.postpone(task, who, due):
+                    return None
+                task.past_tries, why = before, "its pool has ended"
+            if task.past_tries is not None:
+                task.past_tries = replace(task.past_tries, why=why)
+            return failure
+        finally:
+            self = task = who = failure = None  # type: ignore[assignment]
+
     def stopped(self, failure: Failure, error: BaseException) -> None:
         """It runs no more: tell the hooks, and count it."""
         try:
@@ -237,6 +272,7 @@ class TaskItem:
         """Settle its future."""
         task, tally = self._task, self._who.tally
         try:
+            task.tell_past_tries(shown)
             outcome, reason = failure.outcome, failure.reason
             if reason is not None:
                 callbacks = self._mailbox.give_back(task, shown, tally, outcome, reason)

@@ -262,8 +262,8 @@ class PoolWorker(IsolatedActor):
             try:
                 self._perform(found)
             finally:
-                if found.key is not None and found is not self.put_back:
-                    self.release_key(found, comes=True)
+                if found.key is not None:
+                    self._leave_key(found, comes=True)
             self.current = found = None  # nothing may hold a settled task while we are parked
             self.started_at = NOT_BEGUN
             if self._done:
@@ -305,8 +305,8 @@ class PoolWorker(IsolatedActor):
     def _come_back(self, task: TaskFuture[Any], depth: int) -> None:
         """Go on with the task that was interrupted. May be done again."""
         if len(self.interrupted) > depth:
-            if task.key is not None and task is not self.put_back:
-                self.release_key(task, comes=False)
+            if task.key is not None:
+                self._leave_key(task, comes=False)
             self.current, self.started_at = self.interrupted[-1]
             of_thread.task_context = self._task_context
             self.interrupted.pop()  # last: whoever looks must find the task in one of the two
@@ -395,6 +395,13 @@ class PoolWorker(IsolatedActor):
         if task.key is None:
             self.telling = None
 
+    def _leave_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
+        """This worker is done with a task that has a key."""
+        if task is not self.put_back:
+            self.release_key(task, comes=comes)
+        elif not self._done:  # it is tried again, and keeps its key until then
+            self.put_back = None
+
     def release_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
         """A task is over: the next of its key may begin.
 
@@ -414,6 +421,8 @@ class PoolWorker(IsolatedActor):
                 self._hand_back(task, error)
             else:
                 self._settlement.settle(self._item(task), error)
+                if task.key is None and not self._done:
+                    self.put_back = None  # it waits for another try
         finally:
             task = error = None  # type: ignore[assignment]
         if self._done:

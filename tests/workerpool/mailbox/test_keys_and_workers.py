@@ -143,7 +143,7 @@ def test_dropping_the_oldest_makes_room_although_more_are_queued_than_may_be() -
         task.fn, task.args, task.kwargs = int, (), None
         task.variables = contextvars.Context()
     assert all(mailbox.offer_ranked(task) for task in tasks[:2])
-    mailbox.limit = 1
+    mailbox.limit = mailbox._room = 1
     mailbox.drop_oldest(tasks[2])
     assert [task.done() for task in tasks] == [True, True, False]
     assert mailbox.backlog == 1

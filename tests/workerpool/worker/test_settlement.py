@@ -31,6 +31,7 @@ class Runner:
     """Who runs what raises; notes the steps."""
 
     name, started_at, returning = "w", 0.0, None
+    current = put_back = None
 
     def __init__(self) -> None:
         self.tally = Tally()
@@ -84,8 +85,14 @@ def test_a_failure_ends_it_and_nothing_else() -> None:
     who = Runner()
     thing, error = Thing(who), ValueError("no")
     Settlement(spec_for(), who).settle(thing, error)
-    assert who.steps == ["stopped", Outcome.FAILED]
+    assert who.steps == ["reconsider", "stopped", Outcome.FAILED]
     assert thing.shown is error
+
+
+def test_a_failure_that_is_tried_again_does_not_end_it_nor_its_worker() -> None:
+    who = Runner()
+    Settlement(spec_for(), who).settle(Thing(who, again=True), ValueError("no"))
+    assert who.steps == ["reconsider"]
 
 
 def test_a_panic_is_reported_before_it_is_seen() -> None:

@@ -1,0 +1,49 @@
+"""One timer for the first of many moments."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from ion_actors.actors import NO_MORE_THREADS
+from ion_actors.clock import Clock, Timer
+
+__all__ = ["Alarm"]
+
+
+class Alarm:
+    """Has the clock make a call at the first of the moments that something waits for.
+
+    Args:
+        clock: the clock.
+        first: the first of them, or None. Asked under no lock.
+        ring: the call, on the clock's thread: nothing in it may block. It calls :meth:`set`.
+    """
+
+    def __init__(
+        self, clock: Clock, first: Callable[[], float | None], ring: Callable[[], object]
+    ) -> None:
+        self._clock = clock
+        self._first = first
+        self._ring = ring
+        self._timer: Timer | None = None
+        self._lock = threading.RLock()  # guards the change of the timer
+
+    def set(self) -> None:
+        """Have it ring in time, or not at all. To be called, under no lock, after each change."""
+        while True:  # another thread may have changed something meanwhile
+            when, timer = self._first(), self._timer
+            if when is None and timer is None:
+                return
+            if when is not None and timer is not None and timer.pending and timer.when <= when:
+                return
+            try:
+                self._replace(None if when is None else self._clock.call_at(when, self._ring))
+            except NO_MORE_THREADS:
+                return  # the next change tries again
+
+    def _replace(self, timer: Timer | None) -> None:
+        with self._lock:
+            old, self._timer = self._timer, timer
+        if old is not None:
+            old.cancel()
