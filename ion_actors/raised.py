@@ -47,6 +47,12 @@ _NAME: Any = type.__dict__["__name__"]
 
 _NOTES = "__notes__"
 
+# The attributes of that name, called with the exception.
+cause_of: Callable[[BaseException], BaseException | None] = _CAUSE.__get__
+context_of: Callable[[BaseException], BaseException | None] = _CONTEXT.__get__
+traceback_of: Callable[[BaseException], TracebackType | None] = _TRACEBACK.__get__
+args_of: Callable[[BaseException], tuple[Any, ...]] = _ARGS.__get__
+
 
 def is_a(error: object, kinds: type[Kind] | tuple[type[Kind], ...]) -> TypeGuard[Kind]:
     """Whether it is of one of these classes; ``isinstance`` would also ask its ``__class__``."""
@@ -59,21 +65,9 @@ def name_of(kind: type) -> str:
     return found
 
 
-def cause_of(error: BaseException) -> BaseException | None:
-    """Its ``__cause__``."""
-    found: BaseException | None = _CAUSE.__get__(error)
-    return found
-
-
 def set_cause(error: BaseException, cause: BaseException | None) -> None:
     """Set its ``__cause__``, as ``raise ... from`` does."""
     _CAUSE.__set__(error, cause)
-
-
-def context_of(error: BaseException) -> BaseException | None:
-    """Its ``__context__``."""
-    found: BaseException | None = _CONTEXT.__get__(error)
-    return found
 
 
 def set_context(error: BaseException, context: BaseException | None, *, suppress: bool) -> None:
@@ -85,18 +79,6 @@ def set_context(error: BaseException, context: BaseException | None, *, suppress
 def suppresses_context(error: BaseException) -> bool:
     """Its ``__suppress_context__``."""
     return bool(_SUPPRESSES.__get__(error))
-
-
-def traceback_of(error: BaseException) -> TracebackType | None:
-    """Its ``__traceback__``."""
-    found: TracebackType | None = _TRACEBACK.__get__(error)
-    return found
-
-
-def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Its ``args``."""
-    found: tuple[Any, ...] = _ARGS.__get__(error)
-    return found
 
 
 def errno_of(error: OSError) -> object:
@@ -138,7 +120,7 @@ def message_of(error: BaseException) -> str:
     try:
         return str(error)
     except BaseException:
-        args = _ARGS.__get__(error)
+        args = args_of(error)
         shown = [_try(str if len(args) == 1 else repr, one, _nameless(one)) for one in args]
         return shown[0] if len(shown) == 1 else f"({', '.join(shown)})" if shown else ""
 

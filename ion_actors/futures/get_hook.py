@@ -24,12 +24,23 @@ class Derivable(Protocol):
     _sources: tuple[weakref.ref[Any], ...]
 
     def set_get_hook(self, func: Callable[[float | None], Any]) -> None:
-        """See ``Future``, also for the others."""
+        """Have it computed when somebody asks for it."""
 
-    def add_done_callback(self, fn: Callback) -> None: ...  # noqa: D102
-    def set_running_or_notify_cancel(self) -> bool: ...  # noqa: D102
-    def done(self) -> bool: ...  # noqa: D102
-    def exception(self, timeout: float | None = None) -> BaseException | None: ...  # noqa: D102
+    def add_done_callback(self, fn: Callback) -> None:
+        """Call it once the future is done."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Begin, unless the future was cancelled."""
+        ...
+
+    def done(self) -> bool:
+        """Whether it has its outcome."""
+        ...
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Its exception, if it has one."""
+        ...
+
     def _finish(self, result: Any, error: BaseException | None) -> Callbacks | None: ...
     def _run_callbacks(self, callbacks: Callbacks | None) -> None: ...
     def _wait(self, timeout: float | None) -> bool: ...

@@ -68,6 +68,8 @@ class LoggingTracer:
 
 
 class _LoggedSpan:
+    """A span that becomes a log record at its end."""
+
     def __init__(self, tracer: LoggingTracer, name: str, attributes: dict[str, Any]) -> None:
         self._tracer = tracer
         self._name = name
@@ -75,6 +77,7 @@ class _LoggedSpan:
         self._began = self._tracer.now()
 
     def finish(self, error: BaseException | None = None) -> None:
+        """See :meth:`ion_actors.observe.Span.finish`."""
         duration = self._tracer.now() - self._began
         self._tracer.finished(self._name, self._attributes, duration, error)
 

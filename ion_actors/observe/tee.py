@@ -57,10 +57,13 @@ class TeeTracer:
 
 
 class _Spans:
+    """The spans of one thing, one by each tracer."""
+
     def __init__(self, spans: list[tuple[Probe, Span | None]]) -> None:
         self._spans = spans
 
     def finish(self, error: BaseException | None = None) -> None:
+        """See :meth:`ion_actors.observe.Span.finish`."""
         # In reverse order: the last one began inside the others.
         for probe, span in reversed(self._spans):
             probe.finish(span, error)

@@ -66,6 +66,7 @@ class _Terms(NamedTuple):
 
     @classmethod
     def of(cls, limit: Limit) -> _Terms:
+        """The terms of a limit, exactly."""
         rate = limit.rate.exact
         unit = rate.denominator << _SHIFT
         return cls(rate.numerator, unit, limit.burst * unit)

@@ -43,14 +43,17 @@ class _Pools:
         self._lock = threading.Lock()  # guards the set
 
     def add(self, core: PoolCore) -> None:
+        """Remember a pool that begins."""
         with self._lock:
             self._cores.add(core)
 
     def all(self) -> list[PoolCore]:
+        """Those that are still referred to."""
         with self._lock:
             return list(self._cores)
 
     def unended(self) -> list[PoolCore]:
+        """Those whose end is still to come."""
         return [core for core in self.all() if core.state is not PoolState.CLOSED]
 
     def renew_lock(self) -> None:

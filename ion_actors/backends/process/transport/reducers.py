@@ -197,7 +197,8 @@ class _Start:
     DupFd = staticmethod(Descriptor.copy_of)
 
     def duplicate_for_child(self, fd: int) -> int:
-        return fd  # DupFd gets it, and duplicates it
+        """The same number: ``DupFd`` gets it, and duplicates it."""
+        return fd
 
 
 @contextlib.contextmanager

@@ -214,6 +214,7 @@ def _naming(kind: Any) -> Any:
         places: dict[int, int | None]
 
         def persistent_id(self, obj: object) -> int | None:
+            """The place of an exception of the chain."""
             return self.places.get(id(obj)) if issubclass(type(obj), BaseException) else None
 
         def reducer_override(self, obj: Any) -> Any:
@@ -321,6 +322,7 @@ class _Unpickler(pickle.Unpickler):
         self._found = found
 
     def persistent_load(self, pid: Any) -> BaseException:
+        """The exception at this place of the chain."""
         found: BaseException = self._found[pid]
         return found
 
