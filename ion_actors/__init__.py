@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     )
     from ion_actors.workerpool.model.retry import Retry
     from ion_actors.workerpool.pool import Pool
-    from ion_actors.workerpool.proxy import WorkerProxy
+    from ion_actors.workerpool.proxy import WorkerProxy, worker_method
     from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [
@@ -179,6 +179,7 @@ __all__ = [
     "background",
     "current_context",
     "report_progress",
+    "worker_method",
 ]
 
 #: The version of this library, as installers know it.
@@ -258,6 +259,7 @@ _HOMES = {
     "background": "context",
     "current_context": "context",
     "report_progress": "futures",
+    "worker_method": "workerpool.proxy",
 }
 
 

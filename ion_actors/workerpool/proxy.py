@@ -7,8 +7,19 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Coroutine, Iterable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 import pykka
 
@@ -17,9 +28,21 @@ from ion_actors.stateful import Fetch, Method
 if TYPE_CHECKING:
     from ion_actors.futures import Future
 
-__all__ = ["MethodProxy", "WorkerProxy", "no_worker_class"]
+__all__ = [
+    "MethodProxy",
+    "UnboundMethod",
+    "WorkerMethod",
+    "WorkerProxy",
+    "no_worker_class",
+    "worker_method",
+]
 
 Submit = Callable[..., "Future[Any]"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)  # what a call in the worker returns
+V_co = TypeVar("V_co", covariant=True)  # what its future has: a coroutine's result
 
 
 class MethodProxy:
@@ -128,6 +151,58 @@ def _is_traversable(member: Any) -> bool:
     return not isinstance(member, type) and any(
         getattr(member, mark, False) is True for mark in marks
     )
+
+
+class UnboundMethod(Generic[P, R_co, V_co]):
+    """What type checkers find of a :func:`worker_method` in its class, and so in a proxy.
+
+    No object is of this class: in the class there is the function, in a proxy a
+    :class:`MethodProxy`. To type checkers, ``pool.proxy(ImageWorker)`` is the class, as only that
+    has the names and the signatures of the methods. They see the two ways to call such a method.
+    """
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Future[V_co]: ...
+    @overload
+    def __call__(self, worker: Any, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # it does accept
+        """Call it through a proxy; or with an instance, as a function."""
+
+    def defer(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """See :meth:`MethodProxy.defer`."""
+
+
+class WorkerMethod(Generic[P, R_co, V_co]):
+    """What :func:`worker_method` makes of a method, to type checkers."""
+
+    @overload
+    def __get__(self, worker: None, owner: Any, /) -> UnboundMethod[P, R_co, V_co]: ...
+    @overload
+    def __get__(self, worker: object, owner: Any, /) -> Callable[P, R_co]: ...
+    def __get__(self, worker: object, owner: Any, /) -> Any:
+        """The method of an instance is as it is without the decorator."""
+
+
+@overload
+def worker_method(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
+) -> WorkerMethod[P, Coroutine[object, Never, T], T]: ...
+@overload
+def worker_method(method: Callable[Concatenate[Any, P], T], /) -> WorkerMethod[P, T, T]: ...
+
+
+def worker_method(method: Callable[..., Any], /) -> WorkerMethod[..., Any, Any]:
+    """Have type checkers know what a method of a worker class returns through a proxy: a future.
+
+    With it, ``pool.proxy(ImageWorker).resize(image)`` has the type ``Future[Image]``, and its
+    arguments are checked. Nothing changes when the program runs: it returns the method as it is.
+
+    Raises:
+        TypeError: it decorates something else.
+    """
+    if not callable(method):
+        raise TypeError(f"worker_method decorates a method, not {method!r}")
+    return cast("WorkerMethod[..., Any, Any]", method)
 
 
 def no_worker_class(pool: str) -> TypeError:

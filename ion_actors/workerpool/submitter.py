@@ -30,9 +30,10 @@ from typing import (
     ParamSpec,
     TypeVar,
     assert_never,
-    cast,
     overload,
 )
+
+import pykka
 
 from ion_actors._arguments import seconds
 from ion_actors.context import (
@@ -57,7 +58,7 @@ from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
 from ion_actors.workerpool.model.retry import Retry
-from ion_actors.workerpool.proxy import WorkerProxy, no_worker_class
+from ion_actors.workerpool.proxy import UnboundMethod, WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions, moment_of
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
 
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["Submitter", "call_with_context"]
 
 T = TypeVar("T")
+A = TypeVar("A", bound=pykka.Actor)
 
 P = ParamSpec("P")
 
@@ -535,6 +537,8 @@ class Submitter:
     @overload
     def proxy(self) -> WorkerProxy: ...
     @overload
+    def proxy(self, kind: type[A]) -> type[A]: ...
+    @overload
     def proxy(self, kind: type[T]) -> T: ...
 
     def proxy(self, kind: type[Any] | None = None) -> Any:
@@ -543,14 +547,29 @@ class Submitter:
         A call goes to a worker that is idle, or waits for one as :meth:`submit` does.
 
         Args:
-            kind: what to take the proxy for; of use to type checkers only. See ``pykka.typing``.
+            kind: what type checkers take the proxy for. The worker class: calls of its methods that
+                are decorated by :func:`worker_method` return futures. Any other class: its
+                instances, see ``pykka.typing``.
+
+        Raises:
+            TypeError: the pool's workers are of another class.
         """
         if kind is not None and not isinstance(kind, type):
             raise TypeError(f"kind must be a class or None, not {kind!r}")
         actor_class = self._residence().actor_class
+        if kind is not None and issubclass(kind, pykka.Actor) and kind not in actor_class.__mro__:
+            raise TypeError(
+                f"kind must be a class of the pool's workers, which is {actor_class.__qualname__}, "
+                f"not {kind.__qualname__}"
+            )
         return WorkerProxy(self.submit, actor_class.__qualname__, (), actor_class)
 
-    def method(self, method: Callable[Concatenate[Any, P], T], /) -> Callable[P, T]:
+    @overload
+    def method(self, method: UnboundMethod[P, T, Any], /) -> Callable[P, T]: ...
+    @overload
+    def method(self, method: Callable[Concatenate[Any, P], T], /) -> Callable[P, T]: ...
+
+    def method(self, method: Callable[..., Any], /) -> Callable[..., Any]:
         """A method of the worker class as a function to submit, for instance to :meth:`map`.
 
         Args:
@@ -560,8 +579,12 @@ class Submitter:
         Raises:
             TypeError: it is none of that class.
         """
-        return cast("Callable[P, T]", self._method(method))
+        return self._method(method)
 
+    @overload
+    def call(
+        self, method: UnboundMethod[P, Any, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]: ...
     @overload
     def call(
         self,
