@@ -20,9 +20,12 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-__all__ = ["PLAIN_TYPES", "Kind", "is_awaitable", "is_coroutine", "kind_of"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["PLAIN_TYPES", "Kind", "is_awaitable", "is_coroutine", "kind_of", "running_loop"]
 
 
 class Kind(enum.Enum):
@@ -96,3 +99,12 @@ def _has_protocol(found: type, protocol: type) -> bool:
         return issubclass(found, protocol)
     except Exception:  # a metaclass may fail at anything, and then its instances are results
         return False
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if one does.
+
+    A program that has not imported ``asyncio`` has none, and does not pay for its import.
+    """
+    get = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
+    return None if get is None else get()

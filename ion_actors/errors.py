@@ -43,12 +43,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import math
-import pickle
 import queue
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pickle import PicklingError
 
     from ion_actors.facts import (
         ChildState,
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
         DropReason,
         WorkerDeath,
     )
+else:  # the same class; the rest of the module is not needed here, and takes a while to import
+    from _pickle import PicklingError
 
 __all__ = [
     "AcquireTimeout",
@@ -260,7 +262,7 @@ class TaskPanicked(IonError, RuntimeError):
         self.worker = worker
 
 
-class TaskNotPicklable(IonError, pickle.PicklingError, TypeError):
+class TaskNotPicklable(IonError, PicklingError, TypeError):
     """Part of a task cannot be pickled for the worker's process, or back; only that task failed.
 
     Attributes:

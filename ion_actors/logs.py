@@ -28,9 +28,9 @@ import logging
 import sys
 import threading
 import time
-import tracemalloc
 import warnings
 from _thread import get_ident
+from _tracemalloc import is_tracing  # the rest of tracemalloc takes a while to import
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
@@ -166,7 +166,7 @@ def warn_later(
 
     If a filter makes it an error, that is logged.
     """
-    if not tracemalloc.is_tracing():
+    if not is_tracing():
         source = None  # only to show where it was allocated; and it may be about to be freed
     variables = contextvars.copy_context()  # where some Pythons keep the filters
     LOGS.post(lambda: variables.run(_warn, message, category, logger, source))

@@ -7,6 +7,7 @@ anything. So everything here uses the attributes of ``BaseException`` and never 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "errno_of",
     "in_a_line",
     "is_a",
+    "is_asyncio_cancellation",
     "members_of",
     "message_of",
     "name_of",
@@ -57,6 +59,15 @@ args_of: Callable[[BaseException], tuple[Any, ...]] = _ARGS.__get__
 def is_a(error: object, kinds: type[Kind] | tuple[type[Kind], ...]) -> TypeGuard[Kind]:
     """Whether it is of one of these classes; ``isinstance`` would also ask its ``__class__``."""
     return issubclass(type(error), kinds)
+
+
+def is_asyncio_cancellation(error: object) -> bool:
+    """Whether it is ``asyncio.CancelledError``; without an import of ``asyncio``, which is large.
+
+    A program that has not imported it has no such error.
+    """
+    kind = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", None)
+    return kind is not None and is_a(error, kind)
 
 
 def name_of(kind: type) -> str:

@@ -13,13 +13,16 @@ costs one check.
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ion_actors.awaitables import running_loop
 from ion_actors.forking import on_fork
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["NO_MORE_THREADS", "RETRY", "STANDBY", "Job", "Standby"]
 
@@ -58,7 +61,7 @@ class Standby:
     @property
     def neglected(self) -> bool:
         """Whether there are jobs, but neither supervisors nor an event loop to do them."""
-        return bool(self._jobs) and not (self._bells or asyncio._get_running_loop())
+        return bool(self._jobs) and not (self._bells or running_loop())
 
     def join(self, bell: queue.SimpleQueue[Any]) -> None:
         """Do jobs from now on: when there is a job, None is put into this queue."""
@@ -73,7 +76,7 @@ class Standby:
         self._jobs[job] = None
         for bell in list(self._bells):
             bell.put(None)
-        loop = asyncio._get_running_loop()
+        loop = running_loop()
         if loop is not None and loop not in self._loops:
             self._loops.add(loop)
             loop.call_soon(self._attend_in, loop)

@@ -25,13 +25,12 @@ import contextlib
 import functools
 import inspect
 import weakref
-from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import CodeType, FunctionType, MethodType
 from typing import Any, ParamSpec, TypeVar, cast
 
-from ion_actors.awaitables import PLAIN_TYPES, Kind, is_awaitable, kind_of
+from ion_actors.awaitables import PLAIN_TYPES, Kind, is_awaitable, kind_of, running_loop
 
 __all__ = ["Wrapper"]
 
@@ -87,7 +86,7 @@ class Wrapper:
         new_scope, would_wait = self._scope, self._would_wait
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if would_wait is not None and _get_running_loop() is not None and would_wait():
+            if would_wait is not None and running_loop() is not None and would_wait():
                 # Entering the scope now would block the loop. That can be postponed only if it is
                 # known what ``fn`` returns. Otherwise it is called like any function.
                 kind = _guess(fn)

@@ -4,6 +4,7 @@ From the top down, each importing only from below::
 
     process/      a child process for each worker; imported only when it is used
     thread        the worker's own thread
+    event_loop    runs coroutines; imported only when there is one
     loop_threads  the threads in which a worker's event loop makes blocking calls
     protocol      the interface between workers and backends
 """

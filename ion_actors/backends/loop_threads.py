@@ -77,7 +77,7 @@ def left_behind(pool: Context) -> list[LeftBehind]:
     return [one for one in list(_running) if one.pool is pool and one.owner.over]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class _Call:
     future: concurrent.futures.Future[Any]
     make: Callable[[], Any]

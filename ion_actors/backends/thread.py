@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ion_actors.awaitables import is_coroutine
+from ion_actors.awaitables import is_coroutine, running_loop
 from ion_actors.backends.loop_threads import LoopThreads, Owner
 from ion_actors.backends.protocol import Task
-from ion_actors.context import Context, background, call_in_loop, make_current
+from ion_actors.context import Context, background, make_current
 from ion_actors.observe import Log
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["ThreadBackend", "ThreadRunner"]
 
@@ -88,14 +90,15 @@ class ThreadRunner:
     def _run(
         self, coroutine: Coroutine[Any, Any, Any], context: Context, variables: contextvars.Context
     ) -> Any:
+        from ion_actors.backends import event_loop  # noqa: PLC0415 - it imports asyncio
+
         if self._runner is None:
-            self._runner = asyncio.Runner()
             self._threads = LoopThreads(self._pool)
-            self._runner.get_loop().set_default_executor(self._threads)
+            self._runner = event_loop.make_runner(self._threads)
         assert self._threads is not None
         owner = self._threads.owner = Owner()
         try:
-            return _finish_on(self._runner, coroutine, context, variables)
+            return event_loop.finish_on(self._runner, coroutine, context, variables)
         finally:
             owner.over = True
 
@@ -105,70 +108,19 @@ class ThreadRunner:
 
         If the other one is a coroutine, its event loop is paused, and hidden from the new task.
         """
-        below = asyncio._get_running_loop()
+        below = running_loop()
         if below is None:
             yield
             return
+        from ion_actors.backends import event_loop  # noqa: PLC0415 - it imports asyncio
+
         runner, self._runner = self._runner, None
         threads, self._threads = self._threads, None
-        coroutine = _swap_current(below, None)
-        asyncio._set_running_loop(None)
-        try:
-            yield
-        finally:
+        with event_loop.hidden(below):
             try:
-                self.stop()
+                yield
             finally:
-                self._runner, self._threads = runner, threads
-                asyncio._set_running_loop(below)
-                _swap_current(below, coroutine)
-
-
-def _swap_current(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
-    """Set the loop's current task, in Pythons where a thread has only one. Returns it."""
-    swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from 3.12 on
-    return None if swap is None else swap(loop, task)
-
-
-def _finish_on(
-    runner: asyncio.Runner,
-    coroutine: Coroutine[Any, Any, Any],
-    context: Context,
-    variables: contextvars.Context,
-) -> Any:
-    loop = runner.get_loop()
-    try:
-        value, error = runner.run(_cancellable(coroutine, context), context=variables)
-    finally:
-        if leftovers := asyncio.all_tasks(loop):
-            runner.run(_cancel(leftovers))
-    if error is None:
-        return value
-    try:
-        raise error
-    finally:
-        del error
-
-
-async def _cancellable(
-    coroutine: Coroutine[Any, Any, Any], context: Context
-) -> tuple[Any, Exception | None]:
-    """Its result, or its error as a value: asyncio reads an error's ``__class__``, which may raise.
-
-    Its loop would then never end.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    registration = context.add_callback(lambda: call_in_loop(loop, task.cancel))
-    try:
-        return await coroutine, None
-    except Exception as error:
-        return None, error
-    finally:
-        registration.remove()
-
-
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+                try:
+                    self.stop()
+                finally:
+                    self._runner, self._threads = runner, threads

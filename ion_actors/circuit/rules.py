@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import enum
 import logging
@@ -13,7 +12,7 @@ from ion_actors._arguments import exceptions_or_predicate, make_plain, number, s
 from ion_actors.context import current_context
 from ion_actors.errors import CircuitOpen, DeadlineExceeded
 from ion_actors.interruption import is_interruption
-from ion_actors.raised import is_a
+from ion_actors.raised import is_a, is_asyncio_cancellation
 
 __all__ = ["BreakerRules", "CallOutcome", "FailureRate", "IsFailure", "judge"]
 
@@ -28,7 +27,6 @@ _FAILURES = 5
 # These concern the caller, not the called service.
 _CALLED_OFF = (
     concurrent.futures.CancelledError,  # also ion_actors.Cancelled
-    asyncio.CancelledError,
     GeneratorExit,  # a coroutine or a generator was closed
     KeyboardInterrupt,
 )
@@ -128,8 +126,10 @@ def judge(error: BaseException, name: str, is_failure: IsFailure | None) -> Call
 
     If the predicate raises, that is logged, and the error counts as a failure.
     """
-    if is_a(error, asyncio.CancelledError):
-        error = _deadline() or error
+    if is_asyncio_cancellation(error):
+        if (ended := _deadline()) is None:
+            return CallOutcome.CANCELLED
+        error = ended
     if is_a(error, _CALLED_OFF) or (is_a(error, CircuitOpen) and error.name == name):
         return CallOutcome.CANCELLED
     if not is_a(error, Exception) or is_failure is None:

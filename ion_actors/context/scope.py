@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections.abc import Callable
@@ -126,6 +125,8 @@ class Context(Node):
         timeout: float | None = None,
     ) -> bool:
         """:meth:`wait` for coroutines."""
+        import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
         limit = seconds("timeout", timeout)
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()

@@ -8,7 +8,6 @@ and what ended it, is decided in one place: under the line's lock.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -109,6 +108,8 @@ def wait_turn(line: Line[T], item: T, terms: Terms) -> None:
 
 async def await_turn(line: Line[T], item: T, terms: Terms) -> None:
     """:func:`wait_turn` for coroutines; cancelling the coroutine gives up its place."""
+    import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
     context, clock, deadline, late = terms
     loop = asyncio.get_running_loop()
     over = asyncio.Event()

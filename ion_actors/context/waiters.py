@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ion_actors.clock import Clock
 from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.logs import Logger
-from ion_actors.raised import is_a
+from ion_actors.raised import is_asyncio_cancellation
 
 if TYPE_CHECKING:
+    import asyncio
     import concurrent.futures
 
 __all__ = ["Interrupt", "Signal", "call_in_loop", "forget_done_callback"]
@@ -50,6 +50,8 @@ class Interrupt:
     __slots__ = ("_before", "_fired", "_loop", "_ours", "_registration", "_task")
 
     def __init__(self) -> None:
+        import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
         # As asyncio.timeout() does: a cancellation by somebody else must not pass for ours.
@@ -77,7 +79,7 @@ class Interrupt:
 
     def settle(self, exc: BaseException | None) -> bool:
         """Whether the block ended because of this interrupt."""
-        return self._ours and is_a(exc, asyncio.CancelledError)
+        return self._ours and is_asyncio_cancellation(exc)
 
 
 def forget_done_callback(

@@ -6,7 +6,6 @@ cost of a microsecond and half a kilobyte, is built when somebody waits.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import functools
 import threading
@@ -575,6 +574,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             self = None  # type: ignore[assignment]
 
     def _suspend(self) -> Generator[Any, None, None]:
+        import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from ion_actors.errors import Cancelled, TaskAbandoned
 from ion_actors.naming import printable
-from ion_actors.raised import is_a
+from ion_actors.raised import is_a, is_asyncio_cancellation
 
 __all__ = ["SECONDS", "error_type", "is_in_seconds", "was_wanted"]
 
@@ -34,4 +32,4 @@ def was_wanted(error: BaseException) -> bool:
     """Whether it is only a requested cancellation, and not a failure."""
     if is_a(error, TaskAbandoned):
         return False
-    return is_a(error, (Cancelled, asyncio.CancelledError))
+    return is_a(error, Cancelled) or is_asyncio_cancellation(error)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ion_actors._arguments import number, seconds, whole_number
 from ion_actors.clock import Clock
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from limits.storage import Storage
 
 __all__ = ["Outage", "SharedLimiter"]
+
+T = TypeVar("T")
 
 # Failures that do not end by themselves: an operator has to act.
 _FOR_PEOPLE = frozenset({"authentication", "read_only", "out_of_memory", "script", "refused"})
@@ -226,7 +227,7 @@ class SharedLimiter:
 
     async def aallow(self, n: int = 1) -> bool:
         """:meth:`allow` for coroutines; if it is cancelled meanwhile, the tokens may be spent."""
-        return await asyncio.to_thread(self.allow, n)
+        return await _in_thread(self.allow, n)
 
     # -- waiting ---------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ class SharedLimiter:
         with self._observed(attempt):
             await await_turn(self._fair_lock, None, attempt.terms())
             try:
-                while (pause := await asyncio.to_thread(self._poll, attempt)) is not None:
+                while (pause := await _in_thread(self._poll, attempt)) is not None:
                     self._fair_lock.held_up = True
                     if await attempt.context.await_(timeout=pause):
                         attempt.context.check()
@@ -297,7 +298,7 @@ class SharedLimiter:
 
     async def atokens(self) -> int:
         """:attr:`tokens` for coroutines."""
-        return (await asyncio.to_thread(self._store.level)).remaining
+        return (await _in_thread(self._store.level)).remaining
 
     @property
     def waiting(self) -> int:
@@ -388,3 +389,9 @@ def _result(error: BaseException) -> str:
     if isinstance(error, RateLimited):
         return "denied"
     return "error" if isinstance(error, StorageUnavailable) else "cancelled"
+
+
+async def _in_thread(call: Callable[..., T], *args: Any) -> T:
+    import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
+    return await asyncio.to_thread(call, *args)

@@ -6,7 +6,6 @@ can be collected, and be drained by those who are left.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import threading
 import weakref
@@ -53,7 +52,7 @@ _GLANCES = 20
 _PAUSE = 0.001
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
 class PoolCore:
     """The parts of one pool, and what has become of it. Its life is the supervisor's to write."""
 
@@ -257,6 +256,8 @@ async def until_over(threads: Sequence[threading.Thread], patience: float) -> No
 
     No other thread waits for them: they are about to end, so this is short.
     """
+    import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
     own, end = threading.current_thread(), system_clock.monotonic() + patience
     glances = 0
     while any(one.is_alive() for one in threads if one is not own):

@@ -143,66 +143,99 @@ class GetState:
     """Ask where the pool is in its life."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needed:
+# The rest comes from inside the pool. These are no dataclasses: each would add a third of a
+# millisecond to the import of the library.
+
+
+class _Signal:
+    """A message without a content."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class _OfWorker:
+    """A message from or for one worker."""
+
+    __slots__ = ("worker",)
+
+    def __init__(self, worker: Performer) -> None:
+        self.worker = worker
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.worker!r})"
+
+
+class Needed(_OfWorker):
     """To the supervisor: there is something for this worker, which has no thread yet."""
 
-    worker: Performer
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(_OfWorker):
     """To the supervisor: this worker's initializer has run."""
 
-    worker: Performer
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(_OfWorker):
     """To the supervisor: this worker could not start."""
 
-    worker: Performer
-    error: BaseException
-    shown: str = ""  # its repr, which is made on the thread where it was raised
+    __slots__ = ("error", "shown")
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shown", as_repr(self.error))
+    def __init__(self, worker: Performer, error: BaseException) -> None:
+        super().__init__(worker)
+        self.error = error
+        self.shown = as_repr(error)  # here, on the thread where it was raised
 
 
-@dataclass(frozen=True, slots=True)
-class Panicked:
+class Panicked(_OfWorker):
     """To the supervisor: a task took this worker down. The reply is what to tell the handler."""
 
-    worker: Performer
-    task: str
-    error: BaseException
-    directive: Directive = Directive.RESTART
+    __slots__ = ("directive", "error", "task")
+
+    def __init__(
+        self, worker: Performer, task: str, error: BaseException, directive: Directive
+    ) -> None:
+        super().__init__(worker)
+        self.task = task
+        self.error = error
+        self.directive = directive
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(_OfWorker):
     """To the supervisor: this worker's thread is about to end."""
 
-    worker: Performer
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(_Signal):
     """A moment that was planned for has come."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
-class Look:
+
+class Look(_Signal):
     """It is time to look for tasks that are stuck."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class RetrySeat:
     """It is time to try a worker again."""
 
-    index: int
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"RetrySeat({self.index})"
 
 
-@dataclass(frozen=True, slots=True)
-class Forgotten:
+class Forgotten(_Signal):
     """The pool's face was collected, or the interpreter exits."""
+
+    __slots__ = ()

@@ -47,7 +47,7 @@ class _Submits(Protocol):
     async def asubmit(self, fn: Callable[..., R], /, *args: Any) -> Future[R]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Plan(Generic[T]):
     """The checked arguments of a map."""
 

@@ -6,7 +6,6 @@ mailbox's queue in the caller's thread, everything about life and death goes to 
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import copy
 import functools
@@ -379,6 +378,8 @@ class Pool(Submitter, concurrent.futures.Executor):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
+        import asyncio  # noqa: PLC0415 - it is large, and imported already where a loop runs
+
         if exc_type is not None and not self._ending.is_by_another(exc_val):
             await self.aclose()
             return

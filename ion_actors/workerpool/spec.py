@@ -43,7 +43,7 @@ TaskWrapper = Callable[[Callable[[], Any]], Callable[[], Any]]
 _numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PoolSpec:
     """The arguments of a pool, checked, and with the defaults filled in."""
 
@@ -137,7 +137,7 @@ class PoolSpec:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TaskOptions:
     """What belongs to a task and not to its arguments: see ``Submitter.options``."""
 

@@ -19,7 +19,6 @@ import faulthandler
 import gc
 import re
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
@@ -31,6 +30,9 @@ __all__ = ["stack_of"]
 
 # Asked each time: an extension that needs the GIL switches it on when it is imported.
 _has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
+
+if not _has_gil():  # only then it is needed, and not to be imported by a thread that must not block
+    import tempfile  # noqa: F401
 
 _may_collect = sys.version_info < (3, 12)  # later, it waits for the end of the current instruction
 
@@ -75,6 +77,8 @@ def _uncollected() -> Iterator[None]:
 
 
 def _stack_while_all_stand_still(ident: int) -> str:
+    import tempfile  # noqa: PLC0415 - see above
+
     try:
         with tempfile.TemporaryFile() as file:
             faulthandler.dump_traceback(file, all_threads=True)

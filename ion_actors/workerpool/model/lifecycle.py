@@ -15,7 +15,7 @@ once. Whatever is asked again can bring the deadline forward and never push it b
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 __all__ = ["Action", "Life", "Phase", "cancel_lead"]
 
@@ -46,8 +46,7 @@ def cancel_lead(timeout: float) -> float:
 _Step = tuple["Life", tuple[Action, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
+class Life(NamedTuple):
     """Where a pool is, and what it has planned. Times are the clock's seconds, None is never."""
 
     phase: Phase = Phase.RUNNING
@@ -61,7 +60,7 @@ class Life:
             return self, ()
         deadline = None if timeout is None else now + timeout
         if self.phase is Phase.CANCELLING:
-            return replace(self, deadline=_earlier(self.deadline, deadline)), ()
+            return self._replace(deadline=_earlier(self.deadline, deadline)), ()
         cancel_at = None if timeout is None or deadline is None else deadline - cancel_lead(timeout)
         planned = Life(
             Phase.DRAINING,

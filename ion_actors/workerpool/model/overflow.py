@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ion_actors._arguments import make_plain, seconds
 
@@ -49,8 +49,7 @@ class CoDel:
         make_plain(self, "target", "interval")
 
 
-@dataclass(frozen=True, slots=True)
-class Delays:
+class Delays(NamedTuple):
     """What has been measured: pure, and a new one after each task."""
 
     smallest: float = 0.0  # in the interval that is going on

@@ -7,10 +7,10 @@ give up) and Pekko's backoff supervisor (exponential with a random factor).
 
 from __future__ import annotations
 
-import random
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ion_actors._arguments import (
     exceptions_or_predicate,
@@ -25,11 +25,16 @@ from ion_actors.raised import is_a
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.model.reports import Panic
 
-__all__ = ["Backoff", "Decide", "IsPanic", "PanicRecovery", "RestartWindow"]
+__all__ = ["Backoff", "Decide", "IsPanic", "PanicRecovery", "RestartWindow", "random_part"]
 
 IsPanic = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 Decide = Mapping[type[BaseException], Directive] | Callable[[BaseException], Directive | None]
+
+
+def random_part() -> float:
+    """A random number from 0 to 1. The ``random`` module takes a millisecond to import."""
+    return int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Backoff:
         whole_number("retries", self.retries, minimum=0)
         make_plain(self, "initial", "factor", "maximum", "jitter", "retries")
 
-    def delay(self, failures: int, chance: Callable[[], float] = random.random) -> float | None:
+    def delay(self, failures: int, chance: Callable[[], float] = random_part) -> float | None:
         """Seconds to wait after so many failures in a row; None to give up.
 
         Args:
@@ -67,7 +72,7 @@ class Backoff:
         """
         return None if failures > self.retries else self.wait(failures, chance)
 
-    def wait(self, failures: int, chance: Callable[[], float] = random.random) -> float:
+    def wait(self, failures: int, chance: Callable[[], float] = random_part) -> float:
         """Seconds to wait after so many failures in a row, however many they are.
 
         Args:
@@ -173,8 +178,7 @@ def _checked_rules(rules: Mapping[Any, Any]) -> dict[type[BaseException], Direct
     return dict(rules)  # a copy: nobody is to change the rules of a policy
 
 
-@dataclass(frozen=True, slots=True)
-class RestartWindow:
+class RestartWindow(NamedTuple):
     """The restarts of the recent past: what restart intensity is judged by."""
 
     recent: tuple[float, ...] = ()

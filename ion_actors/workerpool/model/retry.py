@@ -7,7 +7,6 @@ its worker goes on with other tasks meanwhile.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from ion_actors._arguments import exceptions_or_predicate, make_plain, seconds, whole_number
 from ion_actors.errors import TaskPanicked, WorkerDied
 from ion_actors.raised import is_a
-from ion_actors.workerpool.model.recovery import Backoff
+from ion_actors.workerpool.model.recovery import Backoff, random_part
 
 __all__ = ["PastTries", "Plan", "Retry", "hint_of"]
 
@@ -91,7 +90,7 @@ class Retry:
         now: float,
         accepted_at: float,
         hint: float | None,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random_part,
     ) -> Plan:
         """What follows after a failure that is covered.
 

@@ -8,7 +8,6 @@ nobody pays for it but who is refused, and the first who is refused learns nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 __all__ = ["Pace", "PaceMark"]
@@ -27,8 +26,7 @@ class PaceMark(NamedTuple):
     ended: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How fast a pool ends tasks when none of its workers is idle."""
 
     rate: float | None = None  # tasks per second, as measured last; more than zero
@@ -44,11 +42,11 @@ class Pace:
             rested: whether one of them has been idle since the refusal before.
         """
         if rested or self.since is None or self.later is None:
-            return replace(self, since=now, later=now)
+            return self._replace(since=now, later=now)
         rate = self._rate(now.ended - self.since.ended, now.at - self.since.at, workers)
         if now.at - self.later.at >= WINDOW and now.ended - self.later.ended > workers:
             return Pace(rate, self.later, now)
-        return replace(self, rate=rate)
+        return self._replace(rate=rate)
 
     def _rate(self, ended: int, took: float, workers: int) -> float | None:
         if took < _TICK:

@@ -38,7 +38,7 @@ _lock = threading.RLock()
 _waits: dict[WaitingWorker, Wait] = {}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class WaitingWorker:
     """A worker, as far as waits are concerned."""
 
@@ -52,7 +52,7 @@ class WaitingWorker:
         return [task for task in every if task is not None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Room:
     """What the submitter of a task waits for while the mailbox is full."""
 
@@ -72,7 +72,7 @@ class Room:
 Target = TaskFuture[Any] | Answer[Any] | Room
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Wait:
     """What a worker waits for: a task, an answer to a broadcast, or room in a mailbox."""
 

@@ -7,7 +7,6 @@ worker each time is poison: after the last try it is quarantined, with the histo
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import enum
 import logging
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from ion_actors.context import Context
 from ion_actors.errors import Cancelled, ContextEnded, TaskDropped, TaskPanicked, TaskQuarantined
 from ion_actors.naming import as_repr
-from ion_actors.raised import is_a, name_of
+from ion_actors.raised import is_a, is_asyncio_cancellation, name_of
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.outcomes import Directive, DropReason, Outcome
 from ion_actors.workerpool.model.reports import WorkerDeath
@@ -87,7 +86,7 @@ def classify(item: WorkItem, error: BaseException, spec: PoolSpec) -> Failure:
     if is_a(error, ContextEnded) and context.cancelled:
         error.task = error.task or item.concerned()
         return Failure(Outcome.CANCELLED, error, reason=_stopped(spec))
-    if is_a(error, asyncio.CancelledError):
+    if is_asyncio_cancellation(error):
         why = Cancelled("the coroutine was cancelled", task=item.concerned())
         ended: ContextEnded = context._error() if context.cancelled else why
         ended.__cause__ = error

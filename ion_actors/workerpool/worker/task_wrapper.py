@@ -7,7 +7,6 @@ coroutines or not.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine, running_loop
 
 if TYPE_CHECKING:
     from ion_actors.backends.protocol import Runner
@@ -63,7 +62,7 @@ class _Call(functools.partial[Any]):
         value = _call_partial(self, *args, **kwargs)
         if type(value) in PLAIN_TYPES or not is_coroutine(value):
             return value
-        if self.task is None or asyncio._get_running_loop() is not None:
+        if self.task is None or running_loop() is not None:
             return value  # the wrapper is a coroutine, too, and awaits it
         # The task's variables are in use, and cannot be entered again: so a copy is.
         variables = contextvars.copy_context()
