@@ -555,6 +555,11 @@ class RateLimited(IonError, TimeoutError):
         self.remaining = remaining
         self.limit = limit
 
+    @property
+    def is_retryable(self) -> bool:
+        """Whether a later try makes sense: False if there can never be enough tokens."""
+        return self.retry_after is not None
+
 
 class RateLimitedPastDeadline(RateLimited, DeadlineExceeded):
     """The same, where the deadline of the context would pass first."""

@@ -55,13 +55,23 @@ class CircuitMetrics:
     ignored: int  #: raised what does not
     cancelled: int  #: were called off
     consecutive_failures: int  #: since the last success, while closed
-    failure_rate: float | None  #: 0 to 1; None without a window, and while that is empty
+    failure_rate: float | None  #: 0 to 1, of the window or else of all; None while it has no calls
     trials: int  #: half-open slots that are taken
     state_changes: int
     retry_after: float  #: seconds until a call makes sense; 0 if one would go through now
     last_success: float | None
     last_failure: float | None
     last_state_change: float | None
+
+    @property
+    def success_rate(self) -> float | None:
+        """What is left of 1 by :attr:`failure_rate`; None while that is None."""
+        return None if self.failure_rate is None else 1.0 - self.failure_rate
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether it is closed, and the last call that counts has succeeded, if there was one."""
+        return self.state is CircuitState.CLOSED and not self.consecutive_failures
 
 
 class Permit:
@@ -259,9 +269,15 @@ class BreakerMachine:
             return self._rules.recovery_timeout / 10
         return 0.0
 
+    def _judged(self, now: float) -> tuple[int, int]:
+        """The calls that the failure rate is of, and how many of them have failed."""
+        if self._rules.window is None:
+            return self._succeeded + self._failed, self._failed
+        return (0, 0) if self._window is None else self._window.counts(now)
+
     def metrics(self, name: str, now: float, running: int) -> CircuitMetrics:
         """The current numbers; the caller passes the number of running calls."""
-        total, failures = (0, 0) if self._window is None else self._window.counts(now)
+        total, failures = self._judged(now)
         retry_after = self.retry_after(now)  # first: it frees the slots of stuck trials
         ended = self._succeeded + self._failed + self._ignored + self._cancelled
         return CircuitMetrics(

@@ -8,6 +8,7 @@ each importing only from below::
     shared         a limit that several processes share, in a storage
     limiter        the methods of all limiters but the shared ones
     tiers          the buckets of a multi-tier limiter
+    metrics        the numbers of a multi-tier limiter
     routes         which requests share a bucket
     hooks          the metrics and spans of a limiter
     scheduler      the lines of waiting calls, and when each is served
@@ -21,6 +22,7 @@ each importing only from below::
 
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
 from ion_actors.ratelimit.limiter import Limiter
+from ion_actors.ratelimit.metrics import MultiTierMetrics
 from ion_actors.ratelimit.multitier import MultiTierLimiter, RequestLimiter
 from ion_actors.ratelimit.rate import Limit, Rate, per, per_hour, per_minute, per_second
 from ion_actors.ratelimit.shared import SharedLimiter
@@ -33,6 +35,7 @@ __all__ = [
     "Limit",
     "Limiter",
     "MultiTierLimiter",
+    "MultiTierMetrics",
     "Rate",
     "RequestLimiter",
     "ServerLimits",

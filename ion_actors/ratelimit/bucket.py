@@ -266,6 +266,19 @@ class Bucket:
         """End the pause."""
         self._opens = _ALWAYS
 
+    def paused_until(self, now: int) -> int | None:
+        """The moment when its pause ends; None if it is not paused."""
+        return self._opens if self._opens > now else None
+
+    def reset(self, now: int) -> None:
+        """Be full and not paused, at the lasting limit."""
+        self.temporary = None
+        self._opens = _ALWAYS
+        self._at = now
+        self._terms = _Terms.of(self.lasting)
+        self._content = self._terms.cap
+        self._epoch += 1
+
     def _change(self, limit: Limit) -> None:
         terms = _Terms.of(limit)
         content = self._content * terms.unit // self._terms.unit
@@ -357,6 +370,12 @@ class ServerBucket(Bucket):
         if found is None or self._within_quota(n, found):
             return found
         return self._resets
+
+    def reset(self, now: int) -> None:
+        """See :meth:`Bucket.reset`; the quota is forgotten, too."""
+        super().reset(now)
+        self._left = self._per_window = None
+        self._presumed = False
 
     def as_new(self, now: int) -> bool:
         """See :meth:`Bucket.as_new`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ class BucketQueue:
         bucket: the bucket.
         label: its name in errors; None if the limiter has no other.
         is_global: whether it is the limit for everything.
-        turns: the waiting calls, in order of arrival.
+        turns: the waiting calls: by priority, and those of one priority in order of arrival.
         wanted: the tokens that they need in total.
     """
 
@@ -31,6 +32,13 @@ class BucketQueue:
         self.turns: OrderedDict[Turn[Claim], None] = OrderedDict()
         self.wanted = 0
 
+    def ahead_of(self, claim: Claim) -> int:
+        """The tokens that those before this claim in the line need."""
+        if next(reversed(self.turns)).item is claim:
+            return self.wanted - claim.n
+        before = itertools.takewhile(lambda turn: turn.item is not claim, self.turns)
+        return sum(turn.item.n for turn in before)
+
 
 # Finds the queues of the buckets where a call takes tokens, the shared one last. Called under the
 # scheduler's lock.
@@ -42,6 +50,7 @@ class Claim:
 
     Attributes:
         n: tokens.
+        priority: the greater, the sooner.
         find: finds their queues.
         latest: its deadline by the clock, or None.
         in_context: whether that is its context's deadline.
@@ -51,10 +60,23 @@ class Claim:
         marks: the marks of its grants.
     """
 
-    __slots__ = ("find", "hold", "in_context", "latest", "marks", "n", "number", "queues")
+    __slots__ = (
+        "find",
+        "hold",
+        "in_context",
+        "latest",
+        "marks",
+        "n",
+        "number",
+        "priority",
+        "queues",
+    )  # fmt: skip
 
-    def __init__(self, n: int, find: Find, latest: float | None, in_context: bool):
+    def __init__(
+        self, n: int, find: Find, latest: float | None, in_context: bool, priority: int = 0
+    ):
         self.n = n
+        self.priority = priority
         self.find = find
         self.latest = latest
         self.in_context = in_context

@@ -13,6 +13,7 @@ from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import Context, Terms, await_turn, current_context, wait_turn
 from ion_actors.errors import ContextEnded
 from ion_actors.ratelimit.bucket import Bucket, ticks
+from ion_actors.ratelimit.bucket import moment as moment_of
 from ion_actors.ratelimit.claims import BucketQueue, Claim
 from ion_actors.ratelimit.hooks import LimiterHooks
 from ion_actors.ratelimit.scheduler import Scheduler
@@ -31,6 +32,7 @@ class Limiter(ABC):
 
     _scheduler: Scheduler
     _hooks: LimiterHooks | None  # None if there are no hooks
+    _priority = 0  # of its calls
 
     @abstractmethod
     def _find(self) -> tuple[BucketQueue, ...]:
@@ -41,7 +43,7 @@ class Limiter(ABC):
         """The value of the gauge."""
 
     def _take(self, n: int) -> bool:
-        return self._scheduler.take(self._find, n)
+        return self._scheduler.take(self._find, n, self._priority)
 
     # -- looking ---------------------------------------------------------------------------
 
@@ -119,7 +121,7 @@ class Limiter(ABC):
         context.check()
         until = None if limit is None else scheduler.clock.monotonic() + limit
         if not scheduler.crowded and self._take(n):
-            self._answered("allowed")
+            self._granted(n)
             return None
         claim = self._claim(n, context, until)
         return claim, Terms(context, scheduler.clock, until, lambda: scheduler.late(claim))
@@ -128,8 +130,12 @@ class Limiter(ABC):
         # Moments of another clock cannot be compared; such a context still ends the wait.
         deadline = context.deadline if context.clock is self._scheduler.clock else None
         if deadline is None or (until is not None and until < deadline):
-            return Claim(n, self._find, until, False)
-        return Claim(n, self._find, deadline, True)
+            return Claim(n, self._find, until, False, self._priority)
+        return Claim(n, self._find, deadline, True, self._priority)
+
+    def _granted(self, n: int) -> None:
+        """A call got its tokens without a wait."""
+        self._answered("allowed")
 
     def _answered(self, result: str) -> None:
         if self._hooks is not None:
@@ -171,6 +177,18 @@ class Pausable(Limiter):
     """A limiter that can be paused."""
 
     _paused: Bucket  # hands out nothing meanwhile
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it is paused now, by the program or by the server."""
+        return self.paused_until is not None
+
+    @property
+    def paused_until(self) -> float | None:
+        """The moment of the limiter's clock when the pause ends; None if it is not paused."""
+        with self._scheduler.lock:
+            until = self._paused.paused_until(self._now())
+        return None if until is None else moment_of(until)
 
     def pause_for(self, duration: float) -> None:
         """Let nothing through for so many seconds. The longest of several pauses counts.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from ion_actors._arguments import duration as checked_duration
 from ion_actors._arguments import number, whole_number
@@ -12,16 +13,20 @@ from ion_actors.context import current_context
 from ion_actors.keys import Keys
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.ratelimit.bucket import ServerBucket, ticks
-from ion_actors.ratelimit.claims import BucketQueue
+from ion_actors.ratelimit.claims import BucketQueue, check_possible
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
 from ion_actors.ratelimit.hooks import LimiterHooks
 from ion_actors.ratelimit.limiter import Limiter, Pausable
+from ion_actors.ratelimit.metrics import MultiTierMetrics, Tally
 from ion_actors.ratelimit.rate import Limit, Rate, per_second
 from ion_actors.ratelimit.routes import Routes, resource_key
 from ion_actors.ratelimit.scheduler import Scheduler
 from ion_actors.ratelimit.tiers import TierKey, Tiers
 
 __all__ = ["MultiTierLimiter", "RequestLimiter"]
+
+# The tier that a bucket of this kind belongs to.
+_TIERS = {"route": "route", "resource": "resource", "sub-resource": "resource"}
 
 
 class RequestLimiter(Limiter):
@@ -35,6 +40,8 @@ class RequestLimiter(Limiter):
         tiers: Tiers,
         keys: tuple[TierKey, ...],
         bounds: HeaderBounds,
+        tally: Tally,
+        priority: int = 0,
     ) -> None:
         self._scheduler = scheduler
         self._hooks = hooks
@@ -42,6 +49,8 @@ class RequestLimiter(Limiter):
         self._log = log
         self._tiers = tiers
         self._keys = keys
+        self._tally = tally
+        self._priority = priority
 
     def _find(self) -> tuple[BucketQueue, ...]:
         return self._tiers.find(self._keys, self._now())
@@ -50,6 +59,51 @@ class RequestLimiter(Limiter):
         # The level of the global limit: a gauge for each route would be a series for each.
         with self._scheduler.lock:
             return self._tiers.everything.bucket.tokens(self._now())
+
+    # -- counting --------------------------------------------------------------------------
+
+    def allow(self, n: int = 1) -> bool:
+        """See :meth:`Limiter.allow`. It overtakes only waiting calls of a lower priority."""
+        allowed = super().allow(n)
+        with self._scheduler.lock:
+            if allowed:
+                self._tally.granted(n)
+            else:
+                self._tally.hit(self._lacking(n))
+        return allowed
+
+    def _granted(self, n: int) -> None:
+        with self._scheduler.lock:
+            self._tally.granted(n)
+        super()._granted(n)
+
+    @contextmanager
+    def _watched(self, n: int) -> Iterator[None]:
+        scheduler = self._scheduler
+        with scheduler.lock:
+            self._tally.hit(self._lacking(n))
+        began = scheduler.clock.monotonic()
+        try:
+            with super()._watched(n):
+                yield
+        except BaseException:
+            with scheduler.lock:
+                self._tally.dropped()
+            raise
+        with scheduler.lock:
+            self._tally.granted(n)
+            self._tally.waited(scheduler.clock.monotonic() - began)
+
+    def _lacking(self, n: int) -> str:
+        """The tier that holds a call for ``n`` tokens up. Called under the scheduler's lock."""
+        *own, everything = self._find()
+        check_possible(n, (*own, everything))
+        kinds = [_TIERS[kind] for kind, _ in self._keys]
+        tiers = [("everything", everything), *zip(kinds, own, strict=True)]
+        now = self._now()
+        lacking = [tier for tier, queue in tiers if not queue.bucket.has(n, now)]
+        lines = [tier for tier, queue in tiers if queue.turns]
+        return next(iter(lacking + lines), "everything")
 
     # -- what the server says --------------------------------------------------------------
 
@@ -95,10 +149,10 @@ class RequestLimiter(Limiter):
     # -- changing --------------------------------------------------------------------------
 
     def set_limit(self, limit: Limit) -> None:
-        """Set the limit: of the route, if one was given, or else of the resource.
+        """Set the limit: of the route, if one was given, or else of the sub-resource or resource.
 
-        Without either it is the limit for everything. Tokens beyond the burst are lost; a larger
-        burst fills at the rate. During a temporary limit, this applies after it.
+        Without any of them it is the limit for everything. Tokens beyond the burst are lost; a
+        larger burst fills at the rate. During a temporary limit, this applies after it.
 
         Raises:
             TypeError: ``limit`` is no :class:`Limit`.
@@ -135,13 +189,15 @@ class MultiTierLimiter(RequestLimiter, Pausable):
         request.learn(response.headers, status=response.status)
 
     A request takes its tokens from all of its tiers at once, or from none. Requests that wait for
-    one route or one resource are served in order; an exhausted route does not delay others. The
-    limiter's own methods are for requests without route and resource.
+    one route or one resource are served in order, those of a higher priority first; an exhausted
+    route does not delay others. The limiter's own methods are for requests without route and
+    resource.
 
     Args:
         global_limit: for everything; by default 100 per second, with a burst of 100.
         route_limit: for each route; by default 50 per second, with a burst of 50.
         resource_limit: for each resource; by default 20 per second, with a burst of 20.
+        sub_resource_limit: for each sub-resource; by default that for each resource.
         routes: special limits for some routes. ``GET /repos/{owner}/{repo}`` is one for all routes
             that match: a part in braces matches any one part.
         bucket_ttl: seconds after which the bucket of a route or a resource is dropped that was not
@@ -163,6 +219,7 @@ class MultiTierLimiter(RequestLimiter, Pausable):
         route_limit: Limit = Limit(per_second(50), 50),  # noqa: B008
         resource_limit: Limit = Limit(per_second(20), 20),  # noqa: B008
         *,
+        sub_resource_limit: Limit | None = None,
         routes: Mapping[str, Limit] | None = None,
         bucket_ttl: float = 3600.0,
         max_buckets: int = 4096,
@@ -175,9 +232,12 @@ class MultiTierLimiter(RequestLimiter, Pausable):
         tracer: Tracer | None = None,
     ) -> None:
         _check_limit("global_limit", global_limit)
-        defaults = {"route": route_limit, "resource": resource_limit}
+        sub_resource_limit = resource_limit if sub_resource_limit is None else sub_resource_limit
+        defaults = {
+            "route": route_limit, "resource": resource_limit, "sub-resource": sub_resource_limit
+        }  # fmt: skip
         for kind, limit in defaults.items():
-            _check_limit(f"{kind}_limit", limit)
+            _check_limit(f"{kind.replace('-', '_')}_limit", limit)
         defaults["bucket"] = route_limit
         for route, limit in (routes or {}).items():
             _check_limit(f"routes[{route!r}]", limit)
@@ -201,9 +261,17 @@ class MultiTierLimiter(RequestLimiter, Pausable):
             Tiers(everything, defaults, own, ticks(ttl), max_buckets),
             (),
             header_bounds,
+            Tally(),
         )
 
-    def for_(self, *, route: str | None = None, resource: object | None = None) -> RequestLimiter:
+    def for_(
+        self,
+        *,
+        route: str | None = None,
+        resource: object | None = None,
+        sub_resource: object | None = None,
+        priority: int = 0,
+    ) -> RequestLimiter:
         """The limiter of requests to this route, on behalf of this resource.
 
         It is cheap to make and has no state: make one per request, or keep it.
@@ -213,20 +281,37 @@ class MultiTierLimiter(RequestLimiter, Pausable):
                 count as ids, so that all users share a route; a query is ignored.
             resource: the owner of the limit: any hashable object, or a mapping (whose order does
                 not matter).
+            sub_resource: a part of the resource that has a bucket of its own, besides that of the
+                whole: such as one repository of an organization. Without a resource, it is a part
+                of none.
+            priority: of its requests that wait for the same bucket, and for the limit for
+                everything: the greater, the sooner. Lower ones wait as long as there are higher
+                ones.
 
         Raises:
-            TypeError: ``route`` is no string, or ``resource`` cannot be hashed.
+            TypeError: ``route`` is no string, ``resource`` or ``sub_resource`` cannot be hashed, or
+                ``priority`` is no whole number.
         """
         keys: list[TierKey] = []
         if route is not None:
             if not isinstance(route, str):
                 raise TypeError(f"route must be a string or None, not {route!r}")
             keys.append(TierKey.of("route", self._routes.key(route)))
+        name = None if resource is None else resource_key(resource)
+        if sub_resource is not None:
+            part = resource_key(sub_resource, "sub_resource")
+            keys.append(TierKey.of("sub-resource", part, self._resources.key((name, part))))
         if resource is not None:
-            name = resource_key(resource)
             keys.append(TierKey.of("resource", name, self._resources.key(name)))
         return RequestLimiter(
-            self._scheduler, self._hooks, self._log, self._tiers, tuple(keys), self._bounds
+            self._scheduler,
+            self._hooks,
+            self._log,
+            self._tiers,
+            tuple(keys),
+            self._bounds,
+            self._tally,
+            whole_number("priority", priority),
         )
 
     @property
@@ -234,6 +319,21 @@ class MultiTierLimiter(RequestLimiter, Pausable):
         """How many buckets of routes and resources there are now."""
         with self._scheduler.lock:
             return len(self._tiers)
+
+    def metrics(self) -> MultiTierMetrics:
+        """The numbers of now, of all requests."""
+        with self._scheduler.lock:
+            return self._tally.metrics(waiting=self._scheduler.waiting, buckets=len(self._tiers))
+
+    def reset(self) -> None:
+        """Begin anew: full buckets, no pause, nothing learned from a server, and no counts.
+
+        Limits that were set stay, except for temporary ones. Waiting requests are served, as far as
+        there are tokens now.
+        """
+        with self._scheduler.changing() as now:
+            self._tiers.reset(now)
+            self._tally.reset()
 
     def resume(self) -> None:
         """End all pauses, also those of single routes that a server asked for.

@@ -26,7 +26,7 @@ def normal_route(route: str) -> str:
     return path.rstrip("/") if path.rstrip("/") and not path.endswith(" /") else path
 
 
-def resource_key(resource: object) -> Hashable:
+def resource_key(resource: object, what: str = "resource") -> Hashable:
     """A key for a resource: the same for equal ones, whatever the order of a mapping.
 
     Raises:
@@ -38,7 +38,7 @@ def resource_key(resource: object) -> Hashable:
         hash(key)
     except TypeError:
         raise TypeError(
-            f"resource must be hashable, or a mapping of such values, not {resource!r}"
+            f"{what} must be hashable, or a mapping of such values, not {resource!r}"
         ) from None
     return key
 

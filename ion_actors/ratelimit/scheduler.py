@@ -59,14 +59,23 @@ class WaitingLines:
         return queues[:-1] if len(queues) > 1 and queues[-1] is self._shared else queues
 
     def enter(self, turn: Turn[Claim]) -> None:
-        """Add it to the end of its lines."""
+        """Add it to its lines: behind all of its priority, and before those of a lower one."""
         claim = turn.item
         self.waiting[turn] = None
         for queue in self.of(claim):
+            last = next(reversed(queue.turns), turn)
             queue.turns[turn] = None
             queue.wanted += claim.n
+            if last.item.priority < claim.priority:
+                self._pass(queue, claim.priority)
         if self._is_front(turn):
             self.fronts[turn] = None
+
+    def _pass(self, queue: BucketQueue, priority: int) -> None:
+        """Move those of a lower priority to the end of the line."""
+        for other in [one for one in queue.turns if one.item.priority < priority]:
+            queue.turns.move_to_end(other)
+            self.fronts.pop(other, None)
 
     def leave(self, turn: Turn[Claim]) -> list[Turn[Claim]]:
         """Remove it from its lines. Returns those that are at the front instead."""
@@ -108,20 +117,25 @@ def earliest(
     Args:
         claim: the tokens, and their queues.
         now: this tick.
-        behind: the queues in which it is last, so that all others there come first.
+        behind: the queues that it is in, so that those before it there come first.
 
     Returns:
         None for a tick that never comes. It may be later, if others are served meanwhile.
     """
     found: tuple[int | None, BucketQueue] = (now, claim.queues[0])
     for queue in claim.queues:
-        ahead = queue.wanted - claim.n if queue in behind else 0
+        ahead = queue.ahead_of(claim) if queue in behind else 0
         due = queue.bucket.when(claim.n, now, ahead)
         if due is None:
             return None, queue
         if found[0] is not None and due > found[0]:
             found = due, queue
     return found
+
+
+def _rank(turn: Turn[Claim]) -> tuple[int, int]:
+    """Those of a lower rank come first."""
+    return -turn.item.priority, turn.item.number
 
 
 def refusal(
@@ -211,8 +225,10 @@ class Scheduler:
                 return self.take(find, n)
             return bucket.try_take(n, int(self._monotonic() * PER_SECOND))
 
-    def take(self, find: Find, n: int) -> bool:
-        """Take ``n`` tokens from the buckets of all queues, or none; waiting calls come first.
+    def take(self, find: Find, n: int, priority: int = 0) -> bool:
+        """Take ``n`` tokens from the buckets of all queues, or none.
+
+        Waiting calls come first, except for those of a lower priority.
 
         Raises:
             ValueError: there can never be so many.
@@ -224,7 +240,7 @@ class Scheduler:
             if n > 1:  # one is always possible
                 check_possible(n, queues)
             if self._lines.fronts:
-                return self._take_in_line(n, queues)
+                return self._take_in_line(n, queues, priority)
             now = ticks(self.clock.monotonic())
             for queue in queues:
                 if not queue.bucket.has(n, now):
@@ -233,9 +249,9 @@ class Scheduler:
                 queue.bucket.take(n, now)
             return True
 
-    def _take_in_line(self, n: int, queues: tuple[BucketQueue, ...]) -> bool:
+    def _take_in_line(self, n: int, queues: tuple[BucketQueue, ...], priority: int) -> bool:
         """The same while calls wait: those that are due are served first."""
-        claim = Claim(n, lambda: queues, None, False)
+        claim = Claim(n, lambda: queues, None, False, priority)
         claim.hold = 0  # it does not wait, so there is no jitter
         turn = Turn(claim, lambda: None)
         try:
@@ -377,12 +393,12 @@ class Scheduler:
         return self._timer.pending
 
     def _serve(self, now: int) -> int | None:
-        """Serve all that can be, in order of arrival. Returns when the next one may be."""
-        fronts = [(turn.item.number, turn) for turn in self._lines.fronts]
+        """Serve all that can be, by priority and in order of arrival. Returns when the next can."""
+        fronts = [(*_rank(turn), turn) for turn in self._lines.fronts]
         heapq.heapify(fronts)
         dues = []
         while fronts:
-            turn = heapq.heappop(fronts)[1]
+            turn = heapq.heappop(fronts)[-1]
             claim = turn.item
             due = self._due(claim, now)
             if due is not None and due <= now:
@@ -395,7 +411,7 @@ class Scheduler:
                     break
                 continue
             for heir in self._lines.leave(turn):
-                heapq.heappush(fronts, (heir.item.number, heir))
+                heapq.heappush(fronts, (*_rank(heir), heir))
         return min((due for due in dues if due is not None), default=None)
 
     def _due(self, claim: Claim, now: int) -> int | None:

@@ -143,6 +143,15 @@ class Tiers:
             full = (key for key, slot in idle if slot.queue.bucket.as_new(slot.used))
             self._forget(next(full, idle[0][0]))
 
+    def reset(self, now: int) -> None:
+        """Have all buckets as at the start: only those that calls wait for stay, and are full."""
+        for key, slot in list(self._slots.items()):
+            if slot.queue.turns:
+                slot.queue.bucket.reset(now)
+            else:
+                self._forget(key)
+        self.everything.bucket.reset(now)
+
     def set_own(self, key: TierKey, limit: Limit, now: int) -> None:
         """Set a special limit for a route or a resource."""
         self._own[key] = limit

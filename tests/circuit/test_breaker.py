@@ -391,12 +391,44 @@ def test_reset_forgets_the_failures_so_far_and_those_still_to_come(breaker: Circ
     assert breaker.state is CLOSED
 
 
+def test_without_a_window_the_failure_rate_is_that_of_all_calls(clock: VirtualClock) -> None:
+    breaker = CircuitBreaker("mine", is_failure=ConnectionError, clock=clock)
+    assert (breaker.metrics().failure_rate, breaker.metrics().success_rate) == (None, None)
+    failing(breaker)
+    for _ in range(3):
+        breaker.execute(divide, 1)
+    with pytest.raises(ZeroDivisionError):
+        breaker.execute(divide, 1, 0)  # ignored
+    assert (breaker.metrics().failure_rate, breaker.metrics().success_rate) == (0.25, 0.75)
+
+
+def test_it_is_healthy_while_it_is_closed_and_its_last_call_succeeded(clock: VirtualClock) -> None:
+    breaker = CircuitBreaker("mine", failure_threshold=2, recovery_timeout=10, clock=clock)
+
+    def is_healthy() -> bool:
+        return breaker.metrics().is_healthy
+
+    assert is_healthy()
+    failing(breaker)
+    assert not is_healthy()
+    breaker.execute(divide, 1)
+    assert is_healthy()
+    failing(breaker, 2)
+    assert not is_healthy()
+    clock.advance(10)
+    assert breaker.state is HALF_OPEN
+    assert not is_healthy()
+    breaker.reset()
+    assert is_healthy()
+
+
 def test_a_failure_rate_opens_it(clock: VirtualClock) -> None:
     breaker = CircuitBreaker("mine", window=FailureRate(0.5, calls=10, minimum=4), clock=clock)
     failing(breaker)
     breaker.execute(divide, 1)
     breaker.execute(divide, 1)
     assert breaker.metrics().failure_rate == pytest.approx(1 / 3)
+    assert breaker.metrics().success_rate == pytest.approx(2 / 3)
     failing(breaker)
     assert breaker.state is OPEN
 

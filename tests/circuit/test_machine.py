@@ -185,10 +185,13 @@ class Modelled(RuleBasedStateMachine):
         assert 0 <= seen.trials <= self.rules.half_open_max_requests
 
     @invariant()
-    def the_failure_rate_is_that_of_the_window(self) -> None:
+    def the_failure_rate_is_that_of_the_window_or_of_all(self) -> None:
         rate = self.machine.metrics("m", self.now, running=0).failure_rate
-        policy = self.rules.window
-        seen = self.in_window(policy) if policy and self.era.state is CLOSED else []
+        if (policy := self.rules.window) is not None:
+            seen = self.in_window(policy) if self.era.state is CLOSED else []
+        else:
+            failed, succeeded = self.counts[CallOutcome.FAILED], self.counts[CallOutcome.SUCCEEDED]
+            seen = [True] * failed + [False] * succeeded
         assert rate == (sum(seen) / len(seen) if seen else None)
 
 

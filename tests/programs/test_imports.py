@@ -61,6 +61,66 @@ def test_what_stands_beside_the_pool_does_not_import_it(package: str) -> None:
     assert "pykka" not in modules
 
 
+_NOT_FOR_THREADS = {
+    "asyncio", "cloudpickle", "ctypes", "decimal", "logging.handlers", "multiprocessing", "pickle",
+    "random", "selectors", "socket", "ssl", "statistics", "subprocess", "tempfile", "tracemalloc",
+    "ion_actors.backends.event_loop", "ion_actors.backends.process", "ion_actors.circuit",
+    "ion_actors.ratelimit", "ion_actors.semaphore", "ion_actors.supervision", "ion_actors.testing",
+}  # fmt: skip
+
+
+def test_a_pool_of_threads_imports_nothing_that_it_does_not_need() -> None:
+    modules = imported_by(
+        """
+        from ion_actors import Pool
+        with Pool(1) as pool:
+            assert pool.submit(pow, 2, 3).result() == 8
+            assert list(pool.map(abs, [-1, 2])) == [1, 2]
+        """
+    )
+    assert not modules & _NOT_FOR_THREADS
+    others = modules - of_the_library(modules)
+    assert len(others) < len(imported_by("import concurrent.futures.thread, asyncio"))
+
+
+def test_a_coroutine_brings_asyncio_with_it() -> None:
+    modules = imported_by(
+        """
+        import sys, threading
+        from ion_actors import Pool
+
+        async def work():
+            return threading.current_thread().name
+
+        with Pool(1, name="mine") as pool:
+            name = pool.submit(threading.current_thread).result().name
+            assert "asyncio" not in sys.modules
+            assert pool.submit(work).result() == name
+        """
+    )
+    assert {"asyncio", "ion_actors.backends.event_loop"} <= modules
+
+
+def test_the_first_coroutine_may_come_at_exit(
+    run: Callable[..., tuple[int, list[str], str]],
+) -> None:
+    program = """
+        async def work():
+            say("asyncio" in sys.modules)
+
+        def first():
+            exiting.wait()
+            say("asyncio" in sys.modules)
+
+        pool, exiting = Pool(1), threading.Event()
+        threading._register_atexit(exiting.set)
+        pool.submit(first)
+        pool.submit(work)
+    """
+    code, said, complaints = run(program, measured=False)
+    assert (code, said, complaints) == (0, ["False", "True"], "")
+
+
 # -- names that are imported when they are used --------------------------------------------
 
 
