@@ -1,0 +1,26 @@
+"""The tests lie as the library does: one folder for each package; see docs/contributing.md."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+__all__ = ["THOROUGH", "collect_garbage", "rounds"]
+
+#: Whether time does not matter: ``make soak``, where all is repeated more often.
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+
+
+def rounds(usual: int, thorough: int) -> int:
+    """How often a test repeats what it leaves to chance, or how much of it there is."""
+    return thorough if THOROUGH else usual
+
+
+def collect_garbage() -> None:
+    """Collect it, and have what is left never be looked through again.
+
+    That is what pytest and modules keep until the end. There is more of it with each test, and
+    many tests collect garbage. Not for use while a test has objects that are to be collected later.
+    """
+    gc.collect()
+    gc.freeze()

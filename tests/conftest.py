@@ -16,6 +16,7 @@ from _pytest.logging import LogCaptureHandler
 
 from ion_actors import Future, Pool, PoolState, logs
 from ion_actors.testing import VirtualClock, assert_no_leaks
+from tests import collect_garbage
 
 # A hang is ended by pytest-timeout, which shows all stacks: see pyproject.toml. Deadlines of
 # hypothesis would only find that the machine is busy.
@@ -29,12 +30,8 @@ hypothesis.settings.load_profile(
 
 
 def pytest_collection_finish() -> None:
-    """What was collected lasts as long as the process: the garbage collector need not look at it.
-
-    Many tests collect garbage on purpose, and each would look through all modules and tests.
-    """
-    gc.collect()
-    gc.freeze()
+    """What was collected lasts as long as the process: no garbage collection looks at it."""
+    collect_garbage()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -68,7 +65,7 @@ class _Delivered(pytest.LogCaptureFixture):
 @pytest.fixture
 def caplog(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Of this test only: what others have left may be logged when the collector comes to it."""
-    gc.collect()
+    collect_garbage()
     logs.flush()
     caplog.clear()
     found = _Delivered(request.node, _ispytest=True)
@@ -92,7 +89,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def without_gc() -> Iterator[None]:
     """Only reference counts free anything, so a reference cycle is seen."""
-    gc.collect()
+    collect_garbage()
     gc.disable()
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import signal
 import sys
@@ -90,13 +91,19 @@ class Interrupter:
     def _is_reached(self, frame: FrameType) -> bool:
         """Whether it is the library's own frame, or the standard library's below one of those."""
         found: FrameType | None = frame
-        while found is not None and found.f_code.co_filename.startswith(STANDARD_LIBRARY):
-            if any(name in found.f_code.co_filename for name in _FOREIGN):
-                return False
+        while found is not None and (where := _whose(found.f_code.co_filename)) == "standard":
             found = found.f_back
-        if found is None or not found.f_code.co_filename.startswith(str(LIBRARY)):
+        if found is None or where != "ours":
             return False
         return not found.f_code.co_filename.startswith(self._spared or ("\0",))
+
+
+@functools.cache
+def _whose(file: str) -> str:
+    """Whose code is in this file. It is asked at each point, for each frame."""
+    if file.startswith(STANDARD_LIBRARY):
+        return "foreign" if any(name in file for name in _FOREIGN) else "standard"
+    return "ours" if file.startswith(str(LIBRARY)) else "others'"
 
 
 def _may_be_about_to_be_closed(frame: FrameType) -> bool:
@@ -113,7 +120,7 @@ def _is_lost_in(frame: FrameType | None) -> bool:
     So it is in destructors, in the callbacks of weak references, and in generators that are closed
     because nobody has them any more.
     """
-    while frame is not None:
+    while frame is not None and frame.f_code is not interrupt.__code__:
         if frame.f_code.co_qualname.endswith(_CALLED_BY_THE_COLLECTOR):
             return True
         frame = frame.f_back

@@ -17,10 +17,11 @@ import pytest
 
 from ion_actors import Cancelled, Context, Future, Pool
 from ion_actors.testing import VirtualClock
+from tests import rounds
 from tests.interrupts import KINDS, LIBRARY, every_point, interrupt
 
 PATIENCE = 30.0
-LENGTH = 10_000
+LENGTH = rounds(2_500, thorough=10_000)  # both are beyond the limit of recursion
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 VERBS: dict[str, Callable[[Future[Any]], Future[Any]]] = {
@@ -117,11 +118,12 @@ def test_a_function_of_a_chain_may_derive_and_wait() -> None:
 
 
 def test_a_long_chain_that_is_dropped_is_freed_without_a_crash() -> None:
-    program = """
+    length = rounds(30_000, thorough=100_000)
+    program = f"""
         from ion_actors import Future
         for settle in (None, lambda f: f.set_result(1), lambda f: f.cancel()):
             first = last = Future()
-            for _ in range(100_000):
+            for _ in range({length}):
                 last = last.map(lambda v: v)
             if settle is not None:
                 settle(first)

@@ -13,9 +13,9 @@ import pytest
 
 from ion_actors import Pool
 from ion_actors.backends.process import ProcessBackend
-from tests.backends.conftest import no_child_is_left, quick_start
+from tests.backends.conftest import forkserver_runs, no_child_is_left, quick_start
 
-__all__ = ["no_child_is_left", "quick_start"]
+__all__ = ["forkserver_runs", "no_child_is_left", "quick_start"]
 
 # By module: the tests that run in threads only. Modules that are not in here do so altogether.
 IN_THREADS_ONLY: dict[str, frozenset[str]] = {

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ion_actors import Pool
+from ion_actors import BrokenPool, IonError, Pool, logs
+from ion_actors.delivery import ERRANDS
 from ion_actors.futures import Future
+from ion_actors.observe import HOOKS
 
 PATIENCE = 30.0  # seconds after which a wait in a test is a failure
 
@@ -104,12 +106,17 @@ def run_in_thread(call: object, *args: object) -> Future[object]:
 
 def eventually(condition: Callable[[], object], else_: str = "it never came true") -> None:
     """Wait until it is so: for what others do and nobody announces."""
+    assert comes_true(condition, PATIENCE), else_
+
+
+def comes_true(condition: Callable[[], object], patience: float) -> bool:
+    """Whether it is so within these seconds."""
     pause = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
+    for _ in range(int(patience * 1000)):
         if condition():
-            return
+            return True
         pause.wait(0.001)
-    raise AssertionError(else_)
+    return False
 
 
 def is_alive(pid: int) -> bool:
@@ -122,4 +129,36 @@ def is_alive(pid: int) -> bool:
 
 def until_waiting(pool: Pool, submitters: int) -> None:
     """Wait until so many submitters are blocked on the pool's full mailbox."""
-    eventually(lambda: len(pool._mailbox._waiters) == submitters)
+    eventually(lambda: pool.dump().waiting == submitters)
+
+
+def all_is_told() -> None:
+    """Wait until handlers, hooks and loggers, which other threads call, have had all news so far.
+
+    Before a test asserts what they were told, and above all that they were not.
+    """
+    assert ERRANDS.flush(PATIENCE)
+    assert HOOKS.flush(PATIENCE)
+    assert logs.flush(PATIENCE)
+
+
+def threads_of(pool: Pool) -> list[threading.Thread]:
+    """Those of its workers and of its supervisor that run."""
+    return [one for one in threading.enumerate() if one.name.startswith(f"{pool.name}-")]
+
+
+def await_threads(pool: Pool) -> None:
+    """Wait until none of its threads runs, not even one that it has given up."""
+    for thread in threads_of(pool):
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread
+
+
+def why_broken(pool: Pool) -> BrokenPool:
+    """The error that a pool gives whoever submits, once it has failed for good."""
+    try:
+        error = pool.submit(int).exception(PATIENCE)
+    except IonError as refused:
+        error = refused
+    assert isinstance(error, BrokenPool), error
+    return error

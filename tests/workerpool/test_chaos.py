@@ -11,9 +11,10 @@ import pytest
 
 from ion_actors import IonError, PanicRecovery, Pool, PoolClosed, TaskPanicked
 from ion_actors.futures import Future
+from tests import rounds
 
 SUBMITTERS = 8
-TASKS = 20_000
+TASKS = rounds(3_000, thorough=20_000)  # of each
 
 
 class Misfortune(Exception):

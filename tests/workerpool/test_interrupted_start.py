@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
 
 import pykka
 import pytest
 
 from ion_actors import Pool
+from tests import collect_garbage
 from tests.interrupts import every_point, interrupt
 from tests.workerpool.helpers import eventually
 
 
-@pytest.fixture
-def quick_gc() -> Iterator[None]:
-    """What there is already is not looked through at each collection."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.mark.timeout(600)  # without the GIL, each collection looks through everything
-@pytest.mark.usefixtures("quick_gc")
 @pytest.mark.filterwarnings("ignore:pool .* was never closed:ResourceWarning")
 def test_a_pool_whose_making_was_interrupted_leaves_nothing() -> None:
+    collect_garbage()
     threads = set(threading.enumerate())
 
     def make(point: int) -> str:

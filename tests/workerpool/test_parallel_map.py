@@ -187,8 +187,10 @@ def test_map_unordered_gives_what_is_done_first(chunksize: int) -> None:
 
 
 def is_gone(reference: weakref.ref[object]) -> bool:
+    if reference() is None:
+        return True
     gc.collect()  # without the GIL, reference counts are settled late
-    return reference() is None
+    return False
 
 
 def test_map_does_not_hold_on_to_what_it_gave() -> None:
