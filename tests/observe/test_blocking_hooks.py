@@ -10,8 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from ion_actors import Pool
+from ion_actors.clock import system_clock
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.messages import Drain
+from tests.workerpool.helpers import threads_of
 
 PATIENCE = 30.0
 
@@ -73,8 +75,7 @@ def test_the_clock_drops_a_task_while_a_metric_blocks(metrics):
         expired = pool.options(ttl=0.01).submit(int)
         assert not concurrent.futures.wait([expired], PATIENCE).not_done
         assert metrics.begun.wait(PATIENCE)
-        clock = pool._core.spec.context.clock
-        clock.call_at(clock.monotonic(), later.set)
+        system_clock.call_at(system_clock.monotonic(), later.set)
         assert later.wait(PATIENCE)
         assert metrics.thread is not None
         assert metrics.thread.name == "ion_actors-hooks"
@@ -97,6 +98,6 @@ def test_a_callback_of_a_reply_does_not_block_the_supervisor():
     began = time.monotonic()
     pool.close(PATIENCE)
     assert time.monotonic() - began < PATIENCE / 2
-    assert not any(one.is_alive() for one in pool._core.threads)
+    assert threads_of(pool) == []
     gate.set()
     threads[0].join(PATIENCE)

@@ -22,6 +22,7 @@ from opentelemetry.trace import StatusCode
 from ion_actors import Context, DeadlineExceeded, Pool, TaskAbandoned, current_context
 from ion_actors.observe.opentelemetry import OtelMetrics, OtelTracer
 from ion_actors.testing import VirtualClock
+from tests.workerpool.helpers import await_threads
 
 PATIENCE = 30.0  # seconds
 
@@ -308,10 +309,8 @@ def test_an_abandoned_task_is_an_error(spans: Spans, caplog: pytest.LogCaptureFi
     span = spans.task()
     assert attribute(span, "error.type") == f"{TaskAbandoned.__module__}.TaskAbandoned"
     assert span.status.status_code is StatusCode.ERROR
-    (worker,) = pool._core.workers
     gate.set()
-    assert worker.thread is not None
-    worker.thread.join(PATIENCE)
+    await_threads(pool)
     assert len(spans.tasks()) == 1
     assert "Failed to detach" not in caplog.text
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from pythonjsonlogger.json import JsonFormatter
 
-from ion_actors import Context, Pool
+from ion_actors import Context, Pool, logs
 from ion_actors.observe.structured import LoggingTracer, merge_extra
 from ion_actors.testing import VirtualClock
 
@@ -59,6 +59,7 @@ def test_python_json_logger_shows_the_facts(logger: logging.Logger, lines: Lines
     handle(logger, lines, JsonFormatter("%(levelname)s %(message)s"))
     with Pool(1, name="p", logger=logger) as pool:
         pool.submit(exit_with, 1).exception(PATIENCE)
+    assert logs.flush(PATIENCE)
     (lost,) = [line for line in lines.read() if line["levelname"] == "WARNING"]
     assert (lost["pool"], lost["worker"], lost["restarts"]) == ("p", "p-0", 1)
     assert "SystemExit: 1" in lost["exc_info"]
@@ -76,6 +77,7 @@ def test_structlog_renders_the_records_of_logging(logger: logging.Logger, lines:
     handle(logger, lines, formatter)
     with Pool(1, name="p", logger=logger) as pool:
         pool.submit(exit_with, 1).exception(PATIENCE)
+    assert logs.flush(PATIENCE)
     (lost,) = [line for line in lines.read() if line["level"] == "warning"]
     assert (lost["pool"], lost["worker"], lost["restarts"]) == ("p", "p-0", 1)
     assert lost["event"] == "worker p-0 was lost and is replaced (restart 1)"
@@ -96,6 +98,7 @@ def test_a_structlog_logger_is_a_logger(lines: Lines) -> None:
     )
     with Pool(1, name="p", logger=logger) as pool:
         pool.submit(exit_with, 1).exception(PATIENCE)
+    assert logs.flush(PATIENCE)
     (lost,) = [line for line in lines.read() if line["level"] == "warning"]
     assert (lost["pool"], lost["restarts"], lost["service"]) == ("p", 1, "shop")
     assert lost["event"] == "worker p-0 was lost and is replaced (restart 1)"

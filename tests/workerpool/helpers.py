@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ion_actors import BrokenPool, IonError, Pool, logs
-from ion_actors.delivery import ERRANDS
+from ion_actors.delivery import CALLBACK_THREADS
 from ion_actors.futures import Future
 from ion_actors.observe import HOOKS
 
@@ -137,7 +137,7 @@ def all_is_told() -> None:
 
     Before a test asserts what they were told, and above all that they were not.
     """
-    assert ERRANDS.flush(PATIENCE)
+    assert CALLBACK_THREADS.flush(PATIENCE)
     assert HOOKS.flush(PATIENCE)
     assert logs.flush(PATIENCE)
 

@@ -25,6 +25,7 @@ from ion_actors import (
     TaskPanicked,
 )
 from ion_actors.workerpool.model.recovery import Backoff
+from tests.workerpool.helpers import until_waiting
 
 PATIENCE = 30.0
 Occupy = Callable[[Pool], list[Future[Any]]]
@@ -260,7 +261,7 @@ def test_a_blocked_submitter_is_released_by_the_end(
     pool = Pool(1, 0)
     occupy(pool)
     blocked = threads.submit(pool.submit, str)
-    until(lambda: pool._mailbox._waiters)
+    until_waiting(pool, 1)
     ending = threads.submit(getattr(pool, end))
     assert isinstance(blocked.exception(PATIENCE), PoolClosed)
     gate.set()

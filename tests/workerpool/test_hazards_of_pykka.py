@@ -32,6 +32,8 @@ from ion_actors import (
     TrySubmit,
 )
 from ion_actors.workerpool.model.recovery import Backoff
+from tests import rounds
+from tests.workerpool.helpers import until_waiting
 
 PATIENCE = 30.0
 Occupy = Callable[[Pool], list[Future[Any]]]
@@ -172,7 +174,7 @@ def test_a_task_message_that_fails_is_the_senders_error(how: str) -> None:
 def test_no_ask_that_races_with_the_end_stays_without_an_answer(
     message: object, threads: ThreadPoolExecutor
 ) -> None:
-    for _ in range(30):
+    for _ in range(rounds(8, thorough=30)):
         pool = Pool(2)
         ref = pool.actor_ref
         begin = threading.Barrier(5)
@@ -214,7 +216,7 @@ def test_pykkas_own_clean_up_can_settle_our_futures() -> None:
 def test_no_drain_or_close_that_races_with_the_end_hangs(
     verb: str, threads: ThreadPoolExecutor
 ) -> None:
-    for _ in range(100):
+    for _ in range(rounds(25, thorough=100)):
         pool = Pool(1)
         begin = threading.Barrier(6)
 
@@ -230,7 +232,7 @@ def test_no_drain_or_close_that_races_with_the_end_hangs(
 def test_no_stop_that_races_with_another_stays_without_an_answer(
     threads: ThreadPoolExecutor, until: Callable[[Any], None]
 ) -> None:
-    for _ in range(100):
+    for _ in range(rounds(25, thorough=100)):
         ref = Pool(1).actor_ref
         begin = threading.Barrier(4)
 
@@ -324,7 +326,7 @@ def test_a_full_inbox_blocks_the_sender_and_not_the_supervisor(
     with Pool(1, 0) as pool:
         occupy(pool)
         sending = threads.submit(pool.actor_ref.tell, Submit(ran.set))
-        until(lambda: pool._mailbox._waiters)
+        until_waiting(pool, 1)
         assert not sending.done()
         assert pool.actor_ref.ask(GetMetrics(), timeout=PATIENCE).running == 1
         gate.set()

@@ -12,7 +12,7 @@ import pytest
 
 from ion_actors import Context, Pool, TaskAbandoned, TaskPanicked, current_context
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
-from tests.workerpool.helpers import PATIENCE, Gate, busy, run_in_thread
+from tests.workerpool.helpers import PATIENCE, Gate, await_threads, busy, run_in_thread
 
 COMPLETED = "ion_workerpool_tasks_completed_total"
 
@@ -83,10 +83,8 @@ def test_the_span_of_an_abandoned_task_ends() -> None:
     (span,) = tracer.spans()
     assert isinstance(span.error, TaskAbandoned)
     assert future.exception(PATIENCE) is span.error
-    (worker,) = pool._core.workers
     gate.open()
-    assert worker.thread is not None
-    worker.thread.join(PATIENCE)
+    await_threads(pool)
     assert span.finishes == 1
 
 
@@ -226,6 +224,4 @@ def test_the_report_has_the_task_and_not_its_wrapping() -> None:
     (stuck,) = closing.result(PATIENCE).running  # type: ignore[attr-defined]
     assert stuck.fn is gate
     gate.open()
-    for worker in list(pool._core.workers):
-        assert worker.thread is not None
-        worker.thread.join(PATIENCE)
+    await_threads(pool)

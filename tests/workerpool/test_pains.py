@@ -38,6 +38,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
+from tests.workerpool.helpers import until_waiting
 
 PATIENCE = 30.0
 Occupy = Callable[[Pool], list[Future[Any]]]
@@ -101,7 +102,7 @@ def test_pain_1_submit_waits_for_room(
         occupy(pool)
         pool.submit(str)
         blocked = threads.submit(pool.submit, str, 7)
-        until(lambda: pool._mailbox._waiters)
+        until_waiting(pool, 1)
         assert not blocked.done()
         gate.set()
         assert blocked.result(PATIENCE).result(PATIENCE) == "7"
@@ -531,7 +532,7 @@ def test_pain_12_drain_releases_blocked_submitters(
     occupy(pool)
     queued = pool.submit(str, 1)
     blocked = [threads.submit(pool.submit, str) for _ in range(3)]
-    until(lambda: len(pool._mailbox._waiters) == 3)
+    until_waiting(pool, 3)
     draining = threads.submit(pool.drain)
     for one in blocked:
         assert isinstance(one.exception(PATIENCE), PoolClosed)
@@ -631,7 +632,7 @@ def test_pain_13_a_task_that_is_blocked_by_its_own_full_pool_is_released_by_clos
     pool = Pool(2, 0, helping=False)
     pool.submit(gate.wait, PATIENCE)
     blocked = pool.submit(lambda: pool.submit(str))
-    until(lambda: pool._mailbox._waiters)
+    until_waiting(pool, 1)
     closing = pool.actor_ref.ask(Close(), block=False)
     assert isinstance(blocked.exception(PATIENCE), PoolClosed | Cancelled)
     gate.set()

@@ -31,7 +31,7 @@ from ion_actors import (
 )
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
+from tests.workerpool.helpers import PATIENCE, Gate, await_threads, busy, eventually, run_in_thread
 
 
 def test_a_block_left_normally_drains() -> None:
@@ -143,10 +143,7 @@ def test_the_late_result_of_an_abandoned_task_is_ignored() -> None:
     assert before.running == 0
     assert before.cancelled == 1
     gate.open()
-    pool._core.join(PATIENCE)
-    for worker in list(pool._core.workers):
-        assert worker.thread is not None
-        worker.thread.join(PATIENCE)
+    await_threads(pool)
     assert pool.metrics() == before
     assert isinstance(futures[0].exception(0), TaskAbandoned)
 
@@ -205,9 +202,7 @@ def test_close_abandons_what_does_not_stop() -> None:
     assert isinstance(future.exception(0), TaskAbandoned)
     assert pool.is_closed
     gate.open()
-    for worker in list(pool._core.workers):
-        assert worker.thread is not None
-        worker.thread.join(PATIENCE)
+    await_threads(pool)
 
 
 def test_whoever_ends_it_again_gets_the_same_end() -> None:
@@ -251,9 +246,7 @@ def test_a_later_caller_can_bring_the_deadline_forward() -> None:
         with pytest.raises(DrainTimeout):
             future.result(PATIENCE)
     gate.open()
-    for worker in list(pool._core.workers):
-        assert worker.thread is not None
-        worker.thread.join(PATIENCE)
+    await_threads(pool)
 
 
 def test_an_idle_pool_is_drained_without_any_timer() -> None:

@@ -12,6 +12,7 @@ import pytest
 from ion_actors import Pool
 from ion_actors.delivery import CallQueue
 from ion_actors.supervision import Supervisor, child
+from tests.workerpool.helpers import threads_of
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ def test_a_pool(verb: str) -> None:
         await getattr(pool, verb)()
         return pool
 
-    assert not any(one.is_alive() for one in run(main())._core.threads)
+    assert threads_of(run(main())) == []
 
 
 def test_a_pools_block() -> None:
@@ -54,7 +55,7 @@ def test_a_pools_block() -> None:
             assert await (await pool.asubmit(pow, 2, 3)) == 8
         return pool
 
-    assert not any(one.is_alive() for one in run(main())._core.threads)
+    assert threads_of(run(main())) == []
 
 
 def test_a_supervisors_block() -> None:

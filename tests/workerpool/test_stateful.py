@@ -25,7 +25,7 @@ from ion_actors import (
 )
 from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.testing import VirtualClock
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually
+from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, why_broken
 
 
 class Poisoned(Exception):
@@ -419,7 +419,7 @@ def test_a_class_that_forgets_its_base_is_named(caplog: pytest.LogCaptureFixture
 
     policy = PanicRecovery(backoff=Backoff(retries=0))
     pool = Pool(1, worker=Forgetful, panic_recovery=policy)
-    eventually(lambda: pool._core.broken is not None)
+    assert why_broken(pool)
     pool.drain()
     assert "does not call super().__init__()" in caplog.text
 

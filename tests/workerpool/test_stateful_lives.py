@@ -35,7 +35,15 @@ from ion_actors import (
 from ion_actors.delivery import FINALIZERS
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.worker.worker import current_worker
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
+from tests.workerpool.helpers import (
+    PATIENCE,
+    Gate,
+    await_threads,
+    busy,
+    eventually,
+    run_in_thread,
+    why_broken,
+)
 
 QUICK = Backoff(initial=0.0, retries=2)
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("TENANT", default="nobody")
@@ -211,7 +219,7 @@ def test_a_start_that_never_works_breaks_the_pool(where: str) -> None:
             pool.ask(1).result(PATIENCE)
     finally:
         pool.drain()
-    assert isinstance(pool._core.broken.__cause__, OSError)  # type: ignore[union-attr]
+    assert isinstance(why_broken(pool).__cause__, OSError)
 
 
 def test_the_retries_of_a_start_back_off_on_the_clock(clock: VirtualClock) -> None:
@@ -229,7 +237,7 @@ def test_the_retries_of_a_start_back_off_on_the_clock(clock: VirtualClock) -> No
         clock.wait_for_timers()
         clock.advance(delay)
     assert tries.acquire(timeout=PATIENCE)
-    eventually(lambda: pool._core.broken is not None)
+    assert why_broken(pool)
     pool.drain()
 
 
@@ -336,7 +344,7 @@ def test_a_worker_that_stops_itself_often_counts_against_the_policy() -> None:
     pool.call(Diary.leave).result(PATIENCE)
     eventually(lambda: diary == ["start", "stop", "start"])
     pool.call(Diary.leave).result(PATIENCE)
-    eventually(lambda: pool._core.broken is not None)
+    assert why_broken(pool)
     pool.drain()
     assert diary == ["start", "stop"] * 2
 
@@ -353,7 +361,7 @@ def test_a_worker_that_stops_in_its_start_has_failed_to_start() -> None:
             tries.append("stop")
 
     pool = Pool(1, worker=Unwilling, panic_recovery=PanicRecovery(backoff=QUICK))
-    eventually(lambda: pool._core.broken is not None)
+    assert why_broken(pool)
     pool.drain()
     assert tries == ["start", "stop"] * 3
 
@@ -670,7 +678,7 @@ def test_close_cancels_a_broadcast_that_has_not_begun(caplog: pytest.LogCaptureF
         closing = run_in_thread(pool.close)
         eventually(lambda: pool._core.spec.context.cancelled)
     closing.result(PATIENCE)
-    assert isinstance(answer._exception, Cancelled)
+    assert isinstance(answer.exception(), Cancelled)
     del answer
     gc.collect()
     assert not reached
@@ -683,7 +691,6 @@ def test_the_end_waits_for_no_answer_that_does_not_come(clock: VirtualClock) -> 
     (stuck,) = pool.broadcast(lambda me: gate())
     gate.await_entered()
     (waiting,) = pool.broadcast("never heard")
-    threads = [worker.thread for worker in pool._core.workers]
     closing = run_in_thread(pool.close, 5)
     clock.wait_for_timers()
     clock.advance(5)
@@ -692,10 +699,7 @@ def test_the_end_waits_for_no_answer_that_does_not_come(clock: VirtualClock) -> 
     assert "gate" in str(stuck.exception())
     assert isinstance(waiting.exception(PATIENCE), pykka.ActorDeadError)
     gate.open()  # what it answers now is ignored, and its thread ends
-    for thread in threads:
-        assert thread is not None
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+    await_threads(pool)
 
 
 class Storm:

@@ -26,7 +26,7 @@ from ion_actors import (
 )
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.stateful import Fetch, Method, MoveIn, MoveOut, Receive, Residence, here
-from tests.workerpool.helpers import PATIENCE, eventually, run_in_thread
+from tests.workerpool.helpers import PATIENCE, eventually, run_in_thread, why_broken
 
 
 class Diary(Worker):
@@ -208,8 +208,8 @@ def test_a_start_that_fails_there_breaks_the_pool() -> None:
     with pytest.raises(BrokenPool):
         pool.ask(1).result(PATIENCE)
     pool.drain()
-    assert isinstance(pool._core.broken.__cause__, TypeError)  # type: ignore[union-attr]
-    assert "plain methods" in str(pool._core.broken.__cause__)  # type: ignore[union-attr]
+    assert isinstance(why_broken(pool).__cause__, TypeError)
+    assert "plain methods" in str(why_broken(pool).__cause__)
 
 
 # -- in a thread without a host: what the child does, without the child ---------------------

@@ -390,8 +390,14 @@ def test_the_limit_of_a_blocked_submission_counts_from_when_it_is_accepted() -> 
 def test_options_add_up() -> None:
     with Pool(1) as pool:
         submitter = pool.options(name="one").options(timeout=5)
-        assert submitter._options is not None
-        assert (submitter._options.name, submitter._options.timeout) == ("one", 5)
+        gate = Gate()
+        task = submitter.submit(gate)
+        gate.await_entered()
+        assert [worker.task for worker in pool.dump().workers] == ["one"]
+        gate.open()
+        assert task.result(PATIENCE) == "through"
+        remaining = submitter.submit(lambda: current_context().remaining()).result(PATIENCE)
+        assert 0 < remaining <= 5
 
 
 def test_a_task_that_ends_with_its_pool_only_is_registered_nowhere() -> None:

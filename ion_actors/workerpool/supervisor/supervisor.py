@@ -314,11 +314,11 @@ class PoolSupervisor(IsolatedActor):
             self._timer = self._inbox.remind(self._clock, moment, Tick())
 
     def _stop_accepting(self) -> None:
+        # First: whoever sees that the pool drains can rely on it.
+        self._core.mailbox.refuse(functools.partial(closed, self._spec.name))
         if self._core.state is PoolState.RUNNING:
             self._began = self._clock.monotonic()
             self._core.state = PoolState.DRAINING
-        name = self._spec.name
-        self._core.mailbox.refuse(functools.partial(closed, name))
         self._core.mailbox.keep_time()
         if self._core.mailbox.delays:
             return  # who has nothing to do may be needed later; the mailbox wakes them in the end

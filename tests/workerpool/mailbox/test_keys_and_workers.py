@@ -29,7 +29,7 @@ def test_a_drain_replaces_nobody_for_tasks_whose_key_is_taken() -> None:
     rest = [keyed.submit(pow, 2, number) for number in range(3)]
     assert pool.submit(pow, 3, 2).result(PATIENCE) == 9  # so the other worker has a thread
     draining = run_in_thread(pool.drain)
-    eventually(lambda: len(pool._core.workers) == 1)
+    eventually(lambda: len(pool.dump().workers) == 1)
     gate.open()
     assert draining.result(PATIENCE)
     assert [one.result(0) for one in rest] == [1, 2, 4]

@@ -16,11 +16,12 @@ from ion_actors import (
     Panic,
     PanicRecovery,
     Pool,
+    PoolClosed,
     TaskPanicked,
     current_context,
 )
 from ion_actors.supervision import Supervisor, child
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
+from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread, why_broken
 
 
 class Broken(Exception):
@@ -63,7 +64,7 @@ def test_stop_makes_the_pool_one_smaller(caplog: pytest.LogCaptureFixture) -> No
         assert [panic.directive for panic in told] == [Directive.STOP]
         with busy(pool):  # both of those who are left
             assert pool.metrics().running == 2
-        eventually(lambda: len(pool._core.workers) == 2)
+        eventually(lambda: len(pool.dump().workers) == 2)
     assert "not replaced; 2 are left" in caplog.text
 
 
@@ -76,9 +77,9 @@ def test_a_pool_that_lost_workers_can_be_resized_both_ways() -> None:
         with busy(pool):
             assert pool.metrics().running == 5
         pool.resize(1)
-        eventually(lambda: len(pool._core.workers) == 1)
+        eventually(lambda: len(pool.dump().workers) == 1)
         assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
-        names = {worker.name for worker in pool._core.workers}
+        names = {worker.name for worker in pool.dump().workers}
         assert len(names) == 1
 
 
@@ -98,7 +99,7 @@ def test_with_its_last_worker_the_pool_breaks_and_nothing_stays_pending() -> Non
     for future in queued:
         with pytest.raises(BrokenPool, match="last worker"):
             future.result(PATIENCE)
-    assert isinstance(pool._core.broken.__cause__, Broken)  # type: ignore[union-attr]
+    assert isinstance(why_broken(pool).__cause__, Broken)
     pool.drain()
 
 
@@ -117,7 +118,8 @@ def test_the_last_worker_may_go_in_a_drain_that_has_nothing_more_to_do() -> None
     gate.open()
     assert isinstance(last.exception(PATIENCE), TaskPanicked)
     assert draining.result(PATIENCE).panicked == 1  # type: ignore[attr-defined]
-    assert pool._core.broken is None
+    with pytest.raises(PoolClosed):  # and is not broken
+        pool.submit(int)
 
 
 def test_escalate_breaks_the_pool(caplog: pytest.LogCaptureFixture) -> None:

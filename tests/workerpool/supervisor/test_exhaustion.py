@@ -28,7 +28,8 @@ class System:
             if name.startswith("few-"):
                 self.refused.set()
             raise RuntimeError("can't start new thread")
-        self.room -= 1
+        if not name.startswith("ion_actors-"):  # the library's helpers come and go as they like
+            self.room -= 1
 
 
 @pytest.fixture

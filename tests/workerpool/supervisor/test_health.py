@@ -22,7 +22,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import VirtualClock
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
+from tests.workerpool.helpers import PATIENCE, Gate, all_is_told, busy, eventually, run_in_thread
 
 # -- size ------------------------------------------------------------------------------------
 
@@ -162,11 +162,12 @@ def stuck_pool(clock: VirtualClock, **options: Any) -> tuple[Pool, list[StuckTas
 
 
 def look(clock: VirtualClock, times: int = 1) -> None:
-    """Let so many looks happen; one is planned when the one before it has been made."""
+    """Let so many looks happen, and all be told; one is planned when the last has been made."""
     for _ in range(times):
         clock.wait_for_timers(1)
         clock.advance(5)
     clock.wait_for_timers(1)
+    all_is_told()
 
 
 def test_a_stuck_task_is_reported_once_with_its_stack(
@@ -180,7 +181,6 @@ def test_a_stuck_task_is_reported_once_with_its_stack(
         look(clock)
         assert not told
         look(clock, times=4)
-        eventually(lambda: told)
         gate.open()
         assert future.result(PATIENCE) == "through"
         assert pool.submit(str, 1).result(PATIENCE) == "1"
@@ -221,7 +221,6 @@ def test_a_task_is_reported_once_also_if_it_runs_another_one_meanwhile(
             look(clock, times=3)
             gate.open()
         waiting.result(PATIENCE)
-    eventually(lambda: len(told) == 2)
     assert sorted(one.task for one in told) == ["inner", "outer"]
 
 
@@ -240,7 +239,6 @@ def test_a_task_that_runs_others_all_the_time_can_be_stuck_too(clock: VirtualClo
             look(clock)
             gate.open()
         waiting.result(PATIENCE)
-    eventually(lambda: told)
     assert [one.task for one in told] == ["outer"]
 
 
@@ -255,7 +253,6 @@ def test_a_stuck_worker_is_replaced_as_often_as_allowed(clock: VirtualClock) -> 
         again = pool.submit(second)
         second.await_entered()
         look(clock, times=2)
-        eventually(lambda: len(told) == 2)
         assert [one.replaced for one in told] == [True, False]
         first.open()
         assert stuck.result(PATIENCE) == "through"  # late, and as good as ever

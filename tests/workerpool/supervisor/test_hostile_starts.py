@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ion_actors import Backoff, BrokenPool, PanicRecovery, Pool
+from tests.workerpool.helpers import why_broken
 
 PATIENCE = 30.0
 
@@ -50,4 +51,4 @@ def test_no_code_of_its_runs_on_the_supervisors_thread(error: Exception) -> None
         pool.submit(int).result(PATIENCE)
     pool.close(PATIENCE)
     assert "hostile-supervisor" not in ASKED
-    assert "failed to start" in str(pool._core.broken)  # type: ignore[attr-defined]
+    assert "failed to start" in str(why_broken(pool))

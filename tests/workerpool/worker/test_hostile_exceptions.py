@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
@@ -302,7 +301,8 @@ class Watched(Exception):
     __str__ = __repr__
 
 
-def fail_when_stopped() -> NoReturn:
+def fail_when_stopped(begun: threading.Event) -> NoReturn:
+    begun.set()
     current_context().wait(timeout=PATIENCE)
     raise Watched
 
@@ -313,10 +313,9 @@ def test_none_of_their_code_runs_on_a_supervisors_thread() -> None:
         pool.submit(int).result(PATIENCE)
     with Pool(1, panic_recovery=PanicRecovery(is_panic=Watched)) as pool:
         assert type(pool.submit(fail, Watched).exception(PATIENCE)) is TaskPanicked
-    pool = Pool(1)
-    future = pool.submit(fail_when_stopped)
-    while not future.running():
-        time.sleep(0.001)
+    pool, begun = Pool(1), threading.Event()
+    pool.submit(fail_when_stopped, begun)
+    assert begun.wait(PATIENCE)
     assert pool.close(PATIENCE).failed == 1
     with (
         pytest.raises(ChildStartFailed),
