@@ -38,7 +38,7 @@ from ion_actors.workerpool.messages import (
     Submit,
     TrySubmit,
 )
-from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
+from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState, numbers_table
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, StuckTask
@@ -411,6 +411,9 @@ class Pool(Submitter, concurrent.futures.Executor):
             f"<Pool {self.name!r} {self.state.value}, size={self.size}, "
             f"running={numbers.running}, queued={numbers.queued}/{self.queue_size}>"
         )
+
+    def _repr_html_(self) -> str:
+        return numbers_table(self.metrics(), f"pool {self.name!r} is {self.state.value}")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -10,4 +10,5 @@
     reports      what drain, close, panics and dumps tell
     retry_after  how long until a full pool has room
     outcomes     how a task ends, why it was given up, what becomes of its worker
+    tables       small tables in HTML, for notebooks
 """

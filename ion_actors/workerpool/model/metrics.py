@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome
+from ion_actors.workerpool.model.tables import table
 
-__all__ = ["Ledger", "PoolMetrics", "PoolState", "Tally"]
+__all__ = ["Ledger", "PoolMetrics", "PoolState", "Tally", "numbers_table"]
 
 
 class PoolState(enum.Enum):
@@ -79,6 +80,23 @@ class PoolMetrics:
     dropped: Mapping[DropReason, int] = field(default_factory=dict, hash=False)
     delayed: int = 0  #: of those that are queued: waiting for their time, or for another try
     retries: int = 0  #: tries that were repeated: of tasks that failed, or took their worker down
+
+    def _repr_html_(self) -> str:
+        return numbers_table(self)
+
+
+def numbers_table(numbers: PoolMetrics, caption: str = "") -> str:
+    """The numbers as notebooks show them: a table in HTML.
+
+    Args:
+        numbers: of one moment.
+        caption: what stands above them.
+    """
+    names = [one for one in numbers.__slots__ if one != "dropped"]
+    row = [getattr(numbers, one) for one in names]
+    dropped = ", ".join(f"{count:,} {why.value}" for why, count in numbers.dropped.items())
+    notes = [f"dropped: {dropped}"] if dropped else []
+    return table(caption, [one.replace("_", " ") for one in names], [row], notes)
 
 
 class Ledger:

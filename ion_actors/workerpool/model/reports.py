@@ -11,6 +11,7 @@ from ion_actors.facts import DrainReport, TaskState, UnfinishedTask, WorkerDeath
 from ion_actors.naming import printable
 from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.outcomes import Directive
+from ion_actors.workerpool.model.tables import Cell, Folded, table
 
 __all__ = [
     "DelayedTask",
@@ -93,15 +94,31 @@ class PoolDump:
     delayed: tuple[DelayedTask, ...] = ()  #: of those that are queued, in the order of their time
 
     def __str__(self) -> str:
-        head = (
+        return "\n".join([self._head(), *map(_in_words, self.workers), *self._more()])
+
+    def _repr_html_(self) -> str:
+        head = ["worker", "task", "seconds", "where"]
+        return table(self._head(), head, map(_in_cells, self.workers), map(str.strip, self._more()))
+
+    def _head(self) -> str:
+        return (
             f"pool {self.name!r} is {self.state.value}: {self.size} workers, "
             f"{self.queued} of {self.queue_size} tasks queued, {self.waiting} submitters waiting"
         )
+
+    def _more(self) -> list[str]:
         left = [f"  {name!r} has ended, and left a call running" for name in self.left_behind]
         waiting = [f"  {one}" for one in self.delayed[:_SHOWN]]
         if (more := len(self.delayed) - _SHOWN) > 0:
             waiting.append(f"  {more} more wait for their time")
-        return "\n".join([head, *map(_in_words, self.workers), *left, *waiting])
+        return [*left, *waiting]
+
+
+def _in_cells(worker: WorkerDump) -> list[Cell]:
+    if worker.task is None:
+        return [worker.name, "idle", "", ""]
+    tasks = ", on top of ".join([worker.task, *reversed(worker.interrupted)])
+    return [worker.name, tasks, worker.age or 0.0, Folded(worker.stack)]
 
 
 def _in_words(worker: WorkerDump) -> str:
