@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
+from ion_actors.actors import start_watched
 from ion_actors.context import background
 from ion_actors.errors import DrainTimeout
 from ion_actors.supervision.core import TreeCore, core_of
@@ -20,7 +21,7 @@ from ion_actors.supervision.protocol import LiveChild, OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN, ChildSpec
 from ion_actors.supervision.states import SupervisorState
-from ion_actors.supervision.watched_actor import start_actor
+from ion_actors.supervision.watched_actor import LiveActor
 from ion_actors.workerpool.messages import Close, Drain
 from ion_actors.workerpool.pool import Pool
 
@@ -139,7 +140,7 @@ def open_child(spec: ChildSpec, parent: TreeCore) -> LiveChild:
     """
     start = spec.start
     if isinstance(start, type) and issubclass(start, pykka.ThreadingActor):
-        return start_actor(start, spec.args, dict(spec.kwargs))
+        return LiveActor(*start_watched(start, spec.args, dict(spec.kwargs)))
     made = start(*spec.args, **spec.kwargs)
     if isinstance(made, Pool):
         return LivePool(made, WORKER_SHUTDOWN if spec.shutdown == "default" else spec.shutdown)

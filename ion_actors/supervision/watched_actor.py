@@ -7,20 +7,13 @@ from typing import Any
 
 import pykka
 
-from ion_actors.actors import Watch, start_watched
+from ion_actors.actors import Watch
 from ion_actors.supervision.core import EXIT_PATIENCE
 from ion_actors.supervision.protocol import OnEnd, StopMode
 from ion_actors.supervision.report import ChildKind
 from ion_actors.supervision.spec import WORKER_SHUTDOWN
 
-__all__ = ["LiveActor", "start_actor"]
-
-
-def start_actor(
-    actor_class: type[pykka.ThreadingActor], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> LiveActor:
-    """Start an actor of that class. Raises what its constructor raises."""
-    return LiveActor(*start_watched(actor_class, args, kwargs))
+__all__ = ["LiveActor"]
 
 
 class LiveActor:

@@ -97,7 +97,7 @@ class Wait:
         holders = self.target.mailbox.holders(self.target)
         if others := [one for one in holders if one is not self.target]:
             found = [_holders_of(one) for one in others]
-            return None if None in found else [seat for one in found for seat in one or ()]
+            return None if None in found else [waiter for one in found for waiter in one or ()]
         if self.helps and self.target.timed:
             return None
         return _all_of(self.target.mailbox)

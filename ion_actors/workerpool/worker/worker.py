@@ -105,7 +105,7 @@ class PoolWorker(IsolatedActor):
         self.thread: threading.Thread | None = None
         self.begun = False  # its thread was asked for; the supervisor's to write
         self._retired = False  # the supervisor has told it to stop
-        self._left = False  # it has
+        self.left = False  # it has: its thread is about to end
         self._runner = spec.backend.make_runner(self.name, spec.context, spec.log)
         self._instead = self._how_to_call(spec)
         self.inbox = cast("WorkerInbox", self.actor_inbox)
@@ -147,11 +147,6 @@ class PoolWorker(IsolatedActor):
     def gone(self) -> bool:
         """Whether its thread has ended, or is about to."""
         return self.left or (self._ion_thread is not None and self._ion_thread.over)
-
-    @property
-    def left(self) -> bool:
-        """Whether it has stopped: its thread is about to end."""
-        return self._left
 
     def start_thread(self) -> None:
         """Begin; pykka's own ``start`` would make another actor, and register it.
@@ -203,7 +198,7 @@ class PoolWorker(IsolatedActor):
             self._spec.log(logging.ERROR, "worker %s did not stop cleanly", self.name, error=error)
         _of_thread.worker = of_thread.task_context = of_thread.helper = None
         of_thread.report = of_thread.task_name = None
-        self._left = True
+        self.left = True
         self._tell(Stopped(self))
 
     def _task_context(self) -> Context | None:
@@ -350,7 +345,8 @@ class PoolWorker(IsolatedActor):
             if self._pool_context._end is not None or task.own_context is not None:
                 task.begin()
             if self._hooks is not None:
-                self._announce(task)
+                begun = self.name, self._mailbox.backlog, self.started_at
+                tell_begin(self._hooks, task, *begun)
             if self._instead is not None:
                 value = self._instead(task)
             elif task.kwargs is not None:
@@ -365,24 +361,13 @@ class PoolWorker(IsolatedActor):
             self._failed(task, error)
         else:
             if self._hooks is not None:
-                self._observe(task, Outcome.COMPLETED, None)
+                took = self._now() - self.started_at
+                tell_end(self._hooks, task, Outcome.COMPLETED, None, took)
             if callbacks := task.complete(value, self.tally):
                 self.run_callbacks(task, callbacks)
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
             task = value = None  # type: ignore[assignment]
-
-    def _announce(self, task: TaskFuture[Any]) -> None:
-        """Tell the hooks that a task begins."""
-        if self._hooks is not None:
-            tell_begin(self._hooks, task, self.name, self._mailbox.backlog, self.started_at)
-
-    def _observe(
-        self, task: TaskFuture[Any], outcome: Outcome, error: BaseException | None
-    ) -> None:
-        """Tell the hooks how a task ended."""
-        if self._hooks is not None:
-            tell_end(self._hooks, task, outcome, error, self._now() - self.started_at)
 
     def run_callbacks(
         self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None

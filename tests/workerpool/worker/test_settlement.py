@@ -85,14 +85,14 @@ def test_a_failure_ends_it_and_nothing_else() -> None:
     who = Runner()
     thing, error = Thing(who), ValueError("no")
     Settlement(spec_for(), who).settle(thing, error)
-    assert who.steps == ["reconsider", "stopped", Outcome.FAILED]
+    assert who.steps == ["try_again", "stopped", Outcome.FAILED]
     assert thing.shown is error
 
 
 def test_a_failure_that_is_tried_again_does_not_end_it_nor_its_worker() -> None:
     who = Runner()
     Settlement(spec_for(), who).settle(Thing(who, again=True), ValueError("no"))
-    assert who.steps == ["reconsider"]
+    assert who.steps == ["try_again"]
 
 
 def test_a_panic_is_reported_before_it_is_seen() -> None:
