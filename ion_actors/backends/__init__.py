@@ -7,4 +7,5 @@ From the top down, each importing only from below::
     event_loop    runs coroutines; imported only when there is one
     loop_threads  the threads in which a worker's event loop makes blocking calls
     protocol      the interface between workers and backends
+    stacks        where a thread is, and what users see of that
 """

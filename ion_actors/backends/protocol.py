@@ -9,10 +9,12 @@ another machine.
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from ion_actors.backends.stacks import Stack
 from ion_actors.context import Context
 from ion_actors.futures import Output
 from ion_actors.observe import Log
@@ -24,6 +26,7 @@ __all__ = [
     "NotReady",
     "Runner",
     "Task",
+    "Traceable",
     "give_results",
     "take_results",
 ]
@@ -144,6 +147,32 @@ class Runner(Protocol):
 
     def stop(self, failure: BaseException | None = None, /) -> None:
         """The worker stops: clean up. A resident actor is told of the failure, if there is one."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A runner that can tell where its task is. Of any other, the stack of its worker is shown.
+
+    Any thread may ask, also one that must not block.
+    """
+
+    @property
+    def pid(self) -> int | None:
+        """The process in which the tasks run; None for this one, or if there is none now."""
+        ...
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is only getting ready."""
+        ...
+
+    def where(self, thread: threading.Thread | None, /) -> Stack:
+        """Where its task is, or its start. Asks, if it has to, and does not wait for the answer.
+
+        Args:
+            thread: the worker's.
+        """
         ...
 
 

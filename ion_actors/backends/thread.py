@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ion_actors.awaitables import is_coroutine, running_loop
 from ion_actors.backends.loop_threads import LoopThreads, Owner
 from ion_actors.backends.protocol import Task
+from ion_actors.backends.stacks import Seen, TaskStack, look_at, stack_of
 from ion_actors.context import Context, background, make_current
 from ion_actors.observe import Log
 
@@ -47,11 +49,14 @@ class ThreadRunner:
     """
 
     inline = True
+    pid = None  # this process
+    starting = False
 
     def __init__(self, pool: Context | None = None) -> None:
         self._pool = pool
         self._runner: asyncio.Runner | None = None
         self._threads: LoopThreads | None = None  # of the runner's loop
+        self._coroutine: Coroutine[Any, Any, Any] | None = None  # that runs now
 
     def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         """Call the initializer, and run it to its end if it is a coroutine."""
@@ -65,6 +70,14 @@ class ThreadRunner:
     def kill(self) -> bool:
         """A thread cannot be ended from outside."""
         return False
+
+    def where(self, thread: threading.Thread | None) -> Seen:
+        """Where the task is that runs in this thread, which is the runner's."""
+        return stack_of(thread, self._coroutine)
+
+    def look(self, thread: threading.Thread) -> TaskStack:
+        """The same, before it is text."""
+        return look_at(thread, self._coroutine)
 
     def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
         """The result of a call or, if that is a coroutine, the coroutine's result."""
@@ -97,10 +110,12 @@ class ThreadRunner:
             self._runner = event_loop.make_runner(self._threads)
         assert self._threads is not None
         owner = self._threads.owner = Owner()
+        self._coroutine = coroutine
         try:
             return event_loop.finish_on(self._runner, coroutine, context, variables)
         finally:
             owner.over = True
+            self._coroutine = None
 
     @contextlib.contextmanager
     def on_top(self) -> Iterator[None]:
@@ -116,6 +131,7 @@ class ThreadRunner:
 
         runner, self._runner = self._runner, None
         threads, self._threads = self._threads, None
+        own, self._coroutine = self._coroutine, None
         with event_loop.hidden(below):
             try:
                 yield
@@ -123,4 +139,4 @@ class ThreadRunner:
                 try:
                     self.stop()
                 finally:
-                    self._runner, self._threads = runner, threads
+                    self._runner, self._threads, self._coroutine = runner, threads, own

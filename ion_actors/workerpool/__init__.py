@@ -17,6 +17,5 @@ From the top down, each importing only from below::
     mailbox/      the tasks that wait, and their way to a worker
     spec          the checked arguments, of the pool and of its tasks
     hooks         what the pool's logger, metrics and tracer are told
-    stacks        where other threads are
     model/        pure decisions and facts
 """

@@ -13,6 +13,7 @@ from concurrent.futures._base import RUNNING
 from typing import Any
 
 from ion_actors.actors import Request
+from ion_actors.backends.stacks import Stack
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.interruption import is_interruption
@@ -38,6 +39,8 @@ class Caller:
     index = -1  # it has no seat
     doomed = True
     returning = None  # a task that it ran is not tried again
+    starting = False
+    pid = None  # this process
 
     def __init__(self, core: PoolCore) -> None:
         self.thread: threading.Thread | None = threading.current_thread()
@@ -51,10 +54,15 @@ class Caller:
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []
         self._core = core
         self._spec = core.spec
+        self._runner = ThreadRunner(core.spec.context)
         self._callbacks: list[Callable[[Any], object]] | None = None  # of the task, once it ended
 
     def wake(self) -> None:
         """It is awake."""
+
+    def where(self) -> Stack:
+        """Where its task is."""
+        return self._runner.where(self.thread)
 
     def run(self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]) -> bool:
         """Accept the task and run it to its outcome. Returns whether its key was free.
@@ -137,7 +145,7 @@ class Caller:
                 del interruption, task
 
     def _call(self, task: TaskFuture[Any]) -> Any:
-        spec, backend = self._spec, ThreadRunner(self._spec.context)
+        spec, backend = self._spec, self._runner
         task.begin()
         if spec.hooks is not None:
             tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.actors import Envelope, Flag
 from ion_actors.backends.loop_threads import left_behind
+from ion_actors.backends.stacks import Seen, Stack, stack_of
 from ion_actors.clock import system_clock
 from ion_actors.context import background
-from ion_actors.delivery import PATIENCE
+from ion_actors.delivery import PATIENCE, is_kept_free
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
 from ion_actors.futures import Future
@@ -38,18 +39,20 @@ from ion_actors.workerpool.model.reports import (
     WorkerDump,
 )
 from ion_actors.workerpool.spec import PoolSpec
-from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.worker.inbox import SupervisorInbox
 from ion_actors.workerpool.worker.worker import current_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["PoolCore", "closed", "until_over"]
 
 # How often a coroutine looks whether a thread is gone without a pause, and then the pause in s.
 _GLANCES = 20
 _PAUSE = 0.001
+
+# Seconds that a dump waits for child processes to say where their tasks are.
+_PATIENCE = 1.0
 
 
 @dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
@@ -64,6 +67,7 @@ class PoolCore:
     threads: list[threading.Thread] = field(default_factory=list)  # to be joined at the end
     state: PoolState = PoolState.RUNNING
     broken: BaseException | None = None
+    cancels: bool = False  # it ends its own context
     forked: bool = False  # this process is a child, and the threads stayed in the parent
     dropped: list[UnfinishedTask] = field(default_factory=list)  # not started, until reported
     counts: DrainReport | None = None  # how it ended, without the tasks
@@ -159,9 +163,20 @@ class PoolCore:
         """:meth:`join` for coroutines."""
         await until_over(self.threads, patience)
 
-    def running(self) -> list[tuple[TaskFuture[Any], UnfinishedTask]]:
-        """The tasks that run now, and what a report would say of each."""
+    def whereabouts(self) -> dict[Performer, Stack]:
+        """Ask where each worker is, all at once; nothing is waited for."""
+        return {worker: worker.where() for worker in list(self.workers)}
+
+    def running(
+        self, where: Mapping[Performer, Stack] | None = None
+    ) -> list[tuple[TaskFuture[Any], UnfinishedTask]]:
+        """The tasks that run now, and what a report would say of each.
+
+        Args:
+            where: where their workers are. By default that is asked, and not waited for.
+        """
         found = []
+        asked = self.whereabouts() if where is None else where
         now = self.spec.context.clock.monotonic()
         for worker, task, began in self.at_work():
             # A fenced one has ended for its submitter, but its worker is still at it.
@@ -171,7 +186,7 @@ class PoolCore:
             unfinished = UnfinishedTask(
                 task.fn, task.args, task.kwargs or {}, TaskState.RUNNING,
                 task.given_name, worker.name, max(0.0, now - began),
-                stack_of(worker.thread),
+                asked[worker].text(0.0) if worker in asked else "",
             )  # fmt: skip
             if not task.released:
                 found.append((task, unfinished))
@@ -198,8 +213,10 @@ class PoolCore:
         return list(found.values())
 
     def dump(self) -> PoolDump:
-        """What each part of the pool does now."""
+        """What each part of the pool does now. Waits for the answers of child processes."""
         check()
+        asked = [self._dump_worker(worker) for worker in list(self.workers)]
+        until = 0.0 if is_kept_free() else system_clock.monotonic() + _PATIENCE
         return PoolDump(
             name=self.spec.name,
             state=self.phase,
@@ -207,7 +224,7 @@ class PoolCore:
             queued=self.mailbox.backlog,
             queue_size=self.mailbox.limit,
             waiting=self.mailbox.waiting,
-            workers=tuple(map(self._dump_worker, list(self.workers))),
+            workers=tuple(replace(dump, stack=stack.text(until)) for dump, stack in asked),
             left_behind=tuple(one.task for one in left_behind(self.spec.context)),
             delayed=tuple(map(self._dump_delayed, self.mailbox.delayed())),
         )
@@ -221,16 +238,20 @@ class PoolCore:
             error="" if failures is None else failures.last,
         )
 
-    def _dump_worker(self, worker: Performer) -> WorkerDump:
-        task, began = worker.current, worker.started_at
+    def _dump_worker(self, worker: Performer) -> tuple[WorkerDump, Stack]:
+        """What can be said of it at once, and where it is."""
+        task, began, starting = worker.current, worker.started_at, worker.starting
         below = [one.task_name() for one, _ in worker.interrupted if one is not None]
-        return WorkerDump(
+        dump = WorkerDump(
             name=worker.name,
             task=None if task is None else task.task_name(),
             age=None if task is None else max(0.0, self.spec.context.clock.monotonic() - began),
             interrupted=tuple(below),
-            stack="" if task is None else stack_of(worker.thread),
+            stack="",
+            starting=starting,
+            pid=worker.pid,
         )
+        return dump, Seen() if task is None and not starting else worker.where()
 
     def interim_report(self) -> DrainReport:
         """What can be said of the end by one who cannot wait for it."""

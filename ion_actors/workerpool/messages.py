@@ -46,6 +46,7 @@ __all__ = [
     "Forgotten",
     "GetMetrics",
     "GetState",
+    "Locate",
     "Look",
     "Needed",
     "Panicked",
@@ -219,6 +220,12 @@ class Tick(_Signal):
 
 class Look(_Signal):
     """It is time to look for tasks that are stuck."""
+
+    __slots__ = ()
+
+
+class Locate(_Signal):
+    """It is time to ask where the tasks are that will soon be abandoned."""
 
     __slots__ = ()
 

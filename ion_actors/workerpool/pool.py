@@ -478,4 +478,5 @@ def _acceptor(submitter: Submitter) -> Callable[[Envelope[Any]], bool]:
 
 
 def _on_context_end(core: PoolCore) -> None:
-    core.ask_for_end(Close(core.spec.drain_timeout))
+    if not core.cancels:  # else the pool is being closed, with a deadline of its own
+        core.ask_for_end(Close(core.spec.drain_timeout))

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 _PRELUDE = """
 import os, signal, sys, threading, time, warnings
 from ion_actors import *
-from ion_actors.workerpool.stacks import stack_of
+from ion_actors.backends.stacks import stack_of
 
 def say(*words):
     print(" ".join(map(str, words)) + "\\n", end="", flush=True)  # in one piece

@@ -130,6 +130,21 @@ def test_at_its_deadline_drain_returns_the_tasks_it_did_not_finish() -> None:
     gate.open()
 
 
+def test_a_close_may_take_longer_than_the_drain_timeout() -> None:
+    clock, gate = VirtualClock(), Gate()
+    pool = Pool(1, context=Context(clock=clock), drain_timeout=30, backend="thread")
+    task = pool.submit(gate)
+    gate.await_entered()
+    closed = run_in_thread(pool.close, 100.0)
+    clock.wait_for_timers(1)
+    clock.advance(99)
+    pool.actor_ref.ask(GetState())
+    assert not task.done()
+    gate.open()
+    assert task.result(PATIENCE) == "through"
+    closed.result(PATIENCE)
+
+
 def test_the_late_result_of_an_abandoned_task_is_ignored() -> None:
     gate = Gate()
     futures: list[Future[object]] = []

@@ -21,6 +21,7 @@ from typing import Any
 from ion_actors.forking import on_fork
 
 __all__ = [
+    "DUMP",
     "NO_SIGPIPE",
     "hold_back_others",
     "ignored_here",
@@ -39,6 +40,10 @@ TO_ALL = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name)
 #: Flags of a send over a socket. If the other side has ended, the call raises; SIGPIPE must not end
 #: the program, which may have given SIGPIPE its default action, as command-line tools do.
 NO_SIGPIPE: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+#: Has a child write its stacks, for :mod:`.parent.outside_view`. A signal that nobody uses: not the
+#: first or the last of the realtime signals, nor one that a terminal or a service manager sends.
+DUMP: int | None = signal.SIGRTMAX - 5 if sys.platform == "linux" else None
 
 # Python itself ignores some of these; the others cannot be ignored.
 _NOT_TAKEN_OVER = {

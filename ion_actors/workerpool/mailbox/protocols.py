@@ -6,6 +6,7 @@ import math
 import threading
 from typing import Any, Protocol
 
+from ion_actors.backends.stacks import Stack
 from ion_actors.context import Turn
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import Tally
@@ -79,6 +80,20 @@ class Performer(Helping, Protocol):
     index: int  # of its seat; a caller has none, and a number below zero
     tally: Tally
     thread: threading.Thread | None  # None before it has one, and once nobody is to wait for it
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is getting ready for tasks, or for the next one."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The process in which its tasks run; None for this one, or if there is none now."""
+        ...
+
+    def where(self) -> Stack:
+        """Where it is. Nothing is waited for."""
+        ...
 
 
 class Returning(Protocol):

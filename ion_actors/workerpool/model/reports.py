@@ -49,7 +49,7 @@ class StuckTask:
     worker: str  #: the worker's name
     task: str  #: the task's name
     age: float  #: seconds that it has been running
-    stack: str  #: where its thread is, as in a traceback; empty if it could not be seen
+    stack: str  #: where it is, as in a traceback; empty if it could not be seen
     replaced: bool  #: another worker has taken its worker's place
 
 
@@ -61,7 +61,10 @@ class WorkerDump:
     task: str | None  #: what it is at; None if it is idle, or has not begun
     age: float | None  #: seconds that it has been at it
     interrupted: tuple[str, ...]  #: the tasks that wait below that one, the outermost first
-    stack: str  #: where its thread is, as in a traceback; empty without a task, or if unseen
+    #: where it is, as in a traceback, or why that is not known; empty if it is idle, or not seen
+    stack: str
+    starting: bool = False  #: its initializer runs, or its child process is being started
+    pid: int | None = None  #: its child process; None if its tasks run in this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,13 @@ def _in_cells(worker: WorkerDump) -> list[Cell]:
 
 
 def _in_words(worker: WorkerDump) -> str:
-    if worker.task is None:
-        return f"  {worker.name}: idle"
-    below = "".join(f", on top of {name!r}" for name in reversed(worker.interrupted))
     stack = "\n".join(f"    {line}" for line in worker.stack.splitlines())
-    return f"  {worker.name}: {worker.task!r} for {worker.age:.3f} s{below}\n{stack}".rstrip()
+    return f"  {worker.name}: {_state(worker)}\n{stack}".rstrip()
+
+
+def _state(worker: WorkerDump) -> str:
+    if worker.task is None:
+        return "starting" if worker.starting else "idle"
+    where = "" if worker.pid is None else f" in process {worker.pid}"
+    below = "".join(f", on top of {name!r}" for name in reversed(worker.interrupted))
+    return f"{worker.task!r} for {worker.age:.3f} s{where}{below}"

@@ -5,5 +5,6 @@ From the top down, each importing only from below::
     supervisor   the actor: its messages, the pool's life and end
     resilience   how it survives its own faults
     watchdog     tasks that are stuck
+    locator      where tasks are that will be abandoned
     roster       who works at which seat: starts, restarts, resizing
 """

@@ -9,11 +9,12 @@ decisions are pure (:mod:`~ion_actors.workerpool.model.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
-The supervisor has three collaborators, which it alone calls, on its thread. Its
+The supervisor has four collaborators, which it alone calls, on its thread. Its
 :mod:`~ion_actors.workerpool.supervisor.roster` does the first three of these, its
-:mod:`~ion_actors.workerpool.supervisor.watchdog` looks for tasks that are stuck, and its
-:mod:`~ion_actors.workerpool.supervisor.resilience` has it survive its own faults. The pool's life
-and end are here.
+:mod:`~ion_actors.workerpool.supervisor.watchdog` looks for tasks that are stuck, its
+:mod:`~ion_actors.workerpool.supervisor.locator` asks where those are that will be abandoned, and
+its :mod:`~ion_actors.workerpool.supervisor.resilience` has it survive its own faults. The pool's
+life and end are here.
 
 Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
 own, panic handlers on the thread of the worker that goes.
@@ -45,6 +46,7 @@ from ion_actors.workerpool.messages import (
     Forgotten,
     GetMetrics,
     GetState,
+    Locate,
     Look,
     Needed,
     Panicked,
@@ -59,6 +61,7 @@ from ion_actors.workerpool.model.lifecycle import Action, Life, Phase
 from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.reports import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.proxy import no_worker_class
+from ion_actors.workerpool.supervisor.locator import Locator
 from ion_actors.workerpool.supervisor.resilience import (
     Resilience,
     fail_what_is_done_once,
@@ -88,6 +91,7 @@ class PoolSupervisor(IsolatedActor):
         self._inbox = core.inbox = cast("SupervisorInbox", self.actor_inbox)
         self._roster = Roster(core, self._inbox, self)
         self._watchdog = Watchdog(core, self._inbox, self._roster, self)
+        self._locator = Locator(core, self._inbox)
         self._resilience = Resilience(core.spec, self._reconcile, self._give_up)
         self._life = Life()
         self._timer: Timer | None = None  # for the life's next moment
@@ -105,6 +109,7 @@ class PoolSupervisor(IsolatedActor):
             Stopped: self._roster.on_stopped,
             RetrySeat: self._roster.on_retry,
             Look: self._watchdog.look,
+            Locate: self._locator.locate,
             Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
             Forgotten: lambda _: self._drain(self._spec.drain_timeout),
             GetMetrics: lambda _: core.metrics(),
@@ -216,6 +221,7 @@ class PoolSupervisor(IsolatedActor):
             self._timer.cancel()
         self._roster.forget_retries()
         self._watchdog.stop()
+        self._locator.stop()
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -312,6 +318,7 @@ class PoolSupervisor(IsolatedActor):
             self._timer = None
         if (moment := self._life.next_moment()) is not None:
             self._timer = self._inbox.remind(self._clock, moment, Tick())
+        self._locator.plan(self._life.deadline)
 
     def _stop_accepting(self) -> None:
         # First: whoever sees that the pool drains can rely on it.
@@ -329,10 +336,12 @@ class PoolSupervisor(IsolatedActor):
     def _cancel_all(self) -> None:
         self._drop_queue(self._core.closed_error)
         # From here on no worker takes another one, so this misses none that will be stopped.
-        running = self._core.running()
+        self._locator.locate(Locate())
+        running = self._core.running(self._locator.whereabouts())
         asked = {task: unfinished for task, unfinished in running if not task.done()}
         self._asked_to_stop = asked | self._asked_to_stop
         release_references(running)  # some may have ended meanwhile
+        self._core.cancels = True
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
         self._drop_queue(self._core.closed_error)  # what came back meanwhile; now none does
         self._roster.forget_retries()
@@ -345,7 +354,8 @@ class PoolSupervisor(IsolatedActor):
         # A task may have been put back into the queue, and no worker is left that is not stuck.
         self._drop_queue(self._core.closed_error)
         ended = []
-        for task, unfinished in self._core.running():
+        where = self._locator.whereabouts()
+        for task, unfinished in self._core.running(where):
             self._abandoned.setdefault(task, unfinished)
             self._spec.log(
                 logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
@@ -358,7 +368,7 @@ class PoolSupervisor(IsolatedActor):
             ended.append((task, callbacks))
         for worker in self._core.workers:
             if isinstance(worker, PoolWorker):
-                worker.abandon()
+                worker.abandon(where.get(worker) or worker.where())
                 if worker.kill() and worker.thread is not None:
                     self._core.threads.append(
                         worker.thread

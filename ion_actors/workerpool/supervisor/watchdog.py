@@ -7,11 +7,15 @@ takes it; the thread goes on alone until its task ends, if it ever does.
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
+from dataclasses import replace
 from typing import Any
 
+from ion_actors.backends.stacks import Seen, Stack
 from ion_actors.clock import Timer
-from ion_actors.delivery import run_elsewhere
+from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.naming import Lines
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.protocols import Performer
@@ -19,7 +23,6 @@ from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Look
 from ion_actors.workerpool.model.lifecycle import Phase
 from ion_actors.workerpool.model.reports import StuckTask
-from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.supervisor.roster import Authority, Roster
 from ion_actors.workerpool.worker.inbox import SupervisorInbox
 
@@ -77,21 +80,34 @@ class Watchdog:
         limit = self._spec.stuck_after
         if limit is None or age < limit:
             return
+        where = worker.where()
         stuck = StuckTask(
             pool=self._spec.name,
             worker=worker.name,
             task=task.task_name(),
             age=age,
-            stack=stack_of(worker.thread),
+            stack=where if type(where) is Seen else "",
             replaced=self._replace_stuck(worker),
         )
+        if type(where) is Seen:
+            self._log(stuck)
+            self._tell_of(stuck)
+        else:  # the answer is waited for on a thread that may block
+            run_elsewhere(functools.partial(self._tell_when_known, stuck, where))
+        self._reported.add(task)  # last: should this fail halfway, it is told twice, not never
+
+    def _tell_when_known(self, stuck: StuckTask, where: Stack) -> None:
+        until = 0.0 if is_kept_free() else math.inf
+        stuck = replace(stuck, stack=where.text(until))
+        self._log(stuck)
+        self._call_handler(stuck)
+
+    def _log(self, stuck: StuckTask) -> None:
         self._spec.log(
             logging.WARNING, "task %r has been running for %.3f s on worker %s:\n%s",
-            stuck.task, age, stuck.worker, Lines(stuck.stack),
-            task=stuck.task, worker=stuck.worker, age=age,
+            stuck.task, stuck.age, stuck.worker, Lines(stuck.stack),
+            task=stuck.task, worker=stuck.worker, age=stuck.age,
         )  # fmt: skip
-        self._tell_of(stuck)
-        self._reported.add(task)  # last: should this fail halfway, it is told twice, not never
 
     def _replace_stuck(self, worker: Performer) -> bool:
         """Seat a successor, if there may be one more thread."""
@@ -104,15 +120,14 @@ class Watchdog:
         return True
 
     def _tell_of(self, stuck: StuckTask) -> None:
+        if self._spec.on_stuck is not None:
+            # Not on the supervisor's thread, which must never block.
+            run_elsewhere(functools.partial(self._call_handler, stuck))
+
+    def _call_handler(self, stuck: StuckTask) -> None:
         handler = self._spec.on_stuck
-        if handler is None:
-            return
-
-        def tell() -> None:
-            try:
+        try:
+            if handler is not None:
                 handler(stuck)
-            except BaseException as error:
-                self._spec.log(logging.ERROR, "on_stuck failed", error=error)
-
-        # Not on the supervisor's thread, which must never block.
-        run_elsewhere(tell)
+        except BaseException as error:
+            self._spec.log(logging.ERROR, "on_stuck failed", error=error)

@@ -16,12 +16,12 @@ import pykka
 
 from ion_actors.actors import ActorStop, Envelope
 from ion_actors.backends.protocol import Runner
+from ion_actors.backends.stacks import Stack
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import TaskAbandoned
 from ion_actors.naming import describe, printable
 from ion_actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.workerpool.model.outcomes import Outcome
-from ion_actors.workerpool.stacks import stack_of
 from ion_actors.workerpool.worker.failure import Failure
 from ion_actors.workerpool.worker.inbox import Letter, WorkerInbox
 
@@ -204,7 +204,7 @@ class ActorHost:
         value = letter.variables.run(self._receive, letter.message)
         return runner.finish(value, context, letter.variables)
 
-    def abandon(self) -> None:
+    def abandon(self, where: Stack) -> None:
         """The pool's time is up: answer what still waits for an answer. Any thread calls this."""
         worker, name = self._worker, self._receive.__qualname__
         worker.inbox.control.empty()
@@ -214,4 +214,4 @@ class ActorHost:
                 f"worker {worker.name} was still at {printable(name)} after {age:.3f} s "
                 "when it had to end"
             )
-            letter.end(TaskAbandoned(why, task=name, age=age, stack=stack_of(worker.thread)))
+            letter.end(TaskAbandoned(why, task=name, age=age, stack=where.text(0.0)))

@@ -30,7 +30,8 @@ from typing_extensions import override
 
 from ion_actors.actors import Envelope, IsolatedActor, Request
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
-from ion_actors.backends.protocol import NotReady, Runner
+from ion_actors.backends.protocol import NotReady, Runner, Traceable
+from ion_actors.backends.stacks import Stack, stack_of
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
@@ -318,10 +319,27 @@ class PoolWorker(IsolatedActor):
         if not self.actor_stopped.is_set():
             super().stop()
 
-    def abandon(self) -> None:
+    def where(self) -> Stack:
+        """Where it is. Any thread may ask; nothing is waited for."""
+        runner = self._runner
+        return runner.where(self.thread) if isinstance(runner, Traceable) else stack_of(self.thread)
+
+    @property
+    def starting(self) -> bool:
+        """Whether what it runs its tasks in is being started, or its initializer runs."""
+        if not self.ready:
+            return not self.gone
+        return isinstance(self._runner, Traceable) and self._runner.starting
+
+    @property
+    def pid(self) -> int | None:
+        """The process in which its tasks run; None for this one, or if there is none now."""
+        return self._runner.pid if isinstance(self._runner, Traceable) else None
+
+    def abandon(self, where: Stack) -> None:
         """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
         if self._actor_host is not None:
-            self._actor_host.abandon()
+            self._actor_host.abandon(where)
 
     def kill(self) -> bool:
         """End what it runs, if it runs elsewhere. Returns whether it does; it soon stops then."""

@@ -825,3 +825,33 @@ def hear_all_at_once(times: int) -> str:
             signal.pthread_kill(threading.get_ident(), signum)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signums)
     return "alive"
+
+
+def wait_if_there(file: Path, go: Path) -> None:
+    """An initializer that waits for the second file, if there is the first."""
+    while file.exists() and not go.exists():
+        time.sleep(0.005)
+
+
+def first_here_then_there(mark: Path, go: Path) -> None:
+    here(mark)
+    while not go.exists():
+        time.sleep(0.005)
+    _there(mark)
+
+
+def _there(mark: Path) -> None:
+    mark.with_suffix(".there").touch()
+    time.sleep(FOREVER)
+
+
+class SlowToPickle:
+    """Is in no hurry to be sent."""
+
+    def __init__(self) -> None:
+        self.entered, self.go = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.entered.set()
+        self.go.wait(FOREVER)
+        return int, ()

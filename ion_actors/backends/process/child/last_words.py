@@ -25,6 +25,7 @@ class LastWords:
 
     def __init__(self) -> None:
         self._fd, self._reading = _file_or_pipe()
+        self._begin = 0  # where the last words begin: before, there are dumps that were asked for
 
     def __reduce__(self) -> tuple[Callable[..., LastWords], tuple[Any, ...]]:
         return _in_child, (reduction.DupFd(self._fd),)
@@ -46,7 +47,16 @@ class LastWords:
             with contextlib.suppress(BlockingIOError):
                 return os.read(self._reading, _MOST_READ)
             return b""
-        return os.pread(self._fd, _MOST_READ, 0)
+        return os.pread(self._fd, _MOST_READ, self._begin)
+
+    def written(self) -> int | None:
+        """How many bytes have been written so far; None if it cannot be told."""
+        return None if self._reading is not None or self._fd < 0 else os.fstat(self._fd).st_size
+
+    def take(self, begin: int, end: int) -> str:
+        """What was written in between: a dump that was asked for, and no last words."""
+        self._begin = end
+        return os.pread(self._fd, end - begin, begin).decode("ascii", "replace")
 
     def close(self) -> None:
         """Close it. Calling twice does no harm."""

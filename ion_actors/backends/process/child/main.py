@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
+import signal
 
 from ion_actors.backends.process.child.system import die_with_parent
 from ion_actors.backends.process.child.task_server import Setup, TaskServer
+from ion_actors.backends.process.signals import DUMP
 
 __all__ = ["run"]
 
@@ -17,6 +19,8 @@ def run(setup: Setup) -> None:
     for one in (setup.tasks, setup.control, setup.lifeline, setup.rights):
         one.set_inheritable(False)
     faulthandler.enable(setup.words)
+    if DUMP is not None and signal.getsignal(DUMP) is signal.SIG_DFL:
+        faulthandler.register(DUMP, setup.words, all_threads=True)
     if setup.capture is not None:
         setup.capture.redirect()
     die_with_parent(setup.lifeline)

@@ -48,7 +48,9 @@ from ion_actors.backends.process.transport.descriptors import Rights
 from ion_actors.backends.process.transport.log_relay import relay_to
 from ion_actors.backends.process.transport.messages import (
     Cancel,
+    Located,
     Received,
+    Threads,
     open_error,
     open_sealed,
     open_start,
@@ -59,6 +61,7 @@ from ion_actors.backends.process.transport.output_capture import OutputCapture
 from ion_actors.backends.process.transport.pickling import Packed, pack_result
 from ion_actors.backends.process.transport.shared_buffers import Receiver, SharedBuffers
 from ion_actors.backends.protocol import Broken, Hopeless, take_results
+from ion_actors.backends.stacks import TaskStack
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
@@ -306,15 +309,27 @@ class TaskServer:
 
     def _watch(self) -> None:
         threading.current_thread().name = "ion_actors-watch"
+        threads = Threads(threading.get_native_id(), threading.main_thread().ident or 0)
         try:
+            self._control.send(MessageKind.WATCHING, threads.pack())
             while True:
                 kind, _, body = self._control.receive()
                 if kind == MessageKind.ASK:
-                    self._control.answer()
+                    self._control.send(MessageKind.ALIVE)
+                elif kind == MessageKind.LOCATE:
+                    self._control.send(MessageKind.LOCATED, self._locate().pack())
                 else:
                     self._on_cancel(Cancel.unpack(body))
         except (EOFError, Garbled):  # the parent has ended; or a task has read from the channel
             os._exit(ORPHANED)
+
+    def _locate(self) -> Located:
+        running = self._running
+        number = 0 if running is None else running.number
+        try:
+            return Located(number, self._runner.look(threading.main_thread()))
+        except Exception:  # whatever it is, this thread is needed
+            return Located(number, TaskStack([], []))
 
     def _on_cancel(self, cancel: Cancel) -> None:
         self._cancel = cancel

@@ -11,4 +11,6 @@ From the top down, each importing only from below::
     interpreter    how the forkserver and other helpers are started
     escalation     signals to what must end: which, and when
     heartbeat      whether a child still answers
+    control        commands to a child that cannot wait, and its answers
+    outside_view   where a child is that does not answer
 """

@@ -7,8 +7,10 @@ import contextvars
 import functools
 import signal
 import threading
+from multiprocessing.connection import wait
 from typing import TYPE_CHECKING
 
+from ion_actors.backends.process.parent.control import AskedStack, Control
 from ion_actors.backends.process.parent.escalation import (
     ABORT,
     KILL,
@@ -20,6 +22,7 @@ from ion_actors.backends.process.parent.escalation import (
 from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.heartbeat import Heartbeat
 from ion_actors.backends.process.parent.launch import ChildSettings, forget, register
+from ion_actors.backends.process.parent.outside_view import OutsideView
 from ion_actors.backends.process.parent.resources import Resources
 from ion_actors.backends.process.transport.channel import (
     NEWS,
@@ -48,6 +51,9 @@ _EOF_PATIENCE = 2.0
 _DEFAULT_GRACE = 1.0
 # Characters of its output that are part of its last words.
 _MOST_PRINTED = 4000
+
+# Seconds that it gets to say where it is; in its start, it may not be there to hear it.
+_PATIENCE, _PATIENCE_IN_START = 1.0, 0.1
 
 _NO_VARIABLES = contextvars.Context()
 
@@ -89,6 +95,8 @@ class Child:
         self._resources = Resources(worker, settings)
         self._handle, self._tasks = self._resources.handle, self._resources.tasks
         self._control, self._capture = self._resources.control, self._resources.capture
+        self._line = Control(self._control, self._lock)
+        self._view = OutsideView(self.pid, self._resources.words)
         self.buffers = self._resources.buffers
         self._escalation = Escalation(context.clock, self._send_signal)
         if self._interval is not None:
@@ -207,7 +215,7 @@ class Child:
                 return
             if self._cancel is None:
                 self._cancel = cancel = Cancel(self._number, expired, context.reason or "")
-                self._control.send_at_once(MessageKind.CANCEL, cancel.pack())
+                self._line.cancel(cancel)
                 if self._escalation.idle:  # else it is being ended already
                     self._escalation.begin(plan(self._grace, self._kill_after))
 
@@ -216,7 +224,7 @@ class Child:
         cancel = self._cancel
         if signum is TERMINATE and cancel is not None:
             # By a message with the task's number: a signal might reach the next task.
-            self._control.send_at_once(MessageKind.CANCEL, cancel._replace(forced=True).pack())
+            self._line.cancel_now(cancel._replace(forced=True))
         elif not self._handle.send_signal(signum) and signum is KILL:
             self._resources.cut()  # signals are not permitted any more
 
@@ -228,12 +236,11 @@ class Child:
 
     def has_answered(self) -> bool:
         """Whether it has answered since this was called last."""
-        return self._control.has_answered()
+        return self._line.has_answered()
 
     def ask(self) -> None:
         """Ask it."""
-        with self._lock:
-            self._control.send_at_once(MessageKind.ASK, b"")
+        self._line.ask()
 
     def give_up(self, task: int) -> None:
         """End it, unless it has just ended this task, or is being ended already."""
@@ -241,6 +248,28 @@ class Child:
             if self._busy and self._number == task and self._escalation.idle:
                 self.silent = True
                 self._escalation.begin((Step(0.0, ABORT), Step(self._kill_after, KILL)))
+
+    # -- where it is -----------------------------------------------------------------------
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is not ready yet, as far as can be seen without reading its messages."""
+        if self.ready:
+            return False
+        with self._lock:
+            fd = self._tasks.fileno()
+            return fd >= 0 and not wait([fd], 0)
+
+    def where(self) -> AskedStack | None:
+        """Ask where its task is; None if it has none."""
+        with self._lock:
+            if not self._busy:
+                return None
+            return AskedStack(self._line, self._view, self.pid, self._number, _PATIENCE)
+
+    def where_in_start(self) -> AskedStack:
+        """Ask how far its start is; it hears that only once it has begun to import modules."""
+        return AskedStack(self._line, self._view, self.pid, 0, _PATIENCE_IN_START)
 
     # -- its end ---------------------------------------------------------------------------
 

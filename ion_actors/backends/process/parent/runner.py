@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,12 +26,14 @@ from ion_actors.backends.process.transport.messages import (
 from ion_actors.backends.process.transport.pickling import Packed
 from ion_actors.backends.process.transport.remote_errors import pack_error
 from ion_actors.backends.protocol import Broken, NotReady, give_results
+from ion_actors.backends.stacks import stack_of
 from ion_actors.context import Context
 from ion_actors.errors import WorkerDied
 from ion_actors.naming import Lines
 
 if TYPE_CHECKING:
     from ion_actors.backends.protocol import Task
+    from ion_actors.backends.stacks import Stack
     from ion_actors.observe import Log
 
 __all__ = ["ProcessRunner"]
@@ -60,6 +63,8 @@ class ProcessRunner:
         self._child: Child | None = None
         self._leaving: list[Child] = []  # told to end, and still to be waited for
         self._killed = False
+        self._readies = False  # this worker's thread waits for a child
+        self._process = os.getpid()  # a fork must not talk to the child
 
     # -- starting --------------------------------------------------------------------------
 
@@ -96,11 +101,14 @@ class ProcessRunner:
             return child
         if child is not None and child.ready:  # something interrupted its last task
             self._see_off(child)
+        self._readies = True
         try:
             ready = self._make_ready(self._child or self._launch())
             self._bury_ended()
         except BaseException as error:
             raise NotReady(f"worker {self._worker} has no child process") from error
+        finally:
+            self._readies = False
         if task is not None:  # its context may have ended meanwhile
             task.task_context().check()
         return ready
@@ -199,6 +207,31 @@ class ProcessRunner:
         except BaseException as error:  # the next task tries again
             self._log(logging.ERROR, "worker %s cannot start a child", self._worker, error=error)
 
+    # -- where it is -----------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of its child, if it has one."""
+        child = self._own_child()
+        return None if child is None else child.pid
+
+    @property
+    def starting(self) -> bool:
+        """Whether its child is being started."""
+        child = self._own_child()
+        return self._readies if child is None else child.starting
+
+    def where(self, thread: threading.Thread | None) -> Stack:
+        """Where its task is: in the child, before it is there, or after it has come back."""
+        child = self._own_child()
+        if self._readies or (child is not None and not child.ready):
+            return _InStart(child)
+        asked = None if child is None else child.where()
+        return stack_of(thread) if asked is None else asked
+
+    def _own_child(self) -> Child | None:
+        return self._child if self._process == os.getpid() else None
+
     # -- the end ---------------------------------------------------------------------------
 
     def kill(self) -> bool:
@@ -255,6 +288,19 @@ class ProcessRunner:
     def on_top(self) -> Iterator[None]:
         """Nothing is to be done: the tasks below are in the child, not in this thread."""
         yield
+
+
+class _InStart:
+    """Where a child is that is being started."""
+
+    def __init__(self, child: Child | None) -> None:
+        self._asked = None if child is None else child.where_in_start()
+        self._pid = "" if child is None else f" {child.pid}"
+
+    def text(self, until: float) -> str:
+        """That it starts and, if it says so, where it is."""
+        stack = "" if self._asked is None else self._asked.text(until)
+        return f"(child process{self._pid} is starting)\n{'' if stack.startswith('(') else stack}"
 
 
 def _raise_broken(broken: Broken, name: Callable[[], str]) -> NoReturn:

@@ -47,6 +47,10 @@ class MessageKind(enum.IntEnum):
     ERROR = 7  #: from the child: the exception of the task, or of the start
     NEWS = 8  #: from the child, at any time: log records, warnings, progress
     ASK = 9  #: to the child, on the control channel: answer
+    LOCATE = 10  #: to the child, on the control channel: say where the task is
+    ALIVE = 11  #: from the child, on the control channel: the answer to ASK
+    LOCATED = 12  #: from the child, on the control channel: the answer to LOCATE
+    WATCHING = 13  #: from the child, on the control channel: it reads that from now on
 
 
 # Used for every task: CPython 3.11 calls a function for each access to the enumeration.
@@ -139,20 +143,39 @@ class Channel:
         except OSError:
             return False
 
-    def answer(self) -> None:
-        """Send a sign of life.
+    def receive_at_once(self) -> list[Message]:
+        """The messages that have come. For a socket that does not block.
 
         Raises:
-            EOFError: the other side has ended.
+            EOFError: the other side has ended, or sends what is no message.
         """
-        self._write(b".")
-
-    def has_answered(self) -> bool:
-        """Whether the other side has answered since. For a socket that does not block."""
+        messages: list[Message] = []
         try:
-            return bool(self._sock.recv(_CHUNK))
-        except OSError:
-            return False
+            while data := self._sock.recv(_CHUNK):
+                self._surplus += data
+                while (message := self._first()) is not None:
+                    messages.append(message)
+        except BlockingIOError:
+            return messages
+        except OSError as error:
+            raise EOFError("the other side has ended") from error
+        if not messages:
+            raise EOFError("the other side has ended")
+        return messages
+
+    def _first(self) -> Message | None:
+        """The first message of what has come; None if it is not whole."""
+        data = self._surplus
+        if len(data) < _HEAD_SIZE:
+            return None
+        magic, kind, flags, length = _HEAD.unpack_from(data)
+        if magic != _MAGIC:
+            raise EOFError("the other side sends what is no message")
+        end = _HEAD_SIZE + length
+        if len(data) < end:
+            return None
+        self._surplus = data[end:]
+        return kind, flags, data[_HEAD_SIZE:end]
 
     def receive(self) -> Message:
         """The next message.

@@ -18,15 +18,18 @@ from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, 
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
 from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
 from ion_actors.backends.protocol import Task
+from ion_actors.backends.stacks import TaskStack
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
     "Cancel",
+    "Located",
     "Received",
     "Request",
     "StartMessage",
+    "Threads",
     "open_error",
     "open_result",
     "open_sealed",
@@ -37,6 +40,9 @@ __all__ = [
     "raise_packed",
     "unpack_request",
 ]
+
+# The calls of a stack that are sent, the innermost ones; and the bytes of all of them.
+_MOST_CALLS, _MOST_LOCATED = 256, 64 * 1024
 
 _MOST_WORDS = 1000  # characters of a reason: a CANCEL must be sent in one piece
 
@@ -73,6 +79,45 @@ class Cancel(NamedTuple):
     def unpack(cls, body: bytes | bytearray) -> Cancel:
         """The packed object."""
         return cls(*pickle.loads(body))
+
+
+class Threads(NamedTuple):
+    """The threads of a child."""
+
+    watching: int = 0  # the system's id of the one that watches the control channel
+    main: int = 0  # Python's id of the one that runs the tasks
+
+    def pack(self) -> bytes:
+        """The content of a WATCHING message."""
+        return pickle.dumps(tuple(self), 5)
+
+    @classmethod
+    def unpack(cls, body: bytes | bytearray) -> Threads:
+        """The packed object."""
+        return cls(*pickle.loads(body))
+
+
+class Located(NamedTuple):
+    """Where a child is."""
+
+    number: int  # of its current task; 0 if it has none
+    stack: TaskStack
+
+    def pack(self) -> bytes:
+        """The content of a LOCATED message, which is not longer than the other side can buffer."""
+        number, (calls, beside, hidden) = self
+        kept = _MOST_CALLS
+        while True:
+            body = pickle.dumps((number, calls[-kept:], beside[-kept:], hidden), 5)
+            if len(body) <= _MOST_LOCATED:
+                return body
+            kept //= 2
+
+    @classmethod
+    def unpack(cls, body: bytes | bytearray) -> Located:
+        """The packed object."""
+        number, *stack = pickle.loads(body)
+        return cls(number, TaskStack(*stack))
 
 
 # -- by the parent -----------------------------------------------------------------------------

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ion_actors.workerpool import stacks
-from ion_actors.workerpool.stacks import stack_of
+import ion_actors
+from ion_actors import Pool
+from ion_actors.backends import stacks
+from ion_actors.backends.stacks import stack_of
+from tests.workerpool.helpers import eventually
 
-from_outside = stacks._stack_while_all_stand_still
+
+def from_outside(ident: int) -> str:
+    return stacks.formatted(stacks.TaskStack(stacks._calls_while_all_stand_still(ident), []))
 
 
 @contextmanager
@@ -192,5 +201,122 @@ Thread 0x00007f02 [mine] (most recent call first):
 Current thread 0x00007f03 [main] (most recent call first):
   File "main.py", line 4 in main
 """
-    calls = list(stacks._calls(dump, 0x7F02))
-    assert calls == [("in.py", 2, "inner", None), ("out.py", 3, "outer", None)]
+    assert stacks.calls_in(dump, 0x7F02) == [("out.py", 3, "outer"), ("in.py", 2, "inner")]
+
+
+# -- what users see ----------------------------------------------------------------------------
+
+OWN = str(Path(ion_actors.__file__).parent / "workerpool" / "worker.py")
+LOOP = asyncio.run.__code__.co_filename
+THREAD = threading.Thread.run.__code__.co_filename
+
+
+def named(*files: str) -> list[stacks.Call]:
+    return [(file, line, f"at_{line}") for line, file in enumerate(files)]
+
+
+def lines(calls: list[stacks.Call]) -> list[int]:
+    return [line for _, line, _ in calls]
+
+
+@pytest.mark.parametrize(
+    ("files", "seen"),
+    [
+        ((THREAD, THREAD, OWN, OWN, "a.py", "b.py"), [4, 5]),  # a task
+        ((THREAD, OWN, "a.py", OWN, OWN), [2]),  # it waits in this library
+        ((THREAD, OWN, THREAD, THREAD), [2, 3]),  # the task is a method of a lock
+        ((THREAD, OWN, "a.py", OWN, "b.py"), [2, 4]),  # a wrapper; or a task on top of another
+        ((THREAD, OWN, LOOP, LOOP, OWN, "a.py", LOOP), [5, 6]),  # a coroutine that runs
+        ((THREAD, OWN, LOOP, "a.py"), [3]),  # the task is asyncio.run
+        (("main.py", OWN, "a.py"), [2]),  # a submitter that runs its task itself
+        (("a.py", "b.py"), [0, 1]),  # no thread of this library
+        ((THREAD, OWN, "/x/pykka/_actor.py", "a.py"), [3]),  # a method of an actor
+    ],
+)
+def test_the_frames_of_the_library_are_left_out(files: tuple[str, ...], seen: list[int]) -> None:
+    found = stacks.shown(named(*files), [])
+    assert (lines(found.calls), found.beside, found.hidden) == (seen, [], False)
+
+
+def test_a_task_without_a_frame_of_its_own_says_so() -> None:
+    found = stacks.shown(named(THREAD, OWN, OWN), [])
+    assert found == stacks.TaskStack([], [], hidden=True)
+    assert stacks.formatted(found).startswith("(in no Python code")
+    assert stacks.formatted(stacks.TaskStack([], [])) == ""
+
+
+def test_a_coroutine_that_waits_stands_for_the_loop_in_which_it_waits() -> None:
+    awaited = [("co.py", 7, "outer"), (OWN, 8, "wait"), ("co.py", 9, "inner")]
+    found = stacks.shown(named(THREAD, OWN, LOOP, LOOP), awaited)
+    assert (lines(found.calls), found.beside) == ([7, 9], [])
+    found = stacks.shown(named(THREAD, OWN, LOOP, "busy.py"), awaited)
+    assert (lines(found.calls), lines(found.beside)) == ([7, 9], [3])
+    assert "Meanwhile its event loop runs:\n  File" in stacks.formatted(found)
+
+
+@given(st.lists(st.sampled_from([OWN, LOOP, THREAD, "a.py", "b.py"]), max_size=12))
+def test_whatever_the_stack_is_users_see_their_own_and_nothing_of_the_librarys(
+    files: list[str],
+) -> None:
+    calls = named(*files)
+    found = stacks.shown(calls, [])
+    assert found.calls == [call for call in calls if call in found.calls], "in order"
+    assert OWN not in {file for file, _, _ in found.calls}
+    begin = files.index(OWN) if OWN in files else -1
+    theirs = [call for call in calls[begin + 1 :] if call[0] in {"a.py", "b.py"}]
+    assert [call for call in found.calls if call[0] in {"a.py", "b.py"}] == theirs
+    assert found.hidden is (bool(calls) and not found.calls)
+
+
+async def awaits(what: Callable[[], Awaitable[object]]) -> None:
+    await what()
+
+
+class Awaited:
+    """An object that is awaited by way of a coroutine."""
+
+    def __await__(self):
+        return rest().__await__()
+
+
+async def rest():
+    await asyncio.sleep(600)  # here it is
+
+
+async def by_task():
+    await asyncio.create_task(rest())
+
+
+async def by_object():
+    await Awaited()
+
+
+async def generate():
+    yield 1
+    await rest()
+    yield 2
+
+
+async def by_generator():
+    async for _ in generate():
+        pass
+
+
+async def by_asend():
+    generator = generate()
+    await generator.asend(None)
+    await generator.asend(None)
+
+
+@pytest.mark.parametrize("fn", [rest, by_task, by_object, by_generator, by_asend])
+def test_the_stack_of_a_coroutine_is_what_it_awaits(fn) -> None:
+    with Pool(1) as pool:
+        task = pool.submit(awaits, fn)
+        eventually(lambda: "here it is" in pool.dump().workers[0].stack)
+        stack = pool.dump().workers[0].stack
+        task.cancel()
+    names = [line.split(" in ")[-1] for line in in_this_file(stack)]
+    assert names[:2] == ["awaits", fn.__name__]
+    assert names[-1] == "rest"
+    assert "select" not in stack
+    assert "worker.py" not in stack
