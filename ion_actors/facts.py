@@ -35,6 +35,7 @@ class DropReason(enum.Enum):
     CLOSED = "closed"  #: it was still queued when the pool was closed, or broke
     STOPPED = "stopped"  #: it was running when the pool was closed, and ended when its context did
     ABANDONED = "abandoned"  #: it was still running at the deadline of a drain or a close
+    PURGED = "purged"  #: ``Pool.purge`` took it out of the queue
     QUARANTINED = "quarantined"  #: it took down several workers in a row
 
 

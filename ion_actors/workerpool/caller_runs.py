@@ -65,7 +65,7 @@ class Caller:
         return self._runner.where(self.thread)
 
     def run(self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object]) -> bool:
-        """Accept the task and run it to its outcome. Returns whether its key was free.
+        """Accept the task and run it to its outcome. Returns whether it might begin.
 
         Raises:
             PoolClosed, BrokenPool: the pool accepts nothing any more.
@@ -76,7 +76,7 @@ class Caller:
         try:
             core.workers.append(self)  # first: from here on, nobody takes the pool for idle
             core.mailbox.enlist(self.tally)
-            if not core.mailbox.claim_new(task, self):
+            if not core.mailbox.claim_new(task, self, nested=False):
                 return False
             if task.special:
                 accepted(task)

@@ -28,6 +28,7 @@ from ion_actors.observe import HOOKS
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Performer
 from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.messages import Drain
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
 from ion_actors.workerpool.model.outcomes import DropReason
 from ion_actors.workerpool.model.reports import (
@@ -92,7 +93,8 @@ class PoolCore:
     def ask_for_end(self, message: object) -> Future[DrainReport]:
         """Send the supervisor a Drain or Close; accept nothing from now on. Never blocks."""
         reply = self.ask(message)  # first: a worker that is refused work must not seem lost
-        self.mailbox.refuse(functools.partial(closed, self.spec.name))
+        make_error = functools.partial(closed, self.spec.name)
+        self.mailbox.refuse(make_error, resume=isinstance(message, Drain))
         return reply
 
     def keep_report(self, report: DrainReport, *, asked_for: bool) -> None:
@@ -226,6 +228,7 @@ class PoolCore:
             waiting=self.mailbox.waiting,
             workers=tuple(replace(dump, stack=stack.text(until)) for dump, stack in asked),
             left_behind=tuple(one.task for one in left_behind(self.spec.context)),
+            paused=self.mailbox.paused,
             delayed=tuple(map(self._dump_delayed, self.mailbox.delayed())),
         )
 

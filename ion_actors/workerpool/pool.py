@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Self, cast
 
 import pykka
 
+from ion_actors._arguments import boolean, optional_callable
 from ion_actors.actors import NO_MORE_THREADS, Envelope, refuse
 from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
@@ -28,6 +29,7 @@ from ion_actors.observe import Metrics, Tracer
 from ion_actors.workerpool import exit_hooks
 from ion_actors.workerpool.core import PoolCore, closed
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
+from ion_actors.workerpool.mailbox.inspection import purge, waiting_tasks
 from ion_actors.workerpool.mailbox.mailbox import Mailbox, SheddingMailbox
 from ion_actors.workerpool.messages import (
     Broadcast,
@@ -41,7 +43,7 @@ from ion_actors.workerpool.messages import (
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState, numbers_table
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
-from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, StuckTask
+from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, QueuedTask, StuckTask
 from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
 from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
@@ -178,6 +180,12 @@ class Pool(Submitter, concurrent.futures.Executor):
         check()
         return self._core.state is PoolState.CLOSED
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether no queued task begins: see :meth:`pause`."""
+        check()
+        return self._core.mailbox.paused
+
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
         return self._core.metrics()
@@ -192,6 +200,75 @@ class Pool(Submitter, concurrent.futures.Executor):
         core = self._core
         clock = core.spec.context.clock
         return core.mailbox.letters(lambda: DeadLetters(core.spec.name, clock, Submitter(core)))
+
+    # -- the queue -------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Let no queued task begin until :meth:`resume`. To call it twice does no harm.
+
+        What has begun goes on, and so does what a running task waits for: its worker runs that
+        itself, see ``helping``. Tasks are accepted as long as there is room; then ``submit``
+        waits, also with the policy "caller_runs". Time limits and ``ttl`` count on. A
+        :meth:`drain` resumes the pool, since it is to finish what was accepted; so do the end of
+        the ``with`` block and of the interpreter. A :meth:`close` drops the queue as it is.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool is at its end.
+        """
+        self._ending.check_fork()
+        if self._core.mailbox.pause():
+            self._core.spec.log(logging.INFO, "pool %r is paused", self.name)
+
+    def resume(self) -> None:
+        """Let queued tasks begin again after :meth:`pause`. Does nothing to a pool that runs."""
+        self._ending.check_fork()
+        if self._core.mailbox.resume():
+            self._core.spec.log(logging.INFO, "pool %r was resumed", self.name)
+
+    def queued(self, *, arguments: bool = False) -> list[QueuedTask]:
+        """The tasks that wait in the queue now, in the order in which they were accepted.
+
+        Those that have a delay, or wait for another try, come last, in the order of their time.
+        What runs is not in it, nor are submitters that wait for room. For that moment nobody else
+        uses the queue: some milliseconds for ten thousand tasks.
+
+        Args:
+            arguments: also those of the tasks. They are not in the ``repr``.
+
+        Raises:
+            TypeError: ``arguments`` is not True or False.
+        """
+        self._ending.check_fork()
+        boolean("arguments", arguments)
+        return [facts for _, facts in waiting_tasks(self._core.mailbox, arguments=arguments)]
+
+    def purge(
+        self,
+        predicate: Callable[[QueuedTask], object] | None = None,
+        *,
+        arguments: bool = False,
+    ) -> int:
+        """Give up tasks that wait in the queue; they become dead letters.
+
+        Their futures raise ``TaskDropped`` with the reason ``DropReason.PURGED``, and are
+        cancelled. Their callbacks run here.
+
+        Args:
+            predicate: is called here with each queued task, and returns whether to give it up. By
+                default all are. If it raises, none is.
+            arguments: whether the predicate sees the arguments of the tasks.
+
+        Returns:
+            How many were given up. Tasks that began meanwhile, and those that were accepted
+            meanwhile, are not among them.
+
+        Raises:
+            TypeError: an argument makes no sense.
+        """
+        self._ending.check_fork()
+        optional_callable("predicate", predicate)
+        boolean("arguments", arguments)
+        return purge(self._core.mailbox, predicate, arguments=arguments)
 
     # -- size ------------------------------------------------------------------------------
 
@@ -408,12 +485,15 @@ class Pool(Submitter, concurrent.futures.Executor):
     def __repr__(self) -> str:
         numbers = self.metrics()
         return (
-            f"<Pool {self.name!r} {self.state.value}, size={self.size}, "
+            f"<Pool {self.name!r} {self._shown_state()}, size={self.size}, "
             f"running={numbers.running}, queued={numbers.queued}/{self.queue_size}>"
         )
 
     def _repr_html_(self) -> str:
-        return numbers_table(self.metrics(), f"pool {self.name!r} is {self.state.value}")
+        return numbers_table(self.metrics(), f"pool {self.name!r} is {self._shown_state()}")
+
+    def _shown_state(self) -> str:
+        return "paused" if self.is_paused else self.state.value
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

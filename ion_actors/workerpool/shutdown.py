@@ -71,12 +71,17 @@ class Shutdown:
     def begin(self, *, wait: bool, cancel_futures: bool) -> Future[DrainReport]:
         """Ask for the end as ``Pool.shutdown`` does."""
         self.check_fork()
+        if cancel_futures and self._core.mailbox.paused:
+            self._cancel_queue()  # first: a drain has what is queued begin
         reply = self._core.ask_for_end(Drain(self._core.spec.drain_timeout if wait else None))
         if cancel_futures:
-            # As in the standard executors, callbacks run here: in the thread that cancels.
-            for task, callbacks in self._core.drop_queue(self._core.closed_error):
-                task._run_callbacks(callbacks)
+            self._cancel_queue()
         return reply
+
+    def _cancel_queue(self) -> None:
+        # As in the standard executors, callbacks run here: in the thread that cancels.
+        for task, callbacks in self._core.drop_queue(self._core.closed_error):
+            task._run_callbacks(callbacks)
 
     def end(self, message: Drain | Close) -> DrainReport:
         """Ask for the end, and wait for it; one of the pool's own threads only asks."""

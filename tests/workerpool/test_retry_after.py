@@ -76,6 +76,21 @@ def test_a_night_with_nothing_to_do_is_not_taken_for_slowness(clock: VirtualCloc
             eventually(lambda: len(pool._mailbox._idle) == 2)
 
 
+def test_nobody_knows_how_long_a_pause_will_last(clock: VirtualClock) -> None:
+    with Pool(1, 3, context=Context(clock=clock)) as pool:
+        conveyor = Conveyor(pool, clock, 1.0)
+        refusal(pool)
+        for steps in (1, 5):
+            for _ in range(steps):
+                conveyor.step()
+            known = refusal(pool).retry_after
+        pool.pause()
+        assert refusal(pool).retry_after is None
+        pool.resume()
+        assert refusal(pool).retry_after == known is not None
+        conveyor.end()
+
+
 def test_without_a_queue_it_is_the_time_until_a_worker_is_free(clock: VirtualClock) -> None:
     with Pool(1, 0, context=Context(clock=clock)) as pool:
         gate = Gate()

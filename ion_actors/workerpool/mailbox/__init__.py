@@ -2,6 +2,7 @@
 
 From the top down, each importing only from below::
 
+    inspection      what waits: a look at it, and a purge
     mailbox         other ways out of the queue, and back: withdrawn, dropped, claimed, put back
     task_queue      the bounded queue between submitters and workers: the hot path
     alarm           one timer for the first of many moments

@@ -19,7 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import PENDING, RUNNING
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -52,6 +52,8 @@ __all__ = ["Mailbox", "OnDropped", "SheddingMailbox"]
 
 #: Told how a task ended that the pool dropped, and why if it gave it up.
 OnDropped = Callable[[Ending, BaseException, DropReason | None], object]
+
+T = TypeVar("T")
 
 _TOLD: Ending = (False, None)  # its worker has told the hooks of its end
 
@@ -201,6 +203,8 @@ class Mailbox(TaskQueue):
                     else:  # a stranger has settled it
                         self.ledger.withdrawn += 1
                 over = not self._queue
+                if over and self.paused and self._refusal is not None:
+                    self.resume()  # nothing is left that it could keep from beginning
                 retiring = self._retiring() if over else []
             dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
             if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
@@ -313,8 +317,13 @@ class Mailbox(TaskQueue):
         for heir in self.mend():
             heir.wake()
 
-    def claim_new(self, task: TaskFuture[Any], worker: Helping) -> bool:
+    def claim_new(self, task: TaskFuture[Any], worker: Helping, *, nested: bool = True) -> bool:
         """Accept a task for which there is no room: the worker that submits it runs it itself.
+
+        Args:
+            task: which one.
+            worker: who submits it.
+            nested: it is run in the middle of another task. Else not while the pool is paused.
 
         Returns:
             Whether it was accepted; its key may be taken.
@@ -326,6 +335,8 @@ class Mailbox(TaskQueue):
             if self._refusal is not None:
                 self.ledger.rejected += 1
                 raise self._refusal()
+            if self.paused and not nested:
+                return False
             if task.ranked:
                 queue = self._ranked()
                 if not queue.may_begin(task):
@@ -555,8 +566,7 @@ class Mailbox(TaskQueue):
 
     def _retiring(self) -> list[Taker]:
         """Who waited for nothing but delayed tasks, and may go; under the lock."""
-        over = self._refusal is not None and not self._delayed
-        return list(self._idle) if over else []
+        return list(self._parked) if self._is_over() else []
 
     def disown(
         self, make_error: Callable[[], IonError], running: list[TaskFuture[Any]]
@@ -567,14 +577,26 @@ class Mailbox(TaskQueue):
         self._refusal = make_error
         waited = [*self._queue, *self._delayed]
         stranded = [task for task in waited if not (task.done() or task.withdrawn)]
-        self._queue, self._waiters, self._idle = deque(), deque(), {}
+        self._queue, self._waiters = deque(), deque()
+        self._parked = self._idle = {}
+        self.paused = False
         self._dead, self._delayed, self._room = 0, Delayed(), self.limit
         self._letters = None  # those who subscribed did so in the parent
         self.ledger.withdrawn += len(stranded)
         self.ledger.fenced += len(running)
         return stranded + running
 
-    # -- numbers ---------------------------------------------------------------------------
+    # -- numbers, and a look inside: see ion_actors.workerpool.mailbox.inspection -----------------
+
+    def map_queued(self, look: Callable[[TaskFuture[Any]], T]) -> list[T]:
+        """What ``look`` returns for each task that waits, in the order of acceptance.
+
+        Those that wait for their time come last, in its order. ``look`` is called under the lock,
+        and must run no code of the user's.
+        """
+        with self._lock:
+            waiting = (*self._queue, *self._delayed)
+            return [look(task) for task in waiting if self._is_queued(task)]
 
     def count_restart(self) -> int:
         """One more worker was replaced. Returns how many have been."""
@@ -624,7 +646,7 @@ class SheddingMailbox(Mailbox):
     def _is_late(self, task: TaskFuture[Any]) -> bool:
         with self._lock:
             now = self._now()
-            delay = now - task.accepted_at
+            delay = now - max(task.accepted_at, self._resumed_at)  # a pause is no overload
             self._delays, late = self._delays.waited(self._policy, now, delay)
         return late
 

@@ -90,7 +90,7 @@ class TaskFuture(Future[T]):
     given_name: str | None = None
     limit: float | None = None  # seconds: the task's own, from when it was accepted
     ttl: float | None = None  # seconds: how long it may be queued
-    _expires_at: float | None = None  # the moment when that is over, once it is accepted
+    expires_at: float | None = None  # the moment when that is over, once it is accepted
     _expiry: Timer | None = None  # for that moment, while it is queued
     timed = False  # it has a delay, or may be tried again
     delay: float | None = None  # seconds from when it is accepted
@@ -115,6 +115,7 @@ class TaskFuture(Future[T]):
     follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
     special = False  # any of the above or below, or a context of the submitter's
     accepted_at = 0.0  # only with hooks
+    queued_at: float | None = None  # only if it was not handed to a worker at once
     span: Span | None = None  # only with hooks
     _told = False  # only with hooks: they know how it ended
 
@@ -178,7 +179,7 @@ class TaskFuture(Future[T]):
         if self.timed and context is not None:
             self._begin_delay(context.clock.monotonic())
         if self.ttl is not None and context is not None:
-            self._expires_at = self._start(context.clock) + self.ttl
+            self.expires_at = self._start(context.clock) + self.ttl
         if self.limit is not None and context is not None:
             mine = self._start(context.clock) + self.limit
             # Only those that go by the same clock can be compared; the others end it when they end.
@@ -195,11 +196,11 @@ class TaskFuture(Future[T]):
 
     def plan_expiry(self, clock: Clock) -> None:
         """It is accepted: have it dropped if it is still queued when its ``ttl`` is over."""
-        if self._expires_at is not None and self._state is PENDING:
+        if self.expires_at is not None and self._state is PENDING:
             if self._expiry is not None:  # it comes back to the queue
                 self._expiry.cancel()
             try:
-                self._expiry = clock.call_at(self._expires_at, self._expire)
+                self._expiry = clock.call_at(self.expires_at, self._expire)
             except NO_MORE_THREADS:
                 return  # the clock has none: it is looked at when the task is about to run
             if self._state is not PENDING:  # it was faster, and has not seen this
@@ -207,7 +208,7 @@ class TaskFuture(Future[T]):
 
     def come_back(self) -> None:
         """It was handed over directly, and is queued after all: its ``ttl`` counts."""
-        if self._expires_at is not None and self.own_context is not None:
+        if self.expires_at is not None and self.own_context is not None:
             self.plan_expiry(self.own_context.clock)
 
     def _expire(self) -> None:
@@ -229,11 +230,11 @@ class TaskFuture(Future[T]):
         """
         context = self.task_context()
         context.check()
-        if self._expires_at is None:
+        if self.expires_at is None:
             return
         if self._expiry is not None:
             self._expiry.cancel()
-        if context.clock.monotonic() >= self._expires_at:
+        if context.clock.monotonic() >= self.expires_at:
             error = self._expired()
             context.cancel(error.reason)
             call = (self.fn, self.args, self.kwargs)
@@ -244,8 +245,9 @@ class TaskFuture(Future[T]):
     def begin_anew(self, now: float, *, begun: bool) -> None:
         """It is to be queued again: what its last try has left behind must not touch the next."""
         self.withdrawn = False
+        self.queued_at = now if self.queued_at is None else self.queued_at
         if begun:
-            self._expires_at = None  # it had begun in time
+            self.expires_at = None  # it had begun in time
         self.accepted_at = now
         if self._spare is not None:
             self.variables = own_values(self._spare.copy())
@@ -399,7 +401,7 @@ _RELEASED_VARS = contextvars.Context()
 
 
 def _make_known() -> None:
-    """Have CPython know the name of an attribute that tasks get only when they end.
+    """Have CPython know the names of attributes that tasks get only later.
 
     Instances share one table of names as long as it has them all, and once some thirty of them
     were made it takes one more name and no other. A burst makes more before its first task ends;
@@ -407,6 +409,7 @@ def _make_known() -> None:
     """
     first: TaskFuture[None] = object.__new__(TaskFuture)
     first._result = None
+    first.queued_at = None
 
 
 _make_known()

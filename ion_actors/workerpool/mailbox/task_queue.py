@@ -13,6 +13,7 @@ Invariants, whenever the lock is free:
 - somebody waits only if the queue is full (with a limit of 0: if no worker is idle, or the key of
   its task is taken: see :mod:`ion_actors.workerpool.mailbox.priority_queue`), or if a task that
   may have to wait for its time finds too many that do;
+- while the pool is paused, nothing leaves the queue to a worker: those that sleep are not idle;
 - ``queued = len(queue) - dead + len(delayed)``, and ``room = limit - len(delayed)``;
 - a task that is withdrawn from a long queue leaves its place behind as a dead one, which is passed
   over in its turn and swept when the dead outnumber the living;
@@ -37,6 +38,7 @@ other, with the holder somewhere among them; so all but one of them queue up beh
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -86,7 +88,10 @@ class TaskQueue:
         self._dead = 0
         self._delayed: Delayed[TaskFuture[Any]] = Delayed()  # accepted; their time has not come
         self._room = limit  # how many of the others may be queued
-        self._idle: dict[Taker, None] = {}  # an ordered set; the latest is the warmest
+        self._parked: dict[Taker, None] = {}  # those that sleep; the latest is the warmest
+        self._idle = self._parked  # those that are handed tasks: the same, or none while paused
+        self.paused = False
+        self._resumed_at = -math.inf
         self._rested = True  # a worker has been idle since somebody found no room
         self._waiters: deque[Waiter] = deque()
         self._refusal: Callable[[], IonError] | None = None
@@ -115,9 +120,11 @@ class TaskQueue:
                     self._busy = False
                     raise self._refusal()
                 if not self._idle:
-                    accepted = len(self._queue) - self._dead < self._room
+                    queue = self._queue
+                    accepted = len(queue) - self._dead < self._room
                     if accepted:
-                        self._queue.append(task)
+                        task.queued_at = self._now()
+                        queue.append(task)
                     elif waiter is not None:
                         self._waiters.append(waiter)
                     self._busy = False
@@ -162,6 +169,7 @@ class TaskQueue:
 
     def _let_in(self, waiter: Waiter) -> None:
         waiter.over = waiter.item.admitted = True
+        waiter.item.queued_at = self._now()
         waiter.item.begin_limits()
 
     def _enter(self, task: TaskFuture[Any]) -> None:
@@ -184,14 +192,14 @@ class TaskQueue:
             if worker.has_control:
                 self._busy = False
                 return None
-            task = queue[0] if queue else None
+            task = queue[0] if queue and not self.paused else None
             if task is None or task._state is not PENDING:
                 task = self._next_live()
                 if task is None:
                     self._busy = False
-                    if self._refusal is not None and not self._delayed:
+                    if self._is_over():
                         return RETIRE
-                    self._idle[worker] = None
+                    self._parked[worker] = None
                     self._rested = True
                     return PARKED
             # Nothing can be thrown in between these, and what is, finds the task in one place.
@@ -209,8 +217,16 @@ class TaskQueue:
             waiter.wake()
         return task
 
+    def _is_over(self) -> bool:
+        """Whether nothing will come any more for a worker that finds nothing; under the lock."""
+        if self._refusal is None or self._delayed:
+            return False
+        return not (self.paused and len(self._queue))
+
     def _next_live(self) -> TaskFuture[Any] | None:
         """The next live task, which is then the first in the queue; under the lock."""
+        if self.paused:
+            return None
         queue = self._queue
         while queue:
             task = queue[0]
@@ -279,6 +295,7 @@ class TaskQueue:
         """
         with self._lock:
             self._busy = False
+            self._idle = {} if self.paused else self._parked
             if isinstance(self._queue, PriorityQueue):
                 self._queue = self._queue.mended(self._is_queued, self._is_taken)
             else:
@@ -314,14 +331,15 @@ class TaskQueue:
             Whether it is idle, and so will be woken. If not, it is to ask for work.
         """
         with self._lock:
-            if worker in self._idle:  # it was interrupted
+            if worker in self._parked:  # it was interrupted
                 return True
             self.ledger.open(tally)
             # Once nothing is accepted, there is nobody who would wake it.
             nothing = not self._waiters and len(self._queue) == self._dead
             idle = nothing and self._refusal is None
             if idle:  # last in line: it may not even have a thread
-                self._idle = {worker: None, **self._idle}
+                self._parked = {worker: None, **self._parked}
+                self._idle = {} if self.paused else self._parked
                 self._rested = True
             return idle
 
@@ -334,7 +352,7 @@ class TaskQueue:
         """Make the worker look at its control messages as soon as its task is done."""
         with self._lock:
             worker.has_control = True
-            self._idle.pop(worker, None)
+            self._parked.pop(worker, None)
             # It may have released a key, and was about to come for the next task of that key.
             heirs = self._hand_out() if isinstance(self._queue, PriorityQueue) else ()
         worker.wake()
@@ -344,12 +362,12 @@ class TaskQueue:
     def unpark(self, worker: Taker) -> bool:
         """Take a worker out of the idle ones. Returns whether it was one."""
         with self._lock:
-            return self._idle.pop(worker, PARKED) is None
+            return self._parked.pop(worker, PARKED) is None
 
     def discharge(self, worker: Taker, tally: Tally) -> None:
         """A worker is gone. A task that it was handed and never began goes to the next one."""
         with self._lock:
-            self._idle.pop(worker, None)
+            self._parked.pop(worker, None)
             self.ledger.close(tally)
             task = worker.slot
             if task is not None:
@@ -368,6 +386,40 @@ class TaskQueue:
             heir.wake()
         if task is not None:
             task.come_back()
+
+    # -- pauses ----------------------------------------------------------------------------
+
+    def pause(self) -> bool:
+        """Let no queued task begin from now on. Returns whether any would have.
+
+        Raises:
+            PoolClosed, BrokenPool: the pool accepts nothing any more.
+        """
+        with self._lock:
+            if self._refusal is not None:
+                raise self._refusal()
+            before = self.paused
+            # Nothing can be thrown in between these.
+            self.paused, self._idle = True, {}
+        return not before
+
+    def resume(self) -> bool:
+        """Let queued tasks begin again. Returns whether they did not."""
+        with self._lock:
+            if not self.paused:
+                return False
+            parked = list(self._parked)
+            self._resumed_at = self._now()
+            try:
+                # Nothing can be thrown in between these.
+                self.paused, self._idle = False, self._parked
+                for worker in self._hand_out():
+                    worker.wake()
+            except BaseException:  # thrown in from outside
+                for worker in (*self.mend(), *parked):
+                    worker.wake()
+                raise
+        return True
 
     # -- numbers ---------------------------------------------------------------------------
 
@@ -410,8 +462,8 @@ class TaskQueue:
     def snapshot(self) -> PoolMetrics:
         """The numbers of this moment. They add up: :mod:`ion_actors.workerpool.model.metrics`."""
         with self._lock:
-            waiting = len(self._queue) - self._dead
-            return self.ledger.snapshot(self.size, self.limit, waiting, len(self._delayed))
+            waiting, delayed = len(self._queue) - self._dead, len(self._delayed)
+            return self.ledger.snapshot(self.size, self.limit, waiting, delayed, paused=self.paused)
 
     # -- tasks with a priority or a key ----------------------------------------------------
 
@@ -437,6 +489,7 @@ class TaskQueue:
     def _queue_up(self, task: TaskFuture[Any], waiter: Waiter | None) -> bool:
         accepted = len(self._queue) - self._dead < self._room
         if accepted:
+            task.queued_at = self._now()
             self._enter(task)
         elif waiter is not None:
             self._waiters.append(waiter)
@@ -504,7 +557,7 @@ class TaskQueue:
         now = PaceMark(self._now(), self.ledger.ended())
         self._pace = self._pace.seen(now, workers=self.size, rested=self._rested)
         self._rested = False
-        return self._pace.time_for(tasks)
+        return None if self.paused else self._pace.time_for(tasks)
 
     def join(self, waiter: Waiter) -> bool:
         """Accept the waiter's task if there is room; else it waits for room."""
@@ -528,10 +581,13 @@ class TaskQueue:
         waiter.wake()
         return True
 
-    def refuse(self, make_error: Callable[[], IonError], *, again: bool = False) -> None:
+    def refuse(
+        self, make_error: Callable[[], IonError], *, again: bool = False, resume: bool = False
+    ) -> None:
         """Accept nothing from now on: submissions and those who wait get such an error.
 
-        The first refusal stands, unless ``again``.
+        The first refusal stands, unless ``again``. With ``resume`` what was accepted is done, also
+        if the pool was paused.
         """
         with self._lock:
             if self._refusal is None:
@@ -545,6 +601,8 @@ class TaskQueue:
             self.ledger.rejected += len(waiters)
             if waiters:
                 self.ledger.dropped[DropReason.REFUSED] += len(waiters)
+            if resume:
+                self.resume()
         self._turned_away(waiters)
         for waiter in waiters:
             waiter.wake()

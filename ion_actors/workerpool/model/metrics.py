@@ -80,6 +80,7 @@ class PoolMetrics:
     dropped: Mapping[DropReason, int] = field(default_factory=dict, hash=False)
     delayed: int = 0  #: of those that are queued: waiting for their time, or for another try
     retries: int = 0  #: tries that were repeated: of tasks that failed, or took their worker down
+    paused: bool = False  #: no queued task begins
 
     def _repr_html_(self) -> str:
         return numbers_table(self)
@@ -92,7 +93,7 @@ def numbers_table(numbers: PoolMetrics, caption: str = "") -> str:
         numbers: of one moment.
         caption: what stands above them.
     """
-    names = [one for one in numbers.__slots__ if one != "dropped"]
+    names = [one for one in numbers.__slots__ if one not in ("dropped", "paused")]
     row = [getattr(numbers, one) for one in names]
     dropped = ", ".join(f"{count:,} {why.value}" for why, count in numbers.dropped.items())
     notes = [f"dropped: {dropped}"] if dropped else []
@@ -138,14 +139,23 @@ class Ledger:
         tallies = (self._past, *self._tallies)
         return sum(one.completed + one.failed + one.panicked + one.cancelled for one in tallies)
 
-    def snapshot(self, size: int, queue_size: int, waiting: int, delayed: int = 0) -> PoolMetrics:
-        """The numbers of this moment, of which two are the mailbox's to know.
+    def snapshot(
+        self,
+        size: int,
+        queue_size: int,
+        waiting: int,
+        delayed: int = 0,
+        *,
+        paused: bool = False,
+    ) -> PoolMetrics:
+        """The numbers of this moment, of which some are the mailbox's to know.
 
         Args:
             size: workers.
             queue_size: tasks that may wait.
             waiting: tasks that wait for a worker.
             delayed: tasks that wait for their time.
+            paused: whether no queued task begins.
         """
         queued = waiting + delayed
         ended = Tally()
@@ -167,4 +177,5 @@ class Ledger:
             delayed=delayed,
             retries=self.retries,
             dropped=dict(self.dropped),
+            paused=paused,
         )

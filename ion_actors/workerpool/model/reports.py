@@ -5,7 +5,9 @@ A dump is for debugging, and to find tasks that are stuck.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ion_actors.facts import DrainReport, TaskState, UnfinishedTask, WorkerDeath
 from ion_actors.naming import printable
@@ -18,6 +20,7 @@ __all__ = [
     "DrainReport",
     "Panic",
     "PoolDump",
+    "QueuedTask",
     "StuckTask",
     "TaskState",
     "UnfinishedTask",
@@ -51,6 +54,23 @@ class StuckTask:
     age: float  #: seconds that it has been running
     stack: str  #: where it is, as in a traceback; empty if it could not be seen
     replaced: bool  #: another worker has taken its worker's place
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedTask:
+    """A task that waits in the queue: what :meth:`Pool.queued` returns."""
+
+    name: str  #: given by ``options(name=...)``, else the function's
+    age: float  #: seconds since it was accepted
+    key: Hashable | None = None  #: as it was given, or an equal one
+    key_limit: int | None = None  #: how many of its key may run while it does; None without a key
+    priority: int = 0
+    due_in: float | None = None  #: seconds until its time comes; None if that is no hindrance
+    expires_in: float | None = None  #: seconds until its ``ttl`` is over; None if it has none
+    deadline: float | None = None  #: the moment of the pool's clock at which it ends unstarted
+    #: Its positional and keyword arguments; None unless they were asked for
+    args: tuple[Any, ...] | None = field(default=None, repr=False, compare=False)
+    kwargs: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +115,7 @@ class PoolDump:
     #: Tasks that have ended, but not a call that they made in a thread
     left_behind: tuple[str, ...] = ()
     delayed: tuple[DelayedTask, ...] = ()  #: of those that are queued, in the order of their time
+    paused: bool = False  #: no queued task begins
 
     def __str__(self) -> str:
         return "\n".join([self._head(), *map(_in_words, self.workers), *self._more()])
@@ -104,8 +125,9 @@ class PoolDump:
         return table(self._head(), head, map(_in_cells, self.workers), map(str.strip, self._more()))
 
     def _head(self) -> str:
+        state = "paused" if self.paused else self.state.value
         return (
-            f"pool {self.name!r} is {self.state.value}: {self.size} workers, "
+            f"pool {self.name!r} is {state}: {self.size} workers, "
             f"{self.queued} of {self.queue_size} tasks queued, {self.waiting} submitters waiting"
         )
 

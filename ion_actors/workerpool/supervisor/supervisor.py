@@ -322,7 +322,8 @@ class PoolSupervisor(IsolatedActor):
 
     def _stop_accepting(self) -> None:
         # First: whoever sees that the pool drains can rely on it.
-        self._core.mailbox.refuse(functools.partial(closed, self._spec.name))
+        resume = self._life.phase is Phase.DRAINING  # what is queued is to be finished
+        self._core.mailbox.refuse(functools.partial(closed, self._spec.name), resume=resume)
         if self._core.state is PoolState.RUNNING:
             self._began = self._clock.monotonic()
             self._core.state = PoolState.DRAINING
