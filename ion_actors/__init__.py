@@ -11,6 +11,7 @@ Packages and modules, from the top down::
     semaphore/     limits what is used at the same time
     ratelimit/     limits how fast calls are made
     circuit/       stops calling what keeps failing
+    timers/        messages to actors that are sent later
     observe/       hooks: logs, metrics, traces
     futures/       the future: of concurrent.futures and of pykka at once
     context/       contexts: cancellation and deadlines
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     )
     from ion_actors.futures import Future, Output, Progress, report_progress
     from ion_actors.stateful import Worker
+    from ion_actors.timers import Reminder, tell_after
     from ion_actors.workerpool.mailbox.dead_letters import DeadLetter, DeadLetters
     from ion_actors.workerpool.messages import (
         Broadcast,
@@ -153,6 +155,7 @@ __all__ = [
     "QueuedTask",
     "RateLimited",
     "RateLimitedPastDeadline",
+    "Reminder",
     "RemoteError",
     "RemotePanic",
     "Resize",
@@ -181,6 +184,7 @@ __all__ = [
     "background",
     "current_context",
     "report_progress",
+    "tell_after",
     "worker_method",
 ]
 
@@ -234,6 +238,7 @@ _HOMES = {
     "QueuedTask": "workerpool.model.reports",
     "RateLimited": "errors",
     "RateLimitedPastDeadline": "errors",
+    "Reminder": "timers",
     "RemoteError": "errors",
     "RemotePanic": "errors",
     "Resize": "workerpool.messages",
@@ -262,6 +267,7 @@ _HOMES = {
     "background": "context",
     "current_context": "context",
     "report_progress": "futures",
+    "tell_after": "timers",
     "worker_method": "workerpool.proxy",
 }
 

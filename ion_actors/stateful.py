@@ -170,6 +170,8 @@ def _class(worker: Any) -> type[pykka.Actor]:
 class _Inbox:
     """A resident's inbox, as pykka sees it: its host reads it."""
 
+    may_block = False  # see ion_actors.actors.Inbox
+
     def __init__(self, post: Callable[[Envelope[Any]], None]) -> None:
         self._post: Callable[[Envelope[Any]], None] | None = post
 

@@ -180,6 +180,8 @@ def too_late(envelope: Envelope[Any]) -> None:
 class Inbox:
     """An actor's inbox that only has a :class:`ControlLane`."""
 
+    may_block = False  #: whether ``put`` may
+
     def __init__(self) -> None:
         self.control = ControlLane()
 

@@ -47,6 +47,8 @@ _ENDINGS = (Drain, Close, ActorStop)
 class TreeInbox(Inbox):
     """The inbox of a supervisor's actor: it never blocks, and loses no message."""
 
+    may_block = True  # in the __repr__ of a message that it refuses
+
     def __init__(self) -> None:
         super().__init__()
         self.understood: frozenset[type] = frozenset()

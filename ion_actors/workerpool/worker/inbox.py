@@ -122,6 +122,8 @@ class SupervisorInbox(Inbox):
     full. Everything else goes to the control lane, which never blocks.
     """
 
+    may_block = True
+
     def __init__(self) -> None:
         super().__init__()
         self.accept: Callable[[Envelope[Any]], bool] | None = None  # takes the task messages
