@@ -24,7 +24,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from multiprocessing import process, spawn, util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -87,7 +86,7 @@ def _is_there(file: str) -> bool:
 
     ``python /dev/stdin`` and ``python <(...)`` name a descriptor.
     """
-    return Path(file).is_file() and not file.startswith(_OF_A_DESCRIPTOR)
+    return os.path.isfile(file) and not file.startswith(_OF_A_DESCRIPTOR)
 
 
 def preparation(name: str) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def _what_main_is() -> dict[str, str]:
     if (file := _importable_file(main)) is None:
         return {}
     folder = process.ORIGINAL_DIR or ""  # type: ignore[attr-defined]
-    return {"init_main_from_path": os.path.normpath(Path(folder, file))}
+    return {"init_main_from_path": os.path.normpath(os.path.join(folder, file))}
 
 
 def take_on(data: dict[str, Any]) -> None:

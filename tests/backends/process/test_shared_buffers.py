@@ -174,7 +174,7 @@ def test_what_the_kernel_says_of_mappings(monkeypatch, tmp_path):
     said = tmp_path / "max_map_count"
     said.write_text("65530\n")
     for path, found in ((said, 65530), (tmp_path / "nothing", None)):
-        monkeypatch.setattr(shared_buffers, "Path", lambda _, path=path: path)
+        monkeypatch.setattr(shared_buffers, "_MAP_COUNT", path)
         assert shared_buffers._map_count.__wrapped__() == found
 
 

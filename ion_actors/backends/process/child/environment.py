@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Mapping
 from multiprocessing import reduction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ion_actors.backends.process.signals import (
@@ -224,7 +223,8 @@ def _umask(status: Mapping[str, str]) -> int | None:
 def process_status() -> dict[str, str]:
     """The part of Linux's status of this process that is used here. Elsewhere nothing."""
     with contextlib.suppress(OSError):
-        found = Path("/proc/self/status").read_bytes()
+        with open("/proc/self/status", "rb") as file:
+            found = file.read()
         return {name.decode(): value.decode() for name, value in _STATUS.findall(found)}
     return {}
 
@@ -253,7 +253,7 @@ def identity_here() -> tuple[tuple[int, ...], ...] | None:
 
 def confinement(status: Mapping[str, str]) -> tuple[object, ...]:
     """The rights that this process has given up, and that a child cannot give up by itself."""
-    root = Path("/").stat()  # differs after chroot
+    root = os.stat("/")  # differs after chroot
     return (
         None if hasattr(os, "setresuid") else (os.getuid(), os.geteuid(), tuple(os.getgroups())),
         (root.st_dev, root.st_ino),

@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import FrameType
 
 __all__ = ["ORPHANED", "die_with_parent", "is_importing", "resident_memory", "signal_main_thread"]
@@ -58,7 +57,8 @@ def is_importing(frame: FrameType | None) -> bool:
 def resident_memory() -> int:
     """Bytes of memory that this process uses now or, if that is unknown, has used at most."""
     with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = int(file.read().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     import resource  # noqa: PLC0415 - not everywhere
 

@@ -46,12 +46,14 @@ from ion_actors.backends.protocol import Hopeless
 
 __all__ = ["ALWAYS", "after_fork", "close_all", "fork", "read_number"]
 
-#: Modules that each server imports, in addition to those of its pool. The pool's is among them,
-#: since the program's main module most often imports it, in each child again.
+#: Modules that each server imports, in addition to those of its pool: also what tasks and the
+#: program's main module often need, which each child would have to import by itself.
 ALWAYS = [
+    "ion_actors.backends.event_loop",
     "ion_actors.backends.process.child.main",
     "ion_actors.workerpool.pool",
     "multiprocessing.connection",
+    "pathlib",
     "pkgutil",
     "runpy",
 ]

@@ -32,7 +32,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ion_actors.backends.process.transport.anonymous_file import AnonymousFile
@@ -311,13 +310,15 @@ def _most_mapped() -> int:
 
 
 _UNKNOWN = _MOST_MAPPED * _PART_MAPPED
+_MAP_COUNT = "/proc/sys/vm/max_map_count"
 
 
 @functools.cache
 def _map_count() -> int | None:
     """How many mappings the kernel allows a process; None if unknown."""
     try:
-        return int(Path("/proc/sys/vm/max_map_count").read_text())
+        with open(_MAP_COUNT, encoding="ascii") as file:
+            return int(file.read())
     except (OSError, ValueError):
         return None
 
