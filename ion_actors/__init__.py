@@ -8,6 +8,7 @@ Packages and modules, from the top down::
     supervision/   trees of pools, actors and supervisors
     workerpool/    the pool
     backends/      where a worker runs its tasks
+    adaptive/      limits that find themselves
     semaphore/     limits what is used at the same time
     ratelimit/     limits how fast calls are made
     circuit/       stops calling what keeps failing

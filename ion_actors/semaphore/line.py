@@ -102,6 +102,13 @@ class PermitLine:
         self.available += permits
         return True
 
+    def resize(self, capacity: int) -> None:
+        """Have so many permits. While more are held than that, ``available`` is negative."""
+        # Computed first: see the module.
+        available = self.available + capacity - self.capacity
+        self.capacity = capacity
+        self.available = available
+
     # -- waiting ---------------------------------------------------------------------------
 
     def join(self, turn: Waiter) -> None:

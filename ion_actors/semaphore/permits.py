@@ -82,6 +82,23 @@ class Permits:
             raise
         return given
 
+    def resize(self, capacity: int) -> None:
+        """Have so many permits from now on; permits that are held stay held."""
+        if not HOOKS_RAN[0]:
+            run_hooks()
+        served: list[Waiter] = []
+        try:
+            with self._lock:
+                self._line.resize(capacity)
+                self._serve(served)
+            for turn in served:
+                turn.wake()
+        except BaseException:
+            with self._lock:
+                self._line.resize(capacity)
+            self._serve_and_wake(served)
+            raise
+
     # -- as a line -------------------------------------------------------------------------
 
     def join(self, turn: Waiter) -> bool:

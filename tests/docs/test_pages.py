@@ -97,7 +97,7 @@ def test_the_readme_is_short() -> None:
 
 
 #: Whose public names the reference has, besides `ion_actors` itself.
-ROOMS = ("circuit", "ratelimit", "semaphore", "supervision", "testing")
+ROOMS = ("adaptive", "circuit", "ratelimit", "semaphore", "supervision", "testing")
 
 
 @pytest.mark.parametrize("room", ["", *(f".{room}" for room in ROOMS)])
