@@ -35,19 +35,18 @@ def _capacity() -> list[tuple[float, float]]:
 
 
 def _axes() -> list[str]:
-    lines = []
-    for limit in range(0, int(MOST) + 1, 20):
-        lines.append(
-            f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{_y(limit):.1f}" y2="{_y(limit):.1f}" '
-            'stroke="#7d7d7d" stroke-opacity="0.25"/>'
-            f'<text x="{LEFT - 8}" y="{_y(limit) + 4:.1f}" text-anchor="end">{limit}</text>'
-        )
-    for second in range(0, int(SECONDS) + 1, 10):
-        lines.append(
-            f'<text x="{_x(second):.1f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{second} s'
-            "</text>"
-        )
-    return lines
+    levels = [
+        f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{_y(limit):.1f}" y2="{_y(limit):.1f}" '
+        'stroke="#7d7d7d" stroke-opacity="0.25"/>'
+        f'<text x="{LEFT - 8}" y="{_y(limit) + 4:.1f}" text-anchor="end">{limit}</text>'
+        for limit in range(0, int(MOST) + 1, 20)
+    ]
+    below = TOP + HEIGHT + 18
+    seconds = [
+        f'<text x="{_x(second):.1f}" y="{below}" text-anchor="middle">{second} s</text>'
+        for second in range(0, int(SECONDS) + 1, 10)
+    ]
+    return [*levels, *seconds]
 
 
 def _legend() -> list[str]:
@@ -72,7 +71,7 @@ def draw() -> str:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 850 280" role="img" '
         'aria-label="The limit over time, beside the hidden capacity">\n'
-        '<style>text { font: 13px system-ui, sans-serif; fill: #7d7d7d; }</style>\n'
+        "<style>text { font: 13px system-ui, sans-serif; fill: #7d7d7d; }</style>\n"
         f"{body}\n</svg>\n"
     )
 
