@@ -1,4 +1,4 @@
-"""Type checkers know what a call through a proxy returns; and it is so."""
+"""Type checkers know what a call through a proxy returns, and what ``progress=`` takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from tests.workerpool import typed_proxy
 from tests.workerpool.helpers import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = Path(typed_proxy.__file__)
+#: Both for one run of each checker, which takes a while to read the library.
+PROGRAMS = [
+    str(ROOT / "tests" / "workerpool" / "typed_proxy.py"),
+    str(ROOT / "tests" / "workerpool" / "progress" / "typed_progress.py"),
+]
 
 
 def check(*command: str) -> None:
@@ -32,7 +36,7 @@ def test_the_program_with_the_types_runs() -> None:
 @pytest.mark.slow
 def test_mypy_knows_the_types() -> None:
     pytest.importorskip("mypy", reason="it is in the extra 'check'")
-    check("mypy", "--strict", str(PROGRAM))
+    check("mypy", "--strict", *PROGRAMS)
 
 
 @pytest.mark.slow
@@ -40,7 +44,7 @@ def test_basedpyright_knows_the_types(tmp_path: Path) -> None:
     pytest.importorskip("basedpyright", reason="it is in the extra 'check'")
     settings = tmp_path / "pyrightconfig.json"
     settings.write_text(json.dumps({
-        "include": [str(PROGRAM)], "extraPaths": [str(ROOT)], "typeCheckingMode": "standard",
+        "include": PROGRAMS, "extraPaths": [str(ROOT)], "typeCheckingMode": "standard",
         "reportUnnecessaryTypeIgnoreComment": "error",
     }))  # fmt: skip
     check("basedpyright", "-p", str(settings), "--pythonpath", sys.executable)

@@ -10,6 +10,7 @@ has a thread that draws.)
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import math
@@ -42,7 +43,14 @@ class _Bars(Protocol):
 
 #: What ``progress=`` takes.
 MapProgress: TypeAlias = (
-    bool | Callable[[int, int | None], object] | _Bar | _Bars | tuple[_Bars, Any] | type[Any] | None
+    bool
+    | Callable[[int, int | None], object]
+    | _Bar
+    | _Bars
+    | tuple[_Bars, Any]
+    | type[Any]
+    | functools.partial[Any]
+    | None
 )
 
 
