@@ -16,6 +16,7 @@ from unittest.mock import Mock
 import pytest
 
 from ion_actors import Cancelled, Context, Pool, PoolClosed
+from ion_actors.delivery import kept_free
 from ion_actors.testing import VirtualClock
 from tests.workerpool.helpers import PATIENCE, eventually
 
@@ -349,6 +350,44 @@ def test_a_map_that_nobody_iterates_makes_no_bar() -> None:
     with Pool(1) as pool:
         pool.map(double, range(3), progress=Made)
     assert made == []
+
+
+def test_a_thread_that_must_not_block_has_another_one_close_the_bar() -> None:
+    closed_by: list[threading.Thread] = []
+
+    class Noting(Made):
+        def close(self) -> None:
+            closed_by.append(threading.current_thread())
+
+    with Pool(1) as pool:
+        results: Any = pool.map(double, range(100), progress=Noting)
+        next(results)
+        with kept_free():
+            results.close()
+        eventually(lambda: closed_by)
+    assert closed_by[0] is not threading.current_thread()
+
+
+def test_a_bar_that_fails_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Made):
+        def update(self, n: int) -> None:
+            raise OSError("no room on the device")
+
+    made.clear()
+    with Pool(1) as pool:
+        assert len(list(pool.map(double, range(10), progress=Failing))) == 10
+    assert [one.log for one in made] == [["closed"]]
+    assert "no room on the device" in caplog.text
+
+
+def test_a_bar_that_cannot_be_made_is_no_reason_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    class Unmade(Made):
+        def __init__(self, **_: Any) -> None:
+            raise OSError("no display")
+
+    with Pool(1) as pool:
+        assert len(list(pool.map(double, range(10), progress=Unmade))) == 10
+    assert [str(one.exc_info[1]) for one in caplog.records if one.exc_info] == ["no display"]
 
 
 def test_inside_a_task_of_the_same_pool() -> None:
