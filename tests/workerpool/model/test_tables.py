@@ -77,7 +77,7 @@ def test_the_numbers_of_a_pool() -> None:
     shown = dict(zip(texts(root, ".//th"), texts(root, ".//td"), strict=True))
     assert shown.pop("queue size") == "10"
     assert shown.items() >= {("size", "4"), ("submitted", "1,003"), ("completed", "1,000")}
-    assert len(shown) == len(PoolMetrics.__slots__) - 2
+    assert shown.keys() >= {"queued", "running", "failed", "panicked", "delayed", "retries"}
     assert texts(root, "./div") == [f"dropped: 3 {DropReason.EXPIRED.value}"]
 
 
