@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 from ion_actors._arguments import seconds
@@ -105,7 +105,7 @@ class CallBlock:
     def __init__(
         self,
         acquire: Callable[[], Permit],
-        aacquire: Callable[[], object],
+        aacquire: Callable[[], Awaitable[Permit]],
         judge: Callable[[BaseException], bool],
     ) -> None:
         self._acquire = acquire
@@ -118,8 +118,8 @@ class CallBlock:
         return self._permit
 
     async def __aenter__(self) -> Permit:
-        self._permit = await self._aacquire()  # type: ignore[misc]
-        return self._permit
+        self._permit = permit = await self._aacquire()
+        return permit
 
     def __exit__(
         self,
