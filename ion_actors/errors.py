@@ -15,6 +15,7 @@
     │   └── PoolForked                the pool's threads stayed behind in the parent process
     ├── BrokenPool                    + concurrent.futures.BrokenExecutor
     ├── TaskPanicked                  + RuntimeError
+    │   ├── TaskOutOfMemory           + MemoryError; its child process held too much
     │   └── TaskQuarantined           it panicked on every attempt
     ├── TaskNotPicklable              + pickle.PicklingError, TypeError
     ├── RemoteError                   + RuntimeError; replaces an error that cannot be rebuilt here
@@ -88,6 +89,7 @@ __all__ = [
     "TaskDropped",
     "TaskExpired",
     "TaskNotPicklable",
+    "TaskOutOfMemory",
     "TaskPanicked",
     "TaskQuarantined",
     "WeightExceedsCapacity",
@@ -262,6 +264,22 @@ class TaskPanicked(IonError, RuntimeError):
         self.worker = worker
 
 
+class TaskOutOfMemory(TaskPanicked, MemoryError):
+    """A task was ended, since its child process held more than ``max_memory_per_child``.
+
+    It is not tried again, unless ``options(retry=Retry(on=TaskOutOfMemory))`` says so.
+
+    Attributes:
+        limit: how many bytes of resident memory the child may hold.
+        peak: how many it held, at most. What earlier tasks have left there counts.
+    """
+
+    def __init__(self, message: str, *, task: str, worker: str, limit: int, peak: int):
+        super().__init__(message, task=task, worker=worker)
+        self.limit = limit
+        self.peak = peak
+
+
 class TaskNotPicklable(IonError, PicklingError, TypeError):
     """Part of a task cannot be pickled for the worker's process, or back; only that task failed.
 
@@ -330,6 +348,8 @@ class WorkerDied(IonError, ChildProcessError):
         exitcode: its exit code; if negative, the number of the signal that killed it; None if
             unknown.
         signal: the name of that signal, such as ``"SIGSEGV"``; None if there was none.
+        memory_limit: how many bytes it may hold, if it was ended since it held more; else None.
+        memory_peak: how many bytes it held then, at most; else None.
         last_words: its last output, such as the stack from ``faulthandler``; may be empty. Each
             line but the first is indented, so that none looks like a line of a log.
     """
@@ -343,6 +363,8 @@ class WorkerDied(IonError, ChildProcessError):
         exitcode: int | None = None,
         signal: str | None = None,
         last_words: str = "",
+        memory_limit: int | None = None,
+        memory_peak: int | None = None,
     ):
         super().__init__(message)
         self.worker = worker
@@ -350,6 +372,8 @@ class WorkerDied(IonError, ChildProcessError):
         self.exitcode = exitcode
         self.signal = signal
         self.last_words = last_words
+        self.memory_limit = memory_limit
+        self.memory_peak = memory_peak
 
     def __str__(self) -> str:
         message = str(self.args[0])

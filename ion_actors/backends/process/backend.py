@@ -31,7 +31,8 @@ class ProcessBackend:
         max_tasks_per_child: how many tasks a child may run before a fresh one replaces it; None for
             any number.
         max_memory_per_child: bytes of resident memory; a child that holds more after a task is
-            replaced by a fresh one. None for any amount.
+            replaced by a fresh one. On Linux, one that holds more during a task is ended, and the
+            task with it: :class:`.TaskOutOfMemory`. None for any amount.
         nice: is added to the niceness of the children.
         env: environment variables of the children, in addition to those that the parent has when a
             child starts, or replacing them. They are set before any module is imported that is not

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import enum
 
-from ion_actors.errors import BrokenPool, TaskAbandoned, TaskDropped, TaskQuarantined
+from ion_actors.errors import (
+    BrokenPool,
+    TaskAbandoned,
+    TaskDropped,
+    TaskQuarantined,
+    WorkerDied,
+)
 from ion_actors.facts import DropReason
 from ion_actors.raised import is_a
 
-__all__ = ["Directive", "DropReason", "Outcome", "reason_of"]
+__all__ = ["Directive", "DropReason", "Outcome", "excess_of", "reason_of"]
+
+
+def excess_of(error: BaseException) -> tuple[int, int] | None:
+    """The limit and the peak in bytes, if a child was ended for its memory; else None."""
+    if type(error) is not WorkerDied or error.memory_limit is None or error.memory_peak is None:
+        return None
+    return error.memory_limit, error.memory_peak
 
 
 def reason_of(error: BaseException) -> DropReason | None:

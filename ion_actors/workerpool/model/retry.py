@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ion_actors._arguments import exceptions_or_predicate, make_plain, seconds, whole_number
 from ion_actors.errors import TaskPanicked, WorkerDied
 from ion_actors.raised import is_a
+from ion_actors.workerpool.model.outcomes import excess_of
 from ion_actors.workerpool.model.recovery import Backoff, random_part
 
 __all__ = ["PastTries", "Plan", "Retry", "hint_of"]
@@ -40,7 +41,8 @@ class Retry:
             the task's worker; if it raises, that is logged and counts as False. A task that took
             its worker down is tried again only if ``on`` names a class for that: ``WorkerDied``,
             ``TaskPanicked`` (any panic), or one that is no ``Exception``; or if
-            ``retry_on_worker_death`` says so.
+            ``retry_on_worker_death`` says so. One that held too much memory is tried again only if
+            ``on`` names ``TaskOutOfMemory`` or ``MemoryError``.
         deadline: seconds from when the task was accepted after which no try begins; None for no
             limit. (It is relative, unlike other deadlines: a policy is made before its tasks.) A
             task whose next try would begin later ends at once.
@@ -72,17 +74,24 @@ class Retry:
         Raises:
             Exception: the predicate failed; the caller decides.
         """
-        if isinstance(self.on, type | tuple):
-            return is_a(error, self.on)
-        return bool(self.on(error))
+        if not isinstance(self.on, type | tuple):
+            return bool(self.on(error))
+        return is_a(error, self.on) if excess_of(error) is None else self._covers_excess()
 
     def covers_death(self, error: BaseException) -> bool:
         """Whether a task that took its worker down with this is tried again."""
         if not isinstance(self.on, type | tuple):
             return False
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        if excess_of(error) is not None:
+            return self._covers_excess()
         named = tuple(one for one in kinds if _names_a_death(one))
         return any(one is TaskPanicked for one in kinds) or is_a(error, named)
+
+    def _covers_excess(self) -> bool:
+        """Whether it is tried again after it held too much memory: it would take that again."""
+        kinds = self.on if isinstance(self.on, tuple) else (self.on,)
+        return any(isinstance(one, type) and issubclass(one, MemoryError) for one in kinds)
 
     def plan(
         self,

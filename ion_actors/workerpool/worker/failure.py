@@ -14,11 +14,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ion_actors.context import Context
-from ion_actors.errors import Cancelled, ContextEnded, TaskDropped, TaskPanicked, TaskQuarantined
+from ion_actors.errors import (
+    Cancelled,
+    ContextEnded,
+    TaskDropped,
+    TaskOutOfMemory,
+    TaskPanicked,
+    TaskQuarantined,
+)
 from ion_actors.naming import as_repr
 from ion_actors.raised import is_a, is_asyncio_cancellation, name_of
 from ion_actors.workerpool.mailbox.task import TaskFuture
-from ion_actors.workerpool.model.outcomes import Directive, DropReason, Outcome
+from ion_actors.workerpool.model.outcomes import Directive, DropReason, Outcome, excess_of
 from ion_actors.workerpool.model.reports import WorkerDeath
 from ion_actors.workerpool.model.retry import Plan, hint_of
 from ion_actors.workerpool.spec import PoolSpec
@@ -111,7 +118,7 @@ def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
 
 def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:
     """What the future of a task raises that took its worker down with this."""
-    shown = TaskPanicked(
+    shown = _out_of_memory(task, worker, error) or TaskPanicked(
         f"task {task!r} panicked with {as_repr(error)} and took its worker {worker} down",
         task=task,
         worker=worker,
@@ -121,6 +128,21 @@ def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:
         return shown
     finally:
         del error, shown  # a traceback may hold this frame
+
+
+def _out_of_memory(task: str, worker: str, error: BaseException) -> TaskOutOfMemory | None:
+    try:
+        excess = excess_of(error)
+        if excess is None:
+            return None
+        limit, peak = excess
+        return TaskOutOfMemory(
+            f"task {task!r} was ended: its child process held {peak / 1e6:.1f} MB, and may hold "
+            f"{limit / 1e6:.1f} MB (max_memory_per_child); it took its worker {worker} down",
+            task=task, worker=worker, limit=limit, peak=peak,
+        )  # fmt: skip
+    finally:
+        del error
 
 
 class RetryDecision(enum.Enum):

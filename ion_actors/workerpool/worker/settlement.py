@@ -29,7 +29,7 @@ from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Returning
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import Tally
-from ion_actors.workerpool.model.outcomes import Directive, Outcome
+from ion_actors.workerpool.model.outcomes import Directive, Outcome, excess_of
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.model.retry import PastTries
 from ion_actors.workerpool.spec import PoolSpec
@@ -210,7 +210,8 @@ class TaskItem:
     def try_again(self, failure: Failure) -> Failure | None:
         """Put the task back into the queue; or return the failure on it, if it has to end."""
         task, worker = self._task, self._who.returning
-        if failure.outcome is Outcome.FAILED or not task.retries:
+        retries = task.retries and excess_of(failure.shown) is None  # it would take as much again
+        if failure.outcome is Outcome.FAILED or not retries:
             return self._postpone(failure)
         if worker is None:
             return failure

@@ -855,3 +855,26 @@ class SlowToPickle:
         self.entered.set()
         self.go.wait(FOREVER)
         return int, ()
+
+
+MEGABYTE = 1_000_000
+
+
+def hoard(folder: Path, most: int, rest: float = 0.01) -> int:
+    """Allocate ten megabytes again and again, about 1 GB/s; most is given back."""
+    note(folder)
+    kept = []
+    for _ in range(most // (10 * MEGABYTE)):
+        kept.append(b"x" * (10 * MEGABYTE))
+        time.sleep(rest)
+    return len(kept)
+
+
+def hoard_natively(folder: Path, size: int) -> None:
+    """Fill so many bytes, and never let go of the interpreter's lock."""
+    note(folder)
+    libc = ctypes.PyDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    libc.memset(libc.malloc(size), 1, size)
+    libc.sleep(600)

@@ -11,6 +11,7 @@ From the top down, each importing only from below::
     interpreter    how the forkserver and other helpers are started
     escalation     signals to what must end: which, and when
     heartbeat      whether a child still answers
+    memory_guard   whether a child holds too much memory
     control        commands to a child that cannot wait, and its answers
     outside_view   where a child is that does not answer
 """

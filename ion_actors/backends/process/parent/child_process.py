@@ -22,6 +22,7 @@ from ion_actors.backends.process.parent.escalation import (
 from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.heartbeat import Heartbeat
 from ion_actors.backends.process.parent.launch import ChildSettings, forget, register
+from ion_actors.backends.process.parent.memory_guard import Excess, MemoryGuard
 from ion_actors.backends.process.parent.outside_view import OutsideView
 from ion_actors.backends.process.parent.resources import Resources
 from ion_actors.backends.process.transport.channel import (
@@ -34,6 +35,7 @@ from ion_actors.backends.process.transport.channel import (
 )
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
+from ion_actors.clock import system_clock
 from ion_actors.context import Context, Registration
 from ion_actors.errors import DeadlineExceeded, WorkerDied
 from ion_actors.naming import indented
@@ -81,6 +83,7 @@ class Child:
         self.output: Output | None = None  # of its last task, if output is captured
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self.silent = False  # it was ended because it did not answer
+        self._excess: Excess | None = None  # for which it was ended
         self._interval = settings.heartbeat
         self._heartbeat: Heartbeat | None = None
         self._number = 0  # of tasks so far; the child counts as well
@@ -101,6 +104,8 @@ class Child:
         self._escalation = Escalation(context.clock, self._send_signal)
         if self._interval is not None:
             self._heartbeat = Heartbeat(context.clock, self._interval, self)
+        limit = settings.max_memory_per_child
+        self._guard = None if limit is None else MemoryGuard(system_clock, limit, self)
         self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
         register(self)
         with contextlib.suppress(EOFError):  # await_ready() will find out
@@ -152,6 +157,8 @@ class Child:
         with self._lock:
             self._number += 1
             self._busy = self._follows = True
+        if self._guard is not None:
+            self._guard.begin()
         task.follower = self._follow
         if task.own_context is not None:
             self._follow(task.own_context)
@@ -249,6 +256,19 @@ class Child:
                 self.silent = True
                 self._escalation.begin((Step(0.0, ABORT), Step(self._kill_after, KILL)))
 
+    # -- whether it holds too much: see MemoryGuard --------------------------------------------
+
+    def is_guarded(self) -> bool:
+        """Whether its memory is watched, if that has a limit. Not if its start took that much."""
+        return self._guard is None or self._guard.check_start()
+
+    def end_for(self, excess: Excess, task: int) -> None:
+        """End it, unless it has just ended this task."""
+        with self._lock:
+            if self._busy and self._number == task and not self.has_ended():
+                self._excess = excess
+                self.kill()
+
     # -- where it is -----------------------------------------------------------------------
 
     @property
@@ -303,28 +323,36 @@ class Child:
         It must have been told to end, or be about to die.
         """
         self._with_pool.remove()
-        if self._heartbeat is not None:
-            self._heartbeat.end()
+        for watch in (self._heartbeat, self._guard):
+            if watch is not None:
+                watch.end()
         self._hear_out()
         self._escalation.end()  # before another process can get its id
         exitcode = self._handle.bury()
         forget(self)
         self._take_output()
         try:
-            how = self._how_it_was_ended(exitcode) if self.silent else how_it_died(exitcode)
+            limit, peak = self._excess or (None, None)
             return WorkerDied(
-                f"the child process {self.pid} of worker {self.worker} {how}",
+                f"the child process {self.pid} of worker {self.worker} {self._how(exitcode)}",
                 worker=self.worker,
                 pid=self.pid,
                 exitcode=exitcode,
                 signal=signal_name(exitcode),
                 last_words=self._last_words(),
+                memory_limit=limit,
+                memory_peak=peak,
             )
         finally:
             with self._lock:
                 self._resources.close()
 
-    def _how_it_was_ended(self, exitcode: int | None) -> str:
+    def _how(self, exitcode: int | None) -> str:
+        if self._excess is not None:
+            limit, peak = self._excess
+            return f"held {peak / 1e6:.1f} MB, and was ended: it may hold {limit / 1e6:.1f} MB"
+        if not self.silent:
+            return how_it_died(exitcode)
         name = signal_name(exitcode) or "force"
         return f"had not answered for {self._interval:g} s, and was ended by {name}"
 

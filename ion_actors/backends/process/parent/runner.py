@@ -42,6 +42,11 @@ __all__ = ["ProcessRunner"]
 # cause: it may be too large for them.
 _TRIES = 3
 
+_TOO_LARGE = (
+    "worker %s: a child process holds more than max_memory_per_child when it has started; so it is "
+    "not ended during a task, and replaced after each"
+)
+
 
 class ProcessRunner:
     """Runs the tasks of one worker in a child process; see :class:`ion_actors.backends.Runner`.
@@ -63,6 +68,7 @@ class ProcessRunner:
         self._child: Child | None = None
         self._leaving: list[Child] = []  # told to end, and still to be waited for
         self._killed = False
+        self._told_of_start = False  # that children hold too much when they have started
         self._readies = False  # this worker's thread waits for a child
         self._process = os.getpid()  # a fork must not talk to the child
 
@@ -144,6 +150,9 @@ class ProcessRunner:
         if failure is not None:
             self._see_off(child)
             raise_error(child.buffers, failure[2], lambda: "initializer")
+        if not (child.is_guarded() or self._told_of_start):
+            self._told_of_start = True
+            self._log(logging.WARNING, _TOO_LARGE, self._worker, worker=self._worker)
         return child
 
     # -- a task ----------------------------------------------------------------------------
