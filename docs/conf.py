@@ -24,6 +24,7 @@ extensions = [
 exclude_patterns = [
     "explanation/benchmark-table.md",
     "explanation/feature-table.md",
+    "explanation/import-table.md",
     "explanation/process-table.md",
     "explanation/array-table.md",
     "explanation/house-private-names.md",
