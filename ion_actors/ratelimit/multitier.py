@@ -64,6 +64,7 @@ class RequestLimiter(Limiter):
 
     def allow(self, n: int = 1) -> bool:
         """See :meth:`Limiter.allow`. It overtakes only waiting calls of a lower priority."""
+        n = whole_number("n", n, minimum=1)
         allowed = super().allow(n)
         with self._scheduler.lock:
             if allowed:
