@@ -1,14 +1,16 @@
-"""The fixture that starts programs: see ``programs.py``."""
+"""The fixtures that start programs: see ``programs.py``."""
 
 from __future__ import annotations
 
+import runpy
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import EXAMPLES, Program, Start
+from tests.examples.programs import EXAMPLES, Program, Refused, Start
 
 
 @pytest.fixture
@@ -24,3 +26,29 @@ def example(tmp_path: Path) -> Iterator[Start]:
     yield start
     for one in started:
         one.dispose()
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Refused]:
+    """What a program says that does not begin, because its arguments are wrong.
+
+    It runs in this process: to start an interpreter takes longer than all that it does.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def refused(name: str, *arguments: object) -> str:
+        path = str(EXAMPLES / name)
+        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(path, run_name="__main__")
+        assert end.value.code == 2
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield refused
+    signal.signal(signal.SIGTERM, before)

@@ -30,7 +30,7 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["EXAMPLES", "PATIENCE", "ROOT", "Program", "Start"]
+__all__ = ["EXAMPLES", "PATIENCE", "ROOT", "Program", "Refused", "Start"]
 
 #: Seconds after which a program hangs: for each wait, not for the whole of it.
 PATIENCE = 100.0
@@ -134,6 +134,8 @@ class Program:
 
 #: What the fixture ``example`` is: called with the name of a program and its arguments.
 Start = Callable[..., Program]
+#: What the fixture ``refused`` is: called in the same way, it returns what the program says.
+Refused = Callable[..., str]
 
 
 def _environment() -> dict[str, str]:

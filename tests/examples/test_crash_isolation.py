@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 @pytest.mark.parametrize("how", ["segfault", "exit", "kill"])
@@ -24,5 +24,5 @@ def test_one_task_is_lost_here_and_many_there(example: Start, how: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--crash", "-1"), ("--workers", "0"), ("--how", "badly")])
-def test_wrong_arguments(example: Start, arguments: tuple[str, str]) -> None:
-    assert "error: " in example("crash_isolation.py", *arguments).end(code=2)
+def test_wrong_arguments(refused: Refused, arguments: tuple[str, str]) -> None:
+    assert "error: " in refused("crash_isolation.py", *arguments)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -42,5 +42,5 @@ def test_ctrl_c_leaves_the_rest_for_the_next_run(example: Start, tmp_path: Path)
 @pytest.mark.parametrize(
     "arguments", [("--tasks", "-1"), ("--time", "0"), ("--takes", "soon")], ids=" ".join
 )
-def test_wrong_arguments_are_refused(example: Start, arguments: tuple[str, str]) -> None:
-    assert arguments[0] in example("dead_letters.py", *arguments).end(code=2)
+def test_wrong_arguments_are_refused(refused: Refused, arguments: tuple[str, str]) -> None:
+    assert arguments[0] in refused("dead_letters.py", *arguments)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -30,5 +30,5 @@ def test_without_arguments_it_walks_the_standard_library(example: Start) -> None
     ("arguments", "message"),
     [(["/no/such/folder"], "no folder '/no/such/folder'"), (["--workers", "0"], "at least 1 work")],
 )
-def test_a_wrong_argument_is_named(example: Start, arguments: list[str], message: str) -> None:
-    assert message in example("disk_usage.py", *arguments).end(code=2)
+def test_a_wrong_argument_is_named(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused("disk_usage.py", *arguments)

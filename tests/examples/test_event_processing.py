@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 def test_the_standard_librarys_files_are_events_shown_as_traces(example: Start) -> None:
@@ -60,5 +60,5 @@ def test_ctrl_c_shows_what_was_traced_until_then(example: Start, tmp_path: Path)
         (["."], "no events in ."),
     ],
 )
-def test_a_wrong_argument_is_named(example: Start, arguments: list[str], message: str) -> None:
-    assert message in example("event_processing.py", *arguments).end(code=2)
+def test_a_wrong_argument_is_named(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused("event_processing.py", *arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Program, Start
+from tests.examples.programs import Program, Refused, Start
 
 
 @pytest.fixture
@@ -68,5 +68,5 @@ def test_sigterm_drains_and_names_what_did_not_end(example: Start, tree: Path) -
         (["--stuck-after", "0"], "more than 0 seconds"),
     ],
 )
-def test_a_wrong_argument_is_named(example: Start, arguments: list[str], message: str) -> None:
-    assert message in example("health.py", *arguments).end(code=2)
+def test_a_wrong_argument_is_named(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused("health.py", *arguments)

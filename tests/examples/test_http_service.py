@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from tests.examples.programs import PATIENCE, Program, Start
+from tests.examples.programs import PATIENCE, Program, Refused, Start
 
 
 class Answer(NamedTuple):
@@ -192,7 +192,9 @@ def test_it_brings_clients_of_its_own(example: Start) -> None:
     assert "24 of 200 thumbnails" in said
 
 
-def test_wrong_arguments_are_named(example: Start, serve: Callable[..., Service]) -> None:
-    assert "70000 is not in 0..65535" in example("http_service.py", "--port", 70000).end(code=2)
+def test_wrong_arguments_are_named(
+    example: Start, refused: Refused, serve: Callable[..., Service]
+) -> None:
+    assert "70000 is not in 0..65535" in refused("http_service.py", "--port", 70000)
     taken = serve()
     assert "ddress already in use" in example("http_service.py", "--port", taken.port).end(code=2)

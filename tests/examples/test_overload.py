@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 POLICIES = ["block", "reject", "drop_newest", "drop_oldest", "caller_runs", "codel", "ttl"]
 
@@ -47,6 +47,6 @@ def test_ctrl_c_ends_it_with_what_is_known(example: Start) -> None:
     ],
 )
 def test_wrong_arguments_are_named(
-    example: Start, arguments: tuple[str, ...], complaint: str
+    refused: Refused, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    assert complaint in example("overload.py", *arguments).end(code=2)
+    assert complaint in refused("overload.py", *arguments)

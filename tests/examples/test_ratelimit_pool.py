@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 NUMBER = r"(\d+)"
 
@@ -48,5 +48,5 @@ def test_ctrl_c_leaves_nothing_running(example: Start) -> None:
     [("--workers", "0"), ("--requests", "none"), ("--limit", "0"), ("--window", "nan")],
     ids=" ".join,
 )
-def test_wrong_arguments_are_refused(example: Start, arguments: tuple[str, str]) -> None:
-    assert arguments[0] in example("ratelimit_pool.py", *arguments).end(code=2)
+def test_wrong_arguments_are_refused(refused: Refused, arguments: tuple[str, str]) -> None:
+    assert arguments[0] in refused("ratelimit_pool.py", *arguments)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import EXAMPLES, ROOT, Start
+from tests.examples.programs import EXAMPLES, ROOT, Refused, Start
 
 PAGE = (ROOT / "docs" / "how-to" / "scenarios.md").read_text()
 PROGRAMS = [one for one in sorted(EXAMPLES.glob("*.py")) if '"__main__"' in one.read_text()]
@@ -27,12 +27,12 @@ def test_it_is_in_the_docs_and_under_test(program: Path) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=named)
 def test_its_source_says_how_it_ends_and_it_says_how_to_use_it(
-    program: Path, example: Start
+    program: Path, example: Start, refused: Refused
 ) -> None:
     source = program.read_text()
     assert re.search(r"^Exit code: 0.*130\s+after\s+Ctrl-C", source, re.MULTILINE | re.DOTALL)
     assert f"usage: {program.name}" in example(program.name, "--help").end()
-    assert "--no-such-option" in example(program.name, "--no-such-option").end(code=2)
+    assert "--no-such-option" in refused(program.name, "--no-such-option")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["--help"], 0)], ids=["run", "help"])

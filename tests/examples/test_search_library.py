@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 def test_it_searches_a_folder_and_survives_a_lost_connection(
@@ -44,5 +44,5 @@ def test_without_arguments_it_searches_the_standard_library(example: Start) -> N
         (["--workers", "0"], "at least 1 worker"),
     ],
 )
-def test_a_wrong_argument_is_named(example: Start, arguments: list[str], message: str) -> None:
-    assert message in example("search_library.py", *arguments).end(code=2)
+def test_a_wrong_argument_is_named(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused("search_library.py", *arguments)

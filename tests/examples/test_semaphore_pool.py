@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -86,6 +86,6 @@ def test_ctrl_c_ends_it_and_every_permit_is_back(example: Start) -> None:
     ],
 )
 def test_wrong_arguments_are_named(
-    example: Start, arguments: tuple[str, ...], complaint: str
+    refused: Refused, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    assert complaint in example("semaphore_pool.py", *arguments).end(code=2)
+    assert complaint in refused("semaphore_pool.py", *arguments)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 def test_who_is_restarted_and_why(example: Start) -> None:
@@ -57,5 +57,5 @@ def test_ctrl_c_leaves_nothing_running(example: Start) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--orders", "0"), ("--outage", "51"), ("--orders", "many")], ids=" ".join
 )
-def test_wrong_arguments_are_refused(example: Start, arguments: tuple[str, str]) -> None:
-    assert arguments[0] in example("supervision_tree.py", *arguments).end(code=2)
+def test_wrong_arguments_are_refused(refused: Refused, arguments: tuple[str, str]) -> None:
+    assert arguments[0] in refused("supervision_tree.py", *arguments)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 STYLES = 8
 
@@ -64,6 +64,6 @@ def test_ctrl_c_leaves_what_was_made(example: Start, photos: Path) -> None:
     ],
 )
 def test_wrong_arguments_are_named(
-    example: Start, arguments: tuple[str, ...], complaint: str
+    refused: Refused, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    assert complaint in example("thumbnails.py", *arguments).end(code=2)
+    assert complaint in refused("thumbnails.py", *arguments)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.examples.programs import EXAMPLES, Start
+from tests.examples.programs import EXAMPLES, Refused, Start
 
 STYLES = 8
 
@@ -158,15 +158,15 @@ def test_it_feeds_itself(example: Start, inbox: Path) -> None:
     assert len(names(inbox / "done")) == 9
 
 
-def test_wrong_arguments_are_named(example: Start, tmp_path: Path) -> None:
+def test_wrong_arguments_are_named(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "file" in example("watch_folder.py", tmp_path / "file").end(code=2)
-    assert "31 is not in 32..512" in example("watch_folder.py", "--size", 31).end(code=2)
+    assert "file" in refused("watch_folder.py", tmp_path / "file")
+    assert "31 is not in 32..512" in refused("watch_folder.py", "--size", 31)
 
 
 def test_a_folder_that_does_not_exist_is_refused_and_not_made(
-    example: Start, tmp_path: Path
+    refused: Refused, tmp_path: Path
 ) -> None:
-    said = example("watch_folder.py", tmp_path / "nosuch").end(code=2)
+    said = refused("watch_folder.py", tmp_path / "nosuch")
     assert "nosuch is no folder" in said
     assert not (tmp_path / "nosuch").exists()

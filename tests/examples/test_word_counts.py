@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Start
+from tests.examples.programs import Refused, Start
 
 
 def test_both_count_the_same_although_one_process_crashes(example: Start) -> None:
@@ -27,7 +27,7 @@ def test_a_corpus_of_ones_own(example: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["*.py", "[", "/*", ""])
-def test_an_empty_corpus(example: Start, tmp_path: Path, pattern: str) -> None:
+def test_an_empty_corpus(refused: Refused, tmp_path: Path, pattern: str) -> None:
     (tmp_path / "folder.py").mkdir()
-    said = example("word_counts.py", "--folder", tmp_path, "--pattern", pattern).end(code=2)
+    said = refused("word_counts.py", "--folder", tmp_path, "--pattern", pattern)
     assert f"no file in {tmp_path} is called {pattern}" in said
