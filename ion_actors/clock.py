@@ -27,7 +27,7 @@ from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
-__all__ = ["Clock", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
+__all__ = ["Clock", "Repeatable", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
 
 logger = Logger("ion_actors")
 
@@ -100,6 +100,12 @@ _main_thread = threading.main_thread().ident  # kept, because each wait asks for
 on_fork(_after_fork_in_child)
 
 
+class Repeatable(functools.partial[object]):
+    """A call by a timer that is made again if it fails: it finds out itself what is left to do."""
+
+    __slots__ = ()
+
+
 class Timer:
     """A call that is due at a moment; :meth:`cancel` cancels it."""
 
@@ -136,6 +142,8 @@ class Timer:
         try:
             call()
         except BaseException as error:
+            if isinstance(call, Repeatable):
+                call()
             if is_interruption(error):
                 raise
             logger.exception("a timer's call failed: %r", call)

@@ -6,9 +6,12 @@ import threading
 from collections.abc import Callable
 
 from ion_actors.actors import NO_MORE_THREADS
-from ion_actors.clock import Clock, Timer
+from ion_actors.clock import Clock, Repeatable, Timer
+from ion_actors.interruption import is_interruption
 
 __all__ = ["Alarm"]
+
+_TRIES = 3
 
 
 class Alarm:
@@ -25,13 +28,14 @@ class Alarm:
     ) -> None:
         self._clock = clock
         self._first = first
-        self._ring = ring
+        self._ring = Repeatable(ring)
         self._timer: Timer | None = None
         self._lock = threading.RLock()  # guards the change of the timer
 
     def set(self) -> None:
         """Have it ring in time, or not at all. To be called, under no lock, after each change."""
-        while True:  # another thread may have changed something meanwhile
+        failed = 0
+        while failed < _TRIES:  # another thread may have changed something meanwhile
             when, timer = self._first(), self._timer
             if when is None and timer is None:
                 return
@@ -39,8 +43,10 @@ class Alarm:
                 return
             try:
                 self._replace(None if when is None else self._clock.call_at(when, self._ring))
-            except NO_MORE_THREADS:
-                return  # the next change tries again
+            except NO_MORE_THREADS as error:
+                if is_interruption(error):
+                    raise
+                failed += 1  # perhaps it was thrown in; else the next change tries again
 
     def _replace(self, timer: Timer | None) -> None:
         with self._lock:

@@ -189,7 +189,7 @@ class Mailbox(TaskQueue):
             with self._lock:
                 if isinstance(self._queue, PriorityQueue):
                     self._queue = deque(self._queue)  # keys count no more
-                self._queue.extend(one for one in self._delayed if one._state is not RUNNING)
+                self._queue.extend(one for one in self._delayed if one.due is not None)
                 self._delayed = Delayed()
                 self._room = self.limit
                 for _ in range(min(_CHUNK, len(self._queue))):
@@ -496,13 +496,17 @@ class Mailbox(TaskQueue):
                 if task.withdrawn:
                     self._sweep()  # it was claimed, and its old place may still be there
                 task.begin_anew(self._now(), begun=True)
-                self._delayed.add(task, due)
-                room = self.limit - len(self._delayed)
-                # Nothing can be thrown in between these.
-                task._state, task.due, self._room = PENDING, due, room
-                self.ledger.started -= 1
-                self.ledger.retries += 1
-                worker.current, worker.put_back = None, task
+                try:
+                    self._delayed.add(task, due)
+                    room = self.limit - len(self._delayed)
+                    # Nothing can be thrown in between these.
+                    task._state, task.due, self._room = PENDING, due, room
+                    self.ledger.started -= 1
+                    self.ledger.retries += 1
+                    worker.current, worker.put_back = None, task
+                except BaseException:  # thrown in from outside: its worker settles it
+                    self._delayed.discard(task)
+                    raise
         self._alarm.set()
         return True
 
@@ -522,31 +526,30 @@ class Mailbox(TaskQueue):
 
     def _ring(self) -> None:
         """The time of some has come: they join the queue. On the clock's thread."""
-        try:
-            while self._admit_delayed():
-                pass
-        except BaseException:  # thrown in from outside
-            for heir in self.mend():
-                heir.wake()
-            self._alarm.set()
-            raise
+        while self._admit_delayed():
+            pass
         self._alarm.set()
 
     def _admit_delayed(self) -> bool:
         """Queue some of those whose time has come. Returns whether there may be more."""
         with self._lock:
-            now, woken = self._now(), 0
-            while woken < _CHUNK and (first := self._delayed.first()) and first[0] <= now:
-                self._admit_one(first[1], now)
-                woken += 1
-            heirs = [*self._hand_out(), *self._retiring()]
-        for heir in heirs:
-            heir.wake()
-        return woken == _CHUNK
+            now, admitted = self._now(), 0
+            parked = list(self._parked)
+            try:
+                while admitted < _CHUNK and (first := self._delayed.first()) and first[0] <= now:
+                    self._admit_one(first[1], now)
+                    admitted += 1
+                for worker in (*self._hand_out(), *self._retiring()):
+                    worker.wake()
+            except BaseException:  # thrown in from outside
+                for worker in (*self.mend(), *parked):
+                    worker.wake()
+                raise
+        return admitted == _CHUNK
 
     def _admit_one(self, task: TaskFuture[Any], now: float) -> None:
         task.accepted_at = now  # what it waited on purpose does not count
-        if task._state is not RUNNING:  # else its worker was interrupted, and settles it
+        if task.due is not None:  # else its worker was interrupted, and settles it
             if task.past_tries is not None:
                 self._ranked().append_first(task)
             elif task.ranked:
