@@ -61,6 +61,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_a_task_may_wait_for_another_of_its_key_while_there_is_room",
             "test_a_task_that_waits_for_one_too_many_of_its_own_key_is_told",
             "test_a_task_waits_for_its_key_as_long_as_another_that_has_it_goes_on",
+            "test_between_two_tries_a_task_keeps_its_place",
             "test_by_default_it_is_one_and_options_add_up",
             "test_ctrl_c_while_a_task_is_queued_behind_its_key_loses_no_other",
             "test_no_limit_is_exceeded_under_load_and_each_key_begins_in_order",

@@ -71,8 +71,11 @@ class _KeyLine(Generic[T]):
 
     def has_room_for(self, task: T, more: int = 0) -> bool:
         """Whether a task may run beside those that do, and so many more."""
-        limits = [one.key_limit for one in self.holders]
-        return len(limits) + more < min([task.key_limit, *limits])
+        holders = self.holders
+        running = len(holders) + more
+        if running >= task.key_limit:
+            return False
+        return not holders or running < min([one.key_limit for one in holders])
 
     def has_room_for_two(self) -> bool:
         """Whether the second that waits may begin, too, if the first does."""
@@ -97,6 +100,7 @@ class PriorityQueue(Generic[T]):
         self._accepted = 0
         self._before = itertools.count(-1, -1)
         self._turn_numbers = itertools.count(1)
+        self._chosen: _Entry[T] | None = None  # the next, if it was looked for since a change
         for task in tasks:
             self.append(task)
 
@@ -106,7 +110,7 @@ class PriorityQueue(Generic[T]):
 
     def __bool__(self) -> bool:
         """Whether one of them may begin now."""
-        return self._first_place() is not None
+        return self._chosen is not None or self._first_place() is not None
 
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._entries))
@@ -118,12 +122,15 @@ class PriorityQueue(Generic[T]):
         self._insert(task, (number - self._stride * task.priority, number, task))
 
     def _insert(self, task: T, entry: _Entry[T]) -> None:
+        self._chosen = None
         self._entries[task] = entry
         if task.key is None:
             heapq.heappush(self._heap, entry)
         else:
-            self._line_of(task.key).waiting[task] = None
-            self._let_first_stand(task.key)
+            line = self._line_of(task.key)
+            line.waiting[task] = None
+            if len(line.waiting) == 1:
+                self._let_first_stand(task.key, line)
 
     def appendleft(self, task: T) -> None:
         """Queue a task again that was taken out and did not begin: it is the next."""
@@ -136,6 +143,7 @@ class PriorityQueue(Generic[T]):
 
     def _come_back(self, task: T, number: int) -> None:
         entry = (-math.inf, number, task)
+        self._chosen = None
         self._entries[task] = entry
         self._entries.move_to_end(task, last=False)
         if task.key is None:
@@ -145,7 +153,7 @@ class PriorityQueue(Generic[T]):
         line.holders.pop(task, None)
         line.waiting[task] = None
         line.waiting.move_to_end(task, last=False)
-        self._let_first_stand(task.key)
+        self._let_first_stand(task.key, line)
 
     def __getitem__(self, place: Literal[0]) -> T:
         """The task that is next.
@@ -153,12 +161,19 @@ class PriorityQueue(Generic[T]):
         Raises:
             IndexError: none of them may begin now.
         """
-        return self._next()[2]
+        return (self._chosen or self._next())[2]
 
     def __delitem__(self, place: Literal[0]) -> None:
         """Take out the task that is next, and its key with it."""
-        entry = self._next()
-        self._use_first_place(entry)
+        entry = self._chosen or self._next()
+        self._chosen = None
+        first = self._heap[0]
+        if first is entry:
+            heapq.heappop(self._heap)
+        else:  # it begins in the first place of the line; who has that gets its place instead
+            owner = first[2]
+            self._entries[owner] = other = (entry[0], first[1], owner)
+            heapq.heapreplace(self._heap, other)
         self.take_key(entry[2])
         del self._entries[entry[2]]
 
@@ -176,12 +191,13 @@ class PriorityQueue(Generic[T]):
         first = self._first_place()
         if first is None:
             raise IndexError("no task may begin")
-        if first[2].key is None:
-            return first
-        turns = self._turns
-        while not self._has_turn(turns[0]):
-            heapq.heappop(turns)
-        return self._entries[turns[0][3]]
+        if first[2].key is not None:
+            turns = self._turns
+            while not self._has_turn(turns[0]):
+                heapq.heappop(turns)
+            first = self._entries[turns[0][3]]
+        self._chosen = first
+        return first
 
     def _first_place(self) -> _Entry[T] | None:
         heap = self._heap
@@ -201,14 +217,6 @@ class PriorityQueue(Generic[T]):
     def _has_turn(self, turn: _Turn[T]) -> bool:
         line = self._keys.get(turn[3].key)
         return line is not None and line.standing is turn
-
-    def _use_first_place(self, entry: _Entry[T]) -> None:
-        """This one begins in the first place of the line; who has that gets its place instead."""
-        first = self._heap[0]
-        if first is not entry:
-            owner = first[2]
-            self._entries[owner] = other = (entry[0], first[1], owner)
-            heapq.heappush(self._heap, other)
 
     def mended(self, queued: Callable[[T], bool], taken: Callable[[T], bool]) -> PriorityQueue[T]:
         """The same anew, whatever was interrupted at whatever point.
@@ -233,8 +241,8 @@ class PriorityQueue(Generic[T]):
         for task, entry in entries.items():
             if queued(task):
                 new._insert(task, entry)
-        for key in list(new._keys):
-            new._let_first_stand(key)
+        for key, line in list(new._keys.items()):
+            new._let_first_stand(key, line)
         return new
 
     def claim(self, task: T) -> None:
@@ -245,6 +253,7 @@ class PriorityQueue(Generic[T]):
         """
         if task not in self._entries:
             raise KeyError(task)
+        self._chosen = None
         self.take_key(task)
         del self._entries[task]
         self._sweep()
@@ -265,10 +274,11 @@ class PriorityQueue(Generic[T]):
         Raises:
             KeyError: it is not queued.
         """
+        self._chosen = None
         del self._entries[task]
         if (line := self._keys.get(task.key)) is not None:
             line.waiting.pop(task, None)
-            self._let_first_stand(task.key)
+            self._let_first_stand(task.key, line)
         self._sweep()
 
     # -- keys ------------------------------------------------------------------------------
@@ -296,7 +306,7 @@ class PriorityQueue(Generic[T]):
         line.holders[task] = None
         line.waiting.pop(task, None)
         line.accepted, line.turn = self._accepted, next(self._turn_numbers)
-        self._let_first_stand(task.key)
+        self._let_first_stand(task.key, line)
 
     def release(self, task: T) -> bool:
         """A task is over, and does not hold its key any more.
@@ -308,8 +318,9 @@ class PriorityQueue(Generic[T]):
         if line is None or task not in line.holders:
             return False
         del line.holders[task]
-        self._let_first_stand(task.key)
-        return line.has_room_for_two()
+        self._let_first_stand(task.key, line)
+        standing = line.standing
+        return standing is not None and standing[3].key_limit > 1 and line.has_room_for_two()
 
     def _line_of(self, key: Hashable) -> _KeyLine[T]:
         line = self._keys.get(key)
@@ -317,30 +328,29 @@ class PriorityQueue(Generic[T]):
             self._keys[key] = line = _KeyLine()
         return line
 
-    def _let_first_stand(self, key: Hashable) -> None:
+    def _let_first_stand(self, key: Hashable, line: _KeyLine[T]) -> None:
         """Find out whether a task of this key stands in the line now."""
-        line = self._keys[key]
-        first = line.first()
-        if first is None or not line.has_room_for(first):
+        self._chosen = None
+        if not line.waiting:
             line.standing = None
-            if first is None and not line.holders:
-                del self._keys[key]
+            if not line.holders:
+                self._keys.pop(key, None)
+            return
+        first = next(iter(line.waiting))
+        if not line.has_room_for(first):
+            line.standing = None
             return
         if line.standing is not None and line.standing[3] is first:
             return
-        entry = self._entries[first]
+        rank, number, _ = entry = self._entries[first]
+        turn = (rank, 0, number, first)  # if it comes back, it is the next
+        if rank != -math.inf:
+            # As if it had been accepted when its key had its last turn, unless it was later still.
+            since = max(number, line.accepted) - self._stride * first.priority
+            turn = (since, line.turn, number, first)
         heapq.heappush(self._heap, entry)
-        turn = self._turn_of(entry, line)
         heapq.heappush(self._turns, turn)
         line.standing = turn
-
-    def _turn_of(self, entry: _Entry[T], line: _KeyLine[T]) -> _Turn[T]:
-        rank, number, task = entry
-        if rank == -math.inf:  # it comes back: it is the next
-            return rank, 0, number, task
-        # As if it had been accepted when its key had its last turn, unless it was later still.
-        since = max(number, line.accepted) - self._stride * task.priority
-        return since, line.turn, number, task
 
     def _sweep(self) -> None:
         if len(self._heap) > 2 * len(self._entries) + _MIN_SWEEP:

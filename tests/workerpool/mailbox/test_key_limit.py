@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from ion_actors import (
+    Backoff,
     Cancelled,
     CoDel,
     Context,
     DeadlockError,
     Pool,
     QueueFull,
+    Retry,
     Submit,
     TaskDropped,
     TaskExpired,
@@ -297,6 +299,24 @@ def test_a_task_that_is_tried_again_is_the_next_of_its_key(gate: Gate):
         assert isinstance(dying.exception(PATIENCE), TaskPanicked)
         assert (other.result(PATIENCE), after.result(PATIENCE)) == ("through", 8)
         assert pool.metrics().restarts == 2
+
+
+def test_between_two_tries_a_task_keeps_its_place(clock: VirtualClock):
+    with Pool(3, context=Context(clock=clock)) as pool:
+        limited = pool.options(key="k", key_limit=2)
+        retry = Retry(attempts=2, backoff=Backoff(initial=5.0, maximum=5.0, jitter=0.0))
+        failing = limited.options(retry=retry).submit(int, "x")
+        eventually(lambda: pool.metrics().delayed == 1)
+        hold = Gate()
+        beside, after = limited.submit(hold), limited.submit(int)
+        hold.await_entered()
+        assert pool.submit(int).result(PATIENCE) == 0
+        assert (pool.metrics().queued, pool.metrics().running) == (2, 1)
+        clock.advance(5.0)
+        assert isinstance(failing.exception(PATIENCE), ValueError)
+        assert after.result(PATIENCE) == 0
+        hold.open()
+        assert beside.result(PATIENCE) == "through"
 
 
 def test_a_future_that_a_stranger_settles_gives_up_its_place_and_no_other(gate: Gate):
