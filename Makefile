@@ -54,8 +54,9 @@ soak: $(VENV)/.installed-test ## all tests ROUNDS times, each in another order a
 	done
 
 .PHONY: conformance
-conformance: $(VENV)/.installed-test ## pykka's own tests, on our future (CPython's run with make test)
+conformance: $(VENV)/.installed-test ## the own tests of pykka and CPython, on our future and executors
 	$(BIN)/python tests/conformance/run_pykka.py $(ARGS)
+	$(BIN)/python tests/conformance/cpython.py process
 
 .PHONY: check
 check: $(VENV)/.installed-check ## lint, format, types, layers, docs

@@ -5,6 +5,7 @@ Start at :class:`Pool`.
 Packages and modules, from the top down::
 
     testing/       tools for tests of concurrent code, for users' tests as well
+    executors/     the executors of concurrent.futures, as pools: a change of one import
     supervision/   trees of pools, actors and supervisors
     workerpool/    the pool
     backends/      where a worker runs its tasks

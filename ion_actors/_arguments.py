@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Mapping
 
 __all__ = [
     "boolean",
@@ -14,6 +15,7 @@ __all__ = [
     "optional_callable",
     "positive_seconds",
     "seconds",
+    "unexpected_keyword",
     "whole_number",
 ]
 
@@ -117,3 +119,30 @@ def exceptions_or_predicate(name: str, value: object) -> None:
     for kind in value if isinstance(value, tuple) else (value,):
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"{name} must be exception types or a predicate, not {kind!r}")
+
+
+def unexpected_keyword(
+    whose: object,
+    unknown: Collection[str],
+    function: Callable[..., object],
+    instead: Mapping[str, str] = {},
+) -> TypeError:
+    """The error for keywords that a function does not have: it says what may be meant.
+
+    Args:
+        whose: what was called: a class, or a name.
+        unknown: the keywords.
+        function: the function with all the keywords that there are.
+        instead: what to write for names that other libraries use.
+    """
+    import difflib  # noqa: PLC0415 - seldom wanted
+
+    code = function.__code__
+    known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    name = next(iter(unknown))
+    hint = instead.get(name) or next(
+        (f"{one}=" for one in difflib.get_close_matches(name, known)), ""
+    )
+    meant = f"; write {hint}" if name in instead else f"; did you mean {hint}?" if hint else ""
+    called = whose.__name__ if isinstance(whose, type) else whose
+    return TypeError(f"{called}() has no keyword argument {name!r}{meant}")

@@ -23,15 +23,18 @@ class UnreadException:
     The finalizer is not on the future itself: every future would pay for it, not only failed ones.
     """
 
-    __slots__ = ("error", "name")
+    __slots__ = ("error", "home", "name")
 
-    def __init__(self, name: str, error: BaseException) -> None:
+    def __init__(self, name: str, error: BaseException, home: object) -> None:
         self.name = name
+        self.home = home  # where its task was submitted to, if it has one
         self.error: BaseException | None = error
 
     def __del__(self) -> None:
         # Ctrl-C may have interrupted its constructor.
         if getattr(self, "error", None) is not None and not sys.is_finalizing():
+            if getattr(self.home, "interrupted", False):
+                return  # Ctrl-C has ended whoever would have read it
             out = _later if is_inside() else _logger
             out.error("the exception of %s was never read", self.name, exc_info=self.error)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import sys
 import threading
 import weakref
 from _thread import RLock, allocate_lock
@@ -43,6 +44,7 @@ from ion_actors.futures.callbacks import Callback, Callbacks, call_all, in_main_
 from ion_actors.futures.derived import derive
 from ion_actors.futures.exceptions import ExcInfo, UnreadException, as_exception
 from ion_actors.futures.get_hook import GetHook
+from ion_actors.futures.mistakes import refuses_operators, warn_if_blocked
 from ion_actors.futures.progress import Output, Progress
 from ion_actors.futures.waiters import Condition, Parked
 from ion_actors.logs import Logger
@@ -61,8 +63,10 @@ R = TypeVar("R")
 DONE = frozenset((CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED))
 
 _BACKGROUND = background()
+_modules = sys.modules
 
 
+@refuses_operators
 class Future(concurrent.futures.Future[T], pykka.Future[T]):
     """The outcome of a task, now or later.
 
@@ -263,7 +267,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             self._result = result
         else:
             self._exception = error
-            self._unread = self._unread or UnreadException(self._describe(), error)
+            self._unread = self._unread or UnreadException(self._describe(), error, self._home())
         self._state = FINISHED
         if self._built_waiters:
             self._tell_waiters()
@@ -319,6 +323,10 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 
     def _describe(self) -> str:
         return f"a {type(self).__name__}"
+
+    def _home(self) -> object:
+        """Where its task was submitted to, if it has one."""
+        return None
 
     def wake_again(self) -> None:
         """If it is done, tell the waiters again: the thread that settled it may be interrupted.
@@ -455,6 +463,9 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             return True
         if not HOOKS_RAN[0]:
             run_hooks()  # then it may be done, with an error
+        events = _modules.get("asyncio.events")
+        if events is not None and events._get_running_loop() is not None:
+            warn_if_blocked(self, of_task=self._home() is not None)
         try:
             if (hook := self._hook) is not None:
                 return hook.ask(self, timeout)

@@ -15,6 +15,7 @@ From the top down, each importing only from below::
     worker/       runs one task at a time, and settles it
     messages      what the supervisor understands
     mailbox/      the tasks that wait, and their way to a worker
+    mistakes      hints at what to write instead of a call that a pool cannot make
     spec          the checked arguments, of the pool and of its tasks
     hooks         what the pool's logger, metrics and tracer are told
     model/        pure decisions and facts

@@ -105,7 +105,7 @@ class Caller:
         """An interruption came before the task began, or before it was settled."""
         try:
             if task._state is RUNNING and task is not self.put_back:
-                shown = panic_error(task.task_name(), self.name, error)
+                shown = panic_error(task.task_name(), self.name, error, self._spec)
                 task.release_call()
                 task.fail(shown, self.tally, Outcome.PANICKED)
                 task._mark_read()  # the interruption is raised here

@@ -153,6 +153,11 @@ class PoolCore:
             return True  # a submitter that runs its task itself
         return current in self.threads[:1]
 
+    def worker_threads(self) -> set[threading.Thread]:
+        """The threads of the workers, and of those of them that have ended lately."""
+        known = {*self.threads[1:], *(one.thread for one in list(self.workers))}
+        return {thread for thread in known if thread is not None}
+
     def join(self, patience: float) -> None:
         """Wait for the threads that are about to end, so that the caller finds none left."""
         for thread in self.threads:

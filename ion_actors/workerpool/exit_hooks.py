@@ -125,7 +125,7 @@ def _at_exit() -> None:
     began = system_clock.monotonic()
     unfinished = _pools.unended()
     for core in unfinished:
-        if core.phase is PoolState.RUNNING:
+        if core.phase is PoolState.RUNNING and core.spec.dialect.warns:
             _warn(core)
         core.tell(Forgotten())
     for core in unfinished:

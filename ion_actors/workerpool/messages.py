@@ -103,9 +103,11 @@ class Drain:
 @dataclass(frozen=True, slots=True)
 class Close:
     """Drop what has not started, ask what runs to stop; ``timeout`` in seconds until it is
-    abandoned, None for no deadline."""
+    abandoned, None for no deadline. ``interrupted``: by Ctrl-C. Then, and with a timeout of 0, what
+    does not end is no news for the log, except for the number."""
 
     timeout: float | None = None
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         seconds("timeout", self.timeout)

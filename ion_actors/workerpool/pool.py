@@ -13,11 +13,11 @@ import logging
 import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NoReturn, Self, cast
+from typing import Any, ClassVar, Never, NoReturn, Self, cast
 
 import pykka
 
-from ion_actors._arguments import boolean, optional_callable
+from ion_actors._arguments import boolean, optional_callable, unexpected_keyword
 from ion_actors.actors import NO_MORE_THREADS, Envelope, refuse
 from ion_actors.backends.protocol import Backend
 from ion_actors.context import Context, background
@@ -45,11 +45,25 @@ from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, QueuedTask, StuckTask
 from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
-from ion_actors.workerpool.spec import PoolSpec, TaskWrapper
+from ion_actors.workerpool.spec import UNBOUNDED, Dialect, PoolSpec, TaskWrapper
 from ion_actors.workerpool.submitter import Submitter
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 
 __all__ = ["Pool"]
+
+
+# What other pools call the arguments, and what to write here.
+_INSTEAD = {
+    "max_workers": "size=",
+    "processes": "size=",
+    "workers": "size=",
+    "thread_name_prefix": "name=",
+    "maxsize": "queue_size=",
+    "mp_context": 'backend=ProcessBackend(start_method="spawn")',
+    "max_tasks_per_child": "backend=ProcessBackend(max_tasks_per_child=...)",
+    "maxtasksperchild": "backend=ProcessBackend(max_tasks_per_child=...)",
+    "timeout": "drain_timeout=, or options(timeout=...) for tasks",
+}
 
 
 class Pool(Submitter, concurrent.futures.Executor):
@@ -100,8 +114,11 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     As a ``with`` block it drains when the block is left normally, and closes when it is left by an
     exception (other than its own ``PoolClosed`` while somebody else drains it). As an
-    ``async with`` block it does the same without blocking the event loop.
+    ``async with`` block it does the same without blocking the event loop. Ctrl-C is quiet: the log
+    gets one line about what it has called off; a second one does not wait.
     """
+
+    _dialect: ClassVar[Dialect] = Dialect()  # what stands in for another executor has its own
 
     def __init__(
         self,
@@ -125,12 +142,15 @@ class Pool(Submitter, concurrent.futures.Executor):
         overflow: OverflowPolicy = Overflow.BLOCK,
         worker: type[pykka.Actor] | functools.partial[Any] | None = None,
         backend: Backend | str = "thread",
+        **unknown: Never,
     ) -> None:
         check()
+        if unknown:
+            raise unexpected_keyword(type(self), unknown, Pool.__init__, _INSTEAD)
         spec = PoolSpec.checked(
             size, queue_size, name, context, drain_timeout, logger, metrics, tracer,
             panic_recovery, task_wrapper, initializer, initargs, helping,
-            stuck_after, on_stuck, replace_stuck, overflow, worker, backend,
+            stuck_after, on_stuck, replace_stuck, overflow, worker, backend, self._dialect,
         )  # fmt: skip
         if exit_hooks.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
@@ -162,7 +182,7 @@ class Pool(Submitter, concurrent.futures.Executor):
     @property
     def queue_size(self) -> int:
         """The number of tasks that may wait."""
-        return self._core.spec.queue_size
+        return self._core.mailbox.limit
 
     @property
     def state(self) -> PoolState:
@@ -369,6 +389,8 @@ class Pool(Submitter, concurrent.futures.Executor):
 
         Raises:
             DrainTimeout: as :meth:`drain`.
+
+        In the ``__exit__`` of a block that Ctrl-C leaves, it is a :meth:`close`.
         """
         reply = self._ending.begin(wait=wait, cancel_futures=cancel_futures)
         if wait and not self._core.owns_thread():
@@ -436,14 +458,14 @@ class Pool(Submitter, concurrent.futures.Executor):
         exc_tb: TracebackType | None,
     ) -> None:
         if exc_type is not None and not self._ending.is_by_another(exc_val):
-            self.close()
+            self._ending.call_off(exc_val)
             return
         try:
             self.drain()
         except Exception:
             raise
-        except BaseException:  # Ctrl-C while it drains
-            self.close()
+        except BaseException as error:  # Ctrl-C while it drains
+            self._ending.call_off(error)
             raise
 
     async def __aenter__(self) -> Self:
@@ -484,9 +506,10 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         numbers = self.metrics()
+        limit = "" if self.queue_size == UNBOUNDED else f"/{self.queue_size}"
         return (
-            f"<Pool {self.name!r} {self._shown_state()}, size={self.size}, "
-            f"running={numbers.running}, queued={numbers.queued}/{self.queue_size}>"
+            f"<{type(self).__name__} {self.name!r} {self._shown_state()}, size={self.size}, "
+            f"running={numbers.running}, queued={numbers.queued}{limit}>"
         )
 
     def _repr_html_(self) -> str:
@@ -512,12 +535,13 @@ class Pool(Submitter, concurrent.futures.Executor):
             return  # its constructor was interrupted before there was a supervisor
         # First the message, which cannot fail: a warning can be an error.
         core.tell(Forgotten())
-        warn_in_finalizer(
-            f"pool {core.spec.name!r} was never closed; use it as a with block, or call drain() "
-            "or close()",
-            ResourceWarning,
-            source=self,
-        )
+        if core.spec.dialect.warns:
+            warn_in_finalizer(
+                f"pool {core.spec.name!r} was never closed; use it as a with block, or call "
+                "drain() or close()",
+                ResourceWarning,
+                source=self,
+            )
 
 
 def _mailbox(spec: PoolSpec) -> Mailbox:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Any, Protocol
@@ -71,9 +72,12 @@ class Shutdown:
     def begin(self, *, wait: bool, cancel_futures: bool) -> Future[DrainReport]:
         """Ask for the end as ``Pool.shutdown`` does."""
         self.check_fork()
+        patience = self._core.spec.drain_timeout if wait else None
+        if _is_left_by_interrupt():
+            return self._core.ask_for_end(Close(patience, interrupted=True))
         if cancel_futures and self._core.mailbox.paused:
             self._cancel_queue()  # first: a drain has what is queued begin
-        reply = self._core.ask_for_end(Drain(self._core.spec.drain_timeout if wait else None))
+        reply = self._core.ask_for_end(Drain(patience))
         if cancel_futures:
             self._cancel_queue()
         return reply
@@ -82,6 +86,17 @@ class Shutdown:
         # As in the standard executors, callbacks run here: in the thread that cancels.
         for task, callbacks in self._core.drop_queue(self._core.closed_error):
             task._run_callbacks(callbacks)
+
+    def call_off(self, error: BaseException | None) -> None:
+        """End what a block that is left by this error has begun; a second Ctrl-C does not wait."""
+        interrupted = is_a(error, KeyboardInterrupt)
+        try:
+            self.end(Close(self._core.spec.drain_timeout, interrupted=interrupted))
+        except KeyboardInterrupt:
+            self._core.ask_for_end(Close(0.0, interrupted=True))
+            raise
+        finally:
+            del error
 
     def end(self, message: Drain | Close) -> DrainReport:
         """Ask for the end, and wait for it; one of the pool's own threads only asks."""
@@ -134,6 +149,18 @@ class Shutdown:
         """Whether a block only failed to submit to its pool, since another drains that already."""
         own = is_a(error, PoolClosed) and error.pool == self._core.spec.name
         return own and self._core.phase is PoolState.DRAINING
+
+
+def _is_left_by_interrupt() -> bool:
+    """Whether Ctrl-C leaves a block at this moment, in whose ``__exit__`` a pool is shut down."""
+    if not is_a(sys.exception(), KeyboardInterrupt):
+        return False
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name in ("__exit__", "__aexit__"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Drains(Protocol):

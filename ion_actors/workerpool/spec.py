@@ -24,6 +24,7 @@ from ion_actors.backends.protocol import Backend
 from ion_actors.backends.thread import ThreadBackend
 from ion_actors.clock import Clock
 from ion_actors.context import Context, background
+from ion_actors.errors import BrokenPool, TaskPanicked
 from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe, Tracer
 from ion_actors.stateful import Residence
@@ -33,14 +34,40 @@ from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import Panic, StuckTask
 from ion_actors.workerpool.model.retry import Retry
 
-__all__ = ["DEFAULT_QUEUE_SIZE", "PoolSpec", "TaskOptions", "TaskWrapper"]
+__all__ = ["DEFAULT_QUEUE_SIZE", "UNBOUNDED", "Dialect", "PoolSpec", "TaskOptions", "TaskWrapper"]
 
 #: Tasks that may wait, unless the pool is told otherwise: a few megabytes of them.
 DEFAULT_QUEUE_SIZE = 10_000
 
+#: The ``queue_size`` of a pool in which any number of tasks may wait.
+UNBOUNDED = sys.maxsize
+
 TaskWrapper = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 _numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The errors and names of a pool: those of an executor that it stands in for, or its own.
+
+    Args:
+        broken: the error of a broken pool.
+        panicked: the error of a task that took its worker down.
+        numbered: how a worker is named after its pool.
+        warns: whether somebody is told of a pool that was never closed.
+        alarm: the level at which the log is told of a worker that could not start, and of a pool
+            that is broken, which those who use it learn, too.
+        ends_running: whether what still runs when the pool breaks ends at once, as broken. Else its
+            contexts end, as in a close.
+    """
+
+    broken: type[BrokenPool] = BrokenPool
+    panicked: type[TaskPanicked] = TaskPanicked
+    numbered: str = "{}-{}"
+    warns: bool = True
+    alarm: int = logging.CRITICAL
+    ends_running: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -65,6 +92,11 @@ class PoolSpec:
     initargs: tuple[Any, ...] = field(repr=False)  # there may be a password among them
     residence: Residence | None  # what lives in each worker
     backend: Backend
+    dialect: Dialect
+
+    def worker_name(self, index: int) -> str:
+        """The name of the worker with that number."""
+        return self.dialect.numbered.format(self.name, index)
 
     @property
     def must_start(self) -> bool:
@@ -93,6 +125,7 @@ class PoolSpec:
         overflow: OverflowPolicy,
         worker: object,
         backend: Backend | str,
+        dialect: Dialect = Dialect(),
     ) -> PoolSpec:
         """The spec for these arguments of ``Pool``.
 
@@ -134,6 +167,7 @@ class PoolSpec:
             initargs=tuple(initargs),
             residence=None if worker is None else Residence.checked(worker),
             backend=_shared_among(size, _checked_backend(backend)),
+            dialect=dialect,
         )
 
 

@@ -27,6 +27,7 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Concatenate,
+    Never,
     ParamSpec,
     TypeVar,
     assert_never,
@@ -35,7 +36,7 @@ from typing import (
 
 import pykka
 
-from ion_actors._arguments import seconds
+from ion_actors._arguments import seconds, unexpected_keyword
 from ion_actors.context import (
     CURRENT,
     Context,
@@ -56,6 +57,7 @@ from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
+from ion_actors.workerpool.mistakes import not_callable
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
 from ion_actors.workerpool.model.retry import Retry
 from ion_actors.workerpool.proxy import UnboundMethod, WorkerProxy, no_worker_class
@@ -130,7 +132,7 @@ class Submitter:
         if not HOOKS_RAN[0]:
             run_hooks()
         if not callable(fn):
-            raise TypeError(f"a task must be callable, not {fn!r}")
+            raise not_callable(fn)
         task: TaskFuture[Any] = _new(TaskFuture)
         task._lock = _allocate_lock()
         task.mailbox = self._mailbox
@@ -265,7 +267,7 @@ class Submitter:
             return  # the supervisor ends it with the pool
         task.keep_registration(context.add_callback(functools.partial(on_context_end, task)))
 
-    def options(
+    def options(  # noqa: D417 - unknown is for none
         self,
         *,
         context: Context | None = None,
@@ -279,6 +281,7 @@ class Submitter:
         retry_on_worker_death: int | None = None,
         retry: Retry | None = None,
         delay: float | None = None,
+        **unknown: Never,
     ) -> Submitter:
         """The same verbs, for tasks with these properties. What is not given stays as it is.
 
@@ -315,6 +318,8 @@ class Submitter:
             TypeError, ValueError: an argument makes no sense; a delay makes none in a pool with
                 ``queue_size=0``.
         """
+        if unknown:
+            raise unexpected_keyword("options", unknown, Submitter.options)
         old = self._options or TaskOptions()
         merged = TaskOptions(
             context=old.context if context is None else context,

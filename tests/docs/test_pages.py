@@ -6,6 +6,7 @@ block is what the block before it prints, with ``...`` for what differs from run
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import doctest
 import gc
@@ -97,7 +98,7 @@ def test_the_readme_is_short() -> None:
 
 
 #: Whose public names the reference has, besides `ion_actors` itself.
-ROOMS = ("adaptive", "circuit", "ratelimit", "semaphore", "supervision", "testing")
+ROOMS = ("adaptive", "circuit", "executors", "ratelimit", "semaphore", "supervision", "testing")
 
 
 @pytest.mark.parametrize("room", ["", *(f".{room}" for room in ROOMS)])
@@ -105,7 +106,10 @@ def test_every_public_name_is_in_the_reference(room: str) -> None:
     text = "".join(page.read_text() for page in (DOCS / "reference" / "api").glob("*.md"))
     package = importlib.import_module(f"ion_actors{room}")
     told = set(re.findall(rf"^\.\. auto\w+:: ion_actors(?:{room})?\.(\w+)$", text, re.MULTILINE))
-    assert told >= set(package.__all__)
+    # ion_actors.executors has all names of concurrent.futures, most of which are that one's own.
+    theirs = vars(concurrent.futures)
+    ours = {name for name in package.__all__ if getattr(package, name) is not theirs.get(name)}
+    assert told >= ours
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

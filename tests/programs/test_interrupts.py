@@ -76,6 +76,37 @@ def test_ctrl_c_during_the_drain_of_a_block_closes_the_pool(start: Start) -> Non
     assert code == 0
 
 
+def test_a_second_ctrl_c_does_not_wait(start: Start) -> None:
+    program = start(
+        """
+        begun = threading.Event()
+
+        def deaf():
+            begun.set()
+            threading.Event().wait()
+
+        try:
+            with Pool(1) as pool:
+                pool.submit(deaf)
+                begun.wait()
+                when_main_thread_is_in("call_off", lambda: say("closing"))
+                say("begun")
+                while True:
+                    time.sleep(0.05)  # a signal just before a sleep does not wake it
+        except KeyboardInterrupt:
+            say("interrupted")
+        """
+    )
+    program.await_line("begun")
+    program.interrupt()
+    program.await_line("closing")
+    program.interrupt()
+    code, lines, errors = program.end()
+    assert (code, lines) == (0, ["interrupted"])
+    [line] = errors.splitlines()
+    assert line.endswith("was called off: 1 task had not ended")
+
+
 def test_ctrl_c_never_reaches_a_task(start: Start) -> None:
     program = start(
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -128,6 +129,33 @@ class ProcessBackend:
         remember_main()
         settings: Any = {one.name: getattr(self, one.name) for one in fields(ChildSettings)}
         return ProcessRunner(ChildSettings(**settings), worker, context, log)
+
+    def try_launch(self) -> None:
+        """Start a process and end it at once, to find out whether there can be any.
+
+        Raises:
+            OSError: there can be none now.
+        """
+        from ion_actors.backends.process.main_module import (  # noqa: PLC0415
+            leave_if_unguarded,
+            remember_main,
+        )
+        from ion_actors.backends.process.parent.launch import (  # noqa: PLC0415
+            ChildSettings,
+            launch,
+        )
+
+        leave_if_unguarded()
+        remember_main()
+        settings: Any = {one.name: getattr(self, one.name) for one in fields(ChildSettings)}
+        handle = launch(ChildSettings(**settings), "probe", _do_nothing)
+        handle.send_signal(signal.SIGKILL)
+        handle.await_end()
+        handle.bury()
+
+
+def _do_nothing() -> None:
+    """In a process that is started only to find out whether there can be one."""
 
 
 def _checked_method(given: object) -> str:

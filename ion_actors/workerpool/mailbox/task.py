@@ -49,6 +49,7 @@ class Home(Protocol):
     limit: int  # how many tasks may wait
     size: int  # how many workers there are to be
     context: Context  # the pool's
+    interrupted: bool  # by Ctrl-C: errors that nobody reads are no news
 
     @property
     def backlog(self) -> int:
@@ -172,6 +173,9 @@ class TaskFuture(Future[T]):
 
     def __repr__(self) -> str:
         return self._shown_as(f"TaskFuture {printable(self.task_name())!r}")
+
+    def _home(self) -> Home:
+        return self.mailbox
 
     def begin_limits(self) -> None:
         """The task is accepted: its own time limits count from now, or the end of its delay."""

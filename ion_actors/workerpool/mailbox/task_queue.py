@@ -97,6 +97,7 @@ class TaskQueue:
         self._refusal: Callable[[], IonError] | None = None
         self.ledger = Ledger()  # changes under the lock only
         self.before_end: PoolMetrics | None = None  # the numbers when the refusal began
+        self.interrupted = False  # Ctrl-C has ended what would have read the tasks' errors
 
     # -- submitters ------------------------------------------------------------------------
 
@@ -422,6 +423,12 @@ class TaskQueue:
         return True
 
     # -- numbers ---------------------------------------------------------------------------
+
+    def bound(self, limit: int) -> None:
+        """Let so many tasks wait from now on."""
+        with self._lock:
+            self.limit = limit
+            self._room = limit - len(self._delayed)
 
     def refusal(self) -> IonError | None:
         """Why nothing is accepted any more; None if tasks are."""

@@ -18,6 +18,7 @@ from ion_actors.actors import NO_MORE_THREADS, Envelope
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.clock import Timer
 from ion_actors.delivery import run_elsewhere
+from ion_actors.errors import WorkerDied
 from ion_actors.futures import Future
 from ion_actors.own_variables import own_values
 from ion_actors.raised import args_of, errno_of, is_a
@@ -225,7 +226,7 @@ class Roster:
             self._warn_of_shortage(message)
         else:
             self._spec.log(
-                logging.CRITICAL, "worker %s failed to start (%d in a row): %s",
+                self._spec.dialect.alarm, "worker %s failed to start (%d in a row): %s",
                 worker.name, failures, message.shown, worker=worker.name,
                 error=error if failures == 1 else None,  # mostly it is the same error
             )  # fmt: skip
@@ -251,7 +252,7 @@ class Roster:
         if delay is None and _is_shortage(error) and self._has_others():
             delay = backoff.maximum  # the pool works with those that it has
         if delay is None:
-            name = f"{self._spec.name}-{index}"
+            name = self._spec.worker_name(index)
             last = "" if error is None else f", the last time with {shown}"
             self._authority.break_pool(
                 f"its worker {name} failed to start {failures} times{last}", error
@@ -291,9 +292,11 @@ class Roster:
         if isinstance(worker, PoolWorker) and self._seats.get(worker.index) is worker:
             self._follow(worker, message)
         if message.directive is Directive.ESCALATE:
-            self._authority.break_pool(
-                f"what task {message.task!r} raised was escalated", message.error
+            died = type(message.error) is WorkerDied
+            said = (
+                str(message.error) if died else f"what task {message.task!r} raised was escalated"
             )
+            self._authority.break_pool(said, message.error)
         return Panic(
             pool=self._spec.name,
             worker=worker.name,
@@ -336,7 +339,7 @@ class Roster:
                 f"more than {policy.max_restarts} restarts in {policy.within} s", error
             )
             return
-        restarts, name = self._core.mailbox.count_restart(), f"{self._spec.name}-{index}"
+        restarts, name = self._core.mailbox.count_restart(), self._spec.worker_name(index)
         self._spec.log(
             logging.WARNING, "worker %s was lost and is replaced (restart %d)",
             name, restarts, error=error, worker=name, restarts=restarts,

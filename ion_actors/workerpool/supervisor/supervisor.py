@@ -61,6 +61,7 @@ from ion_actors.workerpool.model.lifecycle import Action, Life, Phase
 from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.reports import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.proxy import no_worker_class
+from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.supervisor.locator import Locator
 from ion_actors.workerpool.supervisor.resilience import (
     Resilience,
@@ -97,6 +98,7 @@ class PoolSupervisor(IsolatedActor):
         self._timer: Timer | None = None  # for the life's next moment
         self._requests: list[Request] = []  # who waits for the end
         self._began = 0.0  # when the drain or close did
+        self._called_off = False  # by the program itself: what does not end is no news
         self._report: DrainReport | None = None  # until everybody has got it
         self._asked_to_stop: dict[TaskFuture[Any], UnfinishedTask] = {}
         self._abandoned: dict[TaskFuture[Any], UnfinishedTask] = {}
@@ -173,7 +175,7 @@ class PoolSupervisor(IsolatedActor):
             self.stop()
             return
         if self._core.broken is not None and self._life.phase in (Phase.RUNNING, Phase.DRAINING):
-            self._close(self._spec.drain_timeout)
+            self._close(self._patience_if_broken)
         phase = self._life.phase
         if phase is not Phase.RUNNING:
             self._stop_accepting()
@@ -193,7 +195,7 @@ class PoolSupervisor(IsolatedActor):
             if not isinstance(message.message, Drain | Close | ActorStop):
                 message.fail(error)  # a worker goes on without a reply
             elif self._inbox.ended:
-                message.fail(self._core.broken or _broken(self._spec.name, _FAILED, error))
+                message.fail(self._core.broken or _broken(self._spec, _FAILED, error))
             else:
                 self._requests.append(message)  # the end is coming
         ending = self._life.phase in (Phase.CANCELLING, Phase.CLOSED)
@@ -208,11 +210,11 @@ class PoolSupervisor(IsolatedActor):
         for step in (self._forget_timers, self._cancel_all, self._abandon):
             insist(step)
         self._life = Life(Phase.CLOSED)
-        self._core.broken = self._core.broken or _broken(self._spec.name, _FAILED, error)
+        self._core.broken = self._core.broken or _broken(self._spec, _FAILED, error)
         self._core.state = PoolState.CLOSED
         self._core.ended.set()
         while self._requests:
-            self._requests.pop().fail(_broken(self._spec.name, _FAILED, error))
+            self._requests.pop().fail(_broken(self._spec, _FAILED, error))
         self._inbox.ended = True
         self.stop()
 
@@ -265,10 +267,16 @@ class PoolSupervisor(IsolatedActor):
         if isinstance(request.message, Drain):
             self._drain(request.message.timeout)
         elif isinstance(request.message, Close):
-            self._close(request.message.timeout)
+            self._on_close(request.message)
         else:
             assert isinstance(request.message, ActorStop)
             self._close(self._spec.drain_timeout)
+
+    def _on_close(self, message: Close) -> None:
+        self._called_off |= message.interrupted or message.timeout == 0
+        if message.interrupted:
+            self._core.mailbox.interrupted = True
+        self._close(message.timeout)
 
     def _drain(self, timeout: float | None) -> None:
         self._live(self._life.drain(self._clock.monotonic(), timeout))
@@ -287,15 +295,20 @@ class PoolSupervisor(IsolatedActor):
         if self._life.phase is Phase.CLOSED:
             return
         if core.broken is None:
-            make = functools.partial(_broken, self._spec.name, why, cause)
+            make = functools.partial(_broken, self._spec, why, cause)
             core.mailbox.refuse(make, again=True)
             self._drop_queue(lambda _: make())
             core.broken = make()  # now: if this fails halfway, it is done again
             self._spec.log(
-                logging.CRITICAL, "pool %r is broken: %s", self._spec.name, why, error=cause
-            )
-        if self._life.phase is not Phase.CANCELLING:
-            self._close(self._spec.drain_timeout)
+                self._spec.dialect.alarm, "pool %r is broken: %s", self._spec.name, why,
+                error=cause,
+            )  # fmt: skip
+        if self._life.phase is not Phase.CANCELLING or self._spec.dialect.ends_running:
+            self._close(self._patience_if_broken)
+
+    @property
+    def _patience_if_broken(self) -> float | None:
+        return 0.0 if self._spec.dialect.ends_running else self._spec.drain_timeout
 
     def _live(self, step: tuple[Life, tuple[Action, ...]]) -> None:
         """Enter the next stage of the pool's life, and carry out its actions."""
@@ -358,10 +371,11 @@ class PoolSupervisor(IsolatedActor):
         where = self._locator.whereabouts()
         for task, unfinished in self._core.running(where):
             self._abandoned.setdefault(task, unfinished)
-            self._spec.log(
-                logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
-                unfinished.worker, Lines(unfinished.stack), task=unfinished.name,
-            )  # fmt: skip
+            if not (self._called_off or self._ends_as_broken):
+                self._spec.log(
+                    logging.WARNING, "task %r is abandoned on worker %s:\n%s", unfinished.name,
+                    unfinished.worker, Lines(unfinished.stack), task=unfinished.name,
+                )  # fmt: skip
             # None if it has ended for its submitter already: it overran its own time limit.
             callbacks = self._core.mailbox.fence(
                 task, self._abandoned_error(unfinished), unfinished[:3]
@@ -376,7 +390,15 @@ class PoolSupervisor(IsolatedActor):
                     )  # whoever waits for the end waits for it, too
         run_callbacks_in_thread(ended)
 
-    def _abandoned_error(self, task: UnfinishedTask) -> TaskAbandoned:
+    @property
+    def _ends_as_broken(self) -> bool:
+        """Whether what still runs ends because the pool is broken."""
+        return self._core.broken is not None and self._spec.dialect.ends_running
+
+    def _abandoned_error(self, task: UnfinishedTask) -> IonError:
+        refusal = self._core.mailbox.refusal()
+        if self._ends_as_broken and refusal is not None:
+            return refusal
         return TaskAbandoned(
             f"task {task.name!r} was still running on worker {task.worker} after "
             f"{task.age:.3f} s when pool {self._spec.name!r} had to end",
@@ -405,6 +427,8 @@ class PoolSupervisor(IsolatedActor):
         core.state = PoolState.CLOSED
         core.ended.set()
         self._spec.log(logging.DEBUG, "pool %r has ended: %s", self._spec.name, self._report)
+        if self._called_off and self._report.unfinished:
+            self._spec.log(logging.WARNING, "%s", _called_off(self._spec.name, self._report))
         while self._requests:
             self._answer(self._requests[0], self._report)
             del self._requests[0]
@@ -438,7 +462,7 @@ class PoolSupervisor(IsolatedActor):
 
     def _left_behind(self) -> tuple[UnfinishedTask, ...]:
         found = self._core.left_behind()
-        for one in found:
+        for one in () if self._called_off else found:
             self._spec.log(
                 logging.WARNING, "task %r has left a call behind that still runs in a thread "
                 "(worker %s):\n%s", one.name, one.worker, one.stack, task=one.name,
@@ -455,12 +479,24 @@ class PoolSupervisor(IsolatedActor):
             request.reply(report)
 
 
+def _called_off(name: str, report: DrainReport) -> str:
+    """What the program has called off: how much, and not what."""
+    queued = sum(one.state is TaskState.QUEUED for one in report.unfinished)
+    numbers = {"had not begun": queued, "had not ended": len(report.unfinished) - queued}
+    told = " and ".join(
+        f"{number} task{'s' * (number > 1)} {what}" for what, number in numbers.items() if number
+    )
+    return f"pool {name!r} was called off: {told}"
+
+
 def _lacks(report: DrainReport) -> bool:
     """Whether a task has not ended as it would have."""
     return any(one.state is not TaskState.LEFT_BEHIND for one in report.unfinished)
 
 
-def _broken(name: str, why: str, cause: BaseException | None) -> BrokenPool:
-    error = BrokenPool(f"pool {name!r} is broken and is not usable anymore: {why}", pool=name)
+def _broken(spec: PoolSpec, why: str, cause: BaseException | None) -> BrokenPool:
+    error = spec.dialect.broken(
+        f"pool {spec.name!r} is broken and is not usable anymore: {why}", pool=spec.name
+    )
     error.__cause__ = cause
     return error

@@ -116,9 +116,9 @@ def directive_for(error: BaseException, spec: PoolSpec) -> Directive:
         return Directive.RESUME if is_a(error, Exception) else Directive.RESTART
 
 
-def panic_error(task: str, worker: str, error: BaseException) -> TaskPanicked:
+def panic_error(task: str, worker: str, error: BaseException, spec: PoolSpec) -> TaskPanicked:
     """What the future of a task raises that took its worker down with this."""
-    shown = _out_of_memory(task, worker, error) or TaskPanicked(
+    shown = _out_of_memory(task, worker, error) or spec.dialect.panicked(
         f"task {task!r} panicked with {as_repr(error)} and took its worker {worker} down",
         task=task,
         worker=worker,

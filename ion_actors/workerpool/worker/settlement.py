@@ -28,6 +28,7 @@ from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Returning
 from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.mistakes import hint_at_options
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome, excess_of
 from ion_actors.workerpool.model.reports import Panic
@@ -170,7 +171,7 @@ class Settlement:
             panic = self._who.report(name, error, directive)
             if panic is not None:
                 self._tell_handler(panic)
-            return panic_error(name, self._who.name, error)
+            return panic_error(name, self._who.name, error, self._spec)
         finally:
             panic = error = None  # type: ignore[assignment]
 
@@ -278,6 +279,7 @@ class TaskItem:
             if reason is not None:
                 callbacks = self._mailbox.give_back(task, shown, tally, outcome, reason)
             else:
+                hint_at_options(shown, task.kwargs)
                 task.release_call()
                 callbacks = task.fail(shown, tally, outcome)
             self._who.run_callbacks(task, callbacks)

@@ -82,7 +82,7 @@ class PoolWorker(IsolatedActor):
 
     def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
         super().__init__()
-        self.name = f"{spec.name}-{index}"
+        self.name = spec.worker_name(index)
         self.index = index
         self.tally = Tally()
         self.slot: TaskFuture[Any] | None = None  # handed over, not begun; mailbox's lock
@@ -540,7 +540,7 @@ class PoolWorker(IsolatedActor):
                 self._mailbox.finish_put_back(task)
                 return
             if task._state is RUNNING:
-                shown = panic_error(task.task_name(), self.name, error)
+                shown = panic_error(task.task_name(), self.name, error, self._spec)
                 task.fail(shown, self.tally, Outcome.PANICKED)
         finally:
             del error

@@ -81,6 +81,8 @@ class Child:
         self.worker = worker
         self.ready = False  # it has reported so
         self.output: Output | None = None  # of its last task, if output is captured
+        self.exitcode: int | None = None  # once it is buried, if it is known
+        self._over = False  # it has ended, and its handle may not be used any more
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self.silent = False  # it was ended because it did not answer
         self._excess: Excess | None = None  # for which it was ended
@@ -328,7 +330,9 @@ class Child:
                 watch.end()
         self._hear_out()
         self._escalation.end()  # before another process can get its id
-        exitcode = self._handle.bury()
+        with self._lock:
+            self._over = True
+        exitcode = self.exitcode = self._handle.bury()
         forget(self)
         self._take_output()
         try:
@@ -371,8 +375,9 @@ class Child:
         self._handle.await_end()
 
     def has_ended(self) -> bool:
-        """Whether the process has."""
-        return self._handle.has_ended()
+        """Whether the process has. Any thread may call this."""
+        with self._lock:
+            return self._over or self._handle.has_ended()
 
 
 class Unsent(Exception):

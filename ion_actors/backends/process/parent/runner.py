@@ -243,14 +243,18 @@ class ProcessRunner:
 
     # -- the end ---------------------------------------------------------------------------
 
+    @property
+    def children(self) -> list[Child]:
+        """Its child, and those that were told to end. Any thread may ask for them."""
+        with self._lock:
+            return [one for one in (self._child, *self._leaving) if one is not None]
+
     def kill(self) -> bool:
         """End the child at once."""
         with self._lock:
             self._killed = True
-            children = [self._child, *self._leaving]
-        for child in children:
-            if child is not None:
-                child.kill()
+        for child in self.children:
+            child.kill()
         return True
 
     def stop(self, failure: BaseException | None = None) -> None:
