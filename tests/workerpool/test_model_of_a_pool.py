@@ -16,7 +16,15 @@ from hypothesis.stateful import (
     rule,
 )
 
-from ion_actors import Cancelled, Context, DeadlineExceeded, Pool, QueueFull, TaskPanicked
+from ion_actors import (
+    Cancelled,
+    Context,
+    DeadlineExceeded,
+    Pool,
+    QueueFull,
+    TaskDropped,
+    TaskPanicked,
+)
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
 from tests.workerpool.helpers import PATIENCE, eventually
@@ -48,7 +56,7 @@ class Step:
 
 
 class PoolModel(RuleBasedStateMachine):
-    """The model: who runs, who waits in which order, and what the counts must be."""
+    """The model: who runs, who waits in which order, since when, and what the counts must be."""
 
     tasks: Bundle[tuple[Step, Future[str]]] = Bundle("tasks")
 
@@ -59,6 +67,8 @@ class PoolModel(RuleBasedStateMachine):
         self.running: list[tuple[Step, Future[str]]] = []
         self.queued: deque[tuple[Step, Future[str]]] = deque()
         self.limits: dict[Future[str], float] = {}
+        self.accepted: dict[Future[str], float] = {}  # when, of those that had to queue
+        self.paused = False
         self.counts = dict.fromkeys(
             ("submitted", "completed", "failed", "panicked", "cancelled", "rejected"), 0
         )
@@ -69,29 +79,55 @@ class PoolModel(RuleBasedStateMachine):
         try:
             future = self.pool.options(timeout=limit).try_submit(step)
         except QueueFull:
-            assert len(self.running) == WORKERS
+            assert self.paused or len(self.running) == WORKERS
             assert len(self.queued) == ROOM
             self.counts["rejected"] += 1
             future = Future()
             future.set_result("refused")
             return step, future
-        assert len(self.running) < WORKERS or len(self.queued) < ROOM
+        assert self.may_begin() or len(self.queued) < ROOM
         self.counts["submitted"] += 1
         if limit is not None:
             self.limits[future] = self.clock.monotonic() + limit
-        if len(self.running) < WORKERS:
+        if self.may_begin():
             self.begin((step, future))
         else:
             self.queued.append((step, future))
+            self.accepted[future] = self.clock.monotonic()
         return step, future
+
+    def may_begin(self) -> bool:
+        return len(self.running) < WORKERS and not self.paused
 
     def begin(self, task: tuple[Step, Future[str]]) -> None:
         assert task[0].begun.wait(PATIENCE), "an idle worker did not take its task"
         self.running.append(task)
 
     def next_begins(self) -> None:
-        while self.queued and len(self.running) < WORKERS:
+        while self.queued and self.may_begin():
             self.begin(self.queued.popleft())
+
+    @rule()
+    def pause(self) -> None:
+        self.pool.pause()
+        self.paused = True
+
+    @rule()
+    def resume(self) -> None:
+        self.pool.resume()
+        self.paused = False
+        self.next_begins()
+
+    @rule(age=st.sampled_from([0.0, 1.0, 8.0]))
+    def purge(self, age: float) -> None:
+        now = self.clock.monotonic()
+        gone = [task for task in self.queued if now - self.accepted[task[1]] >= age]
+        assert self.pool.purge(lambda task: task.age >= age) == len(gone)
+        for task in gone:
+            self.queued.remove(task)
+            self.limits.pop(task[1], None)
+            assert isinstance(self.error_of(task[1]), TaskDropped)
+        self.counts["cancelled"] += len(gone)
 
     @precondition(lambda self: self.running)
     @rule(ending=st.sampled_from(["return", "raise", "panic"]), which=st.integers(0, WORKERS - 1))
@@ -106,14 +142,14 @@ class PoolModel(RuleBasedStateMachine):
             words = {"raise": "failed", "panic": "panicked", "return": "completed"}
             self.counts[words[ending]] += 1
         self.limits.pop(future, None)
-        if not self.queued:
+        if self.paused or not self.queued:
             self.await_idle()
         self.next_begins()
 
     def await_idle(self) -> None:
         """The worker is back at the mailbox: only then is there room for one more."""
         idle = WORKERS - len(self.running)
-        eventually(lambda: len(self.pool._mailbox._idle) == idle)
+        eventually(lambda: len(self.pool._mailbox._parked) == idle)
 
     @rule(task=consumes(tasks))
     def cancel(self, task: tuple[Step, Future[str]]) -> None:
@@ -150,6 +186,10 @@ class PoolModel(RuleBasedStateMachine):
         now = self.pool.metrics()
         assert now.queued == len(self.queued)
         assert now.running == sum(not future.done() for _, future in self.running)
+        assert now.paused == self.paused
+        moment = self.clock.monotonic()
+        ages = [moment - self.accepted[future] for _, future in self.queued]
+        assert [one.age for one in self.pool.queued()] == ages
         for name, count in self.counts.items():
             assert getattr(now, name) == count, (name, now, self.counts)
 
