@@ -122,10 +122,11 @@ class TaskFuture(Future[T]):
 
     def task_name(self) -> str:
         """Its name, for errors and logs."""
+        return self._function_name() if self.given_name is None else self.given_name
+
+    def _function_name(self) -> str:
         fn: Any = self.fn
-        if self.given_name is None and type(fn) is str:
-            return fn
-        return describe(fn, self.given_name)
+        return fn if type(fn) is str else describe(fn)
 
     @property
     def released(self) -> bool:
@@ -261,9 +262,7 @@ class TaskFuture(Future[T]):
     def complete(self, result: T, tally: Tally) -> _Callbacks:
         """Its worker is done: it returned."""
         # In two looks: a variable would keep the function, and what it refers to, until the end.
-        self.fn = (
-            self.fn.__qualname__ if type(self.fn) is FunctionType else describe(self.fn)  # type: ignore[assignment]
-        )
+        self.fn = self.fn.__qualname__ if type(self.fn) is FunctionType else self._function_name()  # type: ignore[assignment]
         self.args = ()
         self.kwargs = None
         self.variables = _RELEASED_VARS
@@ -356,8 +355,7 @@ class TaskFuture(Future[T]):
     def release_call(self) -> tuple[Any, ...]:
         """Drop the call. It is returned for the caller to let go of, or to report, unlocked."""
         call = (self.fn, self.args, self.kwargs, self.variables)
-        if not self.released:
-            self.fn = describe(self.fn)  # type: ignore[assignment]
+        self.fn = self._function_name()  # type: ignore[assignment]
         self.args = ()
         self.kwargs = None
         self.variables = _RELEASED_VARS

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from ion_actors import Pool, TaskDropped
+from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.model.metrics import Tally
 from tests.workerpool.helpers import PATIENCE, Gate, busy
 
 SECRET = "hunter2"
@@ -100,6 +102,16 @@ def test_no_code_of_the_user_runs() -> None:
         assert "<TaskFuture 'Loud' at" in repr(future)
     assert future.result(PATIENCE) is not None
     assert shown(future) == "<TaskFuture 'Loud' at 0x state=finished returned Loud>"
+
+
+def test_a_call_may_be_dropped_twice_as_when_that_is_interrupted() -> None:
+    with Pool(1) as pool:
+        future = pool.submit(resize)
+        future.result(PATIENCE)
+    assert isinstance(future, TaskFuture)
+    future.complete("late", Tally())
+    future.release_call()
+    assert shown(future) == "<TaskFuture 'resize' at 0x state=finished returned str>"
 
 
 def test_the_name_does_not_keep_the_function(without_gc: None) -> None:
