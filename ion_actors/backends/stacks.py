@@ -139,11 +139,12 @@ def formatted(stack: TaskStack) -> str:
 def _as_text(calls: list[Call]) -> str:
     for file in {file for file, _, _ in calls}:
         linecache.checkcache(file)
-    stack = traceback.StackSummary.from_list([(*call, None) for call in calls])
     # Code that was compiled from a template may have any name; and the look-up of lines fails for
     # one that cannot be encoded.
-    for call in stack:
-        call.filename, call.name = printable(call.filename), printable(call.name)
+    stack = traceback.StackSummary.from_list(
+        traceback.FrameSummary(printable(file), line, printable(name), lookup_line=False)
+        for file, line, name in calls
+    )
     return "".join(stack.format())
 
 
