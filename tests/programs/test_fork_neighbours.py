@@ -24,7 +24,7 @@ _BUCKET = """
 from ion_actors.ratelimit import *
 one = TokenBucket(per_hour(1), 1)
 one.allow()
-wait, lock = one.wait, lambda: one._gate.lock
+wait, lock = one.wait, lambda: one._scheduler.lock
 serve = lambda: one.set_rate(per_second(1000))
 use = lambda: (one.allow(), serve(), one.wait(timeout=9))
 """
@@ -34,7 +34,7 @@ from ion_actors.ratelimit import *
 tiers = MultiTierLimiter(route_limit=Limit(per_hour(1), 1))
 one = tiers.for_(route="GET /a", resource=7)
 one.allow()
-wait, lock = one.wait, lambda: one._gate.lock
+wait, lock = one.wait, lambda: one._scheduler.lock
 serve = lambda: one.set_limit(Limit(per_second(1000), 1))
 use = lambda: (one.allow(), serve(), one.wait(timeout=9))
 """
@@ -45,9 +45,9 @@ from ion_actors.ratelimit import *
 storage = limits.storage.MemoryStorage()
 one = SharedLimiter(per_second(1), storage=storage, key="mine")
 one.allow()
-one._door.join(Turn(None, lambda: None))  # somebody is inside, and may never leave
-wait, lock = one.wait, lambda: one._door._lock
-serve = one._door.leave
+one._fair_lock.join(Turn(None, lambda: None))  # somebody is inside, and may never leave
+wait, lock = one.wait, lambda: one._fair_lock._lock
+serve = one._fair_lock.leave
 use = lambda: (one.rate.tokens, one.wait(timeout=9))
 """
 
