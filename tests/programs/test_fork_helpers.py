@@ -32,40 +32,43 @@ def busy(program: Source, source: str) -> str:
     return BUSY + program(source)
 
 
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        ("len(concurrent.futures.wait([running, queued], 20).done)", "2"),
-        ("len(list(concurrent.futures.as_completed([running, queued], 20)))", "2"),
-        ("asyncio.run(wait_for(running))", "child: PoolForked"),
-        ("asyncio.run(wrapped(queued))", "child: PoolForked"),
-        ("running.add_done_callback(lambda one: say(type(one.exception()).__name__))", "None"),
-        ("queued.cancel()", "False"),
-        ("poll(running)", "False"),
-        ("background().wait(running)", "True"),
-        ("(pool.metrics().running, pool.metrics().queued)", "(0, 0)"),
-        (
-            "(pool.dump().state.value, pool.state.value, pool.is_closed)",
-            "('closed', 'closed', True)",
-        ),
-        ("asyncio.run(pool.asubmit(str))", "child: PoolForked"),
-        ("pool.resize(2)", "child: PoolForked"),
-        ("pool.dead_letters.subscribe(say) and None", "None"),
-    ],
-)
-def test_whoever_waits_or_asks_in_the_child_is_told(
-    call: str, said: str, program: Source, run: Run
-) -> None:
+# Each is called in a child of its own, which says so. All are children of one program.
+CALLS = [
+    ("len(concurrent.futures.wait([running, queued], 20).done)", "2"),
+    ("len(list(concurrent.futures.as_completed([running, queued], 20)))", "2"),
+    ("asyncio.run(wait_for(running))", "child: PoolForked"),
+    ("asyncio.run(wrapped(queued))", "child: PoolForked"),
+    ("running.add_done_callback(lambda one: say(type(one.exception()).__name__))", "None"),
+    ("queued.cancel()", "False"),
+    ("poll(running)", "False"),
+    ("background().wait(running)", "True"),
+    ("(pool.metrics().running, pool.metrics().queued)", "(0, 0)"),
+    (
+        "(pool.dump().state.value, pool.state.value, pool.is_closed)",
+        "('closed', 'closed', True)",
+    ),
+    ("asyncio.run(pool.asubmit(str))", "child: PoolForked"),
+    ("pool.resize(2)", "child: PoolForked"),
+    ("pool.dead_letters.subscribe(say) and None", "None"),
+]
+
+
+def test_whoever_waits_or_asks_in_the_child_is_told(program: Source, run: Run) -> None:
     source = f"""
         from ion_actors.context import background
-        in_child(lambda: say({call}))
+        for call in {[call for call, _ in CALLS]}:
+            in_child(lambda: say(eval(call)))
+            say("--")
         gate.set()
         pool.close()
     """
     code, lines, errors = run(busy(program, source), *IGNORE)
-    assert said in lines, errors
-    assert lines[-1] == ("exit 1" if said.startswith("child") else "exit 0"), errors
-    assert code == 0
+    assert code == 0, errors
+    told = "\n".join(lines).split("--")
+    for (call, said), one in zip(CALLS, told, strict=False):
+        assert said in one.splitlines(), (call, one, errors)
+        assert one.endswith("exit 1\n" if said.startswith("child") else "exit 0\n"), (call, one)
+    assert len(told) == len(CALLS) + 1
 
 
 def test_the_first_threads_of_the_child_come_all_at_once(program: Source, run: Run) -> None:
@@ -232,25 +235,33 @@ def test_a_bus_tells_those_who_subscribe_in_the_child(program: Source, run: Run)
     assert code == 0
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["tree.drain()", "tree.close()", "tree.wait()", "tree['pool']", "asyncio.run(tree.adrain())"],
-)
-def test_a_tree_of_the_parent_says_so(call: str, program: Source, run: Run) -> None:
+ON_A_TREE = [
+    "tree.drain()",
+    "tree.close()",
+    "tree.wait()",
+    "tree['pool']",
+    "asyncio.run(tree.adrain())",
+]
+
+
+def test_a_tree_of_the_parent_says_so(program: Source, run: Run) -> None:
     code, lines, errors = run(
         program(
             f"""
             import asyncio
             from ion_actors.supervision import ChildSpec, Supervisor
             tree = Supervisor([ChildSpec(lambda: Pool(1), id="pool")]).start()
-            in_child(lambda: {call})
+            for call in {ON_A_TREE}:
+                say(call)
+                in_child(lambda: eval(call))
             say(tree["pool"].submit(str, 1).result())
             tree.drain()
             """
         ),
         *IGNORE,
     )
-    assert lines == ["child: SupervisorForked", "exit 1", "1"], errors
+    told = [line for call in ON_A_TREE for line in (call, "child: SupervisorForked", "exit 1")]
+    assert lines == [*told, "1"], errors
     assert code == 0
 
 
