@@ -114,7 +114,8 @@ def optional_callable(name: str, value: object) -> None:
 def exceptions_or_predicate(name: str, value: object) -> None:
     """An exception type, a tuple of them, a callable that is given an exception, or None."""
     if not isinstance(value, type | tuple):
-        optional_callable(name, value)
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be exception types or a predicate, not {value!r}")
         return
     for kind in value if isinstance(value, tuple) else (value,):
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
