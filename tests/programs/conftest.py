@@ -19,9 +19,8 @@ PATIENCE = 90.0
 ROOT = Path(__file__).parents[2]
 
 _PRELUDE = """
-import os, signal, sys, threading, time, warnings
+import os, signal, sys, threading, time, traceback, warnings
 from ion_actors import *
-from ion_actors.backends.stacks import stack_of
 
 def say(*words):
     print(" ".join(map(str, words)) + "\\n", end="", flush=True)  # in one piece
@@ -32,7 +31,8 @@ def when_main_thread_is_in(name, call):
     Rests: a signal that comes just before the thread begins to wait only wakes it at the next.
     \"\"\"
     def place():
-        stack = stack_of(threading.main_thread())
+        frame = sys._current_frames()[threading.main_thread().ident]
+        stack = "".join(traceback.format_stack(frame))
         return stack if f", in {name}\\n" in stack else None
 
     def watch():
