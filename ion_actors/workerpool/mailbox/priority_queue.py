@@ -29,7 +29,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 __all__ = ["PriorityQueue", "Rankable"]
 
@@ -145,15 +145,25 @@ class PriorityQueue(Generic[T]):
         entry = (-math.inf, number, task)
         self._chosen = None
         self._entries[task] = entry
-        self._entries.move_to_end(task, last=False)
+        self._to_front(self._entries, task, number)
         if task.key is None:
             heapq.heappush(self._heap, entry)
             return
         line = self._line_of(task.key)
         line.holders.pop(task, None)
         line.waiting[task] = None
-        line.waiting.move_to_end(task, last=False)
+        self._to_front(line.waiting, task, number)
         self._let_first_stand(task.key, line)
+
+    def _to_front(self, ordered: OrderedDict[T, Any], task: T, number: int) -> None:
+        """Move a task that comes back ahead of all but those that came back and begin before it."""
+        ahead = []
+        for one in ordered:
+            if one is not task and self._entries[one][:2] > (-math.inf, number):
+                break
+            ahead.append(one)
+        for one in (task, *reversed(ahead)):
+            ordered.move_to_end(one, last=False)
 
     def __getitem__(self, place: Literal[0]) -> T:
         """The task that is next.

@@ -152,6 +152,16 @@ class RankedMachine(RuleBasedStateMachine):
         item.place = -math.inf
         self.model.returned.insert(0, item)
 
+    @precondition(lambda self: self.model.running)
+    @rule(which=st.integers(0, 100))
+    def try_again(self, which: int) -> None:
+        """As after a failure: behind those that came back before it."""
+        item = self.model.running.pop(which % len(self.model.running))
+        self.model.accepted += 1
+        self.queue.append_first(item)
+        item.place = -math.inf
+        self.model.returned.append(item)
+
     @precondition(lambda self: self.model.line())
     @rule(which=st.integers(0, 100))
     def remove(self, which: int) -> None:
