@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -86,6 +89,7 @@ def test_there_is_one_timer_for_the_first_moment_or_none(moments):
         assert clock.timers == (moment is not None)
     clock.advance(100)
     assert len(rung) == (first is not None)
+    assert all(at <= first for at in rung if first is not None), "it may look too early"
 
 
 # -- the pool ----------------------------------------------------------------------------------
@@ -301,15 +305,21 @@ def test_a_key_is_taken_when_the_time_has_come(clock: VirtualClock) -> None:
 
 
 def test_a_drain_waits_for_it(clock: VirtualClock) -> None:
-    pool = Pool(3, context=Context(clock=clock))
-    pool.submit(pow, 2, 2).result(PATIENCE)
-    future = pool.options(delay=20).submit(pow, 2, 3)
+    pool = Pool(1, context=Context(clock=clock))
+    worker = pool.submit(threading.get_ident).result(PATIENCE)
+    future = pool.options(delay=20).submit(threading.get_ident)
+    gate = Gate()
+    running = pool.submit(gate)
+    gate.await_entered()
     report = run_in_thread(lambda: pool.drain(25))
     clock.wait_for_timers(2)
     assert pool.is_draining
+    gate.open()
+    running.result(PATIENCE)
+    eventually(lambda: pool.dump().workers[0].task is None)
     clock.advance(20)
-    assert future.result(PATIENCE) == 8
-    assert report.result(PATIENCE).completed == 1
+    assert future.result(PATIENCE) == worker, "it has waited for it, too"
+    assert report.result(PATIENCE).completed == 2
     assert clock.timers == 0
 
 
@@ -460,6 +470,47 @@ def test_many_that_are_due_at_once(clock: VirtualClock) -> None:
         futures = [pool.options(delay=1).submit(pow, n, 2) for n in range(2500)]
         clock.advance(1)
         assert [one.result(PATIENCE) for one in futures] == [n * n for n in range(2500)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_does_not_run_what_its_parent_has_delayed() -> None:
+    program = """
+import os
+from ion_actors import Pool, PoolForked
+
+pool = Pool(1)
+future = pool.options(delay=0.3).submit(pow, 2, 3)
+if (child := os.fork()) == 0:
+    try:
+        future.result(5)
+    except PoolForked:
+        with Pool(1) as own:
+            print("child", own.options(delay=0.1).submit(pow, 2, 2).result(5), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", future.result(5), flush=True)
+pool.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert sorted(done.stdout.splitlines()) == ["child 4", "parent 8"]
+    assert done.stderr == ""
+
+
+def test_at_the_exit_of_the_interpreter_it_is_waited_for_as_long_as_a_drain_may_take() -> None:
+    program = """
+from ion_actors import Pool
+pool = Pool(1, drain_timeout=1)
+pool.options(delay=0.1).submit(print, "soon", flush=True)
+pool.options(delay=3600).submit(print, "never", flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "soon\n"
 
 
 def test_the_process_backend_has_delays(quick_start: Any) -> None:
