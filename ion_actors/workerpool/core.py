@@ -56,6 +56,12 @@ _PAUSE = 0.001
 _PATIENCE = 1.0
 
 
+def _read(reply: Future[DrainReport]) -> None:
+    """Read its exception, so that it is not logged as one that nobody has read."""
+    if not reply.cancelled():
+        reply.exception()
+
+
 @dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
 class PoolCore:
     """The parts of one pool, and what has become of it. Its life is the supervisor's to write."""
@@ -93,6 +99,7 @@ class PoolCore:
     def ask_for_end(self, message: object) -> Future[DrainReport]:
         """Send the supervisor a Drain or Close; accept nothing from now on. Never blocks."""
         reply = self.ask(message)  # first: a worker that is refused work must not seem lost
+        reply.add_done_callback(_read)  # an end that is asked for twice need not be waited for
         make_error = functools.partial(closed, self.spec.name)
         self.mailbox.refuse(make_error, resume=isinstance(message, Drain))
         return reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import pickle
 import threading
 from collections.abc import Callable
@@ -287,6 +288,17 @@ def test_ending_the_pool_from_a_done_callback_does_not_deadlock() -> None:
     gate.open()
     assert called.wait(PATIENCE)
     pool.drain()
+
+
+def test_an_end_that_is_asked_for_again_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    pool = Pool(1)
+    pool.submit(pow, 2, 2).result(PATIENCE)
+    pool.shutdown()
+    pool.shutdown(wait=False)
+    pool.begin_drain(1.0)
+    del pool
+    gc.collect()
+    assert caplog.text == ""
 
 
 def test_shutdown_can_cancel_what_is_queued() -> None:
