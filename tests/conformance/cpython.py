@@ -19,9 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-_ASK = (
-    "import sys, test.test_concurrent_futures as t; print(*sys.version_info[:3], bool(t.__path__))"
-)
+_ASK = "import sys, test.test_concurrent_futures.executor; print(*sys.version_info[:3])"
 _NEEDED = ("pykka", "typing_extensions", "cloudpickle")  # by our own modules, whichever version
 
 

@@ -51,6 +51,9 @@ EXCLUDED = {
     "test_python_finalization_error": "wants thread starts to fail, and ours has a pool by then",
     "test_force_shutdown_workers_not_started_yet": "replaces the class of processes by a mock",
     "test_process_fork_from_a_threadpool": "wants a bare fork",
+    "test_hang_global_shutdown_lock": "wants bare forks",
+    "test_exception_with_success": "sets the private state of a future; who waits for ours sees it "
+    "at the end of the timeout",
     "test_exit_during_result_pickle_on_worker": "wants what a pickler has raised; with us that is "
     "the cause of a PicklingError",
     "test_exit_at_task_unpickle": _ONE_TASK,
