@@ -20,6 +20,7 @@ from ion_actors.clock import system_clock
 from ion_actors.delivery import keep_free
 from ion_actors.observe import Log
 from ion_actors.supervision import Supervisor, child
+from tests.workerpool.helpers import threads_of
 
 PATIENCE = 30.0
 
@@ -61,9 +62,10 @@ def test_a_pool_goes_on_and_ends_in_time_while_a_handler_blocks(blocking):
     assert blocking.begun.wait(PATIENCE)
     assert pool.submit(pow, 2, 2).result(PATIENCE) == 4
     pool.resize(2)
+    (supervisor,) = [one for one in threads_of(pool) if one.name.endswith("-supervisor")]
     assert pool.drain(PATIENCE).completed == 0
     assert time.monotonic() - began < PATIENCE / 2
-    assert pool._core.threads[0] not in blocking.threads
+    assert supervisor not in blocking.threads
 
 
 def test_a_handler_may_submit_to_the_pool_that_logs():

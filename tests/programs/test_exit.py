@@ -205,7 +205,7 @@ def test_a_stuck_task_is_named_with_its_age_and_stack_and_its_result_is_fenced(r
         pool = Pool(1)
         stuck = pool.options(name="import").submit(where_it_hangs)
         started.wait()
-        threads = pool._core.workers[0].thread
+        (worker,) = [one for one in threading.enumerate() if one.name == f"{pool.name}-0"]
         try:
             pool.drain(0.1)
         except DrainTimeout as error:
@@ -214,7 +214,7 @@ def test_a_stuck_task_is_named_with_its_age_and_stack_and_its_result_is_fenced(r
         say(type(error).__name__, error.task, error.age > 0.05, "where_it_hangs" in error.stack)
         before = pool.metrics()
         gate.set()
-        threads.join()
+        worker.join()
         say(stuck.exception(0) is error, pool.metrics() == before)
         """,
         "-W",

@@ -226,9 +226,9 @@ def test_futures_wait_never_hangs_on_what_was_cancelled_in_the_queue(
     if end == "cancel":
         assert all(one.cancel() for one in queued)
     elif end == "close":
-        pool._core.tell(Close(None))
+        pool.actor_ref.tell(Close())
     elif end == "drain deadline":
-        pool._core.tell(Drain(0))
+        pool.actor_ref.tell(Drain(0))
     else:
         pool.shutdown(wait=False, cancel_futures=True)
     assert waiting.result(PATIENCE).done == coming.result(PATIENCE) == set(queued)
