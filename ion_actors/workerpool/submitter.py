@@ -311,8 +311,8 @@ class Submitter:
             retry: how a task that fails is tried again; by default it is not. Until its next try it
                 waits in the mailbox and takes no worker. It keeps its key and its time limits, and
                 when its time comes it goes before tasks that have not begun.
-            delay: seconds from when a task is accepted until it may begin. Its ``timeout`` and
-                ``ttl`` count from then, and so does its place in the order. It counts as queued.
+            delay: seconds from when a task is accepted until it may begin. Its time limits count
+                from then, and so does its place in the order. It counts as queued.
 
         Raises:
             TypeError, ValueError: an argument makes no sense; a delay makes none in a pool with

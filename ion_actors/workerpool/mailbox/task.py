@@ -99,7 +99,7 @@ class TaskFuture(Future[T]):
     due: float | None = None  # when its time comes, as long as it has not
     retry: Retry | None = None
     past_tries: PastTries | None = None  # of the tries before this one
-    born_at = 0.0  # when it was accepted; only of those that may be tried again
+    born_at = 0.0  # when it was accepted, or its delay is over; only if it may be tried again
     ranked = False  # it has a priority or a key
     priority = 0
     key: Hashable | None = None  # a Key: see ion_actors.keys
@@ -192,9 +192,9 @@ class TaskFuture(Future[T]):
             context._deadline = min([mine, *(end for end in theirs if end is not None)])
 
     def _begin_delay(self, now: float) -> None:
-        self.born_at = now
         due = self.at if self.delay is None else now + self.delay
         self.due = due if due is not None and due > now else None
+        self.born_at = now if self.due is None else self.due
 
     def _start(self, clock: Clock) -> float:
         return clock.monotonic() if self.due is None else self.due

@@ -43,9 +43,9 @@ class Retry:
             ``TaskPanicked`` (any panic), or one that is no ``Exception``; or if
             ``retry_on_worker_death`` says so. One that held too much memory is tried again only if
             ``on`` names ``TaskOutOfMemory`` or ``MemoryError``.
-        deadline: seconds from when the task was accepted after which no try begins; None for no
-            limit. (It is relative, unlike other deadlines: a policy is made before its tasks.) A
-            task whose next try would begin later ends at once.
+        deadline: seconds from when the task was accepted, or its delay is over, after which no try
+            begins; None for no limit. (It is relative, unlike other deadlines: a policy is made
+            before its tasks.) A task whose next try would begin later ends at once.
 
     Raises:
         TypeError, ValueError: an argument makes no sense.
