@@ -38,6 +38,7 @@ other, with the holder somewhere among them; so all but one of them queue up beh
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import threading
@@ -59,6 +60,7 @@ from ion_actors.workerpool.model.retry_after import Pace, PaceMark
 __all__ = ["TaskQueue"]
 
 _GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # without it there are no convoys
+_SHORT = 32  # In a longer queue so many tasks share the time at which the first was queued.
 _YIELDS = 50  # how often a busy holder is let run before the lock is waited for
 
 
@@ -79,6 +81,8 @@ class TaskQueue:
         self.limit = limit
         self.size = size
         self._now = now
+        self._tick = -math.inf  # when a task was queued of late
+        self._strides = itertools.cycle([True, *[False] * (_SHORT - 1)])
         self._pace = Pace()
         self._lock = threading.RLock()  # guards everything below
         self._busy = False  # the lock is held, on the hot paths
@@ -122,9 +126,12 @@ class TaskQueue:
                     raise self._refusal()
                 if not self._idle:
                     queue = self._queue
-                    accepted = len(queue) - self._dead < self._room
+                    waiting = len(queue) - self._dead
+                    accepted = waiting < self._room
                     if accepted:
-                        task.queued_at = self._now()
+                        if waiting < _SHORT or next(self._strides):  # the clock is not cheap
+                            self._tick = self._now()
+                        task.queued_at = self._tick
                         queue.append(task)
                     elif waiter is not None:
                         self._waiters.append(waiter)

@@ -61,7 +61,8 @@ class QueuedTask:
     """A task that waits in the queue: what :meth:`Pool.queued` returns."""
 
     name: str  #: given by ``options(name=...)``, else the function's
-    age: float  #: seconds since it was accepted
+    #: Seconds since it was accepted. With more than 32 waiting, up to 32 share that of the first.
+    age: float
     key: Hashable | None = None  #: as it was given, or an equal one
     key_limit: int | None = None  #: how many of its key may run while it does; None without a key
     priority: int = 0
