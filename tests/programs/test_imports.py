@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +190,72 @@ def test_threads_that_import_at_the_same_moment_get_the_same() -> None:
         assert all(one == found[0] for one in found)
         """
     )
+
+
+# A whole program, in a file: its children import it. Says how much memory it holds at the end.
+OF_PROCESSES = """
+import sys
+
+
+def double(number):
+    return number + number
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "theirs":
+        from concurrent.futures import ProcessPoolExecutor as make
+    else:
+        from ion_actors import Pool
+
+        def make(size):
+            return Pool(size, backend="process")
+
+    with make(2) as pool:
+        assert pool.submit(double, 21).result() == 42
+        assert list(pool.map(double, range(200))) == list(range(0, 400, 2))
+        print(resident())
+    print(*sys.modules)
+"""
+
+
+@pytest.fixture
+def of_processes(tmp_path: Path) -> Callable[[str], tuple[int, set[str]]]:
+    """Runs that program. Returns the bytes it holds, and the modules it has imported."""
+    program = tmp_path / "program.py"
+    program.write_text(OF_PROCESSES)
+    # As installed: to compile a module takes more memory than to load it.
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path / "compiled")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def run(whose: str) -> tuple[int, set[str]]:
+        done = subprocess.run(
+            [sys.executable, str(program), whose],
+            capture_output=True, text=True, check=True, timeout=120, env=env,
+        )  # fmt: skip
+        held, modules = done.stdout.splitlines()
+        return int(held), set(modules.split())
+
+    return run
+
+
+def test_the_parent_of_processes_does_not_import_what_only_a_child_needs(
+    of_processes: Callable[[str], tuple[int, set[str]]],
+) -> None:
+    _, modules = of_processes("ours")
+    children = {f"ion_actors.backends.process.child.{one}" for one in ("main", "task_server")}
+    assert not modules & {"asyncio", "cloudpickle", "ctypes", "pathlib", *children}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_it_holds_at_most_8_mib_more_than_with_a_process_pool_executor(
+    of_processes: Callable[[str], tuple[int, set[str]]],
+) -> None:
+    of_processes("ours")  # compiles
+    of_processes("theirs")
+    more = of_processes("ours")[0] - of_processes("theirs")[0]
+    assert more <= 8 * 1024 * 1024, f"{more / 1024 / 1024:.1f} MiB"

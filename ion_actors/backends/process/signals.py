@@ -9,6 +9,7 @@ inherit an ignored or a blocked signal, and could not be interrupted; ``exec`` r
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import signal
@@ -56,14 +57,18 @@ _TAKEN_OVER = tuple(sorted(map(int, signal.valid_signals() - _NOT_TAKEN_OVER)))
 # Where `sa_mask` is in `struct sigaction`: behind the handler, on these systems.
 _MACHINES = {"x86_64", "i686", "aarch64", "arm64", "armv7l", "riscv64", "ppc64le"}
 _MOST_OF_ACTION = 1024  # bytes; it has about 150
-_offset_of_mask: int | None = None
-_libc: Any = None
-_ctypes: Any = None
-with contextlib.suppress(ImportError):  # some builds of Python lack it
-    _ctypes = importlib.import_module("ctypes")
-_known = sys.platform in ("linux", "darwin") and os.uname().machine in _MACHINES
-if _known and _ctypes is not None:
-    _offset_of_mask, _libc = _ctypes.sizeof(_ctypes.c_void_p), _ctypes.CDLL(None)
+
+
+@functools.cache
+def _ctypes_and_libc() -> tuple[Any, Any]:
+    """None for both on other systems. Only children need them; they are large."""
+    if sys.platform not in ("linux", "darwin") or os.uname().machine not in _MACHINES:
+        return None, None
+    try:
+        ctypes: Any = importlib.import_module("ctypes")
+    except ImportError:  # some builds of Python lack it
+        return None, None
+    return ctypes, ctypes.CDLL(None)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -95,13 +100,15 @@ def hold_back_others(signum: int) -> None:
     Args:
         signum: a signal that has a handler already.
     """
-    if _offset_of_mask is None:
+    ctypes, libc = _ctypes_and_libc()
+    if ctypes is None:
         return
-    action = _ctypes.create_string_buffer(_MOST_OF_ACTION)
-    if _libc.sigaction(int(signum), None, action) == 0:
+    offset_of_mask = ctypes.sizeof(ctypes.c_void_p)
+    action = ctypes.create_string_buffer(_MOST_OF_ACTION)
+    if libc.sigaction(int(signum), None, action) == 0:
         for one in TO_ALL:
-            _libc.sigaddset(_ctypes.byref(action, _offset_of_mask), int(one))
-        _libc.sigaction(int(signum), action, None)
+            libc.sigaddset(ctypes.byref(action, offset_of_mask), int(one))
+        libc.sigaction(int(signum), action, None)
 
 
 def restore_in_forks() -> None:

@@ -6,15 +6,16 @@ import faulthandler
 import multiprocessing
 import signal
 
+from ion_actors.backends.process.child.setup import Setup
 from ion_actors.backends.process.child.system import die_with_parent
-from ion_actors.backends.process.child.task_server import Setup, TaskServer
+from ion_actors.backends.process.child.task_server import TaskServer
 from ion_actors.backends.process.signals import DUMP
 
 __all__ = ["run"]
 
 
 def run(setup: Setup) -> None:
-    """The main function of a child process."""
+    """Set the process up, and run tasks until its end."""
     multiprocessing.current_process().name = setup.name
     for one in (setup.tasks, setup.control, setup.lifeline, setup.rights):
         one.set_inheritable(False)

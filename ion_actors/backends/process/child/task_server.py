@@ -16,16 +16,15 @@ import _thread
 import importlib
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
-from ion_actors.backends.process.child.last_words import LastWords
 from ion_actors.backends.process.child.running_task import RunningTask, Terminated
+from ion_actors.backends.process.child.setup import Setup
 from ion_actors.backends.process.child.system import (
     ORPHANED,
     is_importing,
@@ -34,7 +33,6 @@ from ion_actors.backends.process.child.system import (
 )
 from ion_actors.backends.process.main_module import check_main
 from ion_actors.backends.process.signals import hold_back_others
-from ion_actors.backends.process.transport.anonymous_file import AnonymousFile
 from ion_actors.backends.process.transport.channel import (
     LAST,
     RESULT,
@@ -57,7 +55,6 @@ from ion_actors.backends.process.transport.messages import (
     pack_error,
     unpack_request,
 )
-from ion_actors.backends.process.transport.output_capture import OutputCapture
 from ion_actors.backends.process.transport.pickling import Packed, pack_result
 from ion_actors.backends.process.transport.shared_buffers import Receiver, SharedBuffers
 from ion_actors.backends.protocol import Broken, Hopeless, take_results
@@ -70,23 +67,7 @@ from ion_actors.forking import renew_after_fork
 from ion_actors.raised import in_a_line
 from ion_actors.stateful import leave_quietly
 
-__all__ = ["Setup", "TaskServer"]
-
-
-class Setup(NamedTuple):
-    """The data that a child gets from its parent at its start."""
-
-    name: str  # the worker's
-    tasks: socket.socket
-    control: socket.socket
-    lifeline: socket.socket  # is closed when the parent ends; carries no data
-    rights: socket.socket  # for descriptors, in both directions
-    words: LastWords
-    files: tuple[AnonymousFile | None, AnonymousFile | None]  # for incoming and for outgoing data
-    preload: tuple[str, ...]
-    max_tasks: int | None
-    max_memory: int | None
-    capture: OutputCapture | None  # of what it prints
+__all__ = ["TaskServer"]
 
 
 class TaskServer:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ion_actors.clock import Clock, Timer
@@ -156,8 +155,8 @@ def resident_memory(statm: int) -> int | None:
 
 def _peak_of(pid: int) -> int:
     """Bytes of memory that it has had in use at most; 0 if that cannot be told."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        with open(f"/proc/{pid}/status") as status:
+            found = next(line for line in status if line.startswith("VmHWM:"))
+        return int(found.split()[1]) * 1024
     return 0

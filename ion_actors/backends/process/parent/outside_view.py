@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from ion_actors.backends.process.child.last_words import LastWords
@@ -46,10 +45,8 @@ class OutsideView:
             until: the moment of the system's clock until which this may take.
         """
         try:
-            status = dict(
-                line.split(":", 1)
-                for line in Path(f"/proc/{self._pid}/status").read_text().splitlines()
-            )
+            with open(f"/proc/{self._pid}/status") as file:
+                status = dict(line.split(":", 1) for line in file)
             if status["State"].strip()[:1] in "Tt":
                 return ": it is stopped)\n"
             if DUMP is None or not int(status["SigCgt"], 16) >> (DUMP - 1) & 1:

@@ -6,9 +6,8 @@ import contextlib
 import socket
 from typing import Protocol, TypeVar
 
-from ion_actors.backends.process.child import main
 from ion_actors.backends.process.child.last_words import LastWords
-from ion_actors.backends.process.child.task_server import Setup
+from ion_actors.backends.process.child.setup import Setup, run
 from ion_actors.backends.process.parent.interpreter import streams_occupied
 from ion_actors.backends.process.parent.launch import ChildSettings, launch
 from ion_actors.backends.process.transport.anonymous_file import NoPlace, new_file
@@ -76,7 +75,7 @@ class Resources:
             settings.preload, settings.max_tasks_per_child, settings.max_memory_per_child,
             self.capture,
         )  # fmt: skip
-        self.handle = launch(settings, worker, main.run, setup)
+        self.handle = launch(settings, worker, run, setup)
         self.tasks = Channel(tasks, self.handle.has_ended)
         self.control = Channel(control)
         control.setblocking(False)

@@ -194,7 +194,8 @@ def _refuse_descriptors(buffer: pickle.PickleBuffer) -> bool:
 def _attempt(obj: object) -> Packed | BaseException:
     found = _simply(obj)
     if isinstance(found, tuple):
-        if b"__main__" not in found[0] or _cloud_pickler() is None or main_can_be_imported():
+        # The last one is slow to import.
+        if b"__main__" not in found[0] or main_can_be_imported() or _cloud_pickler() is None:
             return found
         found = pickle.PicklingError("the child cannot import it by its name")
     # A BaseException is not an error of pickling: something wants to end this.
