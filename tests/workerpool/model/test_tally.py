@@ -53,7 +53,7 @@ def test_the_snapshot_is_frozen_and_has_what_is_promised():
     fields = [field.name for field in dataclasses.fields(PoolMetrics)]
     promised = (
         "size, queue_size, queued, running, submitted, completed, failed, panicked, cancelled, "
-        "rejected, restarts, dropped, delayed, retries"
+        "rejected, restarts, dropped, delayed, retries, paused"
     )
     assert fields == re.split(", ", promised)
     with pytest.raises(dataclasses.FrozenInstanceError):
