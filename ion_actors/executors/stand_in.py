@@ -151,7 +151,8 @@ class StandIn(Pool):
         try:
             self.shutdown(wait=True)
         except KeyboardInterrupt as error:
-            self._ending.call_off(error)
+            if not is_a(exc_val, KeyboardInterrupt):  # else it is the second one
+                self._ending.call_off(error)
             raise
 
     # De facto attributes of the standard executors, which their clients read.

@@ -88,13 +88,10 @@ class Shutdown:
             task._run_callbacks(callbacks)
 
     def call_off(self, error: BaseException | None) -> None:
-        """End what a block that is left by this error has begun; a second Ctrl-C does not wait."""
+        """End what a block that is left by this error has begun."""
         interrupted = is_a(error, KeyboardInterrupt)
         try:
             self.end(Close(self._core.spec.drain_timeout, interrupted=interrupted))
-        except KeyboardInterrupt:
-            self._core.ask_for_end(Close(0.0, interrupted=True))
-            raise
         finally:
             del error
 
@@ -115,6 +112,10 @@ class Shutdown:
                 return reply.result()
         except pykka.ActorDeadError:
             return self._past_report()
+        except KeyboardInterrupt:
+            if self._core.mailbox.interrupted:  # it is the second Ctrl-C, and nobody is to wait
+                self._core.ask_for_end(Close(0.0, interrupted=True))
+            raise
         finally:
             if reply.done():
                 self._core.join(_JOIN_PATIENCE)

@@ -72,3 +72,28 @@ def test_ctrl_c_in_a_client_s_block_ends_a_long_queue_quietly(start: Start) -> N
     assert (code, lines) == (0, ["interrupted"])
     [line] = errors.splitlines()
     assert "was called off: 94" in line
+
+
+def test_ctrl_c_of_a_terminal_ends_processes_quietly(run: Run) -> None:
+    code, lines, errors = run(
+        """
+        from ion_actors.executors import ProcessPoolExecutor
+
+        if __name__ == "__main__":
+            os.setpgrp()
+            try:
+                with ProcessPoolExecutor(2) as executor:
+                    for _ in range(100):
+                        executor.submit(time.sleep, 300)
+                    while executor.metrics().running < 2:
+                        time.sleep(0.01)
+                    os.killpg(0, signal.SIGINT)  # a terminal signals all processes
+                    while True:
+                        time.sleep(0.05)
+            except KeyboardInterrupt:
+                say("interrupted")
+        """
+    )
+    assert (code, lines) == (0, ["interrupted"])
+    [line] = errors.splitlines()
+    assert line.endswith("was called off: 98 tasks had not begun and 2 tasks had not ended")

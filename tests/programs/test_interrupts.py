@@ -76,20 +76,39 @@ def test_ctrl_c_during_the_drain_of_a_block_closes_the_pool(start: Start) -> Non
     assert code == 0
 
 
-def test_a_second_ctrl_c_does_not_wait(start: Start) -> None:
+BLOCKS_OF_POOLS = {
+    "pool": "Pool(1)",
+    "executor": "executors.ThreadPoolExecutor(1)",
+    "client": "Client(executors.ThreadPoolExecutor(1))",
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS_OF_POOLS)
+def test_a_second_ctrl_c_does_not_wait(block: str, start: Start) -> None:
     program = start(
-        """
+        f"""
+        from ion_actors import executors
         begun = threading.Event()
+
+        class Client:
+            def __init__(self, executor):
+                self.executor = executor
+
+            def __enter__(self):
+                return self.executor
+
+            def __exit__(self, *_):
+                self.executor.shutdown()
 
         def deaf():
             begun.set()
             threading.Event().wait()
 
         try:
-            with Pool(1) as pool:
+            with {BLOCKS_OF_POOLS[block]} as pool:
                 pool.submit(deaf)
                 begun.wait()
-                when_main_thread_is_in("call_off", lambda: say("closing"))
+                when_main_thread_is_in("report", lambda: say("closing"))
                 say("begun")
                 while True:
                     time.sleep(0.05)  # a signal just before a sleep does not wake it
