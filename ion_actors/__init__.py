@@ -7,6 +7,7 @@ Packages and modules, from the top down::
     testing/       tools for tests of concurrent code, for users' tests as well
     executors/     the executors of concurrent.futures, as pools: a change of one import
     supervision/   trees of pools, actors and supervisors
+    pipeline/      chains of stages that are worked by pools
     workerpool/    the pool
     backends/      where a worker runs its tasks
     adaptive/      limits that find themselves

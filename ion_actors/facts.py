@@ -37,6 +37,7 @@ class DropReason(enum.Enum):
     ABANDONED = "abandoned"  #: it was still running at the deadline of a drain or a close
     PURGED = "purged"  #: ``Pool.purge`` took it out of the queue
     QUARANTINED = "quarantined"  #: it took down several workers in a row
+    SKIPPED = "skipped"  #: it failed, and the pipeline that it was part of went on without it
 
 
 class TaskState(enum.Enum):

@@ -175,11 +175,6 @@ class Pool(Submitter, concurrent.futures.Executor):
         return self._core.spec.name
 
     @property
-    def size(self) -> int:
-        """The number of workers that there are to be."""
-        return self._core.mailbox.size
-
-    @property
     def queue_size(self) -> int:
         """The number of tasks that may wait."""
         return self._core.mailbox.limit

@@ -41,6 +41,7 @@ from ion_actors.context import (
     CURRENT,
     Context,
     Terms,
+    Turn,
     await_turn,
     current_context,
     make_current,
@@ -58,8 +59,10 @@ from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.mistakes import not_callable
+from ion_actors.workerpool.model.outcomes import DropReason
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
 from ion_actors.workerpool.model.retry import Retry
+from ion_actors.workerpool.place import Place
 from ion_actors.workerpool.proxy import UnboundMethod, WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions, moment_of
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
@@ -67,6 +70,7 @@ from ion_actors.workerpool.worker.nested_waits import WorkersHelp
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from ion_actors.clock import Clock
     from ion_actors.workerpool.progress.displays import MapProgress
 
 __all__ = ["Submitter", "call_with_context"]
@@ -122,6 +126,16 @@ class Submitter:
         self._key = None if key is None else core.keys.key(key)
         self._offer = _way_in(core.mailbox, options)
         self._overflow = core.spec.overflow
+
+    @property
+    def size(self) -> int:
+        """The number of workers that there are to be."""
+        return self._mailbox.size
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that the pool goes by."""
+        return self._clock
 
     # -- making a task ---------------------------------------------------------------------
 
@@ -458,6 +472,44 @@ class Submitter:
         if task.special:
             self._accepted(task)
         return task
+
+    def line_up(self, wake: Callable[[], object], fn: Callable[..., Any], /, *args: Any) -> Place:
+        """:meth:`submit` that never blocks: without room, the task waits in line on its own.
+
+        That is so with any overflow policy: for submitters that bound themselves.
+
+        Args:
+            wake: called by any thread when that wait is over. It must be short.
+            fn: what to call.
+            args: its arguments.
+
+        Returns:
+            The task's place. If it has to wait, its ``enter`` is to be called after ``wake`` was.
+
+        Raises:
+            TypeError, PoolClosed, BrokenPool, Cancelled, DeadlineExceeded: see :meth:`submit`.
+        """
+        task = self._new_task(fn, args, {})
+        turn: Turn[TaskFuture[Any]] | None = None
+        try:
+            if not self._offer(task):
+                if self._run_on_worker(task):
+                    return Place(self._mailbox, task, None, self._accepted)
+                turn = Turn(task, wake)
+                if self._mailbox.join(turn):
+                    turn = None
+            if turn is None and task.special:
+                self._accepted(task)
+            return Place(self._mailbox, task, turn, self._accepted)
+        finally:
+            del task, turn  # its error holds the frames below it, too
+
+    def report_skipped(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], error: BaseException
+    ) -> None:
+        """Tell the pool's dead letters of a call that failed, and that its caller goes without."""
+        name = None if self._options is None else self._options.name
+        self._mailbox.report(name, (fn, args, None), DropReason.SKIPPED, error)
 
     # -- many tasks ------------------------------------------------------------------------
 

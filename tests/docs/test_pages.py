@@ -98,7 +98,10 @@ def test_the_readme_is_short() -> None:
 
 
 #: Whose public names the reference has, besides `ion_actors` itself.
-ROOMS = ("adaptive", "circuit", "executors", "ratelimit", "semaphore", "supervision", "testing")
+ROOMS = (
+    "adaptive", "circuit", "executors", "pipeline", "ratelimit", "semaphore", "supervision",
+    "testing",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("room", ["", *(f".{room}" for room in ROOMS)])

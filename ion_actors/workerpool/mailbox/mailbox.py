@@ -268,6 +268,14 @@ class Mailbox(TaskQueue):
                 self._letters = make()
             return self._letters
 
+    def report(
+        self, name: str | None, call: tuple[Any, ...], reason: DropReason, error: BaseException
+    ) -> None:
+        """Tell of a call that its submitter has given up, and the pool has not."""
+        if self._letters is not None:
+            self._letters.note(name, call, reason, error, ())
+            self._letters.tell()
+
     def tell_letters(self, patience: float | None) -> None:
         """Wait for those who are told of dead letters, for so many seconds at most."""
         if self._letters is not None:

@@ -78,6 +78,11 @@ class Tracker:
         self.ended(task)  # its callbacks may come later
         self.show()
 
+    def step(self) -> None:
+        """Show one more, of which there is no task."""
+        self._news.append(1)
+        self.show()
+
     def wait(self, task: Future[Any], in_time: Callable[[Future[Any]], bool]) -> None:
         """Show what ends, until this task has ended or ``in_time`` says that there is no time left.
 
