@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import signal
 import sys
@@ -145,6 +146,7 @@ def interrupt(
     """
     interrupter = Interrupter(point, kind, spared)
     before = _install_handler()
+    gc.disable()  # it would close what earlier interruptions have left suspended
     try:
         sys.setprofile(interrupter)
         try:
@@ -154,6 +156,7 @@ def interrupt(
     except (kind, IonError) as error:
         return interrupter.where, error
     finally:
+        gc.enable()
         if before is not None:
             signal.signal(signal.SIGUSR2, before)
     return interrupter.where, outcome

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.process.parent.child_process import Child
 from ion_actors.backends.process.parent.runner import ProcessRunner
+from ion_actors.clock import system_clock
 from ion_actors.errors import BrokenPool, TaskPanicked
 from ion_actors.executors.stand_in import PoolOptions, StandIn, cpus
 from ion_actors.workerpool.model.metrics import PoolState
@@ -159,8 +160,8 @@ class WorkerProcess:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, for so many seconds at most."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while self.is_alive() and (until is None or time.monotonic() < until):
+        until = None if timeout is None else system_clock.monotonic() + timeout
+        while self.is_alive() and (until is None or system_clock.monotonic() < until):
             time.sleep(_GLANCE)
 
     def kill(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import runpy
 import signal
 import sys
@@ -50,5 +52,21 @@ def refused(
         return said.out + said.err
 
     before = signal.getsignal(signal.SIGTERM)
-    yield refused
+    with _logging_as_before():
+        yield refused
     signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """A program may set levels and handlers: they are its own."""
+    before = {one.name: (one.level, one.handlers[:]) for one in _loggers()}
+    yield
+    for one in _loggers():
+        level, one.handlers[:] = before.get(one.name, (logging.NOTSET, []))
+        one.setLevel(level)
+
+
+def _loggers() -> list[logging.Logger]:
+    found = logging.Logger.manager.loggerDict.values()
+    return [one for one in found if isinstance(one, logging.Logger)]
