@@ -161,6 +161,9 @@ class Flow:
 
     Args:
         shapes: of the stages, in their order.
+
+    Attributes:
+        timed: whether it has to be told the time.
     """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
@@ -168,6 +171,8 @@ class Flow:
         self.pulled = self.given = 0
         self._exhausted = self._stopped = False
         self._way_out: list[Any] = []
+        self._gathers = any(shape.work is Work.BATCH for shape in shapes)
+        self.timed = any(shape.within is not None for shape in shapes)
         self._now = 0.0
 
     # -- the source and the output -----------------------------------------------------------
@@ -209,8 +214,8 @@ class Flow:
 
     def hand_on(self) -> None:
         """Move each item as far as there is room for it."""
-        while self._hand_on_once():
-            pass
+        while self._hand_on_once() and self._gathers:
+            pass  # a batch that has become full may go on, too
 
     def _hand_on_once(self) -> bool:
         self._close_last_batches()
@@ -224,7 +229,7 @@ class Flow:
 
     def _close_last_batches(self) -> None:
         """Nothing more comes to a station if all before it are empty."""
-        if not self._exhausted:
+        if not (self._exhausted and self._gathers):
             return
         for stage, station in enumerate(self.stations):
             if station.shape.work is Work.BATCH:

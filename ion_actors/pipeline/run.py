@@ -68,8 +68,11 @@ class Run:
 
     # -- what any thread may call --------------------------------------------------------------
 
-    def arrive(self, cell: Cell | None, _: object = None) -> None:
+    def arrive(self, cell: Cell | None, task: Future[Any] | None = None) -> None:
         """Something has happened: to this job, or outside of them all. Wakes the driver."""
+        if self.closed and task is not None:
+            _error_of(task)  # nobody else will ask for it, and it would be reported for that
+            return
         self._arrivals.append(cell)  # first: who waits looks for it after it can be woken
         if (wake := self.wake) is not None:
             wake()
@@ -126,7 +129,8 @@ class Run:
             cell = self._arrivals.popleft()
             if cell is not None:
                 self._absorb(cell)
-        self.flow.tick(self.clock.monotonic())
+        if self.flow.timed:
+            self.flow.tick(self.clock.monotonic())
         while not self.closed:
             self.flow.hand_on()
             job = self.flow.next_job()
@@ -157,6 +161,9 @@ class Run:
         self._ended = self.clock.monotonic()
         self.flow.close()
         self._cancel()
+        for cell, place in self._places.items():
+            if cell not in self._lined_up and place.future.done():
+                _error_of(place.future)  # see arrive()
         self._places.clear()
         self._lined_up.clear()
         self._error = None  # its traceback holds this object

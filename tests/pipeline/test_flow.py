@@ -195,6 +195,21 @@ def test_after_a_failure_only_what_is_done_goes_on() -> None:
     assert not one.flow.wants
 
 
+def test_after_a_failure_no_task_begins() -> None:
+    one = driver([Shape(Work.TASK, 4), Shape(Work.TASK, 4)], [1], 100)
+    one.step("pull", 0)
+    one.step("pull", 0)
+    failed, done = one.begun
+    one.end(done)
+    one.flow.fail(failed)
+    one.flow.stop()
+    one.flow.hold(0, held=False)  # room comes too late
+    one.flow.skip(failed)
+    one.flow.hand_on()
+    assert one.flow.stations[1].count == 1
+    assert one.flow.next_job() is None
+
+
 def test_a_slow_item_holds_up_its_window_and_no_more() -> None:
     one = driver([Shape(Work.TASK, 3)], [1], 100)
     for _ in range(3):
