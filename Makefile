@@ -6,8 +6,8 @@ IMAGES ?=
 ARGS ?=
 ROUNDS ?= 10
 # Each process of pytest has threads and child processes of its own, so they do not disturb each other.
-# Four, also on two cores: a third of the time, a test waits for what it has started.
-PARALLEL ?= -n 4 --dist worksteal
+# Five, also on two cores: a third of the time, a test waits for what it has started.
+PARALLEL ?= -n 5 --dist worksteal
 
 # One environment for each name and version of the interpreter, so that `make test PYTHON=...` with
 # another one neither reinstalls nor breaks the first. abiflags tell a free-threaded build apart.

@@ -20,7 +20,7 @@ from tests import collect_garbage
 
 # A hang is ended by pytest-timeout, which shows all stacks: see pyproject.toml. Deadlines of
 # hypothesis would only find that the machine is busy.
-hypothesis.settings.register_profile("quick", deadline=None, max_examples=60)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
 hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("quick"),
                                      derandomize=True)  # fmt: skip
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
