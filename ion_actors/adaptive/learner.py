@@ -184,6 +184,11 @@ class Learner:
         if self._probe is not None:
             self._probe.gauge("ion_adaptive_limit", limit)
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether anybody is told of calls that have ended."""
+        return self._probe is not None
+
     def ended(self, status: str, latency: float) -> None:
         """Tell the hooks of a call that has ended after so many seconds."""
         if self._probe is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
@@ -9,6 +10,7 @@ from ion_actors._arguments import seconds
 from ion_actors.adaptive.algorithms import Sample
 from ion_actors.adaptive.learner import Learner
 from ion_actors.adaptive.overload import retry_after_of
+from ion_actors.delivery import run_elsewhere
 
 __all__ = ["CallBlock", "Permit"]
 
@@ -66,6 +68,10 @@ class Permit:
         self._end("ignored", None)
 
     def _end(self, status: str, retry_after: float | None) -> None:
+        self._learner.ended(status, self._give_back(status, retry_after))
+
+    def _give_back(self, status: str, retry_after: float | None) -> float:
+        """Give it back, and have the limit learn from it. Returns the call's seconds."""
         learner, me = self._learner, object()
         receipt: list[bool] = []
         try:
@@ -82,12 +88,14 @@ class Permit:
         else:
             sample = Sample(self._began, ended, in_flight, status == "overloaded")
             learner.learn(sample, retry_after)
-        learner.ended(status, ended - self._began)
+        return ended - self._began
 
     def __del__(self) -> None:
         # An interruption in __init__ leaves nothing here.
         if "call" not in getattr(self, "_end_of", "call"):
-            self.ignore()
+            latency = self._give_back("ignored", None)
+            if self._learner.has_hooks:  # they may block, and this may be any thread
+                run_elsewhere(functools.partial(self._learner.ended, "ignored", latency))
 
     def __repr__(self) -> str:
         return f"<Permit of {self._learner.name!r}, {'ended' if self.ended else 'in flight'}>"

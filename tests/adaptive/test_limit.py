@@ -60,6 +60,22 @@ def test_a_permit_that_is_dropped_is_given_back() -> None:
     assert (limit.in_flight, limit.metrics().ignored) == (0, 1)
 
 
+def test_the_hooks_of_a_permit_that_is_dropped_run_where_they_may_block() -> None:
+    told = []
+
+    class Hooks(RecordingMetrics):
+        def inc(self, name: str, **labels: str) -> None:
+            told.append((name, labels["status"], threading.current_thread()))
+
+    limit = AdaptiveLimit(1, metrics=Hooks())
+    limit.acquire()
+    assert limit.in_flight == 0
+    eventually(lambda: told)
+    name, status, thread = told[0]
+    assert (name, status) == ("ion_adaptive_calls_total", "ignored")
+    assert thread is not threading.current_thread()
+
+
 def test_refusals_lower_the_limit_and_successes_raise_it() -> None:
     limit = AdaptiveLimit(10, clock=(clock := VirtualClock()))
     clock.advance(1)
