@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from typing_extensions import override
 
+from ion_actors._arguments import whole_number
 from ion_actors.errors import WorkerDied
 from ion_actors.raised import is_a
 from ion_actors.workerpool.model.outcomes import Directive
@@ -101,6 +102,7 @@ class StandIn(Pool):
     ) -> None:
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        whole_number("max_workers", max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         given: dict[str, Any] = {

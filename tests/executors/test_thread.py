@@ -306,3 +306,8 @@ def test_the_import_of_threads_does_not_import_processes(run: Any) -> None:
         """
     )
     assert (code, lines, errors) == (0, ["False"], ""), sys.version
+
+
+def test_a_number_of_workers_that_is_not_whole_is_named_as_it_was_given() -> None:
+    with pytest.raises(TypeError, match=r"max_workers must be a whole number, not 1\.5"):
+        ThreadPoolExecutor(max_workers=1.5)  # type: ignore[arg-type]
