@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ion_actors import clock as clock_module
 from ion_actors.clock import SystemClock
 from ion_actors.delivery import is_kept_free
 from ion_actors.standby import STANDBY
+from tests.inside import heap_of, timers_held_back
 
 PATIENCE = 30.0
 
@@ -49,7 +49,7 @@ def thread_of(clock):
 def test_timers_fire_in_the_order_of_their_moments(system):
     fired, last = [], threading.Event()
     start = system.monotonic() + 0.05  # all are planned by then, or they are late in order
-    with system._changed:  # none fires before all are planned
+    with timers_held_back(system):  # none fires before all are planned
         system.call_at(start + 0.003, last.set)
         for offset in (0.002, 0.0, 0.001):
             system.call_at(start + offset, lambda offset=offset: fired.append(offset))
@@ -59,7 +59,7 @@ def test_timers_fire_in_the_order_of_their_moments(system):
 
 def test_timers_of_one_moment_fire_in_the_order_of_planning(system):
     fired, last = [], threading.Event()
-    with system._changed:
+    with timers_held_back(system):
         for number in range(50):
             system.call_at(1.0, lambda number=number: fired.append(number))
         system.call_at(1.0, last.set)
@@ -86,7 +86,7 @@ def test_an_earlier_timer_overtakes_one_that_is_waited_for(system):
 
 def test_a_cancelled_timer_never_fires(system):
     fired, last = [], threading.Event()
-    with system._changed:
+    with timers_held_back(system):
         system.call_at(1.0, lambda: fired.append("cancelled")).cancel()
         system.call_at(1.0, last.set)
     assert last.wait(PATIENCE)
@@ -160,7 +160,7 @@ def test_cancelled_timers_do_not_pile_up(system):
     kept = system.call_at(moment, lambda: None)
     for _ in range(20_000):
         system.call_at(moment, lambda: None).cancel()
-    assert len(system._heap) <= 2 * clock_module._MIN_SWEEP
+    assert len(heap_of(system)) <= 2 * 64
     assert system.timers == 1
     kept.cancel()
 
@@ -168,7 +168,7 @@ def test_cancelled_timers_do_not_pile_up(system):
 def test_sweeping_loses_no_live_timer(system):
     fired, last = [], threading.Event()
     base = system.monotonic()
-    with system._changed:
+    with timers_held_back(system):
         for number in range(1000):
             system.call_at(base + number * 1e-6, lambda number=number: fired.append(number))
             system.call_at(base, lambda: fired.append("cancelled")).cancel()
@@ -180,7 +180,7 @@ def test_sweeping_loses_no_live_timer(system):
 def test_a_timer_may_be_planned_by_a_finalizer_while_one_is_planned(system):
     # The lock was not reentrant: the thread waited for itself.
     done = threading.Event()
-    with system._changed:
+    with timers_held_back(system):
         system.call_at(0.0, done.set)
         system.call_at(system.monotonic() + 60, done.set).cancel()
     assert done.wait(PATIENCE)
@@ -279,7 +279,7 @@ def test_parking_until_the_end_of_time_is_no_overflow(system, deadline):
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_starts_with_no_timers(system):
     timer = system.call_at(system.monotonic() + 3600, lambda: None)
-    with system._changed:  # which the child must not wait for
+    with timers_held_back(system):  # which the child must not wait for
         pid = os.fork()
         if pid == 0:
             code = 1

@@ -77,9 +77,10 @@ def test_nobody_waits_for_long_and_not_a_second_time(delivery, gate):
     delivery.post(lambda: (begun.set(), gate.wait()))
     assert begun.wait(PATIENCE)
     assert not delivery.flush(SHORT)
-    waiting = len(delivery._entries)
+    waiting = delivery._entries
+    before = len(waiting)
     assert not delivery.flush(SHORT)  # at once: the call takes that long already
-    assert len(delivery._entries) == waiting
+    assert len(waiting) == before
 
 
 def test_the_thread_does_not_wait_for_itself(delivery):

@@ -46,6 +46,7 @@ __all__ = [
     "Stack",
     "TaskStack",
     "calls_in",
+    "calls_while_all_stand_still",
     "formatted",
     "look_at",
     "read_dump",
@@ -123,7 +124,7 @@ def look_at(thread: threading.Thread | None, coroutine: object = None) -> TaskSt
     if _has_gil():
         with _uncollected():
             return shown(_calls_of(thread.ident), _awaited(coroutine))
-    return shown(_calls_while_all_stand_still(thread.ident) if _can_stop_all else [], [])
+    return shown(calls_while_all_stand_still(thread.ident) if _can_stop_all else [], [])
 
 
 def formatted(stack: TaskStack) -> str:
@@ -176,7 +177,8 @@ def _call(frame: types.FrameType) -> Call:
     return code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_name
 
 
-def _calls_while_all_stand_still(ident: int) -> list[Call]:
+def calls_while_all_stand_still(ident: int) -> list[Call]:
+    """The calls of a thread, as CPython dumps them: at most the innermost hundred."""
     import tempfile  # noqa: PLC0415 - see above
 
     try:

@@ -57,20 +57,20 @@ class CallWindow:
 class TimeWindow:
     """The results of the last so many seconds, in buckets of a sixtieth of that."""
 
-    __slots__ = ("_buckets", "_failures", "_total", "_width")
+    __slots__ = ("_failures", "_total", "_width", "buckets")
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / _BUCKETS
-        self._buckets: deque[list[int]] = deque()  # number of the bucket, results, failures
+        self.buckets: deque[list[int]] = deque()  # number of the bucket, results, failures
         self._total = 0
         self._failures = 0
 
     def add(self, now: float, failed: bool) -> None:
         """See :meth:`Window.add`."""
         number = self._forget(now)
-        if not self._buckets or self._buckets[-1][0] < number:
-            self._buckets.append([number, 0, 0])
-        bucket = self._buckets[-1]
+        if not self.buckets or self.buckets[-1][0] < number:
+            self.buckets.append([number, 0, 0])
+        bucket = self.buckets[-1]
         bucket[1] += 1
         bucket[2] += failed
         self._total += 1
@@ -84,7 +84,7 @@ class TimeWindow:
     def _forget(self, now: float) -> int:
         """Drop old buckets. Returns the number of the current bucket."""
         number = int(now // self._width)
-        buckets = self._buckets
+        buckets = self.buckets
         while buckets and buckets[0][0] <= number - _BUCKETS:
             _, total, failures = buckets.popleft()
             self._total -= total

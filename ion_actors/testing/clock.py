@@ -101,6 +101,12 @@ class VirtualClock:
         with self._changed:
             return sum(timer.pending for _, _, timer in self._heap)
 
+    @property
+    def moments(self) -> list[float]:
+        """When the pending calls are due, the earliest first."""
+        with self._changed:
+            return sorted(when for when, _, timer in self._heap if timer.pending)
+
     def wait_for_timers(self, count: int = 1, *, patience: float = 20.0) -> None:
         """Block until at least so many calls are pending, so until a thread waits.
 
@@ -145,13 +151,21 @@ class VirtualClock:
             AssertionError: there is no timer.
         """
         with self._moving:
-            with self._changed:
-                moments = [when for when, _, timer in self._heap if timer.pending]
+            moments = self.moments
             if not moments:
                 raise AssertionError("there is no timer to advance to")
             before = self._now
-            self._fire_until(min(moments))
+            self._fire_until(moments[0])
             return self._now - before
+
+    def lag(self, duration: float) -> None:
+        """Advance the time by so many seconds, but fire no timer, as if they were late.
+
+        The next call of :meth:`advance` fires what has become due.
+        """
+        step = checked_duration("duration", duration)
+        with self._moving, self._changed:
+            self._now += step
 
     def _fire_until(self, end: float) -> None:
         interruption: BaseException | None = None

@@ -24,7 +24,7 @@ from tests.workerpool.helpers import eventually
 
 
 def from_outside(ident: int) -> str:
-    return stacks.formatted(stacks.TaskStack(stacks._calls_while_all_stand_still(ident), []))
+    return stacks.formatted(stacks.TaskStack(stacks.calls_while_all_stand_still(ident), []))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -20,8 +21,8 @@ import pytest
 from ion_actors import CircuitOpen, Context
 from ion_actors.circuit import CircuitBreaker, CircuitMetrics, CircuitState, FailureRate
 from ion_actors.circuit.breaker import _ENTERED
-from ion_actors.clock import system_clock
 from ion_actors.testing import VirtualClock
+from tests.inside import core_of
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -544,10 +545,39 @@ def test_changes_are_logged_with_their_reasons(
 # -- making one -----------------------------------------------------------------------------------
 
 
-def test_the_defaults_are_ions() -> None:
-    rules = CircuitBreaker("mine")._core.rules
-    assert (rules.failure_threshold, rules.recovery_timeout) == (5, 30.0)
-    assert (rules.half_open_max_requests, rules.half_open_success_threshold) == (3, 2)
+def behaviour(breaker: CircuitBreaker, clock: VirtualClock) -> tuple[int, float, int, int]:
+    """The failures that open it, the seconds until a trial, the trials at a time, and the
+    successes that close it."""
+    failures = 0
+    while breaker.state is CLOSED:
+        failing(breaker)
+        failures += 1
+    with pytest.raises(CircuitOpen) as refused:
+        breaker.execute(int)
+    patience = refused.value.retry_after
+    clock.advance(patience - 0.001)
+    assert breaker.state is OPEN
+    clock.advance(0.001)
+    trials: list[Any] = []
+    with contextlib.suppress(CircuitOpen):
+        while True:
+            guard = breaker.guard()
+            guard.__enter__()
+            trials.append(guard)
+    at_a_time, successes = len(trials), 0
+    while breaker.state is HALF_OPEN:
+        if trials:
+            trials.pop().__exit__(None, None, None)
+        else:
+            breaker.execute(int)
+        successes += 1
+    for guard in trials:
+        guard.__exit__(None, None, None)
+    return failures, patience, at_a_time, successes
+
+
+def test_the_defaults_are_ions(clock: VirtualClock) -> None:
+    assert behaviour(CircuitBreaker("mine", clock=clock), clock) == (5, 30.0, 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -559,15 +589,10 @@ def test_the_defaults_are_ions() -> None:
     ],
 )
 def test_the_presets_are_ions_and_can_be_overruled(
-    preset: Callable[..., CircuitBreaker], values: tuple[float, ...]
+    preset: Callable[..., CircuitBreaker], values: tuple[float, ...], clock: VirtualClock
 ) -> None:
-    rules = preset("mine")._core.rules
-    found = (
-        rules.failure_threshold, rules.recovery_timeout,
-        rules.half_open_max_requests, rules.half_open_success_threshold,
-    )  # fmt: skip
-    assert found == values
-    assert preset("mine", recovery_timeout=7)._core.rules.recovery_timeout == 7
+    assert behaviour(preset("mine", clock=clock), clock) == values
+    assert behaviour(preset("mine", recovery_timeout=7, clock=clock), clock)[1] == 7
     assert preset("mine").name == "mine"
 
 
@@ -584,7 +609,10 @@ def test_it_goes_by_the_clock_of_the_context_it_was_made_in(clock: VirtualClock)
     breaker.trip(5)
     clock.advance(5)
     assert breaker.state is HALF_OPEN
-    assert CircuitBreaker("other")._core.now == system_clock.monotonic
+    other = CircuitBreaker("other")
+    other.trip(5)
+    clock.advance(5)
+    assert other.state is OPEN
 
 
 @pytest.mark.parametrize(
@@ -688,7 +716,7 @@ def test_a_fork_while_another_thread_holds_its_lock_does_not_hang(
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with breaker, breaker._core.lock:  # and has the only slot, too
+        with breaker, core_of(breaker).lock:  # and has the only slot, too
             held.set()
             done.wait()
 

@@ -45,7 +45,7 @@ def test_a_window_of_seconds_needs_a_fixed_room(history: list[tuple[float, bool]
     for step, failed in history:
         now += step / 100
         window.add(now, failed)
-        assert len(window._buckets) <= 60
+        assert len(window.buckets) <= 60
 
 
 def test_a_result_that_comes_with_an_older_time_is_counted_with_the_latest() -> None:

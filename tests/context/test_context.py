@@ -15,6 +15,7 @@ import pytest
 from ion_actors import Cancelled, Context, DeadlineExceeded, Future, background, current_context
 from ion_actors.clock import system_clock
 from ion_actors.testing import VirtualClock
+from tests.inside import callbacks_on, places_on
 
 # -- making ------------------------------------------------------------------------------
 
@@ -224,10 +225,6 @@ def test_a_callback_may_remove_another_that_is_about_to_run():
 
 
 # -- nothing is left behind --------------------------------------------------------------
-
-
-def places_on(context):
-    return len(context._callbacks or ()) + len(context._links or ())
 
 
 def test_a_hundred_thousand_short_lived_children_leave_nothing_behind(clock):
@@ -643,7 +640,7 @@ def test_a_chain_with_listeners_does_not_grow_either(clock):
         current, registration = successor, following
     gc.collect()
     assert sum(one() is not None for one in refs) <= 3
-    assert len(root._callbacks) == 1
+    assert len(callbacks_on(root)) == 1
     root.cancel()
     assert told == [4_999]
     assert clock.timers == 0

@@ -9,6 +9,7 @@ import pytest
 
 from ion_actors import Cancelled, Context, DeadlineExceeded, background, current_context
 from ion_actors.testing import VirtualClock
+from tests.inside import callbacks_on
 
 
 def run(main):
@@ -306,7 +307,7 @@ def test_a_left_block_leaves_nothing_on_its_context():
         context = Context(timeout=60, clock=VirtualClock())
         async with context:
             pass
-        assert not context._callbacks
+        assert not callbacks_on(context)
         assert context.clock.timers == 0
 
     run(main)

@@ -22,6 +22,7 @@ from ion_actors import Context, Pool, background, current_context
 from ion_actors.context.current import Entry
 from ion_actors.context.tree import Node
 from ion_actors.testing import VirtualClock
+from tests.inside import callbacks_on
 from tests.interrupts import KINDS, every_point, interrupt
 
 PATIENCE = 30.0
@@ -366,7 +367,7 @@ def test_a_block_of_a_coroutine_that_is_interrupted(kind: type[BaseException]) -
             loop.close()
             if not where.startswith(ENTRIES):
                 assert mine.blocks in (None, []), where
-                assert not mine._callbacks, where
+                assert not callbacks_on(mine), where
             return where
 
         return str(in_copy(run))

@@ -8,6 +8,7 @@ import pytest
 
 from ion_actors import Cancelled, Context
 from ion_actors.testing import VirtualClock
+from tests.inside import callbacks_on, lock_of
 
 ROUNDS = 300
 PATIENCE = 30.0
@@ -42,7 +43,7 @@ def test_a_callback_removed_while_its_context_is_cancelled_runs_at_most_once(thr
         registration = context.add_callback(lambda: told.append(1))
         together(threads, context.cancel, parent.cancel, registration.remove)
         assert len(told) <= 1
-        assert not parent._callbacks
+        assert not callbacks_on(parent)
         assert context.cancelled
 
 
@@ -80,8 +81,8 @@ def test_when_all_callbacks_are_removed_at_once_no_link_stays(threads):
             context.add_callback(print).remove()
 
         together(threads, *[come_and_go] * 4)
-        assert not context._callbacks
-        assert not parent._callbacks
+        assert not callbacks_on(context)
+        assert not callbacks_on(parent)
         assert parent.clock.timers == 0
 
 
@@ -163,17 +164,17 @@ def test_passing_through_while_children_come_and_go_leaves_nothing(threads):
             Context(middle).add_callback(print).remove()
 
         together(threads, come_and_go, middle.pass_through, come_and_go)
-        assert not middle._callbacks
-        assert len(root._callbacks) == 1
+        assert not callbacks_on(middle)
+        assert len(callbacks_on(root)) == 1
         registration.remove()
-        assert not root._callbacks
+        assert not callbacks_on(root)
 
 
 def test_a_finalizer_or_a_signal_handler_may_end_a_context_that_its_thread_is_at():
     # Either can run anywhere, and do anything. With a plain lock, the thread waited for itself.
     context, told = Context(), []
     context.add_callback(lambda: told.append(1))
-    with context._lock:
+    with lock_of(context):
         context.cancel("by a finalizer")
     assert told == [1]
 
@@ -182,12 +183,12 @@ def test_a_listener_that_goes_while_its_link_is_on_the_way_leaves_no_link():
     class Parent(Context):
         def _keep(self, registration):
             child.add_callback(lambda: None).remove()
-            for one in list(child._callbacks):
+            for one in callbacks_on(child):
                 one.remove()
             return super()._keep(registration)
 
     parent = Parent()
     child = Context(parent)
     child.add_callback(print)
-    assert not child._callbacks
-    assert not parent._callbacks
+    assert not callbacks_on(child)
+    assert not callbacks_on(parent)

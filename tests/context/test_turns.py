@@ -15,6 +15,7 @@ import pytest
 from ion_actors import Cancelled, Context, DeadlineExceeded, background
 from ion_actors.context import Terms, Turn, await_turn, wait_turn
 from ion_actors.testing import VirtualClock
+from tests.inside import callbacks_on
 
 PATIENCE = 30.0
 
@@ -79,7 +80,7 @@ both = pytest.mark.parametrize("wait", [by_thread, by_coroutine])
 def test_one_who_is_served_at_once_does_not_wait(wait: Wait) -> None:
     context = Context()
     wait(Tickets(at_once=True), "a", context)
-    assert not context._callbacks
+    assert not callbacks_on(context)
 
 
 @both
@@ -140,7 +141,7 @@ def test_a_wait_leaves_nothing_on_its_context_or_clock(
     line.next()
     waiting.result(PATIENCE)
     assert clock.timers == 0
-    assert not context._callbacks
+    assert not callbacks_on(context)
 
 
 @both

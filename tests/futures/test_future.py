@@ -17,6 +17,7 @@ import pytest
 
 from ion_actors import Cancelled, Future, FutureAlreadySet
 from ion_actors.futures import get_all
+from tests.inside import lock_of
 
 
 def done(value):
@@ -474,7 +475,7 @@ def test_a_signal_handler_may_settle_the_future_that_its_thread_is_at():
     # As with CPython's: the lock was not reentrant, so the thread waited for itself.
     future, told = Future(), []
     future.add_done_callback(told.append)
-    with future._lock:
+    with lock_of(future):
         future.cancel()
     assert told == [future]
 

@@ -478,8 +478,9 @@ def test_an_instrument_is_made_once_even_by_many_threads(
     for done in [threads.submit(measure) for _ in range(8)]:
         done.result(PATIENCE)
     # Who comes too late to make it, takes what there is.
-    known = metrics._counters["counted"]
-    assert metrics._make(metrics._counters, "counted", measurements.meter.create_counter) is known
+    counters = metrics._counters
+    known = counters["counted"]
+    assert metrics._make(counters, "counted", measurements.meter.create_counter) is known
     assert measurements.points("counted")[()].value == 1600
     assert measurements.points("waited_seconds")[()].count == 1600
     assert not caplog.records

@@ -11,9 +11,9 @@ import pytest
 from ion_actors import Cancelled, Context, ContextEnded, RateLimited
 from ion_actors.context import Terms, Turn, background, wait_turn
 from ion_actors.ratelimit import Limit, Limiter, MultiTierLimiter, TokenBucket, per_second
-from ion_actors.ratelimit.claims import Claim
 from ion_actors.ratelimit.fair_lock import FairLock
 from ion_actors.testing import VirtualClock
+from tests.inside import scheduler_of, turn_at
 from tests.interrupts import KINDS, Helped, every_point, interrupt
 
 LIMIT = Limit(per_second(1), 2)
@@ -33,8 +33,8 @@ def make_limiter(kind: str, clock: VirtualClock) -> tuple[Limiter, Any]:
 def stand_in_line(limiter: Limiter, n: int) -> list[str]:
     """Somebody else waits. Returns a list that grows when they are woken."""
     woken: list[str] = []
-    turn = Turn(Claim(n, limiter._find, None, False), lambda: woken.append("woken"))
-    if limiter._scheduler.join(turn):
+    turn = turn_at(limiter, n, lambda: woken.append("woken"))
+    if scheduler_of(limiter).join(turn):
         woken.append("at once")
     return woken
 
@@ -43,7 +43,7 @@ def check_all_is_well(limiter: Limiter, clock: VirtualClock, woken: list[str], w
     clock.advance(100)
     assert woken, where
     assert limiter.waiting == 0, where
-    assert not limiter._scheduler.crowded, where
+    assert not scheduler_of(limiter).crowded, where
     assert limiter.allow(2), where
     assert clock.timers == 0, where
 
@@ -95,9 +95,9 @@ def test_what_others_wait_for(kind: str, call: str, raised: type[BaseException])
         pausing.pause_for(50)
         woken = stand_in_line(limiter, 1)
         context = Context(clock=clock)
-        heavy = Turn(Claim(2, limiter._find, None, False), lambda: None)
-        limiter._scheduler.join(heavy)
-        context.add_callback(lambda: limiter._scheduler.give_up(heavy, context._error()))
+        heavy = turn_at(limiter, 2, lambda: None)
+        scheduler_of(limiter).join(heavy)
+        context.add_callback(lambda: scheduler_of(limiter).give_up(heavy, Cancelled("it went")))
         calls: dict[str, Callable[[], object]] = {
             "allow": limiter.allow,
             "resume": pausing.resume,

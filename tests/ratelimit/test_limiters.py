@@ -23,11 +23,10 @@ from ion_actors import (
     RateLimited,
     RateLimitedPastDeadline,
 )
-from ion_actors.context import Turn
 from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per_second
-from ion_actors.ratelimit.claims import Claim
 from ion_actors.ratelimit.scheduler import WaitingLines
 from ion_actors.testing import VirtualClock
+from tests.inside import scheduler_of, turn_at
 from tests.ratelimit.helpers import PATIENCE, queue_up, until
 
 
@@ -192,7 +191,7 @@ def test_what_is_due_is_given_before_anybody_new_is_heard(
     """A timer's thread may be late; whoever comes by then serves those who wait, first."""
     limiter = empty(clock, burst=1)
     [first] = queue_up(limiter, threads, 1)
-    clock._now += 1.0  # the time is up, and nobody was told
+    clock.lag(1.0)  # the time is up, and nobody was told
     assert not limiter.allow()
     first.result(PATIENCE)
 
@@ -248,10 +247,9 @@ def test_tokens_are_in_time_even_if_the_timer_that_brings_them_is_late(
     clock: VirtualClock,
 ) -> None:
     limiter = empty(clock)
-    scheduler = limiter._scheduler
-    turn = Turn(Claim(1, limiter._find, 1.0, False), lambda: None)
+    scheduler, turn = scheduler_of(limiter), turn_at(limiter, 1, lambda: None, timeout=1.0)
     assert not scheduler.join(turn)
-    clock._now += 1.0  # the time is up, and no timer has fired
+    clock.lag(1.0)  # the time is up, and no timer has fired
     assert not scheduler.give_up(turn, TimeoutError())
     assert (turn.over, turn.error) == (True, None)
     assert clock.timers == 0
@@ -553,17 +551,17 @@ class Schedule:
         end = self.clock.monotonic() + duration
         while True:
             before = Fraction(self.clock.monotonic())
-            if self.clock.timers and min(self.due()) <= end:
+            if self.is_due_by(end):
                 self.clock.advance_to_next()
             else:
                 self.clock.advance(max(0.0, end - self.clock.monotonic()))
             self.inflow += (Fraction(self.clock.monotonic()) - before) * self.rate
             await self.settle()
-            if self.clock.monotonic() >= end and not (self.clock.timers and min(self.due()) <= end):
+            if self.clock.monotonic() >= end and not self.is_due_by(end):
                 return
 
-    def due(self) -> list[float]:
-        return [when for when, _, timer in self.clock._heap if timer.pending]
+    def is_due_by(self, end: float) -> bool:
+        return any(when <= end for when in self.clock.moments)
 
     async def act(self, action: tuple[Any, ...]) -> None:
         match action:

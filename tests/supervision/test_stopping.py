@@ -11,6 +11,7 @@ import pytest
 
 from ion_actors import Cancelled, Context, Pool, SupervisorFailed
 from ion_actors.supervision import ChildState, Lifecycle, Supervisor, SupervisorState, child
+from tests.inside import core_of
 from tests.supervision.helpers import PATIENCE, Diary, Echo, Flaky, Log, Slow, Tender, eventually
 
 
@@ -109,7 +110,7 @@ def test_a_second_request_can_only_bring_the_end_forward(clock):
     clock.wait_for_timers(1, patience=PATIENCE)
     second = in_thread(lambda: tree.close(2.0))
     third = in_thread(lambda: tree.close(20.0))
-    eventually(lambda: clock.timers == 1 and clock._heap[0][0] <= 2.0)  # the second was heard
+    eventually(lambda: clock.timers == 1 and clock.moments[0] <= 2.0)  # the second was heard
     clock.advance(2.0)
     assert first() == second() == third()
     assert first().abandoned == ("Echo",)
@@ -374,7 +375,7 @@ def test_an_async_block_of_a_tree_that_gave_up_says_so():
 def test_a_forgotten_tree_warns_and_drains():
     log = Log()
     tree = Supervisor([child(Echo, args=("a", log))], name="forgotten").start()
-    ended = tree._core.ended
+    ended = core_of(tree).ended
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del tree

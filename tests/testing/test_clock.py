@@ -154,6 +154,29 @@ def test_a_deadline_passes_when_the_clock_says_so(clock):
         context.check()
 
 
+def test_the_moments_of_its_timers_can_be_asked_for():
+    clock = VirtualClock(start=1.0)
+    timers = [clock.call_at(moment, lambda: None) for moment in (7.0, 3.0, 5.0)]
+    timers[1].cancel()
+    assert clock.moments == [5.0, 7.0]
+    clock.advance(5)
+    assert clock.moments == [7.0]
+    timers[0].cancel()
+    assert clock.moments == []
+
+
+def test_timers_can_be_late():
+    clock, fired = VirtualClock(), []
+    clock.call_at(1, lambda: fired.append(clock.monotonic()))
+    clock.lag(2)
+    assert (clock.monotonic(), fired, clock.timers) == (2, [], 1)
+    clock.advance(0)
+    assert (clock.monotonic(), fired, clock.timers) == (2, [2], 0)
+    for wrong in (-1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="duration"):
+            clock.lag(wrong)
+
+
 def test_a_timer_may_move_the_time_itself():
     clock, fired = VirtualClock(), []
     clock.call_at(1, lambda: clock.advance(5))

@@ -27,6 +27,7 @@ from ion_actors import (
 )
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
+from tests.inside import resting
 from tests.workerpool.helpers import PATIENCE, eventually
 
 WORKERS, ROOM = 2, 3
@@ -149,7 +150,7 @@ class PoolModel(RuleBasedStateMachine):
     def await_idle(self) -> None:
         """The worker is back at the mailbox: only then is there room for one more."""
         idle = WORKERS - len(self.running)
-        eventually(lambda: len(self.pool._mailbox._parked) == idle)
+        eventually(lambda: resting(self.pool) == idle)
 
     @rule(task=consumes(tasks))
     def cancel(self, task: tuple[Step, Future[str]]) -> None:

@@ -13,6 +13,7 @@ from ion_actors.backends.process import ProcessBackend
 from ion_actors.logs import flush
 from ion_actors.supervision import Supervisor, child
 from ion_actors.workerpool.messages import Submit, TrySubmit
+from tests.inside import core_of
 
 SECRET = "hunter2"
 PATIENCE = 30.0
@@ -25,7 +26,7 @@ def use(*args: object, **kwargs: object) -> None:
 def test_no_repr_shows_what_workers_are_given() -> None:
     backend = ProcessBackend(env={"PASSWORD": SECRET})
     with Pool(size=1, initializer=use, initargs=(SECRET,)) as pool:
-        shown = [pool, pool._core.spec, pool.dump(), pool.metrics(), pool.options(key=SECRET)]
+        shown = [pool, core_of(pool).spec, pool.dump(), pool.metrics(), pool.options(key=SECRET)]
         shown += [backend, child(use, args=(SECRET,), kwargs={"password": SECRET})]
         shown += [Submit(use, (SECRET,), {"p": SECRET}), TrySubmit(use, (SECRET,))]
         assert SECRET not in f"{shown} {[str(one) for one in shown]}"

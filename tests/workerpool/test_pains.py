@@ -153,7 +153,7 @@ def test_pain_2_a_deadline_can_be_brought_forward_and_not_put_off(
     clock.wait_for_timers(1)
     endings.append(threads.submit(pool.drain, 2))
     endings.append(threads.submit(pool.drain, 7200))
-    supervisor = pool._ref._actor_weakref()
+    supervisor = pool.actor_ref._actor_weakref()
     assert supervisor is not None
     until(lambda: len(supervisor._requests) == 3)
     clock.advance(2)

@@ -30,6 +30,7 @@ from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import PARKED, RETIRE
 from ion_actors.workerpool.model.metrics import Tally
+from tests.inside import resting
 from tests.interrupts import every_point, interrupt
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread, until_waiting
 from tests.workerpool.mailbox.test_keys_and_workers import FakeWorker, keyed_task
@@ -82,7 +83,7 @@ def test_what_runs_goes_on_and_its_worker_begins_nothing_more(gate: Gate):
         gate.open()
         assert running.result(PATIENCE) == "through"
         eventually(lambda: pool.metrics().running == 0)
-        eventually(lambda: pool._mailbox._parked)  # its worker has looked
+        eventually(lambda: resting(pool))  # its worker has looked
         assert pool.metrics().queued == 1
         assert not queued.running()
         pool.resume()
@@ -530,7 +531,7 @@ def test_ctrl_c_in_pause_and_resume_strands_nobody():
             return where
 
         def resume(point: int) -> str:
-            eventually(lambda: len(pool._mailbox._parked) == 3)
+            eventually(lambda: resting(pool) == 3)
             pool.pause()
             futures = [pool.submit(int) for _ in range(5)]
             where, _ = interrupt(point, pool.resume)

@@ -6,6 +6,7 @@ import pytest
 
 from ion_actors import Context, Pool, QueueFull
 from ion_actors.testing import VirtualClock
+from tests.inside import resting
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread, until_waiting
 
 
@@ -73,7 +74,7 @@ def test_a_night_with_nothing_to_do_is_not_taken_for_slowness(clock: VirtualCloc
                 conveyor.step()
             assert refusal(pool).retry_after == pytest.approx(3.0)
             conveyor.end()
-            eventually(lambda: len(pool._mailbox._idle) == 2)
+            eventually(lambda: resting(pool) == 2)
 
 
 def test_nobody_knows_how_long_a_pause_will_last(clock: VirtualClock) -> None:

@@ -32,6 +32,7 @@ from ion_actors import (
 )
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
+from tests.inside import callbacks_on
 from tests.workerpool.helpers import PATIENCE, Gate, await_threads, busy, eventually, run_in_thread
 
 
@@ -334,14 +335,14 @@ def test_the_end_of_its_context_closes_the_pool() -> None:
         with pytest.raises(Cancelled):
             queued.result(PATIENCE)
     pool.close()
-    assert context._callbacks is None
+    assert not callbacks_on(context)
 
 
 def test_a_closed_pool_leaves_nothing_on_its_context() -> None:
     context = Context()
     with Pool(1, context=context):
-        assert context._callbacks
-    assert not context._callbacks
+        assert callbacks_on(context)
+    assert not callbacks_on(context)
 
 
 def test_the_end_works_under_asyncio() -> None:

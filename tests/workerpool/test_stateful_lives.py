@@ -35,6 +35,7 @@ from ion_actors import (
 from ion_actors.delivery import FINALIZERS
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.worker.worker import current_worker
+from tests.inside import core_of
 from tests.workerpool.helpers import (
     PATIENCE,
     Gate,
@@ -541,7 +542,7 @@ def test_a_broadcast_runs_with_the_senders_variables_and_in_the_pools_context() 
         TENANT.set("nobody")
         tenant, context = answer.result(PATIENCE)
         assert tenant == "somebody"
-        assert context is pool._core.spec.context
+        assert context is core_of(pool).spec.context
         assert pool.ask(lambda me: TENANT.get()).result(PATIENCE) == "nobody"
 
 
@@ -676,7 +677,7 @@ def test_close_cancels_a_broadcast_that_has_not_begun(caplog: pytest.LogCaptureF
     with busy(pool):
         (answer,) = pool.broadcast(reached.append)
         closing = run_in_thread(pool.close)
-        eventually(lambda: pool._core.spec.context.cancelled)
+        eventually(lambda: core_of(pool).spec.context.cancelled)
     closing.result(PATIENCE)
     assert isinstance(answer.exception(), Cancelled)
     del answer

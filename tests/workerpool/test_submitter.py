@@ -23,6 +23,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import RecordingMetrics, VirtualClock
+from tests.inside import ancestors_of, callbacks_on, core_of, places_in
 from tests.workerpool.helpers import PATIENCE, Gate, busy, run_in_thread, until_waiting
 
 
@@ -247,7 +248,7 @@ def test_cancelling_by_the_thousand_leaves_no_heap_of_dead_tasks() -> None:
     with Pool(1, 10) as pool, busy(pool):
         for _ in range(5000):
             assert pool.submit(pow, 2, 2).cancel()
-        assert len(pool._mailbox._queue) < 200
+        assert len(places_in(pool)) < 200
         assert pool.metrics().cancelled == 5000
 
 
@@ -402,13 +403,13 @@ def test_options_add_up() -> None:
 
 def test_a_task_that_ends_with_its_pool_only_is_registered_nowhere() -> None:
     with Pool(1, metrics=RecordingMetrics()) as pool, busy(pool):
-        context = pool._core.spec.context
-        before = len(context._callbacks)
+        context = core_of(pool).spec.context
+        before = len(callbacks_on(context))
         task = pool.options(name="plain but for its name").submit(abs, -1)
-        assert len(context._callbacks) == before
+        assert len(callbacks_on(context)) == before
         with Context():
             other = pool.submit(abs, -2)
-        assert len(context._callbacks) == before + 1  # it can end before the pool does
+        assert len(callbacks_on(context)) == before + 1  # it can end before the pool does
     assert (task.result(), other.result()) == (1, 2)
 
 
@@ -471,10 +472,7 @@ def test_a_chain_of_tasks_that_submit_their_successor_does_not_grow() -> None:
     depths: list[int] = []
 
     def step(pool: Pool, left: int) -> None:
-        depth, context = 0, current_context()
-        while context._parents:
-            depth, context = depth + 1, context._parents[0]
-        depths.append(depth)
+        depths.append(ancestors_of(current_context()))
         pool.submit(step, pool, left - 1) if left else done.set()
 
     with Pool(1) as pool:

@@ -449,11 +449,8 @@ class Mailbox(TaskQueue):
             if self.context.is_over():
                 return False
             with task._lock:
-                if task._state is not RUNNING or task.fenced:
+                if not self._begin_anew(task, begun=begun):
                     return False
-                if task.withdrawn:
-                    self._sweep()  # it was claimed, and its old place may still be there
-                task.begin_anew(self._now(), begun=begun)
                 # Nothing can be thrown in between these.
                 task._state = PENDING
                 self.ledger.started -= 1
@@ -464,6 +461,15 @@ class Mailbox(TaskQueue):
         for heir in heirs:
             heir.wake()
         task.come_back()
+        return True
+
+    def _begin_anew(self, task: TaskFuture[Any], *, begun: bool) -> bool:
+        """Have a running task forget its last try; under both locks. Returns whether it runs."""
+        if task._state is not RUNNING or task.fenced:
+            return False
+        if task.withdrawn:
+            self._sweep()  # it was claimed, and its old place may still be there
+        task.begin_anew(self._now(), begun=begun)
         return True
 
     def finish_put_back(self, task: TaskFuture[Any]) -> None:
@@ -499,11 +505,8 @@ class Mailbox(TaskQueue):
             if self.context.is_over():
                 return False
             with task._lock:
-                if task._state is not RUNNING or task.fenced:
+                if not self._begin_anew(task, begun=True):
                     return False
-                if task.withdrawn:
-                    self._sweep()  # it was claimed, and its old place may still be there
-                task.begin_anew(self._now(), begun=True)
                 try:
                     self._delayed.add(task, due)
                     room = self.limit - len(self._delayed)

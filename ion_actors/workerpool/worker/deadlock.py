@@ -35,7 +35,8 @@ __all__ = ["WaitingWorker", "waiting"]
 
 # Guards the dict. Reentrant, since a finalizer may wait for something in the middle of a search.
 _lock = threading.RLock()
-_waits: dict[WaitingWorker, Wait] = {}
+#: What each worker that waits waits for; guarded by the lock.
+waits: dict[WaitingWorker, Wait] = {}
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -91,7 +92,7 @@ class Wait:
         if isinstance(self.target, Room):
             return _all_of(self.target.mailbox)
         if isinstance(self.target, Answer):
-            return [waiter for waiter in _waits if self.target.is_of(waiter.worker)] or None
+            return [waiter for waiter in waits if self.target.is_of(waiter.worker)] or None
         if self.target._state is RUNNING:
             return _holders_of(self.target)
         holders = self.target.mailbox.holders(self.target)
@@ -105,12 +106,12 @@ class Wait:
 
 def _all_of(mailbox: Home) -> list[WaitingWorker] | None:
     # A doomed worker takes no further task. If fewer wait than the pool has, one does not.
-    found = [waiter for waiter in _waits if waiter.mailbox is mailbox and not waiter.worker.doomed]
+    found = [waiter for waiter in waits if waiter.mailbox is mailbox and not waiter.worker.doomed]
     return found if found and len(found) >= mailbox.size else None
 
 
 def _holders_of(task: TaskFuture[Any]) -> list[WaitingWorker] | None:
-    return [waiter for waiter in _waits if any(one is task for one in waiter.tasks())] or None
+    return [waiter for waiter in waits if any(one is task for one in waiter.tasks())] or None
 
 
 @contextlib.contextmanager
@@ -124,20 +125,20 @@ def waiting(waiter: WaitingWorker, target: Target, context: Context) -> Iterator
     wait = Wait(target, context, helps=of_task and waiter.spec.helping)
     circle: list[tuple[WaitingWorker, Target]] = []
     with _lock:
-        outer = _waits.get(waiter)  # of a callback's or a finalizer's, around this one
+        outer = waits.get(waiter)  # of a callback's or a finalizer's, around this one
     try:
         with _lock:  # at once: of those who close a circle together, one is to be told
-            _waits[waiter] = wait
-            circle = [(one, _waits[one].target) for one in _stuck(waiter)]
+            waits[waiter] = wait
+            circle = [(one, waits[one].target) for one in _stuck(waiter)]
         if circle:
             raise _error(circle)
         yield
     finally:
         with _lock:
             if outer is None:
-                _waits.pop(waiter, None)
+                waits.pop(waiter, None)
             else:
-                _waits[waiter] = outer
+                waits[waiter] = outer
         del target, context, wait, outer, circle
 
 
@@ -149,7 +150,7 @@ def _stuck(start: WaitingWorker) -> list[WaitingWorker]:
         waiter = pending.pop()
         if waiter in seen:
             continue
-        wait = _waits.get(waiter)
+        wait = waits.get(waiter)
         if wait is None or wait.over():
             return []
         seen[waiter] = None
@@ -183,7 +184,7 @@ def _after_fork() -> None:
     """In a forked child: the workers that wait, and whoever has the lock, are not here."""
     global _lock  # noqa: PLW0603  # there is one for the process, and this is another process
     _lock = threading.RLock()
-    _waits.clear()
+    waits.clear()
 
 
 on_fork(_after_fork)

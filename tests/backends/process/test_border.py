@@ -16,9 +16,9 @@ import pytest
 
 from ion_actors import Cancelled, Context, DeadlineExceeded, Output, Pool, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.parent.child_process import Child
 from ion_actors.testing import VirtualClock
 from tests.backends.process import errands
+from tests.inside import first_child
 from tests.workerpool.helpers import eventually, is_alive
 
 pytestmark = pytest.mark.usefixtures("no_child_is_left")
@@ -26,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("no_child_is_left")
 PATIENCE = 30.0
 
 _request: contextvars.ContextVar[str] = contextvars.ContextVar("_request", default="none")
-
-
-def child_of(pool: Pool) -> Child | None:
-    (worker,) = pool._core.workers
-    child: Child | None = worker.runner._child  # type: ignore[union-attr]
-    return child
 
 
 @pytest.fixture
@@ -195,8 +189,8 @@ def test_a_child_that_is_started_ahead_may_wait(mark: Path, clock: VirtualClock)
     context = Context(clock=clock)
     with Pool(1, backend=backend, context=context, drain_timeout=None) as pool:
         assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
-        eventually(lambda: child_of(pool) is not None)
-        ahead = child_of(pool)
+        eventually(lambda: first_child(pool) is not None)
+        ahead = first_child(pool)
         assert ahead is not None
         clock.advance(60)
         assert pool.submit(errands.pid).result(PATIENCE) == ahead.pid

@@ -27,10 +27,10 @@ from ion_actors import (
     WorkerDied,
 )
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.backends.process.parent.child_process import Child
 from ion_actors.backends.process.parent.launch import running_children
 from ion_actors.futures import Future
 from tests.backends.process import errands
+from tests.inside import kill
 from tests.workerpool.helpers import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("no_child_is_left")
@@ -184,13 +184,6 @@ def test_each_task_ends_once_and_as_it_would_have_alone(
     assert (numbers.submitted, numbers.queued, numbers.running) == (len(tasks), 0, 0)
     for name in ("completed", "failed", "panicked", "cancelled"):
         assert getattr(numbers, name) == seen[name], (name, numbers, seen)
-
-
-def kill(child: Child) -> None:
-    """As somebody else would, but never another process that has got its number meanwhile."""
-    with child._escalation._lock:
-        if not child._escalation._ended:
-            child._handle.send_signal(signal.SIGKILL)
 
 
 def test_whoever_is_killed_from_outside_costs_no_task_that_may_run_twice() -> None:

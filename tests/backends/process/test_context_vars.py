@@ -40,7 +40,7 @@ class Later:
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr(context_vars, "_known", context_vars._Known())
+    monkeypatch.setattr(context_vars, "KNOWN", context_vars.Known())
 
 
 def made_of(**values):
@@ -144,7 +144,7 @@ def test_a_program_that_makes_variables_by_the_thousand_does_not_fill_the_memory
         context = contextvars.Context()
         context.run(contextvars.ContextVar(f"v{number}").set, number)
         assert pack_variables(context) is None
-    assert len(context_vars._known._addresses) <= 11
+    assert len(context_vars.KNOWN) <= 11
 
 
 # -- traces ------------------------------------------------------------------------------------

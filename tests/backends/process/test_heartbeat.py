@@ -16,10 +16,10 @@ from ion_actors import Cancelled, Context, Pool, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.process.parent.child_process import Child
 from ion_actors.backends.process.parent.heartbeat import Heartbeat, Question, judge
-from ion_actors.backends.process.parent.runner import ProcessRunner
 from ion_actors.clock import Timer
 from ion_actors.testing import VirtualClock
 from tests.backends.process import errands
+from tests.inside import child_of, control_of
 from tests.workerpool.helpers import PATIENCE, eventually
 
 pytestmark = [
@@ -44,13 +44,6 @@ def pool(clock: VirtualClock) -> Iterator[Pool]:
     with Pool(1, backend=backend, context=context, drain_timeout=None, name="p") as pool:
         yield pool
         pool.close(0)
-
-
-def child_of(pool: Pool) -> Child:
-    runner = pool._core.workers[0].runner  # type: ignore[union-attr]
-    assert isinstance(runner, ProcessRunner)
-    assert runner._child is not None
-    return runner._child
 
 
 def begun(mark: Path) -> int:
@@ -123,7 +116,7 @@ def test_who_is_busy_and_answers_goes_on(pool: Pool, clock: VirtualClock, mark: 
 
 def _answer_is_there(child: Child) -> bool:
     try:
-        return bool(child._control._sock.recv(1, socket.MSG_PEEK))
+        return bool(control_of(child).recv(1, socket.MSG_PEEK))
     except BlockingIOError:
         return False
 

@@ -305,5 +305,5 @@ def test_a_hook_for_warnings_that_fails_is_logged_and_no_more(monkeypatch, caplo
         raise ValueError("hook")
 
     monkeypatch.setattr(warnings, "showwarning", fail)
-    show(pickle.dumps((int(log_relay._News.WARNING), ("x", UserWarning, "f", 1, None))))
+    show(pickle.dumps((int(log_relay.RelayKind.WARNING), ("x", UserWarning, "f", 1, None))))
     assert "could not be relayed" in caplog.text

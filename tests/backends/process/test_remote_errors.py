@@ -385,7 +385,7 @@ def test_an_endless_chain_is_cut():
     length = 0
     while found is not None:
         length, found = length + 1, found.__context__
-    assert 10 < length <= remote_errors._LONGEST + 1
+    assert 10 < length <= remote_errors.LONGEST + 1
 
 
 def test_an_error_of_too_deep_a_recursion_crosses():

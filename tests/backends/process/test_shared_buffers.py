@@ -122,23 +122,23 @@ def test_what_outlives_the_file_stays(ends):
 
 
 def test_many_views_do_not_cost_a_descriptor_each(ends, monkeypatch):
-    mapped = len(shared_buffers._mappings)
-    monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: mapped + 3)
+    mapped = len(shared_buffers.mappings)
+    monkeypatch.setattr(shared_buffers, "most_mapped", lambda: mapped + 3)
     before = len(list(DESCRIPTORS.iterdir()))
     found = [ends.reply(buffer(bytes([65 + i]))) for i in range(10)]
     assert len(list(DESCRIPTORS.iterdir())) <= before + 3
     assert [one[0] for one in found] == list(range(65, 75))
     found[-1][0] = 7  # a copy may be changed, too
     ends.send(None)
-    assert len(ends.child._out._free) == 1  # of those that were copied
+    assert len(ends.child.out.free_places) == 1  # of those that were copied
     size = ends.sizes()[1]
     ends.reply(buffer())
     assert ends.sizes()[1] == size
 
 
 def test_all_receivers_share_the_descriptors(monkeypatch):
-    mapped = len(shared_buffers._mappings)
-    monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: mapped + 3)
+    mapped = len(shared_buffers.mappings)
+    monkeypatch.setattr(shared_buffers, "most_mapped", lambda: mapped + 3)
     before, found = len(list(DESCRIPTORS.iterdir())), []
     for _ in range(10):  # as with children that end after their first task
         file = AnonymousFile()
@@ -147,9 +147,9 @@ def test_all_receivers_share_the_descriptors(monkeypatch):
         sender.close()
         receiver.close()
     assert len(list(DESCRIPTORS.iterdir())) == before + 3
-    assert len(shared_buffers._mappings) == mapped + 3
+    assert len(shared_buffers.mappings) == mapped + 3
     del found
-    assert len(shared_buffers._mappings) == mapped
+    assert len(shared_buffers.mappings) == mapped
     assert len(list(DESCRIPTORS.iterdir())) == before
 
 
@@ -157,17 +157,17 @@ def test_a_quarter_of_the_descriptors_is_for_arrays(monkeypatch):
     import resource
 
     limit, maps = resource.RLIM_INFINITY, None
-    monkeypatch.setattr(shared_buffers, "_map_count", lambda: maps)
+    monkeypatch.setattr(shared_buffers, "map_count", lambda: maps)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
-    assert shared_buffers._most_mapped() == 256
+    assert shared_buffers.most_mapped() == 256
     limit = 1024
-    assert shared_buffers._most_mapped() == 256
+    assert shared_buffers.most_mapped() == 256
     limit = 100
-    assert shared_buffers._most_mapped() == 25
+    assert shared_buffers.most_mapped() == 25
     maps = 40  # so is a quarter of the mappings
-    assert shared_buffers._most_mapped() == 10
+    assert shared_buffers.most_mapped() == 10
     limit = resource.RLIM_INFINITY
-    assert shared_buffers._most_mapped() == 10
+    assert shared_buffers.most_mapped() == 10
 
 
 def test_what_the_kernel_says_of_mappings(monkeypatch, tmp_path):
@@ -175,7 +175,7 @@ def test_what_the_kernel_says_of_mappings(monkeypatch, tmp_path):
     said.write_text("65530\n")
     for path, found in ((said, 65530), (tmp_path / "nothing", None)):
         monkeypatch.setattr(shared_buffers, "_MAP_COUNT", path)
-        assert shared_buffers._map_count.__wrapped__() == found
+        assert shared_buffers.map_count.__wrapped__() == found
 
 
 def test_without_a_descriptor_it_is_copied(ends, monkeypatch):
@@ -192,13 +192,13 @@ def test_without_memory_it_goes_through_the_pipe(ends, monkeypatch):
 
     monkeypatch.setattr(shared_buffers.os, "pwrite", full)
     assert bytes(ends.send(buffer())) == b"x" * LARGE
-    assert ends.parent._out._used == {}
+    assert ends.parent.out.used == {}
 
 
 def test_a_file_that_is_cut_short_is_an_error_and_not_a_signal(monkeypatch):
     file = AnonymousFile()
     receiver = Receiver(file, private=True)
-    monkeypatch.setattr(shared_buffers, "_most_mapped", lambda: 0)
+    monkeypatch.setattr(shared_buffers, "most_mapped", lambda: 0)
     with pytest.raises(EOFError):
         receiver.fetch((0, LARGE))
     file.close()
@@ -217,17 +217,16 @@ def test_free_memory_beyond_what_is_kept_goes_back_to_the_system(ends, monkeypat
 @pytest.mark.skipif(not hasattr(mmap, "MADV_REMOVE"), reason="files can have no holes here")
 def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
     monkeypatch.setattr(shared_buffers, "_KEPT", 2 * LARGE)
-    sender = ends.parent._out
     found = ends.send([buffer(), buffer(size=10 * LARGE), buffer(b"k"), buffer(size=4 * LARGE)])
     kept = found[2]
     del found
     ends.reply()
-    assert os.fstat(sender._file.fd).st_blocks * 512 == 3 * LARGE
+    assert os.fstat(ends.files[0].fd).st_blocks * 512 == 3 * LARGE
     assert bytes(kept) == b"k" * LARGE
     # The holes are used again before the file grows, and what they touch is not changed.
-    end = sender._end
+    end = ends.sizes()[0]
     again = ends.send([buffer(b"a", 2 * LARGE), buffer(b"b", 3 * LARGE), buffer(b"c", 5 * LARGE)])
-    assert sender._end == end
+    assert ends.sizes()[0] == end
     assert [bytes(one) for one in again] == [
         b"a" * 2 * LARGE,
         b"b" * 3 * LARGE,
@@ -236,9 +235,8 @@ def test_so_does_what_lies_before_something_that_is_kept(ends, monkeypatch):
     assert bytes(kept) == b"k" * LARGE
     del again, kept
     ends.reply()
-    assert os.fstat(sender._file.fd).st_blocks * 512 == 2 * LARGE
-    assert sender._end == 2 * LARGE
-    assert sender._holes == []
+    assert os.fstat(ends.files[0].fd).st_blocks * 512 == 2 * LARGE
+    assert ends.sizes()[0] == 2 * LARGE  # so there is no hole in it
 
 
 def test_where_a_file_can_have_no_holes_free_memory_is_used_again(ends, monkeypatch):
@@ -246,9 +244,9 @@ def test_where_a_file_can_have_no_holes_free_memory_is_used_again(ends, monkeypa
     monkeypatch.setattr(shared_buffers, "_punch", lambda *_: False)
     kept = ends.send([buffer(size=4 * LARGE), buffer()])[1]
     ends.reply()
-    end = ends.parent._out._end
+    end = ends.sizes()[0]
     assert bytes(ends.send(buffer(b"n", 4 * LARGE))) == b"n" * 4 * LARGE
-    assert ends.parent._out._end == end
+    assert ends.sizes()[0] == end
     assert len(kept) == LARGE
 
 
@@ -273,7 +271,7 @@ def test_views_in_a_cycle_are_given_back_when_it_is_collected(ends):
     del cycle
     gc.collect()
     ends.send(None)
-    assert ends.child._out._used == {}
+    assert ends.child.out.used == {}
 
 
 def test_numpys_arrays_keep_their_shape_order_and_type(ends):
@@ -293,7 +291,7 @@ def test_numpys_arrays_keep_their_shape_order_and_type(ends):
     assert sent[0][5] == 5
     del one, other, found
     ends.reply()
-    assert ends.parent._out._used == {}
+    assert ends.parent.out.used == {}
 
 
 @given(st.lists(st.one_of(st.integers(1, 5 * PAGE), st.integers(-8, -1)), max_size=60))
@@ -310,10 +308,12 @@ def test_no_two_places_overlap_and_none_is_lost(steps):
             place = taken.pop(step % len(taken))
             sender.free([place])
             sender.free([place])  # once is enough
-        every = sorted([(offset, -(-size // PAGE) * PAGE) for offset, size in taken] + sender._free)
+        every = sorted(
+            [(offset, -(-size // PAGE) * PAGE) for offset, size in taken] + sender.free_places
+        )
         at = 0
         for offset, size in every:
             assert offset == at
             at += size
-        assert at == sender._end
+        assert at == -(-os.fstat(file.fd).st_size // PAGE) * PAGE
     file.close()

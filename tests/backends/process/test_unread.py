@@ -17,8 +17,9 @@ import pytest
 from ion_actors import Cancelled, Pool, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.backends.process.parent.child_process import Child, Unsent
-from ion_actors.backends.process.parent.runner import _TRIES, ProcessRunner
+from ion_actors.backends.process.parent.runner import _TRIES
 from tests.backends.process import errands
+from tests.inside import child_of, tasks_to
 from tests.workerpool.helpers import PATIENCE, eventually
 
 pytestmark = [
@@ -27,18 +28,9 @@ pytestmark = [
 ]
 
 
-def child_of(pool: Pool) -> Child:
-    runner = pool._core.workers[0].runner  # type: ignore[union-attr]
-    assert isinstance(runner, ProcessRunner)
-    assert runner._child is not None
-    return runner._child
-
-
 def unread(child: Child) -> int:
     """Bytes of tasks that it was sent and has not read."""
-    found: tuple[int] = struct.unpack(
-        "i", fcntl.ioctl(child._tasks.fileno(), termios.TIOCOUTQ, b"-" * 4)
-    )
+    found: tuple[int] = struct.unpack("i", fcntl.ioctl(tasks_to(child), termios.TIOCOUTQ, b"-" * 4))
     return found[0]
 
 

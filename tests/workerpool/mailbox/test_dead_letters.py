@@ -29,7 +29,16 @@ from ion_actors import (
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
 from ion_actors.workerpool.mailbox.task import TaskFuture
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread, until_waiting
+from tests.inside import core_of
+from tests.workerpool.helpers import (
+    PATIENCE,
+    Gate,
+    busy,
+    eventually,
+    run_in_thread,
+    threads_of,
+    until_waiting,
+)
 
 
 class Basket:
@@ -105,7 +114,7 @@ def test_a_subscriber_may_put_them_back_into_the_same_pool() -> None:
         with busy(pool):
             task = pool.submit(divmod, 7, 2)
             dropped = TaskDropped("away with it", task="divmod", why=DropReason.OLDEST)
-            assert pool._mailbox.withdraw(task, dropped)  # type: ignore[arg-type]
+            assert core_of(pool).mailbox.withdraw(task, dropped)  # type: ignore[arg-type]
         assert pool.dead_letters.join(PATIENCE)
     assert done == [(3, 1)]
     assert pool.metrics().dropped == {DropReason.OLDEST: 1}
@@ -149,7 +158,7 @@ def test_an_abandoned_task_that_ends_late_is_told_once() -> None:
     with pytest.raises(DrainTimeout):
         pool.drain(0)
     gate.open()
-    eventually(lambda: not pool._core.workers or not pool._core.workers[0].current)
+    eventually(lambda: not threads_of(pool))
     assert basket.reasons() == [DropReason.ABANDONED]
 
 
@@ -279,7 +288,7 @@ def test_nobody_subscribed_holds_nothing(without_gc: None) -> None:
     argument = Argument()
     held = weakref.ref(argument)
     pool = Pool(1)
-    assert pool._mailbox._letters is None
+    assert core_of(pool).mailbox._letters is None
     Basket(pool).subscription.remove()
     with busy(pool) as gate:
         pool.submit(repr, argument)

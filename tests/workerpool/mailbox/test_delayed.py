@@ -33,6 +33,7 @@ from ion_actors import (
 from ion_actors.testing import RecordingMetrics, VirtualClock
 from ion_actors.workerpool.mailbox.alarm import Alarm
 from ion_actors.workerpool.mailbox.delayed import Delayed
+from tests.inside import heap_of
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread
 
 # -- the heap ----------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_what_was_removed_leaves_nothing_behind() -> None:
         delayed.add(task, 1000 - task)
     for task in range(999):
         delayed.discard(task)
-    assert len(delayed._heap) < 100
+    assert len(heap_of(delayed)) < 100
     assert delayed.first() == (1, 999)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ion_actors import Pool
+from tests.inside import core_of
 
 PATIENCE = 30.0
 
@@ -102,7 +103,7 @@ def test_keys_that_nobody_uses_any_more_are_forgotten():
     with Pool(2) as pool:
         for number in range(100):
             pool.options(key=("a", number)).submit(int).result(PATIENCE)
-    assert len(pool._core.keys) == 0
+    assert len(core_of(pool).keys) == 0
 
 
 def test_threads_that_compare_at_a_time_come_to_an_end() -> None:

@@ -11,7 +11,8 @@ from ion_actors import Context, PanicRecovery, Pool, TaskPanicked
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import Tally
-from ion_actors.workerpool.worker.deadlock import _waits
+from ion_actors.workerpool.worker import deadlock
+from tests.inside import core_of
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread, until_waiting
 
 
@@ -129,7 +130,8 @@ def test_who_waits_for_a_key_runs_the_task_if_nobody_is_left_to() -> None:
         assert filler.cancel()
         task = keyed.submit(pow, 2, 3)
         begun.open()
-        eventually(lambda: any(seat.mailbox is pool._mailbox for seat in list(_waits)))
+        mailbox = core_of(pool).mailbox
+        eventually(lambda: any(seat.mailbox is mailbox for seat in list(deadlock.waits)))
         first.open()
         assert waiting.result(PATIENCE) == 8
         assert caller.result(PATIENCE)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
+from tests.inside import heap_of
 
 STRIDE = 3
 
@@ -222,7 +223,7 @@ class RankedMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_was_removed_does_not_pile_up(self) -> None:
-        assert len(self.queue._heap) <= 2 * len(self.queue) + 65
+        assert len(heap_of(self.queue)) <= 2 * len(self.queue) + 65
         assert len(self.queue._turns) <= 2 * len(self.queue._keys) + 65
 
     @invariant()
@@ -267,7 +268,7 @@ def test_cancelling_most_of_a_long_queue_frees_its_places():
         queue.append(item)
     for item in items[1:]:
         queue.remove(item)
-    assert len(queue._heap) < 100
+    assert len(heap_of(queue)) < 100
     assert queue.popleft() is items[0]
 
 

@@ -13,6 +13,7 @@ from ion_actors import BrokenPool, Pool
 from ion_actors.testing import assert_no_leaks
 from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
 from ion_actors.workerpool.worker.worker import PoolWorker
+from tests.inside import resting
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, threads_of
 
 
@@ -31,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def all_idle(pool: Pool) -> bool:
-    return len(pool._mailbox._idle) == pool.size
+    return resting(pool) == pool.size
 
 
 def test_a_pool_at_rest_has_only_its_supervisor(started: list[str]) -> None:

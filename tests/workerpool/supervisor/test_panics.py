@@ -23,6 +23,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import VirtualClock
+from tests.inside import core_of, resting
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 QUICK = Backoff(initial=0.0, retries=2)
@@ -307,8 +308,8 @@ def test_an_exception_thrown_into_an_idle_worker_costs_nothing_but_the_worker(
     trap = Trap()
     with Pool(1, 10) as pool:
         with busy(pool):
-            pool._core.workers[0].inbox._asleep = trap  # type: ignore[assignment]
-        eventually(lambda: pool._mailbox._idle)
+            core_of(pool).workers[0].inbox._asleep = trap  # type: ignore[assignment]
+        eventually(lambda: resting(pool))
         future = pool.submit(pow, 2, 3)  # handed to the worker that is about to be lost
         trap.spring.set()
         assert future.result(PATIENCE) == 8

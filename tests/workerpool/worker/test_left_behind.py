@@ -21,17 +21,17 @@ class Gate:
     """A call that is stuck until the test is over."""
 
     def __init__(self) -> None:
-        self.begun, self._open = threading.Event(), threading.Event()
+        self.begun, self.opened = threading.Event(), threading.Event()
         self.threads: list[threading.Thread] = []
 
     def wait(self) -> str:
         self.threads.append(threading.current_thread())
         self.begun.set()
-        assert self._open.wait(PATIENCE)
+        assert self.opened.wait(PATIENCE)
         return "open"
 
     def open(self) -> None:
-        self._open.set()
+        self.opened.set()
         for one in self.threads:
             one.join(PATIENCE)
 
@@ -105,7 +105,7 @@ def test_it_is_not_left_behind_while_its_task_runs(gate):
         future = pool.submit(job)
         assert gate.begun.wait(PATIENCE)
         assert pool.dump().left_behind == ()
-        gate._open.set()
+        gate.opened.set()
         assert future.result(PATIENCE) == "open"
         assert pool.dump().left_behind == ()
 

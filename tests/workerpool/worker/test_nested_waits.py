@@ -645,7 +645,7 @@ def test_who_was_let_in_and_has_not_woken_yet_is_no_part_of_a_circle(
             until_waiting(full, 1)
         gate.open()
         assert asleep.wait(PATIENCE)
-        eventually(lambda: len(deadlock._waits) == 2)
+        eventually(lambda: len(deadlock.waits) == 2)
         woken.set()
         if queue_size:
             assert waiting.result(PATIENCE) == "went on"
@@ -683,10 +683,10 @@ def test_nothing_is_remembered_of_waits_that_are_over() -> None:
         other = pool.submit(gate)
         gate.await_entered()
         waiting = pool.submit(other.result)
-        eventually(lambda: deadlock._waits)
+        eventually(lambda: deadlock.waits)
         gate.open()
         waiting.result(PATIENCE)
-    assert not deadlock._waits
+    assert not deadlock.waits
 
 
 # -- any graph -------------------------------------------------------------------------------

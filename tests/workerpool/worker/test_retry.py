@@ -39,6 +39,7 @@ from ion_actors import (
     current_context,
 )
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
+from tests.inside import core_of
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread
 
 STEADY = Backoff(initial=1, factor=2, maximum=100, jitter=0)
@@ -517,7 +518,7 @@ def test_a_try_that_fails_while_the_pool_closes_is_the_last() -> None:
     gate.await_entered()
     pool.shutdown(wait=False)
     closing = run_in_thread(lambda: pool.close(PATIENCE))
-    eventually(lambda: pool._core.spec.context.cancelled)
+    eventually(lambda: core_of(pool).spec.context.cancelled)
     gate.open()
     assert type(future.exception(PATIENCE)) is ConnectionError
     closing.result(PATIENCE)

@@ -34,6 +34,7 @@ from ion_actors import (
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.worker.failure import RetryDecision, decide_retry
+from tests.inside import core_of
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 
@@ -250,7 +251,7 @@ def test_a_close_ends_it_as_if_it_had_never_begun() -> None:
     future = pool.options(retry_on_worker_death=2).submit(panics)
     gate.await_entered()
     closing = run_in_thread(pool.close)
-    eventually(lambda: pool._core.spec.context.cancelled)
+    eventually(lambda: core_of(pool).spec.context.cancelled)
     gate.open()
     closing.result(PATIENCE)
     error = future.exception(0)

@@ -83,7 +83,7 @@ def unpack_variables(packed: bytes | Variables | None) -> contextvars.Context:
 def _set(address: Address, value: object) -> None:
     known = _LIBRARIES.get(address[0])
     if known is None:
-        _known.find(address).set(value)
+        KNOWN.find(address).set(value)
     else:
         known.set(address[1], value)
 
@@ -113,10 +113,10 @@ def _crossing(
     for variable, value in context.items():
         if variable in _OURS or _is_of_opentelemetry(variable):
             continue
-        address = _known.address(variable)
+        address = KNOWN.address(variable)
         if address is None:
             yield variable, None, b"\x80"
-        elif not try_again and _known.refuses(variable, type(value)):
+        elif not try_again and KNOWN.refuses(variable, type(value)):
             yield variable, None, b""
         elif value is not ...:  # structlog's value for a variable that is not set
             pickled = _pickled(variable, value, _LIBRARIES.get(address[0]), context)
@@ -133,13 +133,13 @@ def _pickled(
         header, buffers = pack_simply(value)
         return (header, buffers) if buffers else header
     except BaseException as error:
-        _known.refuse(variable, type(value))
+        KNOWN.refuse(variable, type(value))
         name = OneLine(variable.name)
         logger.debug("the context variable %s is left behind", name, exc_info=error)
         return b""
 
 
-class _Known:
+class Known:
     """A cache of facts about variables. Any thread may use it: it only saves work."""
 
     def __init__(self) -> None:
@@ -148,6 +148,10 @@ class _Known:
         self._modules = 0  # their number at the last search that found nothing
         self._refused: set[tuple[Variable, type]] = set()
         self._found: dict[Address, Variable] = {}
+
+    def __len__(self) -> int:
+        """How many variables it has looked for."""
+        return len(self._addresses)
 
     def address(self, variable: Variable) -> Address | None:
         """The address of a variable, if it has one."""
@@ -192,7 +196,7 @@ class _Known:
             self._refused.add((variable, kind))
 
 
-_known = _Known()
+KNOWN = Known()
 
 
 def _search(variable: Variable) -> Address | None:

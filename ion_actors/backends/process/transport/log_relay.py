@@ -28,7 +28,7 @@ __all__ = ["Settings", "relay_to", "settings_here", "show"]
 logger = logging.getLogger("ion_actors")
 
 
-class _News(enum.IntEnum):
+class RelayKind(enum.IntEnum):
     """The kind of a piece of news."""
 
     LOG = 1
@@ -89,12 +89,12 @@ def relay_to(send: Callable[[bytes], object], settings: Settings) -> None:
     _take_over_warnings(send, settings)
 
     def report(fraction: float, message: str) -> None:
-        _tell(send, _News.PROGRESS, fraction, message)
+        _tell(send, RelayKind.PROGRESS, fraction, message)
 
     of_thread.report = report
 
 
-def _tell(send: Callable[[bytes], object], kind: _News, *what: object) -> bool:
+def _tell(send: Callable[[bytes], object], kind: RelayKind, *what: object) -> bool:
     """Returns whether the parent listens.
 
     It does not if it has ended, as this process soon will; nor to a fork that a task has made.
@@ -130,7 +130,10 @@ class _Handler(logging.Handler):
         """See :class:`logging.Handler`."""
         try:
             state, extras = self._prepare(record)
-            if not _tell(self._send, _News.LOG, state, extras) and logging.lastResort is not None:
+            if (
+                not _tell(self._send, RelayKind.LOG, state, extras)
+                and logging.lastResort is not None
+            ):
                 logging.lastResort.handle(record)  # as without any handler
         except Exception:
             self.handleError(record)
@@ -188,7 +191,7 @@ def _take_over_warnings(send: Callable[[bytes], object], settings: Settings) -> 
         if file is not None:
             as_before(message, category, filename, lineno, file, line)
             return
-        _tell(send, _News.WARNING, *_picklable(message, category), filename, lineno, line)
+        _tell(send, RelayKind.WARNING, *_picklable(message, category), filename, lineno, line)
 
     warnings.showwarning = showwarning
 
@@ -226,7 +229,7 @@ def show(news: bytes | bytearray) -> None:
     """
     try:
         kind, what = pickle.loads(news)
-        _SHOW[_News(kind)](*what)
+        _SHOW[RelayKind(kind)](*what)
     except Exception:
         logger.exception("a message of a worker's process could not be relayed")
 
@@ -257,8 +260,8 @@ def _show_progress(fraction: float, message: str) -> None:
         of_thread.report(fraction, message)
 
 
-_SHOW: dict[_News, Callable[..., None]] = {
-    _News.LOG: _show_log,
-    _News.WARNING: _show_warning,
-    _News.PROGRESS: _show_progress,
+_SHOW: dict[RelayKind, Callable[..., None]] = {
+    RelayKind.LOG: _show_log,
+    RelayKind.WARNING: _show_warning,
+    RelayKind.PROGRESS: _show_progress,
 }

@@ -58,7 +58,7 @@ from ion_actors.raised import (
 __all__ = ["RemoteTraceback", "pack_error", "unpack_error"]
 
 # A longer chain is cut: its far end is in the text nevertheless.
-_LONGEST = 64
+LONGEST = 64
 
 _ARGS: Any = BaseException.__dict__["args"]
 
@@ -157,7 +157,7 @@ class _Chain:
 
     def add(self, error: BaseException | None, depth: int) -> int | None:
         """Its place. None: there is none, since it closes a circle, or is too far away."""
-        if error is None or depth > _LONGEST:
+        if error is None or depth > LONGEST:
             return None
         if id(error) not in self._places:
             self._places[id(error)] = None

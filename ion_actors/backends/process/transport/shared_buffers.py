@@ -84,7 +84,7 @@ class SharedBuffers:
         private: bool = False,
         rights: Rights | None = None,
     ) -> None:
-        self._out = None if out is None else Sender(out)
+        self.out = None if out is None else Sender(out)
         self._back = None if back is None else Receiver(back, private=private)
         self._rights = rights
 
@@ -118,8 +118,8 @@ class SharedBuffers:
         if message[:1] != _SEALED:
             return message, ()
         frames, freed, rights = pickle.loads(memoryview(message)[1:])
-        if self._out is not None:
-            self._out.free(freed)
+        if self.out is not None:
+            self.out.free(freed)
         came = deque(self._receive_rights(*rights))
         header, *buffers = (
             came.popleft() if frame is None else self._fetch(frame) for frame in frames
@@ -133,13 +133,13 @@ class SharedBuffers:
 
     def after_fork(self) -> None:
         """In a fork of this process, which sends nothing to the other side."""
-        if self._out is not None:
-            self._out.after_fork()
+        if self.out is not None:
+            self.out.after_fork()
         self.close()
 
     def close(self) -> None:
         """Close both files on this side, and the socket for descriptors."""
-        for side in (self._out, self._back, self._rights):
+        for side in (self.out, self._back, self._rights):
             if side is not None:
                 side.close()
 
@@ -157,9 +157,9 @@ class SharedBuffers:
         return self._rights.receive(serial, count)
 
     def _put(self, raw: memoryview) -> Place | None:
-        if self._out is None or raw.nbytes < LARGE:
+        if self.out is None or raw.nbytes < LARGE:
             return None
-        return self._out.put(raw)
+        return self.out.put(raw)
 
     def _fetch(self, frame: Place | bytes | bytearray) -> Any:
         if not isinstance(frame, tuple):
@@ -174,9 +174,9 @@ class Sender:
     def __init__(self, file: AnonymousFile) -> None:
         self._file = file
         self._lock = threading.Lock()  # guards the four below, and the size of the file
-        self._free: list[Place] = []  # sorted, not adjacent
+        self.free_places: list[Place] = []  # sorted, not adjacent
         self._holes: list[Place] = []  # likewise, but without memory
-        self._used: dict[int, int] = {}  # offset: bytes
+        self.used: dict[int, int] = {}  # offset: bytes
         self._end = 0
 
     def put(self, raw: memoryview) -> Place | None:
@@ -194,10 +194,10 @@ class Sender:
         """The other side does not use these places any more."""
         with self._lock:
             for offset, _ in places:
-                size = self._used.pop(offset, None)
+                size = self.used.pop(offset, None)
                 if size is not None:
-                    self._free.append((offset, size))
-            self._free = _joined(self._free)
+                    self.free_places.append((offset, size))
+            self.free_places = _joined(self.free_places)
             self._trim()
 
     def after_fork(self) -> None:
@@ -210,7 +210,7 @@ class Sender:
             self._file.close()
 
     def _take(self, size: int) -> int:
-        for places in (self._free, self._holes):
+        for places in (self.free_places, self._holes):
             found = next((one for one in places if one[1] >= size), None)
             if found is not None:
                 offset, room = found
@@ -220,19 +220,19 @@ class Sender:
                 break
         else:
             offset, self._end = self._end, self._end + size
-        self._used[offset] = size
+        self.used[offset] = size
         return offset
 
     def _trim(self) -> None:
-        excess = sum(size for _, size in self._free) - _KEPT
+        excess = sum(size for _, size in self.free_places) - _KEPT
         if excess <= 0 or self._file.fd == -1:
             return
-        for offset, size in reversed(self._free):
+        for offset, size in reversed(self.free_places):
             gone = min(_whole_pages(excess), size)
             hole = (offset + size - gone, gone)
             if sum(hole) != self._end and not _punch(self._file.fd, hole):
                 return  # it stays a free place
-            self._free[-1:] = [(offset, size - gone)] if size > gone else []
+            self.free_places[-1:] = [(offset, size - gone)] if size > gone else []
             self._holes = _joined([*self._holes, hole])
             self._cut_end()
             excess -= gone
@@ -258,7 +258,7 @@ class Receiver:
 
     def fetch(self, place: Place) -> memoryview | bytearray:
         """The buffer at this place; it may be changed."""
-        if len(_mappings) >= _most_mapped():
+        if len(mappings) >= most_mapped():
             return self._copy(place)
         offset, size = place
         try:
@@ -267,7 +267,7 @@ class Receiver:
             return self._copy(place)
         reference = weakref.ref(found, self._unmapped)
         self._mapped[reference] = place
-        _mappings.add(reference)  # last: only the end of a mapping in this set is noticed
+        mappings.add(reference)  # last: only the end of a mapping in this set is noticed
         return memoryview(found)
 
     def _copy(self, place: Place) -> bytearray:
@@ -293,19 +293,19 @@ class Receiver:
 
     # No lock: it is called wherever the last view ends, perhaps in a thread that holds the lock.
     def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
-        _mappings.discard(mapping)
+        mappings.discard(mapping)
         place = self._mapped.pop(mapping, None)
         if place is not None:
             self.freed.append(place)
 
 
-def _most_mapped() -> int:
+def most_mapped() -> int:
     try:
         import resource  # noqa: PLC0415 - not everywhere
     except ImportError:
         return _MOST_MAPPED
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limits = [_map_count()] if limit == resource.RLIM_INFINITY else [limit, _map_count()]
+    limits = [map_count()] if limit == resource.RLIM_INFINITY else [limit, map_count()]
     return min((one for one in limits if one is not None), default=_UNKNOWN) // _PART_MAPPED
 
 
@@ -314,7 +314,7 @@ _MAP_COUNT = "/proc/sys/vm/max_map_count"
 
 
 @functools.cache
-def _map_count() -> int | None:
+def map_count() -> int | None:
     """How many mappings the kernel allows a process; None if unknown."""
     try:
         with open(_MAP_COUNT, encoding="ascii") as file:
@@ -386,7 +386,7 @@ def _joined(places: list[Place]) -> list[Place]:
 
 _receivers: weakref.WeakSet[Receiver] = weakref.WeakSet()
 #: All mappings in this process, of all receivers, also of those whose child has ended.
-_mappings: set[weakref.ref[mmap.mmap]] = set()
+mappings: set[weakref.ref[mmap.mmap]] = set()
 
 
 def _before_fork() -> None:
