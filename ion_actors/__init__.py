@@ -4,6 +4,7 @@ Start at :class:`Pool`.
 
 Packages and modules, from the top down::
 
+    dashboard/     look inside a running program
     testing/       tools for tests of concurrent code, for users' tests as well
     executors/     the executors of concurrent.futures, as pools: a change of one import
     supervision/   trees of pools, actors and supervisors
@@ -45,6 +46,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ion_actors.backends.process import ProcessBackend
     from ion_actors.context import Context, background, current_context
+    from ion_actors.dashboard.overview import Snapshot, snapshot
     from ion_actors.errors import (
         AcquireTimeout,
         BrokenPool,
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from ion_actors.workerpool.model.retry import Retry
     from ion_actors.workerpool.pool import Pool
     from ion_actors.workerpool.proxy import WorkerProxy, worker_method
+    from ion_actors.workerpool.snapshot import PoolSnapshot
     from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [
@@ -152,6 +155,7 @@ __all__ = [
     "PoolDump",
     "PoolForked",
     "PoolMetrics",
+    "PoolSnapshot",
     "PoolState",
     "ProcessBackend",
     "Progress",
@@ -164,6 +168,7 @@ __all__ = [
     "RemotePanic",
     "Resize",
     "Retry",
+    "Snapshot",
     "StorageUnavailable",
     "StuckTask",
     "Submit",
@@ -189,6 +194,7 @@ __all__ = [
     "background",
     "current_context",
     "report_progress",
+    "snapshot",
     "tell_after",
     "worker_method",
 ]
@@ -236,6 +242,7 @@ _HOMES = {
     "PoolDump": "workerpool.model.reports",
     "PoolForked": "errors",
     "PoolMetrics": "workerpool.model.metrics",
+    "PoolSnapshot": "workerpool.snapshot",
     "PoolState": "workerpool.model.metrics",
     "ProcessBackend": "backends.process",
     "Progress": "futures",
@@ -248,6 +255,7 @@ _HOMES = {
     "RemotePanic": "errors",
     "Resize": "workerpool.messages",
     "Retry": "workerpool.model.retry",
+    "Snapshot": "dashboard.overview",
     "StorageUnavailable": "errors",
     "StuckTask": "workerpool.model.reports",
     "Submit": "workerpool.messages",
@@ -273,6 +281,7 @@ _HOMES = {
     "background": "context",
     "current_context": "context",
     "report_progress": "futures",
+    "snapshot": "dashboard.overview",
     "tell_after": "timers",
     "worker_method": "workerpool.proxy",
 }

@@ -16,6 +16,7 @@ from ion_actors.context import Context, Terms, await_turn, current_context, wait
 from ion_actors.errors import AcquireTimeout
 from ion_actors.interruption import is_interruption
 from ion_actors.observe import Log, Metrics, Probe, Span, Tracer
+from ion_actors.observe.living import ADAPTIVE_LIMITS
 from ion_actors.raised import is_a
 from ion_actors.semaphore.line import Fairness
 from ion_actors.semaphore.permits import Permits
@@ -85,6 +86,7 @@ class AdaptiveLimit:
             self._log,
             self._probe,
         )
+        ADAPTIVE_LIMITS.add(self)
 
     # -- calls -----------------------------------------------------------------------------
 

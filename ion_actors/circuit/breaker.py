@@ -17,6 +17,7 @@ from ion_actors.circuit.rules import BreakerRules, FailureRate, IsFailure
 from ion_actors.clock import Clock
 from ion_actors.context import background, current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.observe.living import BREAKERS
 from ion_actors.wrapping import Wrapper
 
 __all__ = ["CircuitBreaker", "Options"]
@@ -109,6 +110,7 @@ class CircuitBreaker:
         _check_clock(clock)
         now = (current_context().clock if clock is None else clock).monotonic
         self._core = BreakerCore(name, rules, now, log, hooks, on_state_change)
+        BREAKERS.add(self)
 
     # -- presets ---------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ The others::
     probe        the hooks of one object, checked and safe to call
     protocols    the protocols of the hooks
     conventions  conventions that the adapters share
+    living       what there is in this process, for those who look at it
 """
 
 from ion_actors.observe.bus import Bus, Subscription

@@ -12,6 +12,7 @@ from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.keys import Keys
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.observe.living import LIMITERS
 from ion_actors.ratelimit.bucket import ServerBucket, ticks
 from ion_actors.ratelimit.claims import BucketQueue, check_possible
 from ion_actors.ratelimit.headers import HeaderBounds, ServerLimits, parse_headers
@@ -264,6 +265,7 @@ class MultiTierLimiter(RequestLimiter, Pausable):
             header_bounds,
             Tally(),
         )
+        LIMITERS.add(self)
 
     def for_(
         self,

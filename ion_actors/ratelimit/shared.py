@@ -15,6 +15,7 @@ from ion_actors.context import await_turn, current_context, wait_turn
 from ion_actors.errors import RateLimited, StorageUnavailable
 from ion_actors.forking import renew_after_fork
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.observe.living import LIMITERS
 from ion_actors.ratelimit.fair_lock import FairLock
 from ion_actors.ratelimit.limiter import waiting_wrapper
 from ion_actors.ratelimit.rate import Rate
@@ -199,6 +200,7 @@ class SharedLimiter:
         self._outage = Outage(
             self._name, current_context().clock, remind_after, self._log, self._probe
         )
+        LIMITERS.add(self)
 
     # -- without waiting -------------------------------------------------------------------
 

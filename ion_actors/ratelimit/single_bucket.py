@@ -9,6 +9,7 @@ from ion_actors._arguments import number, whole_number
 from ion_actors.clock import Clock
 from ion_actors.context import current_context
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.observe.living import LIMITERS
 from ion_actors.ratelimit.bucket import Bucket, ticks
 from ion_actors.ratelimit.claims import BucketQueue
 from ion_actors.ratelimit.hooks import LimiterHooks
@@ -45,6 +46,7 @@ class _OneBucket(Pausable):
         self._log = Log(logger, "ion_actors.ratelimit", limiter=name)
         self._scheduler = Scheduler(name, clock, jitter)
         self._hooks = None if probe is None else LimiterHooks(probe, self._gauge)
+        LIMITERS.add(self)
 
     def _limit(self, rate: Rate, burst: int) -> Limit:
         whole_number(self._burst, burst, minimum=1)

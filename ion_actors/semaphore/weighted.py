@@ -11,6 +11,7 @@ from ion_actors._arguments import seconds, whole_number
 from ion_actors.context import CURRENT, Context, background, current_context, of_thread
 from ion_actors.errors import OverReleased, WeightExceedsCapacity
 from ion_actors.observe import Log, Metrics, Probe, Tracer
+from ion_actors.observe.living import SEMAPHORES
 from ion_actors.semaphore.attempt import Attempt, SemaphoreCore
 from ion_actors.semaphore.hooks import SemaphoreHooks
 from ion_actors.semaphore.line import Fairness, SemaphoreMetrics
@@ -66,6 +67,7 @@ class WeightedSemaphore:
         self._hooks = None if probe is None else SemaphoreHooks(probe, permits)
         log = Log(logger, "ion_actors.semaphore", semaphore=name)
         self._core = SemaphoreCore(name, permits, log, self._hooks)
+        SEMAPHORES.add(self)
 
     # -- acquiring -------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from ion_actors.errors import ChildUnavailable
 from ion_actors.logs import warn_in_finalizer
 from ion_actors.naming import printable
 from ion_actors.observe import Bus, Metrics, Probe, Subscription
+from ion_actors.observe.living import SUPERVISORS
 from ion_actors.supervision import exit_hooks
 from ion_actors.supervision.actor import TreeActor
 from ion_actors.supervision.child_table import Begin
@@ -357,6 +358,7 @@ def _launch(core: TreeCore) -> None:
             core.state = SupervisorState.STARTING
             TreeActor.start(core)
         exit_hooks.register(core)
+        SUPERVISORS.add(core)
         core.tell(Begin())
         core.spec.context.add_callback(lambda: core.tell(Close(None)))
     except BaseException:  # Ctrl-C, or there was no thread: nobody else would end it

@@ -5,6 +5,7 @@ From the top down, each importing only from below::
     pool          the public Pool: an executor whose methods send messages to the supervisor
     shutdown      how it is ended: by drain, close, shutdown, or by a signal
     exit_hooks    interpreter exit and fork
+    snapshot      the pool at one moment, as JSON can hold it
     submitter     submit, try_submit, asubmit, call, ask: how a task is made and let in
     parallel_map  map, map_unordered, amap
     progress/     shows how far a map is

@@ -7,6 +7,7 @@ can be collected, and be drained by those who are left.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import weakref
 from concurrent.futures._base import RUNNING
@@ -25,6 +26,7 @@ from ion_actors.futures import Future
 from ion_actors.keys import Keys
 from ion_actors.logs import LOGS, flush
 from ion_actors.observe import HOOKS
+from ion_actors.workerpool.mailbox.dead_letters import KeptLetters
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Performer
 from ion_actors.workerpool.mailbox.task import TaskFuture
@@ -46,7 +48,7 @@ from ion_actors.workerpool.worker.worker import current_worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["PoolCore", "closed", "until_over"]
+__all__ = ["PoolCore", "answers_until", "closed", "until_over", "work_of"]
 
 # How often a coroutine looks whether a thread is gone without a pause, and then the pause in s.
 _GLANCES = 20
@@ -82,6 +84,8 @@ class PoolCore:
     delivered: weakref.ref[DrainReport] | None = None  # and then as long as somebody has it
     ended: Flag = field(default_factory=Flag)
     keys: Keys = field(default_factory=Keys)  # that tasks have
+    number: int = field(default_factory=itertools.count(1).__next__)  # among those of the process
+    kept: KeptLetters | None = None  # the latest dead letters, while somebody may look at them
 
     def metrics(self) -> PoolMetrics:
         """The numbers of this moment."""
@@ -221,7 +225,7 @@ class PoolCore:
         """The tasks that run, who runs each, and since when; those that are interrupted as well."""
         found: dict[TaskFuture[Any], tuple[Performer, TaskFuture[Any], float]] = {}
         for worker in list(self.workers):
-            for task, began in _work_of(worker):
+            for task, began in work_of(worker):
                 if task is not None:
                     found[task] = (worker, task, began)
         return list(found.values())
@@ -230,7 +234,7 @@ class PoolCore:
         """What each part of the pool does now. Waits for the answers of child processes."""
         check()
         asked = [self._dump_worker(worker) for worker in list(self.workers)]
-        until = 0.0 if is_kept_free() else system_clock.monotonic() + _PATIENCE
+        until = answers_until()
         return PoolDump(
             name=self.spec.name,
             state=self.phase,
@@ -275,11 +279,17 @@ class PoolCore:
         return DrainReport(0, 0, 0, cancelled=(), running=running, elapsed=0.0)
 
 
+def answers_until() -> float:
+    """The moment of the system's clock until which a look waits for child processes."""
+    return 0.0 if is_kept_free() else system_clock.monotonic() + _PATIENCE
+
+
 def _state_of(task: TaskFuture[Any]) -> TaskState:
     return TaskState.QUEUED if task.due is None else TaskState.DELAYED
 
 
-def _work_of(worker: Performer) -> list[tuple[TaskFuture[Any] | None, float]]:
+def work_of(worker: Performer) -> list[tuple[TaskFuture[Any] | None, float]]:
+    """What a worker has interrupted, and last its current task; each with its beginning."""
     while True:
         current, began = worker.current, worker.started_at
         below = [*worker.interrupted]

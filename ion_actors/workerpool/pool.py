@@ -13,7 +13,7 @@ import logging
 import signal
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, Never, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Never, NoReturn, Self, cast
 
 import pykka
 
@@ -26,6 +26,7 @@ from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.logs import warn_in_finalizer
 from ion_actors.observe import Metrics, Tracer
+from ion_actors.observe.living import POOLS
 from ion_actors.workerpool import exit_hooks
 from ion_actors.workerpool.core import PoolCore, closed
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
@@ -46,8 +47,11 @@ from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, QueuedTask, StuckTask
 from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
 from ion_actors.workerpool.spec import UNBOUNDED, Dialect, PoolSpec, TaskWrapper
-from ion_actors.workerpool.submitter import Submitter
+from ion_actors.workerpool.submitter import Submitter, letters_of
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
+
+if TYPE_CHECKING:
+    from ion_actors.workerpool.snapshot import PoolSnapshot
 
 __all__ = ["Pool"]
 
@@ -164,6 +168,7 @@ class Pool(Submitter, concurrent.futures.Executor):
             raise
         core.inbox.accept = _acceptor(Submitter(core))
         exit_hooks.register(core)
+        POOLS.add(core)
         # The pool's context ends with the given one; closing in turn ends the pool's context.
         spec.context.add_callback(functools.partial(_on_context_end, core))
 
@@ -209,12 +214,27 @@ class Pool(Submitter, concurrent.futures.Executor):
         """Each worker's current task, its age, and where its thread is. For debugging: print it."""
         return self._core.dump()
 
+    def snapshot(self, *, stacks: bool = True) -> PoolSnapshot:
+        """What the pool does now, as one frozen structure that JSON can hold.
+
+        It has the facts of :meth:`metrics` and :meth:`dump`, the oldest tasks that wait, and which
+        tasks are stuck; never the arguments of a task. Nothing is measured for it between calls.
+
+        Args:
+            stacks: whether to tell where each running task is. Child processes are asked then, and
+                waited for as :meth:`dump` does: up to a second. Without, it never waits.
+
+        Raises:
+            TypeError: ``stacks`` is not True or False.
+        """
+        from ion_actors.workerpool.snapshot import pool_snapshot  # noqa: PLC0415 - seldom wanted
+
+        return pool_snapshot(self._core, stacks=boolean("stacks", stacks))
+
     @property
     def dead_letters(self) -> DeadLetters:
         """The tasks that the pool gives up, to be subscribed to; also after it has ended."""
-        core = self._core
-        clock = core.spec.context.clock
-        return core.mailbox.letters(lambda: DeadLetters(core.spec.name, clock, Submitter(core)))
+        return letters_of(self._core)
 
     # -- the queue -------------------------------------------------------------------------
 

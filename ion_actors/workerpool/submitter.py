@@ -56,6 +56,7 @@ from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.workerpool import parallel_map
 from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
+from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
 from ion_actors.workerpool.mistakes import not_callable
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from ion_actors.clock import Clock
     from ion_actors.workerpool.progress.displays import MapProgress
 
-__all__ = ["Submitter", "call_with_context"]
+__all__ = ["Submitter", "call_with_context", "letters_of"]
 
 T = TypeVar("T")
 A = TypeVar("A", bound=pykka.Actor)
@@ -679,3 +680,9 @@ class Submitter:
         if residence is None:
             raise no_worker_class(self._core.spec.name)
         return residence
+
+
+def letters_of(core: PoolCore) -> DeadLetters:
+    """The pool's dead letters, which can be put back into it."""
+    clock = core.spec.context.clock
+    return core.mailbox.letters(lambda: DeadLetters(core.spec.name, clock, Submitter(core)))

@@ -10,13 +10,16 @@ Nothing is kept for those who subscribe later: without a subscriber, a dead lett
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ion_actors._arguments import seconds
 from ion_actors.naming import describe
 from ion_actors.observe import Bus, Subscription
+from ion_actors.raised import in_a_line
 from ion_actors.workerpool.model.reports import WorkerDeath
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from ion_actors.futures import Future
     from ion_actors.workerpool.model.outcomes import DropReason
 
-__all__ = ["DeadLetter", "DeadLetters"]
+__all__ = ["DeadLetter", "DeadLetters", "KeptLetter", "KeptLetters"]
 
 
 class Resubmits(Protocol):
@@ -37,6 +40,13 @@ class Resubmits(Protocol):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit the call; wait for room."""
         ...
+
+
+class _Tries(Protocol):
+    """Where a dead letter can be put back without a wait."""
+
+    def options(self, *, name: str) -> _Tries: ...
+    def try_submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +156,74 @@ class DeadLetters:
     def tell(self) -> None:
         """Have the subscribers told of what was noted; under no lock."""
         self._bus.tell()
+
+
+class KeptLetter(NamedTuple):
+    """A dead letter that is kept for those who look."""
+
+    number: int  #: among those of its pool
+    letter: DeadLetter
+    error: str  #: its error in a line
+
+
+class KeptLetters:
+    """The latest dead letters of a pool, for those who look at them and put them back.
+
+    They are kept only while somebody may look: they keep the arguments of their tasks alive.
+
+    Args:
+        letters: of the pool.
+        most: how many are kept; the oldest are dropped for new ones.
+    """
+
+    def __init__(self, letters: DeadLetters, most: int) -> None:
+        # Its methods are atomic, so it needs no lock.
+        self._kept: deque[KeptLetter] = deque(maxlen=most)
+        self._numbers = itertools.count(1)
+        self._subscription = letters.subscribe(self._keep)
+
+    def _keep(self, letter: DeadLetter) -> None:
+        # On the bus's thread, where the error's class may do what it likes.
+        self._kept.append(KeptLetter(next(self._numbers), letter, in_a_line(letter.error)))
+
+    def all(self) -> list[KeptLetter]:
+        """Those that are kept, the oldest first."""
+        return list(self._kept.copy())
+
+    def replay(self, number: int, to: _Tries) -> Future[Any]:
+        """Put a letter back that is kept, and keep it no more. Never waits for room.
+
+        Raises:
+            LookupError: it is not kept, or was put back.
+            QueueFull, PoolClosed, BrokenPool: it was not accepted; it is kept.
+        """
+        one = next((one for one in self.all() if one.number == number), None)
+        try:
+            if one is None:
+                raise ValueError
+            self._kept.remove(one)  # first: of two who ask for it, one finds it gone
+        except ValueError:
+            raise LookupError(f"there is no dead letter {number}; was it put back?") from None
+        try:
+            return one.letter.put_back(_WithoutWaiting(to))
+        except BaseException:
+            self._kept.append(one)
+            raise
+
+    def stop(self) -> None:
+        """Keep nothing any more."""
+        self._subscription.remove()
+        self._kept.clear()
+
+
+class _WithoutWaiting:
+    """A pool whose ``submit`` is ``try_submit``."""
+
+    def __init__(self, to: _Tries) -> None:
+        self._to = to
+
+    def options(self, *, name: str) -> _WithoutWaiting:
+        return _WithoutWaiting(self._to.options(name=name))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._to.try_submit(fn, *args, **kwargs)

@@ -15,6 +15,7 @@ has seen a task's end finds its letter; hooks and subscribers are told without.
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -602,15 +603,20 @@ class Mailbox(TaskQueue):
 
     # -- numbers, and a look inside: see ion_actors.workerpool.mailbox.inspection -----------------
 
-    def map_queued(self, look: Callable[[TaskFuture[Any]], T]) -> list[T]:
+    def map_queued(self, look: Callable[[TaskFuture[Any]], T], most: int | None = None) -> list[T]:
         """What ``look`` returns for each task that waits, in the order of acceptance.
 
         Those that wait for their time come last, in its order. ``look`` is called under the lock,
         and must run no code of the user's.
+
+        Args:
+            look: is called with each task.
+            most: only for so many.
         """
         with self._lock:
-            waiting = (*self._queue, *self._delayed)
-            return [look(task) for task in waiting if self._is_queued(task)]
+            waiting = itertools.chain.from_iterable((self._queue, self._delayed))
+            queued = (task for task in waiting if self._is_queued(task))
+            return [look(task) for task in itertools.islice(queued, most)]
 
     def count_restart(self) -> int:
         """One more worker was replaced. Returns how many have been."""

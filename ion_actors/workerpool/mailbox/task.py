@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import itertools
 from collections.abc import Callable, Hashable
 from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from types import FunctionType
@@ -40,6 +41,8 @@ __all__ = ["Home", "TaskFuture", "on_context_end", "run_callbacks_in_thread"]
 
 T = TypeVar("T")
 _Callbacks = Callbacks | None
+
+_TICKETS = itertools.count(1)
 
 
 class Home(Protocol):
@@ -127,6 +130,16 @@ class TaskFuture(Future[T]):
     def _function_name(self) -> str:
         fn: Any = self.fn
         return fn if type(fn) is str else describe(fn)
+
+    @property
+    def ticket(self) -> int:
+        """Its number among the tasks that somebody has looked at; given when first asked for."""
+        found: int = self.__dict__.setdefault("_ticket", next(_TICKETS))
+        return found
+
+    def has_ticket(self, number: int) -> bool:
+        """Whether that is its number."""
+        return self.__dict__.get("_ticket") == number
 
     @property
     def released(self) -> bool:

@@ -1,0 +1,1 @@
+"""Tests of what shows a running program from outside."""
