@@ -32,7 +32,7 @@ Packages and modules, from the top down::
     forking        hooks that run in forked children
     interruption   exceptions that are thrown into a thread from outside
     awaitables     whether a call returned a result, or something that has yet to run
-    own_variables  context variables whose values are changed in place
+    own_variables  which context variables tasks and threads begin with
     raised         reading exceptions without running their code
     naming         safe names of users' objects, for logs and errors
     _arguments     checks of arguments

@@ -25,6 +25,7 @@ from ion_actors.delivery import keep_free, kept_free
 from ion_actors.forking import HOOKS_RAN, check, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
+from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = ["Clock", "Repeatable", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
@@ -283,7 +284,7 @@ class SystemClock:
 
     def _start(self) -> None:
         self._started_at = self.monotonic()
-        start_thread(threading.Thread(target=self._run, name="ion_actors-timer", daemon=True))
+        start_thread(daemon_thread(self._run, "ion_actors-timer"))
         self._running = True  # only now: starting a thread can fail
 
     def _stand_in(self) -> float | None:

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ion_actors.forking import on_fork
+from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = [
@@ -169,8 +170,7 @@ class CallbackThreads:
 
     def _begin(self) -> None:
         try:
-            name = "ion_actors-callbacks"
-            threading.Thread(target=self._run_next, name=name, daemon=True).start()
+            daemon_thread(self._run_next, "ion_actors-callbacks").start()
         except NO_MORE_THREADS:
             self._run_next()  # one thread is enough
 
@@ -310,7 +310,7 @@ class CallQueue:
 
     def _begin(self) -> None:
         try:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            daemon_thread(self._work, self._name).start()
         except BaseException:  # the same
             self._starting = self._now()
             STANDBY.ask(self._retry)

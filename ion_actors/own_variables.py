@@ -1,18 +1,23 @@
-"""Context variables whose values are changed in place.
+"""Which context variables tasks and threads begin with.
 
 A copy of a context has the same objects as the original. Most programs set their variables and
 never change their values, but ``decimal.getcontext().prec = 5`` changes the object in the variable:
 in a task it would change the arithmetic of the submitter. So a task gets a copy of that object.
+
+The library's own threads begin with no variable at all. From Python 3.14 on, a thread may inherit
+those of its creator, and on free-threaded builds it does by default. A worker would then live in
+the context in which somebody made the pool, under its deadline, and keep its values alive.
 """
 
 from __future__ import annotations
 
 import contextvars
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["copy_variables", "decimal_variable", "own_values"]
+__all__ = ["copy_variables", "daemon_thread", "decimal_variable", "no_variables", "own_values"]
 
 _modules = sys.modules  # read for every task
 _decimal: contextvars.ContextVar[Any] | None = None
@@ -51,3 +56,15 @@ def own_values(context: contextvars.Context) -> contextvars.Context:
 def copy_variables() -> contextvars.Context:
     """A copy of the caller's variables, with its own values where that matters."""
     return own_values(contextvars.copy_context())
+
+
+def no_variables() -> dict[str, Any]:
+    """Arguments for ``threading.Thread``: the thread begins without context variables."""
+    return {"context": contextvars.Context()} if sys.version_info >= (3, 14) else {}
+
+
+def daemon_thread(
+    target: Callable[..., object], name: str | None = None, args: tuple[Any, ...] = ()
+) -> threading.Thread:
+    """A daemon thread, not yet started, which begins without context variables."""
+    return threading.Thread(target=target, name=name, args=args, daemon=True, **no_variables())

@@ -28,6 +28,7 @@ __all__ = [
     "TimedOut",
     "every_point",
     "interrupt",
+    "is_between_lock_and_block",
 ]
 
 LIBRARY = Path(ion_actors.__file__).parent
@@ -77,7 +78,9 @@ class Interrupter:
 
     def __call__(self, frame: FrameType, event: str, arg: object) -> None:
         code = frame.f_code
-        if event not in ("call", "c_return") or not self._is_reached(frame):
+        if event not in ("call", "c_return") or is_between_lock_and_block(event, arg):
+            return
+        if not self._is_reached(frame):
             return
         if event == "call" and _may_be_about_to_be_closed(frame):
             return
@@ -97,6 +100,15 @@ class Interrupter:
         if found is None or where != "ours":
             return False
         return not found.f_code.co_filename.startswith(self._spared or ("\0",))
+
+
+def is_between_lock_and_block(event: str, arg: object) -> bool:
+    """Whether a profiler is told that the `__enter__` of an object written in C has returned.
+
+    It is told so from Python 3.14 on. What is raised there keeps the lock locked, and no code can
+    mend that. No signal comes in there, except on 3.14 (CPython issue 148874).
+    """
+    return event == "c_return" and getattr(arg, "__name__", "") == "__enter__"
 
 
 @functools.cache

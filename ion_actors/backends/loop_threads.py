@@ -26,6 +26,7 @@ from typing_extensions import override
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
 from ion_actors.forking import on_fork
+from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["LeftBehind", "LoopThreads", "Owner", "left_behind"]
@@ -136,7 +137,7 @@ class LoopThreads(ThreadPoolExecutor):
 
     def _start_one(self) -> None:
         name = f"{threading.current_thread().name}-loop-{next(_numbers)}"
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread = daemon_thread(self._work, name)
         try:
             thread.start()
         except NO_MORE_THREADS:

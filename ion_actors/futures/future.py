@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import sys
-import threading
 import weakref
 from _thread import RLock, allocate_lock
 from collections.abc import Callable, Generator, Iterable
@@ -49,6 +48,7 @@ from ion_actors.futures.progress import Output, Progress
 from ion_actors.futures.waiters import Condition, Parked
 from ion_actors.logs import Logger
 from ion_actors.naming import name_of
+from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS
 
 __all__ = ["Future", "get_all"]
@@ -300,7 +300,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         if in_main_thread():
             try:
                 # They use events, which Ctrl-C here would leave locked for those who wait there.
-                start_thread(threading.Thread(target=self._tell_strangers, daemon=True))
+                start_thread(daemon_thread(self._tell_strangers))
             except NO_MORE_THREADS:
                 self._tell_strangers()  # no thread can be started
         else:
@@ -457,6 +457,13 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             return self._outcome()
         finally:
             self = None  # type: ignore[assignment]
+
+    def _get_snapshot(self) -> tuple[bool, bool, T | None, BaseException | None]:
+        # What asyncio reads from Python 3.15 on, instead of calling the methods above.
+        if self._state != FINISHED:
+            return self.done(), self.cancelled(), None, None
+        self._mark_read()
+        return True, False, self._result, self._exception
 
     def _wait(self, timeout: float | None) -> bool:
         if self._state in DONE:

@@ -11,6 +11,7 @@ import pykka
 
 from ion_actors.clock import start_thread
 from ion_actors.futures.callbacks import Callback, Callbacks
+from ion_actors.own_variables import daemon_thread
 
 __all__ = ["Derivable", "GetHook"]
 
@@ -78,11 +79,7 @@ class GetHook:
 
     def ask_in_thread(self, future: Derivable) -> None:
         """Settle the future in a thread of its own, since the hook may block."""
-        start_thread(
-            threading.Thread(
-                target=self._insist, args=(future,), name="ion_actors-hook", daemon=True
-            )
-        )
+        start_thread(daemon_thread(self._insist, "ion_actors-hook", (future,)))
 
     def _insist(self, future: Derivable) -> None:
         try:

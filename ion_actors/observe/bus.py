@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from ion_actors.forking import check, renew_after_fork
 from ion_actors.logs import Logger
 from ion_actors.naming import printable
+from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = ["Bus", "Subscription"]
@@ -140,7 +141,7 @@ class Bus(Generic[E]):
         return not thread.is_alive()
 
     def _started_thread(self) -> threading.Thread | None:
-        thread = threading.Thread(target=self._tell, name=printable(self._thread_name), daemon=True)
+        thread = daemon_thread(self._tell, printable(self._thread_name))
         try:
             thread.start()
         except NO_MORE_THREADS:  # a later attempt follows, or the interpreter exits

@@ -8,12 +8,12 @@ and get events by the bus.
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ion_actors.context import make_current
 from ion_actors.naming import as_repr, printable
+from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS
 from ion_actors.supervision.children import open_child
 from ion_actors.supervision.events import Lifecycle, LifecycleEvent
@@ -120,7 +120,7 @@ def start_in_thread(core: TreeCore, run: ChildRun) -> None:
     """Start the child in a thread of its own, since that may take any time."""
     call = core.spec.variables.copy().run
     name = printable(f"{core.spec.name}-starts-{run.spec.id}")
-    thread = threading.Thread(target=call, args=(_start, core, run), name=name, daemon=True)
+    thread = daemon_thread(call, name, (_start, core, run))
     try:
         thread.start()
     except NO_MORE_THREADS as error:  # there can be no more threads

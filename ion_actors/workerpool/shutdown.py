@@ -29,6 +29,7 @@ from ion_actors.errors import DrainTimeout, PoolClosed
 from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.logs import Logger, flush
+from ion_actors.own_variables import daemon_thread
 from ion_actors.raised import is_a
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 from ion_actors.workerpool import exit_hooks
@@ -248,7 +249,7 @@ class DrainOnSignal:
         """Have a thread drain the pool. Returns False if there can be none."""
         name = f"ion_actors-{self._signum.name}"
         try:
-            threading.Thread(target=self._drain, name=name, daemon=True).start()
+            daemon_thread(self._drain, name).start()
         except NO_MORE_THREADS:
             return False
         return True
