@@ -1,9 +1,42 @@
-"""Look inside a running program.
+"""Look inside a running program: for ``python -m ion_actors top``.
 
 ::
 
-    actions   what somebody who looks may do: cancel, resize, pause, drain, replay
-    overview  what there is in the process at one moment: ion_actors.snapshot()
-    trees     supervision trees at one moment
-    letters   keeps dead letters while somebody may look at them
+    actions    what somebody who looks may do: cancel, resize, pause, drain, replay
+    reader     reads what other processes publish
+    publisher  publishes snapshots of this process on a Unix socket: publish()
+    directory  the directory with the sockets, and that nobody else is in it
+    overview   what there is in the process at one moment: ion_actors.snapshot()
+    trees      supervision trees at one moment
+    letters    keeps dead letters while somebody may look at them
+
+Each name is imported when it is first used: what serves a page is not paid for by who has none.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ion_actors.dashboard.publisher import Publication, publish
+
+__all__ = ["Publication", "publish"]
+
+_HOMES = {
+    "Publication": "publisher",
+    "publish": "publisher",
+}
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if (home := _HOMES.get(name)) is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

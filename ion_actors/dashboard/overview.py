@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ion_actors._arguments import boolean
+from ion_actors.forking import check
 from ion_actors.logs import Logger
 from ion_actors.observe.living import (
     ADAPTIVE_LIMITS,
@@ -138,6 +139,7 @@ def snapshot(*, stacks: bool = True) -> Snapshot:
         TypeError: ``stacks`` is not True or False.
     """
     boolean("stacks", stacks)
+    check()
     asked = [begin_snapshot(core, stacks=stacks) for core in living_pools()]
     until = answers_until() if stacks else 0.0
     return Snapshot(

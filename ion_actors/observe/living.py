@@ -4,17 +4,21 @@ Each object enters itself once, when it is made, and is held weakly. Nothing els
 somebody looks.
 
 There is no lock: an object may be made in a finalizer or a signal handler, and each step here is
-one operation of a dict. A forked child has copies of the objects; those whose threads stayed in the
-parent know that themselves.
+one operation of a dict. A forked child has copies of the objects, and forgets those whose threads
+stayed in the parent.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
+import os
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+
+from ion_actors.forking import on_fork
 
 __all__ = [
     "ADAPTIVE_LIMITS",
@@ -50,6 +54,10 @@ class Living(Generic[T]):
         found = [entry() for entry in self._found.copy().values()]
         return [one for one in found if one is not None]
 
+    def clear(self) -> None:
+        """Forget them."""
+        self._found.clear()
+
     def follow(self, follower: Callable[[T], object]) -> None:
         """Call ``follower(one)`` for each that is there, and for each that is made later."""
         self._followers[follower] = None
@@ -75,3 +83,15 @@ LIMITERS: Living[Any] = Living()
 BREAKERS: Living[Any] = Living()
 SEMAPHORES: Living[Any] = Living()
 ADAPTIVE_LIMITS: Living[Any] = Living()
+
+on_fork(POOLS.clear)
+on_fork(SUPERVISORS.clear)
+
+
+def _publish(_: object) -> None:
+    # By its name: it is in a package far above this one, and seldom wanted.
+    importlib.import_module("ion_actors.dashboard.publisher").publish_quietly()
+
+
+if os.environ.get("ION_ACTORS_PUBLISH") == "1":  # the program is published with its first pool
+    POOLS.follow(_publish)
