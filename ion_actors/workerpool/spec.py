@@ -227,6 +227,14 @@ class TaskOptions:
         return self.delayed or self.retry is not None
 
     @property
+    def bare(self) -> bool:
+        """Whether the tasks have nothing but a name, a priority and a key: they end by themselves,
+        or with their pool."""
+        given = (self.context, self.timeout, self.ttl, self.retry, self.delay, self.at)
+        again = self.retry_on_worker_death
+        return not (self.pass_context or again or any(one is not None for one in given))
+
+    @property
     def ranked(self) -> bool:
         """Whether the tasks may begin in another order than that of acceptance."""
         return bool(self.priority) or self.key is not None

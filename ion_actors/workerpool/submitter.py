@@ -121,8 +121,9 @@ class Submitter:
         self._clock = core.spec.context.clock
         self._hooks = core.spec.hooks
         # Whether a task may need more than the bare minimum: decided once, not per task.
-        self._bare = options is None and self._pool_context.deadline is None
-        self._plain = self._bare and self._hooks is None and not core.mailbox.sheds
+        self._bare = self._pool_context.deadline is None and (options is None or options.bare)
+        hooked = self._hooks is not None or core.mailbox.sheds
+        self._plain = options is None and self._bare and not hooked
         key = None if options is None else options.key
         self._key = None if key is None else core.keys.key(key)
         self._offer = _way_in(core.mailbox, options)
@@ -171,14 +172,25 @@ class Submitter:
         task.special = True
         if self._hooks is not None or self._mailbox.sheds:
             task.accepted_at = self._clock.monotonic()
+        if self._options is not None:
+            self._label(task, self._options)
         if not self._bare or CURRENT.get() is not None or of_thread.task_context is not None:
             self._place(task)
+
+    def _label(self, task: TaskFuture[Any], options: TaskOptions) -> None:
+        """Give it its name, its priority and its key."""
+        if options.key_limit is not None and options.key is None:
+            raise ValueError(f"key_limit={options.key_limit} limits nothing without a key")
+        task.given_name = options.name
+        if options.ranked:
+            task.ranked = True
+            task.priority = options.priority or 0
+            task.key = self._key
+            task.key_limit = options.key_limit or 1
 
     def _place(self, task: TaskFuture[Any]) -> None:
         """Give it a context of its own, below the pool's and the submitter's."""
         options = self._options or _DEFAULTS
-        if options.key_limit is not None and options.key is None:
-            raise ValueError(f"key_limit={options.key_limit} limits nothing without a key")
         parent = self._parent()
         parent.check()
         context: Context = _new(Context)
@@ -187,18 +199,12 @@ class Submitter:
         context._inherit(self._parents if endless else (self._pool_context, parent), None)
         task.variables.run(make_current, context)
         task.own_context = context
-        task.given_name = options.name
         task.limit = seconds("timeout", options.timeout)
         task.ttl = seconds("ttl", options.ttl)
         if options.timed:
             task.timed = True
             task.delay, task.at, task.retry = options.delay, options.at, options.retry
         task.begin_limits()
-        if options.ranked:
-            task.ranked = True
-            task.priority = options.priority or 0
-            task.key = self._key
-            task.key_limit = options.key_limit or 1
         if options.retry_on_worker_death or options.retry is not None:
             task.retries = options.retry_on_worker_death or 0
             task._spare = own_values(task.variables.copy())

@@ -209,6 +209,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_a_task_ends_with_the_context_of_its_submitter",
             "test_a_task_submitted_by_a_task_ends_with_it",
             "test_a_task_that_cannot_be_called_is_refused_at_submit",
+            "test_a_task_with_a_label_has_a_context_of_its_own_once_it_is_asked_for",
             "test_blocked_submitters_are_served_in_the_order_they_came",
             "test_cancelling_a_running_task_asks_it_to_stop",
             "test_context_variables_are_those_of_each_submission",

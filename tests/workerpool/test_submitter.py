@@ -9,6 +9,7 @@ import math
 import queue
 import threading
 from concurrent.futures import CancelledError, wait
+from typing import Any
 
 import pytest
 
@@ -411,6 +412,37 @@ def test_a_task_that_ends_with_its_pool_only_is_registered_nowhere() -> None:
             other = pool.submit(abs, -2)
         assert len(callbacks_on(context)) == before + 1  # it can end before the pool does
     assert (task.result(), other.result()) == (1, 2)
+
+
+def inside() -> Context:
+    return current_context()
+
+
+@pytest.mark.parametrize("options", [{"name": "n"}, {"priority": 3}, {"key": "k"}], ids=str)
+def test_a_task_with_a_label_has_a_context_of_its_own_once_it_is_asked_for(
+    options: dict[str, Any],
+) -> None:
+    gate = Gate()
+
+    def waits() -> None:
+        gate.entered.release()
+        current_context().wait(timeout=PATIENCE)
+        current_context().check()
+
+    with Pool(2) as pool:
+        one, other = pool.options(**options).submit(waits), pool.submit(gate)
+        gate.await_entered(2)
+        assert not one.cancel()  # it runs: its context ends
+        with pytest.raises(Cancelled):
+            one.result(PATIENCE)
+        gate.open()
+        assert other.result(PATIENCE) == "through"
+        with background():
+            assert pool.options(**options).submit(inside).result(PATIENCE) is not background()
+        with Context() as mine:
+            inner = pool.options(**options).submit(inside).result(PATIENCE)
+            mine.cancel()
+            assert inner.cancelled
 
 
 def test_coroutine_functions_run_to_completion_on_the_workers_own_loop() -> None:
