@@ -99,8 +99,8 @@ def test_the_readme_is_short() -> None:
 
 #: Whose public names the reference has, besides `ion_actors` itself.
 ROOMS = (
-    "adaptive", "circuit", "executors", "pipeline", "ratelimit", "semaphore", "supervision",
-    "testing",
+    "adaptive", "circuit", "dashboard", "executors", "pipeline", "ratelimit", "semaphore",
+    "supervision", "testing",
 )  # fmt: skip
 
 
