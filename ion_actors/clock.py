@@ -10,6 +10,7 @@ If that cannot be started, waiting threads fire the timers: see :mod:`ion_actors
 
 from __future__ import annotations
 
+import atexit
 import functools
 import heapq
 import itertools
@@ -25,7 +26,7 @@ from ion_actors.delivery import keep_free, kept_free
 from ion_actors.forking import HOOKS_RAN, check, on_fork, run_hooks
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
-from ion_actors.own_variables import daemon_thread
+from ion_actors.own_variables import DAEMON, daemon_thread
 from ion_actors.standby import NO_MORE_THREADS, RETRY, STANDBY
 
 __all__ = ["Clock", "Repeatable", "SystemClock", "Timer", "acquire", "start_thread", "system_clock"]
@@ -203,6 +204,12 @@ class SystemClock:
         self._running = False
         self._started_at = -math.inf
 
+    def abandon(self) -> None:
+        """Forget all timers, so that the timer thread ends."""
+        with self._changed:
+            self._heap = []
+            self._rouse()
+
     @property
     def timers(self) -> int:
         """How many calls are pending."""
@@ -370,3 +377,6 @@ def _fire(timer: Timer) -> None:
 
 #: The default clock.
 system_clock = SystemClock()
+
+if not DAEMON:  # the interpreter waits for the timer thread
+    getattr(threading, "_register_atexit", atexit.register)(system_clock.abandon)

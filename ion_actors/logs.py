@@ -30,13 +30,20 @@ import threading
 import time
 import warnings
 from _thread import get_ident
-from _tracemalloc import is_tracing  # the rest of tracemalloc takes a while to import
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
 
 from ion_actors.delivery import PATIENCE, CallQueue, is_kept_free
 from ion_actors.naming import for_log, printable
 from ion_actors.raised import traceback_of
+
+try:
+    from _tracemalloc import is_tracing  # the rest of tracemalloc takes a while to import
+except ImportError:  # in a subinterpreter
+
+    def is_tracing() -> bool:
+        return False
+
 
 __all__ = ["LOGS", "Logger", "flush", "is_inside", "warn_in_finalizer", "warn_later"]
 

@@ -11,13 +11,24 @@ the context in which somebody made the pool, under its deadline, and keep its va
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["copy_variables", "daemon_thread", "decimal_variable", "no_variables", "own_values"]
+__all__ = [
+    "DAEMON",
+    "copy_variables",
+    "daemon_thread",
+    "decimal_variable",
+    "no_variables",
+    "own_values",
+]
+
+#: Whether threads may be daemons: a subinterpreter allows none, and waits for its threads.
+DAEMON: bool = getattr(_thread, "daemon_threads_allowed", lambda: True)()
 
 _modules = sys.modules  # read for every task
 _decimal: contextvars.ContextVar[Any] | None = None
@@ -67,4 +78,4 @@ def daemon_thread(
     target: Callable[..., object], name: str | None = None, args: tuple[Any, ...] = ()
 ) -> threading.Thread:
     """A daemon thread, not yet started, which begins without context variables."""
-    return threading.Thread(target=target, name=name, args=args, daemon=True, **no_variables())
+    return threading.Thread(target=target, name=name, args=args, daemon=DAEMON, **no_variables())

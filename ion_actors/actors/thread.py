@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from ion_actors.clock import acquire
-from ion_actors.own_variables import no_variables
+from ion_actors.own_variables import DAEMON, no_variables
 from ion_actors.raised import traceback_of
 
 __all__ = ["ActorThread", "Flag"]
@@ -81,7 +81,7 @@ class ActorThread(threading.Thread):
     def __init__(
         self, target: Callable[[], object], name: str, on_end: Callable[[Any], object]
     ) -> None:
-        super().__init__(target=target, name=name, daemon=True, **no_variables())
+        super().__init__(target=target, name=name, daemon=DAEMON, **no_variables())
         self._started = Flag()  # start() waits for it, and may be interrupted there
         self._on_end: Callable[[Any], object] | None = on_end
         self._watch: weakref.ref[Any] | None = None

@@ -25,7 +25,6 @@ the coroutine: what it awaits, what that awaits, and so on.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import itertools
 import linecache
@@ -57,8 +56,13 @@ __all__ = [
 # Asked each time: an extension that needs the GIL switches it on when it is imported.
 _has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
 
-if not _has_gil():  # only then it is needed, and not to be imported by a thread that must not block
+if (
+    not _has_gil()
+):  # only then they are needed, and not to be imported by a thread that must not block
     import tempfile  # noqa: F401
+
+    with contextlib.suppress(ImportError):  # in a subinterpreter
+        import faulthandler  # noqa: F401
 
 _may_collect = sys.version_info < (3, 12)  # later, it waits for the end of the current instruction
 
@@ -182,11 +186,13 @@ def calls_while_all_stand_still(ident: int) -> list[Call]:
     import tempfile  # noqa: PLC0415 - see above
 
     try:
+        import faulthandler  # noqa: PLC0415 - the same
+
         with tempfile.TemporaryFile() as file:
             faulthandler.dump_traceback(file, all_threads=True)
             file.seek(0)
             dump = file.read().decode("ascii", "replace")
-    except OSError:  # no descriptor is left, or no room: a report without stacks is still one
+    except (ImportError, OSError):  # no descriptor, no room: a report without stacks is still one
         return []
     return calls_in(dump, ident)
 
