@@ -4,6 +4,7 @@ Start at :class:`Pool`.
 
 Packages and modules, from the top down::
 
+    __main__       python -m ion_actors
     dashboard/     look inside a running program
     testing/       tools for tests of concurrent code, for users' tests as well
     executors/     the executors of concurrent.futures, as pools: a change of one import
@@ -20,7 +21,6 @@ Packages and modules, from the top down::
     futures/       the future: of concurrent.futures and of pykka at once
     context/       contexts: cancellation and deadlines
     actors/        the one place that knows pykka's internals
-    stateful       actors that live in workers: the public Worker
     wrapping       wrappers around any kind of function, as for tasks
     clock          time and timers, replaceable in tests
     errors         every error that the library raises
@@ -44,6 +44,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ion_actors.actors.stateful import Worker
     from ion_actors.backends.process import ProcessBackend
     from ion_actors.context import Context, background, current_context
     from ion_actors.dashboard.overview import Snapshot, snapshot
@@ -82,7 +83,6 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from ion_actors.futures import Future, Output, Progress, report_progress
-    from ion_actors.stateful import Worker
     from ion_actors.timers import Reminder, tell_after
     from ion_actors.workerpool.mailbox.dead_letters import DeadLetter, DeadLetters
     from ion_actors.workerpool.messages import (
@@ -273,7 +273,7 @@ _HOMES = {
     "TrySubmit": "workerpool.messages",
     "UnfinishedTask": "workerpool.model.reports",
     "WeightExceedsCapacity": "errors",
-    "Worker": "stateful",
+    "Worker": "actors.stateful",
     "WorkerDeath": "workerpool.model.reports",
     "WorkerDied": "errors",
     "WorkerDump": "workerpool.model.reports",

@@ -2,11 +2,12 @@
 
 From the top down, each importing only from below::
 
-    watched  a user's actor whose start, failure and end are reported
-    actor    an actor whose loop survives exceptions
-    hosted   an actor without a thread of its own
-    inbox    inboxes that close; messages that are answered later
-    thread   a thread whose end is always reported
+    stateful  actors that live in workers: the public Worker
+    watched   a user's actor whose start, failure and end are reported
+    actor     an actor whose loop survives exceptions
+    hosted    an actor without a thread of its own
+    inbox     inboxes that close; messages that are answered later
+    thread    a thread whose end is always reported
 """
 
 from ion_actors.actors.actor import IsolatedActor, unregister

@@ -9,6 +9,7 @@
     history    the last minutes of each pool
     commands   what a request asks for, checked and logged
     actions    what somebody who looks may do: cancel, resize, pause, drain, replay
+    terminal/  python -m ion_actors top
     reader     reads what other processes publish
     publisher  publishes snapshots of this process on a Unix socket: publish()
     directory  the directory with the sockets, and that nobody else is in it

@@ -6,9 +6,10 @@
     $XDG_RUNTIME_DIR/ion_actors    if that is set, and the user's own
     TMPDIR/ion_actors-UID          otherwise
 
-Who reads looks in all of them: a service often has other variables than a shell. The directory is
-the user's own, has the mode 0700, and is no symbolic link. It is opened once, and all that is done
-in it goes by its descriptor, so that nobody can put another one in its place meanwhile.
+Who reads looks in all the others unless the first one is set: a service often has other variables
+than a shell. The directory is the user's own, has the mode 0700, and is no symbolic link. It is
+opened once, and all that is done in it goes by its descriptor, so that nobody can put another one
+in its place meanwhile.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 __all__ = ["Directory", "places"]
 
+_GIVEN = "ION_ACTORS_RUNTIME_DIR"
 _BY_DESCRIPTOR = "/proc/self/fd"
 _OPEN = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -95,26 +96,32 @@ class Directory:
         self.close()
 
 
-def places(uid: int) -> Iterator[Path]:
+def places(uid: int) -> list[Path]:
     """Where a program of this user may have published."""
     found = [Path(f"/run/user/{uid}/ion_actors"), Path(f"/tmp/ion_actors-{uid}")]
     if uid == os.geteuid():
-        found = [*_given(), Path(tempfile.gettempdir(), f"ion_actors-{uid}"), *found]
-    yield from dict.fromkeys(found)
-
-
-def _given() -> Iterator[Path]:
-    for variable, part in (("ION_ACTORS_RUNTIME_DIR", ""), ("XDG_RUNTIME_DIR", "ion_actors")):
-        path = os.environ.get(variable, "")
-        if os.path.isabs(path):  # noqa: PTH117  # for an empty one, pathlib says the same of "."
-            yield Path(path, part)
+        if (given := _variable(_GIVEN)) is not None:
+            return [given]
+        if (runtime := _variable("XDG_RUNTIME_DIR")) is not None:
+            found.append(runtime / "ion_actors")
+        found.append(_temporary())
+    return list(dict.fromkeys(found))
 
 
 def _own_place() -> Path:
-    for path in _given():
-        # That of another user is left behind in the environment by su and sudo.
-        if path.name != "ion_actors" or _is_own(path.parent):
-            return path
+    if (given := _variable(_GIVEN)) is not None:
+        return given
+    runtime = _variable("XDG_RUNTIME_DIR")
+    # That of another user is left behind in the environment by su and sudo.
+    return runtime / "ion_actors" if runtime is not None and _is_own(runtime) else _temporary()
+
+
+def _variable(name: str) -> Path | None:
+    found = os.environ.get(name, "")
+    return Path(found) if os.path.isabs(found) else None  # noqa: PTH117 - "" is no path
+
+
+def _temporary() -> Path:
     return Path(tempfile.gettempdir(), f"ion_actors-{os.geteuid()}")
 
 

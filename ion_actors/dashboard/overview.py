@@ -185,7 +185,8 @@ def program() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if (name := getattr(spec, "name", None)) is not None:
         return in_short(str(name).removesuffix(".__main__"))
-    return in_short(os.path.basename(next(iter(sys.argv), "")) or "python")  # noqa: PTH119
+    name = os.path.basename(next(iter(sys.argv), ""))  # noqa: PTH119
+    return in_short("python -c" if name == "-c" else name or "python")
 
 
 def _each(found: Iterable[T], describe: Callable[[T], S]) -> tuple[S, ...]:

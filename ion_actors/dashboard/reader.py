@@ -19,7 +19,16 @@ _PATIENCE = 5.0  # seconds for an answer: a snapshot may take one, and others ma
 
 
 class Unreadable(Exception):
-    """Why a process cannot be read, in a line for people."""
+    """Why a process cannot be read, in a line for people.
+
+    Args:
+        why: the line.
+        gone: it will not come back.
+    """
+
+    def __init__(self, why: str, *, gone: bool = False) -> None:
+        super().__init__(why)
+        self.gone = gone
 
 
 def snapshot_of(pid: int, *, stacks: bool = True) -> dict[str, Any]:
@@ -39,7 +48,8 @@ def snapshot_of(pid: int, *, stacks: bool = True) -> dict[str, Any]:
             return found
     raise Unreadable(
         f"process {pid} does not publish itself: start it with ION_ACTORS_PUBLISH=1, or have it "
-        "call ion_actors.dashboard.publish()"
+        "call ion_actors.dashboard.publish()",
+        gone=True,
     )
 
 
@@ -70,11 +80,11 @@ def _owner(pid: int) -> int:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        raise Unreadable(f"there is no process {pid}") from None
+        raise Unreadable(f"there is no process {pid}", gone=True) from None
     except PermissionError:
         raise Unreadable(f"process {pid} belongs to {_user_of(pid)}") from None
     except OverflowError:
-        raise Unreadable(f"there is no process {pid}") from None
+        raise Unreadable(f"there is no process {pid}", gone=True) from None
     if os.geteuid() != 0:
         return os.geteuid()
     return _uid(pid) or 0  # root may read everybody's

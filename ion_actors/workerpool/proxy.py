@@ -23,7 +23,7 @@ from typing import (
 
 import pykka
 
-from ion_actors.stateful import Fetch, Method
+from ion_actors.actors.stateful import Fetch, Method
 
 if TYPE_CHECKING:
     from ion_actors.futures import Future

@@ -20,6 +20,7 @@ from ion_actors._arguments import (
     seconds,
     whole_number,
 )
+from ion_actors.actors.stateful import Residence
 from ion_actors.backends.protocol import Backend
 from ion_actors.backends.thread import ThreadBackend
 from ion_actors.clock import Clock
@@ -27,7 +28,6 @@ from ion_actors.context import Context, background
 from ion_actors.errors import BrokenPool, TaskPanicked
 from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe, Tracer
-from ion_actors.stateful import Residence
 from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy, checked_overflow
 from ion_actors.workerpool.model.recovery import PanicRecovery

@@ -37,6 +37,7 @@ from typing import (
 import pykka
 
 from ion_actors._arguments import seconds, unexpected_keyword
+from ion_actors.actors.stateful import Method, Receive, Residence
 from ion_actors.context import (
     CURRENT,
     Context,
@@ -52,7 +53,6 @@ from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.futures import Future
 from ion_actors.naming import describe
 from ion_actors.own_variables import own_values
-from ion_actors.stateful import Method, Receive, Residence
 from ion_actors.workerpool import parallel_map
 from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore

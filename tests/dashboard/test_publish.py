@@ -65,9 +65,10 @@ def test_a_process_can_be_read_while_it_is_published(place: Path, occupy: Occupy
             assert "in hold" in mine["workers"][0]["stack"]
             assert found["pid"] == os.getpid()
             (who,) = reader.everybody()
-            assert (who["pid"], who["pools"], who["stuck"]) == (os.getpid(), ["mine"], 0)
+            assert (who["pid"], who["stuck"]) == (os.getpid(), 0)
+            assert "mine" in who["pools"]
             without = reader.snapshot_of(os.getpid(), stacks=False)
-            assert without["pools"][0]["workers"][0]["stack"] == ""
+            assert not any(worker["stack"] for one in without["pools"] for worker in one["workers"])
         assert list(place.iterdir()) == []
         assert reader.everybody() == []
         with pytest.raises(Unreadable, match="does not publish itself"):
@@ -93,7 +94,8 @@ def test_dead_letters_are_shown(place: Path, occupy: Occupy) -> None:
         pool.purge()
         assert pool.dead_letters.join(PATIENCE)
         found = reader.snapshot_of(os.getpid())
-        assert [one["name"] for one in found["pools"][0]["dead_letters"]] == ["lost"]
+        letters = [one for pool in found["pools"] for one in pool["dead_letters"]]
+        assert [one["name"] for one in letters] == ["lost"]
         assert "the-secret-argument" not in json.dumps(found)
         pool.close(0)
 
@@ -121,7 +123,7 @@ def test_a_reader_that_says_too_much_or_nothing_does_not_keep_others_waiting(pla
 def test_many_read_at_the_same_time(place: Path, threads: Any) -> None:
     with publish(), Pool(1, name="popular"):
         found = list(threads.map(lambda _: reader.snapshot_of(os.getpid()), range(20)))
-    assert all(one["pools"][0]["name"] == "popular" for one in found)
+    assert all("popular" in [pool["name"] for pool in one["pools"]] for one in found)
 
 
 # -- who may read --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ion_actors import (
     TaskPanicked,
     Worker,
 )
-from ion_actors.stateful import Method, Receive, Residence
+from ion_actors.actors.stateful import Method, Receive, Residence
 from ion_actors.testing import VirtualClock
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, why_broken
 

@@ -24,8 +24,8 @@ from ion_actors import (
     WorkerDied,
     current_context,
 )
+from ion_actors.actors.stateful import Fetch, Method, MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.backends.process import ProcessBackend
-from ion_actors.stateful import Fetch, Method, MoveIn, MoveOut, Receive, Residence, here
 from tests.workerpool.helpers import PATIENCE, eventually, run_in_thread, why_broken
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pykka
 
 from ion_actors.actors import ActorStop, Envelope
+from ion_actors.actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.backends.protocol import Runner
 from ion_actors.backends.stacks import Stack
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import TaskAbandoned
 from ion_actors.naming import describe, printable
-from ion_actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.worker.failure import Failure
 from ion_actors.workerpool.worker.inbox import Letter, WorkerInbox

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from ion_actors.actors.stateful import leave_quietly
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.process.child.running_task import RunningTask, Terminated
 from ion_actors.backends.process.child.setup import Setup
@@ -65,7 +66,6 @@ from ion_actors.context import Context, of_thread
 from ion_actors.errors import TaskNotPicklable
 from ion_actors.forking import renew_after_fork
 from ion_actors.raised import in_a_line
-from ion_actors.stateful import leave_quietly
 
 __all__ = ["TaskServer"]
 

@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ion_actors.actors.stateful import MoveIn
 from ion_actors.backends.process.transport.anonymous_file import new_file
 from ion_actors.backends.process.transport.descriptors import Descriptor
 from ion_actors.backends.process.transport.log_relay import Settings
@@ -35,7 +36,6 @@ from ion_actors.backends.protocol import Hopeless
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
 from ion_actors.forking import on_fork
-from ion_actors.stateful import MoveIn
 
 __all__ = ["Initializer", "initializer_of", "open_initializer"]
 

@@ -27,7 +27,8 @@ from typing import Any, Protocol
 import pykka
 from typing_extensions import override
 
-from ion_actors.actors import ActorStop, Envelope, attribute_of, made_with_inbox, receive
+from ion_actors.actors.hosted import attribute_of, made_with_inbox, receive
+from ion_actors.actors.inbox import ActorStop, Envelope
 from ion_actors.awaitables import is_coroutine
 from ion_actors.naming import OneLine
 from ion_actors.raised import traceback_of
