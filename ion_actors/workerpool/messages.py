@@ -226,6 +226,12 @@ class Look(_Signal):
     __slots__ = ()
 
 
+class Measure(_Signal):
+    """It is time to see whether the pool has the size that suits its work."""
+
+    __slots__ = ()
+
+
 class Locate(_Signal):
     """It is time to ask where the tasks are that will soon be abandoned."""
 

@@ -51,6 +51,7 @@ from ion_actors.workerpool.submitter import Submitter, letters_of
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
+    from ion_actors.adaptive.sizing import Adaptive
     from ion_actors.workerpool.snapshot import PoolSnapshot
 
 __all__ = ["Pool"]
@@ -74,7 +75,8 @@ class Pool(Submitter, concurrent.futures.Executor):
     """A supervised pool of worker actors.
 
     Args:
-        size: how many workers; by default one for each CPU that this process may use.
+        size: how many workers; by default one for each CPU that this process may use. An
+            :class:`~ion_actors.adaptive.Adaptive` has their number follow the work.
         queue_size: how many tasks may wait for a worker; by default 10 000. With 0, a task is only
             accepted by a worker that is idle.
         name: for threads, errors, logs and metrics; by default ``pool-1``, ``pool-2``, …
@@ -126,7 +128,7 @@ class Pool(Submitter, concurrent.futures.Executor):
 
     def __init__(
         self,
-        size: int | None = None,
+        size: int | Adaptive | None = None,
         queue_size: int | None = None,
         *,
         name: str | None = None,
@@ -327,7 +329,8 @@ class Pool(Submitter, concurrent.futures.Executor):
     def resize(self, size: int) -> None:
         """Have ``size`` workers from now on.
 
-        New workers begin as they do in a new pool. Those who are too many stop when their task is
+        New workers begin as they do in a new pool. An :class:`~ion_actors.adaptive.Adaptive` size
+        goes on from there, within its bounds. Those who are too many stop when their task is
         over, and are not waited for. No task is lost. The bound of the queue stays as it is.
 
         Raises:

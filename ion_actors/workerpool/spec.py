@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ion_actors._arguments import (
     boolean,
@@ -33,6 +33,9 @@ from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import Panic, StuckTask
 from ion_actors.workerpool.model.retry import Retry
+
+if TYPE_CHECKING:
+    from ion_actors.adaptive.sizing import Adaptive
 
 __all__ = ["DEFAULT_QUEUE_SIZE", "UNBOUNDED", "Dialect", "PoolSpec", "TaskOptions", "TaskWrapper"]
 
@@ -75,7 +78,8 @@ class PoolSpec:
     """The arguments of a pool, checked, and with the defaults filled in."""
 
     name: str
-    size: int
+    size: int  # at first
+    adaptive: Adaptive | None  # how it changes by itself
     queue_size: int
     context: Context  # the pool's own: a child of the one that was given
     drain_timeout: float | None
@@ -106,7 +110,7 @@ class PoolSpec:
     @classmethod
     def checked(
         cls,
-        size: int | None,
+        size: int | Adaptive | None,
         queue_size: int | None,
         name: str | None,
         context: Context | None,
@@ -143,10 +147,11 @@ class PoolSpec:
         optional_callable("on_stuck", on_stuck)
         _check_initargs(initargs)
         probe = Probe.checked(metrics, tracer, pool=name)
-        size = available_cpus() if size is None else whole_number("size", size, minimum=1)
+        first, adaptive = _checked_size(size)
         return cls(
             name=name,
-            size=size,
+            size=first,
+            adaptive=adaptive,
             queue_size=(
                 DEFAULT_QUEUE_SIZE
                 if queue_size is None
@@ -166,7 +171,9 @@ class PoolSpec:
             initializer=initializer,
             initargs=tuple(initargs),
             residence=None if worker is None else Residence.checked(worker),
-            backend=_shared_among(size, _checked_backend(backend)),
+            backend=_shared_among(
+                first if adaptive is None else adaptive.maximum, _checked_backend(backend)
+            ),
             dialect=dialect,
         )
 
@@ -238,6 +245,20 @@ class TaskOptions:
     def ranked(self) -> bool:
         """Whether the tasks may begin in another order than that of acceptance."""
         return bool(self.priority) or self.key is not None
+
+
+def _checked_size(given: Any) -> tuple[int, Adaptive | None]:
+    """The first size, and how it changes by itself if it does."""
+    if given is None:
+        return available_cpus(), None
+    if not isinstance(given, int):
+        from ion_actors.adaptive.sizing import Adaptive  # noqa: PLC0415 - seldom wanted
+
+        if isinstance(given, Adaptive):
+            return given.minimum, given
+        if given is Adaptive:
+            raise TypeError(f"size must be an instance of {given!r}: write Adaptive(2, 64)")
+    return whole_number("size", given, minimum=1), None
 
 
 def _check_retry(given: object) -> None:

@@ -581,6 +581,11 @@ class Submitter:
         plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.in_order_async(self, plan)
 
+    @property
+    def _most_workers(self) -> int:
+        adaptive = self._core.spec.adaptive
+        return max(self._mailbox.size, 1 if adaptive is None else adaptive.maximum)
+
     def _plan(
         self,
         fn: Callable[..., T],
@@ -592,7 +597,7 @@ class Submitter:
     ) -> parallel_map.Plan[T]:
         name = None if self._options is None else self._options.name
         return parallel_map.Plan.checked(
-            fn, iterables, timeout, chunksize, buffersize, self._mailbox.size, self._clock,
+            fn, iterables, timeout, chunksize, buffersize, self._most_workers, self._clock,
             progress, name,
         )  # fmt: skip
 

@@ -198,6 +198,18 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_what_makes_no_sense_is_refused_also_outside_a_task",
         }
     ),
+    "test_sizer": frozenset(
+        {
+            "test_a_map_feeds_as_many_workers_as_there_may_be",
+            "test_a_pool_of_fixed_size_never_looks",
+            "test_a_pool_that_is_paused_does_not_grow",
+            "test_a_senseless_size_is_named",
+            "test_it_goes_on_from_a_size_that_is_set_by_hand",
+            "test_no_look_is_left_when_the_pool_ends",
+            "test_the_size_follows_by_the_clock_of_the_pool",
+            "test_without_a_queue_it_grows_for_submitters_that_wait",
+        }
+    ),
     "test_submitter": frozenset(
         {
             "test_a_chain_of_tasks_that_submit_their_successor_does_not_grow",

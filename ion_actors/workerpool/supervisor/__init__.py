@@ -6,5 +6,6 @@ From the top down, each importing only from below::
     resilience   how it survives its own faults
     watchdog     tasks that are stuck
     locator      where tasks are that will be abandoned
+    sizer        the size of a pool that follows its work
     roster       who works at which seat: starts, restarts, resizing
 """

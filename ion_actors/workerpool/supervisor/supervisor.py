@@ -9,9 +9,10 @@ decisions are pure (:mod:`~ion_actors.workerpool.model.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
-The supervisor has four collaborators, which it alone calls, on its thread. Its
+The supervisor has five collaborators, which it alone calls, on its thread. Its
 :mod:`~ion_actors.workerpool.supervisor.roster` does the first three of these, its
 :mod:`~ion_actors.workerpool.supervisor.watchdog` looks for tasks that are stuck, its
+:mod:`~ion_actors.workerpool.supervisor.sizer` has the pool's size follow its work, its
 :mod:`~ion_actors.workerpool.supervisor.locator` asks where those are that will be abandoned, and
 its :mod:`~ion_actors.workerpool.supervisor.resilience` has it survive its own faults. The pool's
 life and end are here.
@@ -48,6 +49,7 @@ from ion_actors.workerpool.messages import (
     GetState,
     Locate,
     Look,
+    Measure,
     Needed,
     Panicked,
     Ready,
@@ -69,6 +71,7 @@ from ion_actors.workerpool.supervisor.resilience import (
     insist,
 )
 from ion_actors.workerpool.supervisor.roster import Roster
+from ion_actors.workerpool.supervisor.sizer import Sizer
 from ion_actors.workerpool.supervisor.watchdog import Watchdog
 from ion_actors.workerpool.worker.inbox import SupervisorInbox
 from ion_actors.workerpool.worker.worker import PoolWorker
@@ -93,6 +96,7 @@ class PoolSupervisor(IsolatedActor):
         self._roster = Roster(core, self._inbox, self)
         self._watchdog = Watchdog(core, self._inbox, self._roster, self)
         self._locator = Locator(core, self._inbox)
+        self._sizer = Sizer(core, self._inbox, self._roster, self)
         self._resilience = Resilience(core.spec, self._reconcile, self._give_up)
         self._life = Life()
         self._timer: Timer | None = None  # for the life's next moment
@@ -111,6 +115,7 @@ class PoolSupervisor(IsolatedActor):
             Stopped: self._roster.on_stopped,
             RetrySeat: self._roster.on_retry,
             Look: self._watchdog.look,
+            Measure: self._sizer.look,
             Locate: self._locator.locate,
             Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
             Forgotten: lambda _: self._drain(self._spec.drain_timeout),
@@ -188,6 +193,7 @@ class PoolSupervisor(IsolatedActor):
         self._roster.reseat()
         self._plan()
         self._watchdog.plan()
+        self._sizer.plan()
         self.finish_if_over()
 
     def _give_up(self, message: object, error: BaseException) -> None:
@@ -223,6 +229,7 @@ class PoolSupervisor(IsolatedActor):
             self._timer.cancel()
         self._roster.forget_retries()
         self._watchdog.stop()
+        self._sizer.stop()
         self._locator.stop()
 
     # -- the end ---------------------------------------------------------------------------
