@@ -89,11 +89,7 @@ class Plan(Generic[T]):
             limit,
             None if limit is None else clock.monotonic() + limit,
             whole_number("chunksize", chunksize, minimum=1),
-            (
-                max(64, 4 * size)
-                if buffersize is None
-                else whole_number("buffersize", buffersize, minimum=1)
-            ),
+            _window(buffersize, size),
             clock,
             (
                 None
@@ -118,6 +114,18 @@ class Plan(Generic[T]):
     def too_late(self) -> TimeoutError:
         """What to raise if a wait for what was left was in vain."""
         return TimeoutError(f"not all results of the map had come within {self.timeout:g} seconds")
+
+
+def _window(buffersize: int | None, size: int) -> int:
+    """How many tasks may be under way, with that many workers."""
+    if buffersize is None:
+        return max(64, 4 * size)
+    # In the words of concurrent.futures.
+    if isinstance(buffersize, bool) or not isinstance(buffersize, int):
+        raise TypeError(f"buffersize must be an integer or None, not {buffersize!r}")
+    if buffersize < 1:
+        raise ValueError(f"buffersize must be None or > 0, not {buffersize!r}")
+    return int.__int__(buffersize)
 
 
 def _tracker(

@@ -22,6 +22,11 @@ from ion_actors.backends import stacks
 from ion_actors.backends.stacks import stack_of
 from tests.workerpool.helpers import eventually
 
+needs_the_gil = pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="without the GIL no frame is touched, so what a coroutine awaits is not seen",
+)
+
 
 def from_outside(ident: int) -> str:
     return stacks.formatted(stacks.TaskStack(stacks.calls_while_all_stand_still(ident), []))
@@ -103,6 +108,7 @@ def test_threads_that_run_can_be_looked_at():
             thread.join(30)
 
 
+@needs_the_gil
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("may_collect", [True, False])
 def test_no_garbage_is_collected_while_frames_are_looked_at(monkeypatch, enabled, may_collect):
@@ -308,6 +314,7 @@ async def by_asend():
     await generator.asend(None)
 
 
+@needs_the_gil
 @pytest.mark.parametrize("fn", [rest, by_task, by_object, by_generator, by_asend])
 def test_the_stack_of_a_coroutine_is_what_it_awaits(fn) -> None:
     with Pool(1) as pool:

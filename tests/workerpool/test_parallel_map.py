@@ -159,8 +159,8 @@ def test_the_end_of_the_context_is_not_taken_for_the_end_of_the_time(verb: str) 
     ("arguments", "words"),
     [
         ({"chunksize": 0}, "chunksize must be at least 1, not 0"),
-        ({"buffersize": 0}, "buffersize must be at least 1, not 0"),
-        ({"buffersize": 2.5}, "buffersize must be a whole number, not 2.5"),
+        ({"buffersize": 0}, "buffersize must be None or > 0, not 0"),
+        ({"buffersize": 2.5}, "buffersize must be an integer or None, not 2.5"),
         ({"timeout": -1}, "timeout must be"),
     ],
 )

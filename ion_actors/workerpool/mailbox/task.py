@@ -416,15 +416,19 @@ _RELEASED_VARS = contextvars.Context()
 
 
 def _make_known() -> None:
-    """Have CPython know the names of attributes that tasks get only later.
+    """Have CPython know the names of all attributes that plain tasks get.
 
-    Instances share one table of names as long as it has them all, and once some thirty of them
-    were made it takes one more name and no other. A burst makes more before its first task ends;
-    from then on each task that ends would get a dict of its own.
+    Instances share one table of names as long as it has them all, and with each instance that is
+    made it takes one name less. A burst makes many before its first task ends; from then on each
+    task that ends would get a dict of its own. From 3.14 on, names that the class's own methods set
+    as ``self.name`` are in the table from the start. It has 30 places, so little room is left.
     """
     first: TaskFuture[None] = object.__new__(TaskFuture)
-    first._result = None
-    first.queued_at = None
+    of_each: tuple[str, ...]
+    of_each = ("_lock", "mailbox", "fn", "args", "kwargs", "variables", "_state", "own_context")
+    of_each += ("key", "special", "_built_condition", "_built_waiters", "_built_callbacks")
+    for name in (*of_each, "_result", "queued_at"):
+        setattr(first, name, None)
 
 
 _make_known()
