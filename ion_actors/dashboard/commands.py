@@ -57,7 +57,7 @@ def command(pool: str, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
     if (act := _VERBS.get(verb)) is None:
         raise CommandRefused(404, f"there is no action '{printable(verb)}'")
     try:
-        core = _find(pool, body)
+        core = _find(pool, verb, body)
         answer = act(core, body)
     except LookupError as error:
         raise CommandRefused(404, str(error.args[0])) from error
@@ -66,17 +66,15 @@ def command(pool: str, verb: str, body: Mapping[str, Any]) -> dict[str, Any]:
     except (QueueFull, PoolClosed, BrokenPool) as error:
         raise CommandRefused(409, str(error)) from error
     details = ", ".join(f"{name} {value!r}" for name, value in body.items() if name != "pool")
-    logger.log(_WARNING, "somebody at the dashboard asked pool %r to %s%s", core.spec.name, verb,
+    logger.warning("somebody at the dashboard asked pool %r to %s%s", core.spec.name, verb,
                f" ({details})" if details else "")  # fmt: skip
     return answer
 
 
-_WARNING = 30  # of logging
-
-
-def _find(name: str, body: Mapping[str, Any]) -> PoolCore:
+def _find(name: str, verb: str, body: Mapping[str, Any]) -> PoolCore:
     core = actions.find_pool(_text(body, "pool") if "pool" in body else name)
-    if core.phase is not PoolState.RUNNING:
+    ending = core.phase is PoolState.DRAINING and verb in _FOR_ITS_END
+    if core.phase is not PoolState.RUNNING and not ending:
         raise CommandRefused(409, f"pool {core.spec.name!r} accepts nothing any more")
     return core
 
@@ -117,6 +115,9 @@ def _replay(core: PoolCore, body: Mapping[str, Any]) -> dict[str, Any]:
     actions.replay(core, _text(body, "letter"))
     return {"replayed": True}
 
+
+# A drain that takes too long may get a deadline, or be helped.
+_FOR_ITS_END = ("cancel", "drain")
 
 _VERBS: dict[str, Callable[[PoolCore, Mapping[str, Any]], dict[str, Any]]] = {
     "resize": _resize,

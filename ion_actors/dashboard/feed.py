@@ -26,7 +26,7 @@ INTERVAL = 1.0
 
 # Of the time of one CPU, the thread takes at most one part in so many: a program with a thousand
 # pools is looked at less often.
-_PARTS = 50
+_PARTS = 100
 
 logger = Logger("ion_actors.dashboard", later=True)
 
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
     """What viewers get of one moment."""
 
     number: int
-    text: str  #: JSON; empty if there is none yet
+    data: bytes  #: JSON, as UTF-8; empty if there is none yet
 
 
 class Feed:
@@ -70,7 +70,7 @@ class Feed:
                 self._start()
 
     def _begin(self) -> None:
-        self.frame = Frame(0, "")  # the newest; it is replaced and never changed
+        self.frame = Frame(0, b"")  # the newest; it is replaced and never changed
         self._history = History()
         self._lock = threading.Lock()  # guards the viewers, the thread, and the history
         self._wake = threading.Event()
@@ -92,7 +92,7 @@ class Feed:
         with self._lock:
             self._start()
             if not self._viewers:
-                self.frame = Frame(self.frame.number, "")  # the old one may be very old
+                self.frame = Frame(self.frame.number, b"")  # the old one may be very old
             self._viewers += 1
         try:
             yield
@@ -124,8 +124,8 @@ class Feed:
             points = {"series": SERIES, "pools": self._history.last()}
         if watched:
             found = {"snapshot": snapshot, "points": points}
-            text = json.dumps(found, separators=(",", ":"))
-            self.frame = Frame(self.frame.number + 1, text)
+            data = json.dumps(found, separators=(",", ":")).encode()
+            self.frame = Frame(self.frame.number + 1, data)
 
     def _start(self) -> None:
         if not self._viewers:

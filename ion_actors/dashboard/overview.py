@@ -29,7 +29,13 @@ from ion_actors.observe.living import (
 from ion_actors.raised import name_of
 from ion_actors.workerpool.core import PoolCore, answers_until
 from ion_actors.workerpool.model.metrics import PoolState
-from ion_actors.workerpool.snapshot import PoolSnapshot, as_json, begin_snapshot, in_short
+from ion_actors.workerpool.snapshot import (
+    MOST_WAITING,
+    PoolSnapshot,
+    as_json,
+    begin_snapshot,
+    in_short,
+)
 
 if TYPE_CHECKING:
     from ion_actors.dashboard.trees import SupervisorSnapshot
@@ -43,6 +49,7 @@ __all__ = [
     "living_pools",
     "program",
     "snapshot",
+    "take",
 ]
 
 logger = Logger("ion_actors")
@@ -138,9 +145,13 @@ def snapshot(*, stacks: bool = True) -> Snapshot:
     Raises:
         TypeError: ``stacks`` is not True or False.
     """
-    boolean("stacks", stacks)
+    return take(stacks=boolean("stacks", stacks))
+
+
+def take(*, stacks: bool = True, waiting: int = MOST_WAITING) -> Snapshot:
+    """The same, with so many waiting tasks of each pool."""
     check()
-    asked = [begin_snapshot(core, stacks=stacks) for core in living_pools()]
+    asked = [begin_snapshot(core, stacks=stacks, waiting=waiting) for core in living_pools()]
     until = answers_until() if stacks else 0.0
     return Snapshot(
         time=time.time(),

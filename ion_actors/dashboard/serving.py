@@ -22,7 +22,7 @@ from ion_actors.dashboard.access import Gate, checked_hosts, checked_token, is_l
 from ion_actors.dashboard.commands import command
 from ion_actors.dashboard.feed import Feed
 from ion_actors.dashboard.letters import letters_kept
-from ion_actors.dashboard.overview import living_pools, snapshot
+from ion_actors.dashboard.overview import living_pools, snapshot, take
 from ion_actors.dashboard.publisher import Publication, publish
 from ion_actors.forking import check, renew_after_fork
 from ion_actors.logs import Logger
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["DashboardServer", "app", "serve"]
 
 logger = Logger("ion_actors.dashboard")
+
+# Waiting tasks of each pool that the page shows.
+_SHOWN = 10
 
 # Seconds that the server's thread may take to end. It takes a quarter of one.
 _PATIENCE = 5.0
@@ -182,7 +185,7 @@ def _dashboard(gate: Gate, *, always: bool, actions: bool) -> Dashboard:
         raise _missing(error) from error
     look = _Look()
     feed = Feed(look.closely, look.briefly, always=always)
-    return Dashboard(gate, look.closely, feed, command if actions else None, look.close)
+    return Dashboard(gate, look.everything, feed, command if actions else None, look.close)
 
 
 def _missing(error: ModuleNotFoundError) -> ImportError:
@@ -197,18 +200,23 @@ class _Look:
     """What is seen; meanwhile dead letters are kept."""
 
     def __init__(self) -> None:
-        self._kept = contextlib.ExitStack()
+        self._closed = False
         self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """In a forked child: its own pools have letters, too."""
         self._kept = contextlib.ExitStack()
-        self._kept.enter_context(letters_kept())
+        if not self._closed:
+            self._kept.enter_context(letters_kept())
 
-    def closely(self) -> Mapping[str, Any]:
+    def everything(self) -> Mapping[str, Any]:
         """All there is."""
         return snapshot().as_dict()
+
+    def closely(self) -> Mapping[str, Any]:
+        """What the page shows."""
+        return take(waiting=_SHOWN).as_dict()
 
     def briefly(self) -> Mapping[str, Any]:
         """What the history needs."""
@@ -218,6 +226,7 @@ class _Look:
 
     def close(self) -> None:
         """Keep no letters any more."""
+        self._closed = True
         self._kept.close()
 
 
@@ -225,7 +234,7 @@ def _publish() -> Publication | None:
     """Let ``python -m ion_actors top`` look, too."""
     try:
         return publish()
-    except OSError as error:  # the page works all the same
+    except (OSError, RuntimeError) as error:  # the page works all the same
         logger.info("python -m ion_actors top will not see this process: %s", error)
         return None
 

@@ -175,7 +175,7 @@ class Dashboard:
         headers = {"x-accel-buffering": "no"}
         return StreamingResponse(self._stream(known), 200, headers, "text/event-stream")
 
-    async def _stream(self, last_event: str) -> AsyncIterator[str]:
+    async def _stream(self, last_event: str) -> AsyncIterator[str | bytes]:
         feed, until = self._feed, anyio.current_time() + _STREAM
         with feed.viewer():
             yield "retry: 500\n\n"
@@ -183,9 +183,10 @@ class Dashboard:
                 shown = 0
                 yield f"event: history\ndata: {await self._in_thread(self._history)}\n\n"
             while anyio.current_time() < until and not feed.closed:
-                if (frame := feed.frame).number > shown and frame.text:
+                if (frame := feed.frame).number > shown and frame.data:
                     shown = frame.number
-                    yield f"id: {self._birth()}{shown}\nevent: frame\ndata: {frame.text}\n\n"
+                    head = f"id: {self._birth()}{shown}\nevent: frame\ndata: ".encode()
+                    yield b"".join((head, frame.data, b"\n\n"))
                 await anyio.sleep(_GLANCE)
 
     def _history(self) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from ion_actors.backends.loop_threads import left_behind
@@ -26,6 +26,7 @@ from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.spec import UNBOUNDED
 
 __all__ = [
+    "MOST_WAITING",
     "LostTask",
     "PoolSnapshot",
     "StuckWorker",
@@ -38,7 +39,7 @@ __all__ = [
     "pool_snapshot",
 ]
 
-_MOST_WAITING = 50  # tasks that are told one by one
+MOST_WAITING = 50  #: tasks that are told one by one
 _MOST_WORKERS = 250
 _LONGEST = 300  # characters of a name or an error
 
@@ -149,8 +150,10 @@ def pool_snapshot(core: PoolCore, *, stacks: bool) -> PoolSnapshot:
     return begin_snapshot(core, stacks=stacks)(answers_until() if stacks else 0.0)
 
 
-def begin_snapshot(core: PoolCore, *, stacks: bool) -> Callable[[float], PoolSnapshot]:
-    """Look at the pool now, and ask where its workers are.
+def begin_snapshot(
+    core: PoolCore, *, stacks: bool, waiting: int = MOST_WAITING
+) -> Callable[[float], PoolSnapshot]:
+    """Look at the pool now, and ask where its workers are; tell so many waiting tasks one by one.
 
     Returns:
         What makes the snapshot: it waits for answers until a moment of the system's clock.
@@ -159,13 +162,13 @@ def begin_snapshot(core: PoolCore, *, stacks: bool) -> Callable[[float], PoolSna
     present = [] if core.forked else [(one, *work_of(one)[-1]) for one in list(core.workers)]
     present.sort(key=lambda one: math.inf if one[1] is None else one[2])
     asked = [(one, _stack(one, stacks)) for one in present[:_MOST_WORKERS]]
-    waiting = [] if core.forked else core.mailbox.map_queued(_copy_of, _MOST_WAITING)
+    queued = [] if core.forked else core.mailbox.map_queued(_copy_of, waiting)
     left = [] if core.forked else left_behind(core.spec.context)
     kept = [] if core.kept is None or core.forked else core.kept.all()
 
     def finish(until: float) -> PoolSnapshot:
         workers = [_worker(core, one, now, stack.text(until)) for one, stack in asked]
-        tasks = [_waiting(one, now) for one in waiting]
+        tasks = [_waiting(one, now) for one in queued]
         return PoolSnapshot(
             name=in_short(core.spec.name),
             id=pool_id(core),
@@ -303,12 +306,14 @@ def in_short(text: str) -> str:
 def as_json(value: Any) -> Any:
     """Dicts and lists for what is in a snapshot. Numbers that JSON does not have are None."""
     kind = type(value)
+    if kind is str or kind is int or value is None:  # most are
+        return value
     if kind is float:
         return value if math.isfinite(value) else None
     if kind is tuple:
         return [as_json(one) for one in value]
     if kind is dict:
         return {name: as_json(one) for name, one in value.items()}
-    if hasattr(kind, "__dataclass_fields__"):
-        return {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
+    if (names := getattr(kind, "__dataclass_fields__", None)) is not None:
+        return {name: as_json(getattr(value, name)) for name in names}
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,17 @@ def test_the_sweeps_run_and_write_their_numbers_and_tables(tmp_path: Path) -> No
     assert tables.keys() == {"conditions", "grain", "workers", "queue", "chunks", "features"}
     assert len(tables["workers"].splitlines()) == 2 + 2
     assert "ThreadPoolExecutor" in tables["features"]
+
+
+def test_what_it_costs_to_be_looked_at_is_told() -> None:
+    few = ("--pools", "3", "--tasks", "10", "--viewers", "2", "--rounds", "2", "--seconds", "0.1")
+    done = bench(*few, module="tests.benchmarks.viewers")
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert (
+        len(re.findall(r"^(tasks per .*|the dashboard's share .*): ", done.stdout, re.MULTILINE))
+        == 3
+    )
 
 
 def test_the_numbers_of_both_interpreters_are_drawn(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors import Pool
+from ion_actors import Cancelled, Pool, current_context
 from ion_actors.dashboard.commands import CommandRefused, command
 from ion_actors.dashboard.letters import letters_kept
 from ion_actors.futures import Future
@@ -105,9 +105,27 @@ def test_a_pool_that_drains_is_left_alone(occupy: Occupy, gate: threading.Event)
     pool = Pool(1, name="one")
     occupy(pool)
     command("one", "drain", {})
-    refused(409, "accepts nothing any more", "one", "resize", {"size": 2})
+    for verb in ("resize", "pause", "resume", "replay"):
+        refused(409, "accepts nothing any more", "one", verb, {"size": 2})
     gate.set()
     pool.drain()
+
+
+def test_a_drain_that_takes_too_long_can_be_helped(until: Until) -> None:
+    pool = Pool(1, name="one")
+    entered = threading.Event()
+
+    def listens() -> None:
+        entered.set()
+        current_context().sleep(60)
+
+    task = pool.submit(listens)
+    assert entered.wait(30)
+    command("one", "drain", {})
+    assert command("one", "drain", {"timeout": 50}) == {"draining": True}
+    assert command("one", "cancel", {"task": pool.snapshot().workers[0].task_id})
+    until(lambda: pool.is_closed)
+    assert isinstance(task.exception(), Cancelled)
 
 
 @pytest.mark.parametrize("timeout", [-1, "soon", float("nan")])

@@ -57,13 +57,13 @@ def test_viewers_share_what_is_taken(until: Until) -> None:
     program = Program()
     feed = program.feed()
     with feed.viewer():
-        until(lambda: feed.frame.text)
+        until(lambda: feed.frame.data)
         with feed.viewer(), feed.viewer(), feed.viewer():
             assert feed.frame.number == 1
         assert len(threads()) == 1
     until(lambda: not threads())
     assert program.looks == 1
-    found = json.loads(feed.frame.text)
+    found = json.loads(feed.frame.data)
     assert found["snapshot"]["pools"][0]["name"] == "a"
     assert found["points"]["pools"] == {"@1": [0, 0, None, None, None, None]}
 
@@ -73,7 +73,7 @@ def test_a_new_viewer_does_not_wait_for_the_next_sample(until: Until) -> None:
     feed = program.feed(always=True)
     until(lambda: program.glances == 1)
     with feed.viewer():
-        until(lambda: feed.frame.text)
+        until(lambda: feed.frame.data)
     feed.close()
     assert program.looks == 1
 
@@ -82,12 +82,12 @@ def test_what_was_seen_long_ago_is_not_shown_as_new(until: Until) -> None:
     program = Program()
     feed = program.feed()
     with feed.viewer():
-        until(lambda: feed.frame.text)
+        until(lambda: feed.frame.data)
     until(lambda: not threads())
     program.error = RuntimeError("not now")
     with feed.viewer():
         until(lambda: program.looks == 2)
-        assert feed.frame.text == ""
+        assert feed.frame.data == b""
     feed.close()
 
 
@@ -98,7 +98,7 @@ def test_history_is_kept_while_nobody_looks(until: Until) -> None:
     feed.close()
     assert len(feed.history()["times"]) >= 5
     assert program.looks == 0
-    assert feed.frame.text == ""
+    assert feed.frame.data == b""
 
 
 def test_a_look_that_fails_is_logged_once(until: Until, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,7 +108,7 @@ def test_a_look_that_fails_is_logged_once(until: Until, caplog: pytest.LogCaptur
     with feed.viewer():
         until(lambda: program.looks > 5)
         program.error = None
-        until(lambda: feed.frame.text)
+        until(lambda: feed.frame.data)
     feed.close()
     assert logs.flush()
     assert caplog.text.count("the dashboard could not look: no such thing") == 1
@@ -124,7 +124,7 @@ def test_a_closed_feed_takes_none() -> None:
 
 
 def test_a_costly_look_is_taken_less_often(until: Until) -> None:
-    """The thread takes at most a fiftieth of a CPU."""
+    """The thread takes at most a hundredth of a CPU."""
     program = Program()
     done = threading.Event()
 
@@ -134,7 +134,7 @@ def test_a_costly_look_is_taken_less_often(until: Until) -> None:
 
     feed = Feed(costly, program.glance, interval=0.001)
     with feed.viewer():
-        until(lambda: feed.frame.text)
+        until(lambda: feed.frame.data)
         assert not done.wait(0.2)
     feed.close()
     assert program.looks < 10  # without that, there would have been as many as there is time for

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import http.client
+import importlib.resources
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +17,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -365,3 +368,74 @@ def test_top_can_look_meanwhile() -> None:
         (own,) = [one for one in everybody() if one["pid"] == os.getpid()]
         assert pool.name in own["pools"]
     assert [one for one in everybody() if one["pid"] == os.getpid()] == []
+
+
+# -- in other people's applications ---------------------------------------------------------
+
+_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "look-inside.md"
+_ASK = """
+        import anyio, httpx2
+        from ion_actors import Pool
+
+        async def ask():
+            headers = {"Authorization": f"Bearer {inside.token}"}
+            transport = httpx2.ASGITransport(app=application)
+            client = httpx2.AsyncClient(transport=transport, base_url="http://ops.example.org")
+            async with client:
+                for path in ("/ion/", "/ion/page.js", "/ion/api/snapshot", "/", "/ionic"):
+                    answer = await client.get(path, headers=headers)
+                    print(path, answer.status_code)
+                cookie = await client.get(f"/ion/?token={inside.token}", follow_redirects=True)
+                print(cookie.status_code, cookie.url)
+
+        with Pool(1):
+            anyio.run(ask)
+"""
+_TOLD = """\
+/ion/ 200
+/ion/page.js 200
+/ion/api/snapshot 200
+/ 404
+/ionic 404
+200 http://ops.example.org/ion/
+"""
+
+
+def test_mounted_in_fastapi() -> None:
+    told = run(f"""
+        from fastapi import FastAPI
+        from ion_actors import dashboard
+        inside = dashboard.app(hosts=["ops.example.org"])
+        application = FastAPI()
+        application.mount("/ion", inside)
+        {_ASK}
+    """)
+    assert told == _TOLD
+
+
+def test_mounted_in_django() -> None:
+    """By the function of the docs."""
+    (mount,) = re.findall(
+        r"^def mount\(.*?^    return both$", _PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
+    told = run(f"""
+        import logging
+        logging.disable()
+        from django.conf import settings
+        from django.core.asgi import get_asgi_application
+        settings.configure(ROOT_URLCONF="urls", ALLOWED_HOSTS=["*"])
+        import sys, types
+        sys.modules["urls"] = types.SimpleNamespace(urlpatterns=[])
+        from ion_actors import dashboard
+{textwrap.indent(mount, " " * 8)}
+        inside = dashboard.app(hosts=["ops.example.org"])
+        application = mount("/ion", inside, get_asgi_application())
+        {_ASK}
+    """)
+    assert told == _TOLD
+
+
+def test_the_wheel_has_the_page() -> None:
+    """What is in the folder of the package is in the wheel; and the folder has the page."""
+    files = importlib.resources.files("ion_actors.dashboard") / "page"
+    assert {one.name for one in files.iterdir()} == {"index.html", "page.css", "page.js"}

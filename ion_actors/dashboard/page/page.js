@@ -10,7 +10,6 @@ const PLOTS = [      // title, series, second series, unit
   ["run time", "run_time", null, duration],
 ];
 const NUMBERS = ["completed", "failed", "panicked", "cancelled", "rejected", "restarts", "retries", "delayed", "submitters waiting", "dropped"];
-const SHOWN = 10;    // waiting tasks
 
 let times = [], series = {}, mayAct = false, seen = false;
 
@@ -161,7 +160,7 @@ function showStuck(stuck) {
   table($("stuck"), "Tasks that run for longer than they should", [
     ["Task", (one) => one.task], ["For", (one) => duration(one.age), "number"], ["Where", (one) => one.stack, "stack"],
     ["Pool", (one) => one.pool], ["Worker", (one) => one.worker],
-  ], stuck, (one) => `${one.pool} ${one.worker} ${one.task}`);
+  ], stuck, (one) => one.task_id);
 }
 function branches(list, nodes) {
   keyed(list, nodes, (node) => node.id ?? node.name, () => make("li"), (item, node) => {
@@ -226,13 +225,12 @@ function showBody(body, pool) {
     ["Task", (one) => one.task ?? one.state], ["For", (one) => one.task == null ? "" : duration(one.age), "number"],
     ["Where", (one) => one.stack, "stack"], ["", (one) => cancel(one.task, one.task_id), "action"],
   ], pool.workers, (one) => one.name);
-  const first = pool.waiting_tasks.slice(0, SHOWN);
   const waiting = table(body, "Tasks that wait", [
     ["Task", (one) => one.name], ["For", (one) => duration(one.age), "number"], ["Key", (one) => one.key],
     ["Priority", (one) => one.priority, "number"], ["Due in", (one) => one.due_in == null ? "" : duration(one.due_in), "number"],
     ["Last error", (one) => one.error], ["", (one) => cancel(one.name, one.id), "action"],
-  ], first, (one) => one.id);
-  put(waiting.querySelector("caption"), `Tasks that wait: the first ${first.length} of ${count(pool.queued)}`);
+  ], pool.waiting_tasks, (one) => one.id);
+  put(waiting.querySelector("caption"), `Tasks that wait: the first ${pool.waiting_tasks.length} of ${count(pool.queued)}`);
   table(body, "Dead letters: tasks that were given up", [
     ["Task", (one) => one.name], ["Why", (one) => one.reason], ["Error", (one) => one.error],
     ["Ago", (one) => duration(one.age), "number"], ["", (one) => ["replay", one.name, pool, "replay", { letter: one.id }], "action"],
@@ -288,19 +286,20 @@ function alive(isAlive, text) {
   $("live").className = isAlive ? "" : "lost";
   put($("live"), text);
 }
-const source = new EventSource("api/events");
-source.addEventListener("history", (event) => {
-  const found = JSON.parse(event.data);
-  ({ times, pools: series, actions: mayAct } = found);
-});
-source.addEventListener("frame", (event) => {
-  const { snapshot, points } = JSON.parse(event.data);
-  add(snapshot.time, points);
-  show(snapshot);
-  alive(true, "live");
-  lost = setTimeout(() => alive(false, "no news for a while"), 15000);
-});
-source.addEventListener("error", () => {  // the server ends each stream after a while, and it is opened again
-  clearTimeout(lost);
-  lost = setTimeout(() => alive(false, "the program does not answer"), 3000);
-});
+function follow() {
+  const source = new EventSource("api/events");
+  source.addEventListener("history", (event) => ({ times, pools: series, actions: mayAct } = JSON.parse(event.data)));
+  source.addEventListener("frame", (event) => {
+    const { snapshot, points } = JSON.parse(event.data);
+    add(snapshot.time, points);
+    show(snapshot);
+    alive(true, "live");
+    lost = setTimeout(alive, 15000, false, "no news for a while");
+  });
+  source.addEventListener("error", () => {  // the server ends each stream after a while, and it is opened again
+    clearTimeout(lost);
+    lost = setTimeout(alive, 3000, false, "the program does not answer");
+    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 3000);  // it has answered something else
+  });
+}
+follow();
