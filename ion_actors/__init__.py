@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from ion_actors.workerpool.pool import Pool
     from ion_actors.workerpool.proxy import WorkerProxy, worker_method
     from ion_actors.workerpool.snapshot import PoolSnapshot
+    from ion_actors.workerpool.stream import Stream
     from ion_actors.workerpool.submitter import Submitter
 
 __all__ = [
@@ -170,6 +171,7 @@ __all__ = [
     "Retry",
     "Snapshot",
     "StorageUnavailable",
+    "Stream",
     "StuckTask",
     "Submit",
     "Submitter",
@@ -257,6 +259,7 @@ _HOMES = {
     "Retry": "workerpool.model.retry",
     "Snapshot": "dashboard.overview",
     "StorageUnavailable": "errors",
+    "Stream": "workerpool.stream",
     "StuckTask": "workerpool.model.reports",
     "Submit": "workerpool.messages",
     "Submitter": "workerpool.submitter",

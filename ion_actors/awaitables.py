@@ -18,14 +18,30 @@ from __future__ import annotations
 import enum
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Coroutine,
+    Generator,
+    Iterator,
+)
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["PLAIN_TYPES", "Kind", "is_awaitable", "is_coroutine", "kind_of", "running_loop"]
+__all__ = [
+    "PLAIN_TYPES",
+    "Kind",
+    "is_async_iterator",
+    "is_awaitable",
+    "is_coroutine",
+    "is_iterator",
+    "kind_of",
+    "running_loop",
+]
 
 
 class Kind(enum.Enum):
@@ -91,6 +107,16 @@ def _learn(found: type) -> None:
 def is_awaitable(value: object) -> TypeGuard[Awaitable[Any]]:
     """Whether ``await`` accepts this: a coroutine, a future, or any object with ``__await__``."""
     return is_coroutine(value) or _has_protocol(type(value), Awaitable)
+
+
+def is_iterator(value: object) -> TypeGuard[Iterator[Any]]:
+    """Whether ``next`` accepts this: a generator, or another iterator. No list is one."""
+    return _has_protocol(type(value), Iterator)
+
+
+def is_async_iterator(value: object) -> TypeGuard[AsyncIterator[Any]]:
+    """Whether ``anext`` accepts this: an asynchronous generator, or another such iterator."""
+    return _has_protocol(type(value), AsyncIterator)
 
 
 def _has_protocol(found: type, protocol: type) -> bool:

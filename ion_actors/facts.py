@@ -60,6 +60,7 @@ class UnfinishedTask(NamedTuple):
     worker: str | None = None  #: the worker's name, if it was running
     age: float | None = None  #: seconds it had been running
     stack: str = ""  #: the stack of its thread, if it was still running at the end
+    items: int | None = None  #: of a stream: how many items it had yielded
 
     @property
     def name(self) -> str:
@@ -67,7 +68,7 @@ class UnfinishedTask(NamedTuple):
         return describe(self.fn, self.given_name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        facts = (self.state, self.name, self.worker, self.age, self.stack)
+        facts = (self.state, self.name, self.worker, self.age, self.stack, self.items)
         return UnfinishedTask, (None, (), {}, *facts)
 
 
@@ -88,13 +89,18 @@ class DrainReport:
         return self.cancelled + self.running
 
     def __str__(self) -> str:
-        stuck = ", ".join(printable(f"{task.name} ({task.worker})") for task in self.running)
+        stuck = ", ".join(printable(_in_words(task)) for task in self.running)
         return (
             f"{self.completed} completed, {self.failed} failed, {self.panicked} panicked, "
             f"{len(self.cancelled)} cancelled, {len(self.running)} still running"
             + (f": {stuck}" if stuck else "")
             + f" after {self.elapsed:.3f} s"
         )
+
+
+def _in_words(task: UnfinishedTask) -> str:
+    after = "" if task.items is None else f", after {task.items} items"
+    return f"{task.name} ({task.worker}{after})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ion_actors.backends.stacks import Stack
+from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.context import Context
 from ion_actors.futures import Output
 from ion_actors.observe import Log
@@ -86,6 +87,7 @@ class Task(Protocol):
     own_context: Context | None
     follower: Callable[[Context], object] | None
     captured_output: Output | None  # set by the runner, if output is captured
+    stream: Conduit | None  # where what it yields goes, if it is a stream
 
     def task_context(self) -> Context:
         """The context of the task."""

@@ -48,7 +48,13 @@ class ThreadPoolExecutor(StandIn, standard.ThreadPoolExecutor):  # type: ignore[
     exit. What differs: see "Coming from ThreadPoolExecutor".
     """
 
-    _dialect = Dialect(broken=BrokenThreadPool, numbered="{}_{}", warns=False, alarm=logging.DEBUG)
+    _dialect = Dialect(
+        broken=BrokenThreadPool,
+        numbered="{}_{}",
+        warns=False,
+        alarm=logging.DEBUG,
+        refuses_generators=False,
+    )
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 from ion_actors.actors import Request
 from ion_actors.backends.stacks import Stack
+from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.context import of_thread
 from ion_actors.interruption import is_interruption
@@ -156,7 +157,10 @@ class Caller:
                     value = task.variables.run(task.fn, *task.args, **(task.kwargs or {}))
                 else:
                     value = call_wrapped(spec.task_wrapper, backend, task)
-                return backend.finish(value, task.task_context(), task.variables)
+                value = backend.finish(value, task.task_context(), task.variables)
+                if spec.dialect.refuses_generators:
+                    refuse_generators(value, task.fn)
+                return value
             finally:
                 of_thread.task_name = outer
                 backend.stop()

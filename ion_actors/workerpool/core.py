@@ -205,6 +205,7 @@ class PoolCore:
                 task.fn, task.args, task.kwargs or {}, TaskState.RUNNING,
                 task.given_name, worker.name, max(0.0, now - began),
                 asked[worker].text(0.0) if worker in asked else "",
+                None if task.stream is None else task.stream.put_so_far,
             )  # fmt: skip
             if not task.released:
                 found.append((task, unfinished))

@@ -16,15 +16,15 @@ __all__ = ["hint_at_options", "not_callable"]
 _OPTIONS = frozenset(one.name for one in dataclasses.fields(TaskOptions))
 
 
-def not_callable(given: object) -> TypeError:
+def not_callable(given: object, verb: str = "submit") -> TypeError:
     """The error for what was submitted, and cannot be called."""
     if is_coroutine(given):
         if inspect.iscoroutine(given) and inspect.getcoroutinestate(given) == inspect.CORO_CREATED:
             given.close()  # else there would be a warning, too, that it was never awaited
         name = getattr(given, "__name__", "f")
         return TypeError(
-            f"a task must be callable, not a coroutine: write submit({name}, ...) with the "
-            f"arguments, and not submit({name}(...))"
+            f"a task must be callable, not a coroutine: write {verb}({name}, ...) with the "
+            f"arguments, and not {verb}({name}(...))"
         )
     if isinstance(given, Future) or is_awaitable(given):
         return TypeError(
@@ -32,7 +32,7 @@ def not_callable(given: object) -> TypeError:
         )
     return TypeError(
         f"a task must be callable, not {given!r}: if that is what a function has returned, write "
-        "submit(f, x) and not submit(f(x))"
+        f"{verb}(f, x) and not {verb}(f(x))"
     )
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.protocol import Broken, give_results, take_results
+from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, of_thread
 from ion_actors.errors import TaskPanicked
@@ -59,6 +60,7 @@ class Plan(Generic[T]):
     window: int
     clock: Clock
     tracker: Tracker | None  # of the progress, if that is to be shown
+    refuses_generators: bool  # see Dialect
 
     @classmethod
     def checked(
@@ -72,6 +74,7 @@ class Plan(Generic[T]):
         clock: Clock,
         progress: MapProgress,
         name: str | None,
+        refuses_generators: bool,
     ) -> Plan[T]:
         """The plan for these arguments on a pool of ``size`` workers that goes by this clock.
 
@@ -96,6 +99,7 @@ class Plan(Generic[T]):
                 if progress is None or progress is False
                 else _tracker(progress, iterables, describe(fn, name), clock)
             ),
+            refuses_generators,
         )
 
     def left(self) -> float | None:
@@ -141,16 +145,19 @@ def _tracker(
 class _Chunk(Generic[T]):
     """Several calls as one task, with their results as they come."""
 
-    __slots__ = ("func", "items", "results")
+    __slots__ = ("_refuses", "func", "items", "results")
 
-    def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
+    def __init__(
+        self, func: Callable[..., T], items: list[tuple[Any, ...]], refuses: bool = True
+    ) -> None:
         self.func = func
         self.items = items
+        self._refuses = refuses
         self.results: list[T] = []
 
     def __call__(self, *first: Any) -> Coroutine[Any, Any, None] | None:
         self.results.clear()  # of a try before, which took its worker down
-        return _call_each(self.func, first, self.items, self.results)
+        return _call_each(self.func, first, self.items, self.results, self._refuses)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _RemoteChunk, (self.func, self.items)
@@ -190,6 +197,7 @@ def _call_each(
     first: tuple[Any, ...],
     items: list[tuple[Any, ...]],
     results: list[T],
+    refuses: bool = True,
 ) -> Coroutine[Any, Any, None] | None:
     """Call for one item after the other. The results come one by one: those before an error stay.
 
@@ -198,6 +206,7 @@ def _call_each(
         first: arguments of every call, before the item.
         items: the arguments of each call.
         results: where the results go.
+        refuses: whether a generator is an error, see ``Dialect``.
 
     Returns:
         A coroutine that goes on, as soon as a call returns one.
@@ -205,8 +214,11 @@ def _call_each(
     rest = iter(items)
     for item in rest:
         value: Any = func(*first, *item)
-        if type(value) not in PLAIN_TYPES and is_coroutine(value):
-            return _await_each(value, functools.partial(func, *first), rest, results)
+        if type(value) not in PLAIN_TYPES:
+            if is_coroutine(value):
+                return _await_each(value, functools.partial(func, *first), rest, results)
+            if refuses:
+                refuse_generators(value, func)
         results.append(value)
     return None
 
@@ -228,14 +240,14 @@ _Rows = list[tuple[Any, ...]]
 def _submit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
     if plan.chunksize == 1:
         return submitter.submit(plan.fn, *rows[0]), None
-    chunk = _Chunk(plan.fn, rows)
+    chunk = _Chunk(plan.fn, rows, plan.refuses_generators)
     return submitter.submit(chunk), chunk.results
 
 
 async def _asubmit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
     if plan.chunksize == 1:
         return await submitter.asubmit(plan.fn, *rows[0]), None
-    chunk = _Chunk(plan.fn, rows)
+    chunk = _Chunk(plan.fn, rows, plan.refuses_generators)
     return await submitter.asubmit(chunk), chunk.results
 
 

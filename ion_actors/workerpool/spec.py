@@ -63,6 +63,7 @@ class Dialect:
             that is broken, which those who use it learn, too.
         ends_running: whether what still runs when the pool breaks ends at once, as broken. Else its
             contexts end, as in a close.
+        refuses_generators: whether a task fails that returns a generator, which nobody would run.
     """
 
     broken: type[BrokenPool] = BrokenPool
@@ -71,6 +72,7 @@ class Dialect:
     warns: bool = True
     alarm: int = logging.CRITICAL
     ends_running: bool = False
+    refuses_generators: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -36,8 +36,11 @@ from typing import (
 
 import pykka
 
-from ion_actors._arguments import seconds, unexpected_keyword
+from ion_actors._arguments import seconds, unexpected_keyword, whole_number
 from ion_actors.actors.stateful import Method, Receive, Residence
+from ion_actors.awaitables import running_loop
+from ion_actors.backends.stream.conduit import Conduit
+from ion_actors.backends.stream.producer import StreamCall
 from ion_actors.context import (
     CURRENT,
     Context,
@@ -66,6 +69,7 @@ from ion_actors.workerpool.model.retry import Retry
 from ion_actors.workerpool.place import Place
 from ion_actors.workerpool.proxy import UnboundMethod, WorkerProxy, no_worker_class
 from ion_actors.workerpool.spec import TaskOptions, moment_of
+from ion_actors.workerpool.stream import Entrance, Stream
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
 
 if TYPE_CHECKING:
@@ -511,6 +515,98 @@ class Submitter:
         finally:
             del task, turn  # its error holds the frames below it, too
 
+    @overload
+    def stream(
+        self, fn: Callable[..., Iterator[T]], /, *args: Any, buffersize: int = 16, **kwargs: Any
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        fn: Callable[..., AsyncIterator[T]],
+        /,
+        *args: Any,
+        buffersize: int = 16,
+        **kwargs: Any,
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self, fn: Callable[..., Any], /, *args: Any, buffersize: int = 16, **kwargs: Any
+    ) -> Stream[Any]: ...
+
+    def stream(
+        self, fn: Callable[..., Any], /, *args: Any, buffersize: int = 16, **kwargs: Any
+    ) -> Stream[Any]:
+        """Have a worker iterate the generator that ``fn(*args, **kwargs)`` returns.
+
+        It begins at once, and takes its worker until it ends: to read several streams in turn, have
+        as many workers. It is one task, to which all options apply; it is tried again (``retry=``)
+        only as long as it has yielded nothing.
+
+        Args:
+            fn: returns a generator, an asynchronous one, or another iterator. In a pool with
+                ``worker=``, it may be a method of that class: ``ImageWorker.frames``.
+            args: its arguments.
+            buffersize: how many items may be ahead of the reader, 1 or more. The generator is
+                resumed only if there is room for what it yields.
+            kwargs: its keyword arguments.
+
+        Returns:
+            The items, to be iterated by ``for`` or ``async for``.
+
+        Raises:
+            TypeError, ValueError: an argument makes no sense. If ``fn`` returns something else, the
+                stream raises a TypeError instead of its first item.
+            QueueFull, PoolClosed, BrokenPool, Cancelled, DeadlineExceeded: see :meth:`submit`.
+
+        Without room in the mailbox, it waits as :meth:`submit` does; on an event loop, the first
+        ``async for`` waits instead. With the policy "caller_runs" it waits, too: the caller is to
+        read it.
+        """
+        conduit = Conduit(whole_number("buffersize", buffersize, minimum=1))
+        if not callable(fn):
+            raise not_callable(fn, "stream")
+        task = self._new_task(StreamCall(self._own_method(fn), conduit), args, kwargs)
+        task.stream = conduit
+        task.add_done_callback(conduit.end)
+        entrance: Entrance | None = None
+        try:
+            if self._offer(task):
+                if task.special:
+                    self._accepted(task)
+            elif not self._drop_one(task):
+                if running_loop() is None:
+                    self._enter(task)
+                else:
+                    entrance = Entrance(
+                        functools.partial(self._enter, task), functools.partial(self._aenter, task)
+                    )
+            return Stream(task, conduit, entrance)
+        except BaseException:  # Ctrl-C, perhaps when it had begun: nobody is going to read it
+            conduit.leave()
+            raise
+        finally:
+            del task, entrance  # its error holds the frames below it, too
+
+    def _enter(self, task: TaskFuture[Any]) -> None:
+        """Wait for room, and accept the task."""
+        self._wait_for_room(task)
+        if task.special:
+            self._accepted(task)
+
+    async def _aenter(self, task: TaskFuture[Any]) -> None:
+        await await_turn(self._mailbox, task, Terms(self._parent(), self._clock))
+        if task.special:
+            self._accepted(task)
+
+    def _own_method(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the worker class as a call in the worker that has it."""
+        if self._core.spec.residence is None:
+            return fn
+        try:
+            return self._method(fn)
+        except TypeError:  # it is none
+            return fn
+
     def report_skipped(
         self, fn: Callable[..., Any], args: tuple[Any, ...], error: BaseException
     ) -> None:
@@ -598,7 +694,7 @@ class Submitter:
         name = None if self._options is None else self._options.name
         return parallel_map.Plan.checked(
             fn, iterables, timeout, chunksize, buffersize, self._most_workers, self._clock,
-            progress, name,
+            progress, name, self._core.spec.dialect.refuses_generators,
         )  # fmt: skip
 
     # -- workers with state: all of these raise TypeError on a pool without ``worker=`` -------

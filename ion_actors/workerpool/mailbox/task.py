@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ion_actors.actors import NO_MORE_THREADS
+from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.clock import Clock, Timer
 from ion_actors.context import Context, Registration
 from ion_actors.delivery import run_elsewhere
@@ -117,6 +118,7 @@ class TaskFuture(Future[T]):
     _spare: contextvars.Context | None = None  # if it may be: the variables, for the next try
     history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
+    stream: Conduit | None = None  # what it yields goes there
     special = False  # any of the above or below, or a context of the submitter's
     accepted_at = 0.0  # only with hooks
     queued_at: float | None = None  # only if it was not handed to a worker at once

@@ -406,9 +406,10 @@ class PoolSupervisor(IsolatedActor):
         refusal = self._core.mailbox.refusal()
         if self._ends_as_broken and refusal is not None:
             return refusal
+        so_far = "" if task.items is None else f" and {task.items} items"
         return TaskAbandoned(
             f"task {task.name!r} was still running on worker {task.worker} after "
-            f"{task.age:.3f} s when pool {self._spec.name!r} had to end",
+            f"{task.age:.3f} s{so_far} when pool {self._spec.name!r} had to end",
             task=task.name, age=task.age or 0.0, stack=task.stack,
         )  # fmt: skip
 

@@ -80,6 +80,8 @@ class Watchdog:
         limit = self._spec.stuck_after
         if limit is None or age < limit:
             return
+        if task.stream is not None and task.stream.full:
+            return  # it waits for its reader
         where = worker.where()
         stuck = StuckTask(
             pool=self._spec.name,

@@ -18,6 +18,7 @@ from ion_actors.actors import ActorStop, Envelope
 from ion_actors.actors.stateful import MoveIn, MoveOut, Receive, Residence, here
 from ion_actors.backends.protocol import Runner
 from ion_actors.backends.stacks import Stack
+from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.context import Context, background, make_current
 from ion_actors.errors import TaskAbandoned
 from ion_actors.naming import describe, printable
@@ -55,6 +56,7 @@ class LetterItem:
     """A letter, to be answered as a task is run: to a runner that is not inline, it is one."""
 
     captured_output: Output | None = None
+    stream: Conduit | None = None
 
     def __init__(self, receive: Receive, letter: Letter, spec: PoolSpec, worker: str) -> None:
         self._letter = letter

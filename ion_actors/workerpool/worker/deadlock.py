@@ -21,6 +21,7 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.context import Context
 from ion_actors.errors import DeadlockError
 from ion_actors.forking import on_fork
@@ -31,7 +32,7 @@ from ion_actors.workerpool.worker.inbox import Answer
 if TYPE_CHECKING:
     from ion_actors.workerpool.spec import PoolSpec
 
-__all__ = ["WaitingWorker", "waiting"]
+__all__ = ["Items", "Room", "WaitingWorker", "is_waiting", "waiting"]
 
 # Guards the dict. Reentrant, since a finalizer may wait for something in the middle of a search.
 _lock = threading.RLock()
@@ -70,12 +71,24 @@ class Room:
         return mailbox.refuses or mailbox.backlog < mailbox.limit or self.task.admitted
 
 
-Target = TaskFuture[Any] | Answer[Any] | Room
+@dataclass(slots=True, eq=False, repr=False)
+class Items:
+    """What the reader of a stream waits for: the next item, from the worker that makes it."""
+
+    task: TaskFuture[Any]
+    conduit: Conduit
+
+    def found(self) -> bool:
+        """Whether there is one, or the end."""
+        return self.conduit.ready
+
+
+Target = TaskFuture[Any] | Answer[Any] | Room | Items
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Wait:
-    """What a worker waits for: a task, an answer to a broadcast, or room in a mailbox."""
+    """What a worker waits for: a task, its items, the answer to a broadcast, or room."""
 
     target: Target
     context: Context  # ends the wait when it ends
@@ -85,7 +98,8 @@ class Wait:
         """Whether it is about to end: the worker has only not woken yet."""
         if self.context.is_over():  # this is asked under the graph's lock
             return True
-        return self.target.found() if isinstance(self.target, Room) else self.target.done()
+        target = self.target
+        return target.found() if isinstance(target, Room | Items) else target.done()
 
     def needs(self) -> list[WaitingWorker] | None:
         """Any of these must go on for it to end; None: one that does not wait will do."""
@@ -93,15 +107,16 @@ class Wait:
             return _all_of(self.target.mailbox)
         if isinstance(self.target, Answer):
             return [waiter for waiter in waits if self.target.is_of(waiter.worker)] or None
-        if self.target._state is RUNNING:
-            return _holders_of(self.target)
-        holders = self.target.mailbox.holders(self.target)
-        if others := [one for one in holders if one is not self.target]:
+        task = self.target.task if isinstance(self.target, Items) else self.target
+        if task._state is RUNNING:
+            return _holders_of(task)
+        holders = task.mailbox.holders(task)
+        if others := [one for one in holders if one is not task]:
             found = [_holders_of(one) for one in others]
             return None if None in found else [waiter for one in found for waiter in one or ()]
-        if self.helps and self.target.timed:
+        if self.helps and task.timed:
             return None
-        return _all_of(self.target.mailbox)
+        return _all_of(task.mailbox)
 
 
 def _all_of(mailbox: Home) -> list[WaitingWorker] | None:
@@ -121,8 +136,13 @@ def waiting(waiter: WaitingWorker, target: Target, context: Context) -> Iterator
     Raises:
         DeadlockError: it would never end.
     """
-    of_task = isinstance(target, TaskFuture) and target.mailbox is waiter.mailbox
-    wait = Wait(target, context, helps=of_task and waiter.spec.helping)
+    helps = (
+        isinstance(target, TaskFuture)
+        and target.mailbox is waiter.mailbox
+        and target.stream is None
+        and waiter.spec.helping
+    )
+    wait = Wait(target, context, helps=helps)
     circle: list[tuple[WaitingWorker, Target]] = []
     with _lock:
         outer = waits.get(waiter)  # of a callback's or a finalizer's, around this one
@@ -140,6 +160,12 @@ def waiting(waiter: WaitingWorker, target: Target, context: Context) -> Iterator
             else:
                 waits[waiter] = outer
         del target, context, wait, outer, circle
+
+
+def is_waiting(waiter: WaitingWorker) -> bool:
+    """Whether it is in a wait."""
+    with _lock:
+        return waiter in waits
 
 
 def _stuck(start: WaitingWorker) -> list[WaitingWorker]:
@@ -171,6 +197,8 @@ def _error(circle: list[tuple[WaitingWorker, Target]]) -> DeadlockError:
             what = f"room in pool {target.mailbox.name!r}"
         elif isinstance(target, Answer):
             what = target.description()
+        elif isinstance(target, Items):
+            what = f"the items of stream {target.task.task_name()!r}"
         else:
             what = f"task {target.task_name()!r}"
         steps.append(f"{name!r} (on pool {waiter.spec.name!r}) waits for {what}")

@@ -20,12 +20,19 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.context import Context, current_context
 from ion_actors.futures import Future
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Helping
 from ion_actors.workerpool.mailbox.task import TaskFuture
-from ion_actors.workerpool.worker.deadlock import Room, WaitingWorker, waiting
+from ion_actors.workerpool.worker.deadlock import (
+    Items,
+    Room,
+    WaitingWorker,
+    is_waiting,
+    waiting,
+)
 from ion_actors.workerpool.worker.inbox import Answer
 
 if TYPE_CHECKING:
@@ -109,6 +116,7 @@ class WorkersHelp:
     def _may_run(self, task: TaskFuture[Any]) -> bool:
         return (
             task.mailbox is self._mailbox
+            and task.stream is None  # it would wait for its reader, which may be below
             and self._spec.helping
             and self._worker.ready
             and _has_headroom()
@@ -139,6 +147,31 @@ class WorkersHelp:
             return True
         finally:
             del task
+
+    # -- waits for the items of a stream -------------------------------------------------------
+
+    @contextlib.contextmanager
+    def waiting_for_item(
+        self, task: TaskFuture[Any], conduit: Conduit, context: Context
+    ) -> Iterator[None]:
+        """For the time of a wait for an item of this task's, which this context ends.
+
+        Raises:
+            DeadlockError: it would never come.
+        """
+        with waiting(self._waiter, Items(task, conduit), context):
+            yield
+
+    @contextlib.contextmanager
+    def awaiting_item(
+        self, task: TaskFuture[Any], conduit: Conduit, context: Context
+    ) -> Iterator[None]:
+        """The same for coroutines, of which several may wait in one task: the first one counts."""
+        if is_waiting(self._waiter):
+            yield
+            return
+        with self.waiting_for_item(task, conduit, context):
+            yield
 
     @contextlib.contextmanager
     def waiting_for_room(self, task: TaskFuture[Any], context: Context) -> Iterator[None]:

@@ -211,6 +211,8 @@ class TaskItem:
     def try_again(self, failure: Failure) -> Failure | None:
         """Put the task back into the queue; or return the failure on it, if it has to end."""
         task, worker = self._task, self._who.returning
+        if task.stream is not None and task.stream.put_so_far:
+            return failure  # its reader has items that would come again
         retries = task.retries and excess_of(failure.shown) is None  # it would take as much again
         if failure.outcome is Outcome.FAILED or not retries:
             return self._postpone(failure)

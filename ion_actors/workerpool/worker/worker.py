@@ -29,9 +29,10 @@ import pykka
 from typing_extensions import override
 
 from ion_actors.actors import Envelope, IsolatedActor, Request
-from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.awaitables import PLAIN_TYPES, Kind, kind_of
 from ion_actors.backends.protocol import NotReady, Runner, Traceable
 from ion_actors.backends.stacks import Stack, stack_of
+from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
@@ -60,6 +61,8 @@ from ion_actors.workerpool.worker.task_wrapper import call_wrapped
 __all__ = ["PoolWorker", "current_worker"]
 
 _of_thread = threading.local()
+
+_RESULT = Kind.RESULT
 
 # How long a dying worker waits for the supervisor's reply before it goes on without it. The
 # supervisor never blocks, so this is only reached when something is badly wrong.
@@ -373,8 +376,8 @@ class PoolWorker(IsolatedActor):
                 value = task.variables.run(task.fn, *task.args)
             else:  # to unpack nothing takes longer than the call
                 value = task.variables.run(task.fn)
-            if type(value) not in PLAIN_TYPES and is_coroutine(value):
-                value = self._runner.finish(value, task.task_context(), task.variables)
+            if type(value) not in PLAIN_TYPES and (kind := kind_of(value)) is not _RESULT:
+                value = self._result_of(task, value, kind)
         except BaseException as error:
             self._failed(task, error)
         else:
@@ -386,6 +389,17 @@ class PoolWorker(IsolatedActor):
         finally:
             # The traceback of an exception in the future holds this frame: no cycles.
             task = value = None  # type: ignore[assignment]
+
+    def _result_of(self, task: TaskFuture[Any], value: Any, kind: Kind) -> Any:
+        """The result of a task that returned a coroutine; a generator is refused."""
+        try:
+            if kind is Kind.COROUTINE:
+                value = self._runner.finish(value, task.task_context(), task.variables)
+            if self._spec.dialect.refuses_generators:
+                refuse_generators(value, task.fn)
+            return value
+        finally:
+            del task, value  # an error's traceback holds this frame
 
     def run_callbacks(
         self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None

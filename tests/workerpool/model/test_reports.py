@@ -82,7 +82,7 @@ def test_an_unfinished_task_pickles_without_its_function_and_keeps_its_facts():
         fn=lambda: None, args=(object(),), given_name="job", worker="w-1", age=2.0, stack="here"
     )
     again = pickle.loads(pickle.dumps(task))
-    assert again == (None, (), {}, TaskState.QUEUED, "job", "w-1", 2.0, "here")
+    assert again == (None, (), {}, TaskState.QUEUED, "job", "w-1", 2.0, "here", None)
     assert again.name == "job"
 
 

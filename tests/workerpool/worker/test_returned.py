@@ -18,6 +18,7 @@ import pytest
 from ion_actors import Cancelled, DeadlineExceeded, Future, Pool, Worker
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.circuit import CircuitBreaker, CircuitState
+from ion_actors.executors import ThreadPoolExecutor
 from ion_actors.ratelimit import TokenBucket, per_second
 from ion_actors.semaphore import WeightedSemaphore
 from tests.coroutines import ByHand, Client
@@ -263,7 +264,7 @@ def test_a_generator_holds_its_permit_where_it_is_taken_from() -> None:
     def numbers() -> Iterator[int]:
         yield from range(3)
 
-    with Pool(1, task_wrapper=semaphore.wrap) as pool:
+    with ThreadPoolExecutor(1, task_wrapper=semaphore.wrap) as pool:  # a pool refuses generators
         for task in (numbers, lambda: numbers()):
             given = pool.submit(task).result(PATIENCE)
             assert semaphore.available == 1

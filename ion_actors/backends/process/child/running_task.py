@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import threading
 
+from ion_actors.backends.process.child.outlet import RemoteOutlet
 from ion_actors.backends.process.transport.messages import Cancel
 from ion_actors.context import Context, background
 from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded
@@ -30,6 +31,7 @@ class RunningTask:
         self.may_be_interrupted = False
         self.terminated = False
         self.importing = False  # when it was terminated
+        self.outlet: RemoteOutlet | None = None  # if it is a stream
         self._cancel: Cancel | None = None
         self._context: Context | None = None
         self._lock = threading.Lock()  # guards the two above

@@ -13,17 +13,19 @@ watching thread sends SIGTERM to the main thread when the parent forces a task t
 from __future__ import annotations
 
 import _thread
+import contextlib
 import importlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 from ion_actors.actors.stateful import leave_quietly
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.process.child.outlet import RemoteOutlet
 from ion_actors.backends.process.child.running_task import RunningTask, Terminated
 from ion_actors.backends.process.child.setup import Setup
 from ion_actors.backends.process.child.system import (
@@ -35,6 +37,7 @@ from ion_actors.backends.process.child.system import (
 from ion_actors.backends.process.main_module import check_main
 from ion_actors.backends.process.signals import hold_back_others
 from ion_actors.backends.process.transport.channel import (
+    ITEM,
     LAST,
     RESULT,
     STOP,
@@ -47,6 +50,7 @@ from ion_actors.backends.process.transport.descriptors import Rights
 from ion_actors.backends.process.transport.log_relay import relay_to
 from ion_actors.backends.process.transport.messages import (
     Cancel,
+    Grant,
     Located,
     Received,
     Threads,
@@ -56,10 +60,11 @@ from ion_actors.backends.process.transport.messages import (
     pack_error,
     unpack_request,
 )
-from ion_actors.backends.process.transport.pickling import Packed, pack_result
+from ion_actors.backends.process.transport.pickling import Packed, pack_item, pack_result
 from ion_actors.backends.process.transport.shared_buffers import Receiver, SharedBuffers
 from ion_actors.backends.protocol import Broken, Hopeless, take_results
 from ion_actors.backends.stacks import TaskStack
+from ion_actors.backends.stream.producer import refuse_generators, serve_streams
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
@@ -97,6 +102,7 @@ class TaskServer:
         sys.unraisablehook = self._on_unraisable(sys.unraisablehook)
         renew_after_fork(self)
         of_thread.task_context = self._task_context
+        serve_streams(self._open_outlet)
         try:
             if self._start(self._tasks.receive()):
                 while True:  # not `while <condition>`: CPython 3.11 does not specialise that
@@ -185,9 +191,23 @@ class TaskServer:
         if remaining is not None:
             running.deadline = system_clock.monotonic() + remaining
         value = variables.run(fn, *args) if kwargs is None else variables.run(fn, *args, **kwargs)
-        if type(value) not in PLAIN_TYPES and is_coroutine(value):
-            value = self._runner.finish(value, running.context(), variables)
+        if type(value) not in PLAIN_TYPES:
+            if is_coroutine(value):
+                value = self._runner.finish(value, running.context(), variables)
+            refuse_generators(value, fn)
         return value
+
+    def _open_outlet(self, size: int) -> RemoteOutlet:
+        """Where the current task puts its items, as many as this ahead of its reader."""
+        outlet = RemoteOutlet(size, self._send_item)
+        if self._running is not None:
+            self._running.outlet = outlet
+        return outlet
+
+    def _send_item(self, item: Any) -> None:
+        packed = pack_item(item)
+        with self._uninterrupted():  # the other side must get what is sealed
+            self._send(ITEM, self._buffers.seal(packed))
 
     def _pack_broken(self, broken: Broken) -> tuple[MessageKind, Packed]:
         """Results and the error that followed them; only the error, if they cannot be sent."""
@@ -244,9 +264,19 @@ class TaskServer:
         ):
             self._send(MessageKind.NEWS, news)
             return
-        running.may_be_interrupted = False  # half a message would break the channel
-        try:
+        with self._uninterrupted():
             self._send(MessageKind.NEWS, news)
+
+    @contextlib.contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """The block in which the current task cannot be ended: a message goes out as a whole."""
+        running = self._running
+        if running is None or not running.may_be_interrupted:
+            yield
+            return
+        running.may_be_interrupted = False
+        try:
+            yield
         finally:
             running.may_be_interrupted = True
         if running.terminated:
@@ -299,6 +329,8 @@ class TaskServer:
                     self._control.send(MessageKind.ALIVE)
                 elif kind == MessageKind.LOCATE:
                     self._control.send(MessageKind.LOCATED, self._locate().pack())
+                elif kind == MessageKind.GRANT:
+                    self._on_grant(Grant.unpack(body))
                 else:
                     self._on_cancel(Cancel.unpack(body))
         except (EOFError, Garbled):  # the parent has ended; or a task has read from the channel
@@ -311,6 +343,12 @@ class TaskServer:
             return Located(number, self._runner.look(threading.main_thread()))
         except Exception:  # whatever it is, this thread is needed
             return Located(number, TaskStack([], []))
+
+    def _on_grant(self, grant: Grant) -> None:
+        self._buffers.free(grant.freed)
+        running = self._running
+        if running is not None and running.number == grant.number and running.outlet is not None:
+            running.outlet.grant(grant.granted)
 
     def _on_cancel(self, cancel: Cancel) -> None:
         self._cancel = cancel

@@ -21,11 +21,13 @@ from ion_actors.backends.process.parent.escalation import (
 )
 from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.heartbeat import Heartbeat
+from ion_actors.backends.process.parent.inlet import Inlet
 from ion_actors.backends.process.parent.launch import ChildSettings, forget, register
 from ion_actors.backends.process.parent.memory_guard import Excess, MemoryGuard
 from ion_actors.backends.process.parent.outside_view import OutsideView
 from ion_actors.backends.process.parent.resources import Resources
 from ion_actors.backends.process.transport.channel import (
+    ITEM,
     NEWS,
     TASK,
     Garbled,
@@ -34,7 +36,7 @@ from ion_actors.backends.process.transport.channel import (
     Unread,
 )
 from ion_actors.backends.process.transport.log_relay import show
-from ion_actors.backends.process.transport.messages import Cancel
+from ion_actors.backends.process.transport.messages import Cancel, Grant
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, Registration
 from ion_actors.errors import DeadlineExceeded, WorkerDied
@@ -155,6 +157,7 @@ class Child:
         Raises:
             Unsent: it died before it had read the whole task.
             EOFError, Garbled: it died after that.
+            TaskNotPicklable: an item of the stream could not be rebuilt. The child is idle again.
         """
         with self._lock:
             self._number += 1
@@ -166,20 +169,34 @@ class Child:
             self._follow(task.own_context)
         if self._context._end is not None:  # perhaps just before the task was set
             self._context_ended(self._context)
+        inlet: Inlet | None = None
         try:
+            if task.stream is not None:
+                inlet = Inlet(task, self.buffers, functools.partial(self._grant, self._number))
             self._give(request)
-            message = self._receive(task.variables)
+            message = self._receive(task.variables, inlet)
         except Unread as error:
             self._leave(task, busy=True)
             raise Unsent("the child has died and has not read it") from error
         except BaseException:
             self._leave(task, busy=True)
             raise
+        finally:
+            if inlet is not None:
+                inlet.close()
         self._leave(task, busy=False)  # from here on nothing escalates for this task
         self._escalation.pause()
         if self._capture is not None:
             task.captured_output = self._take_output()
+        if inlet is not None and inlet.error is not None:
+            raise inlet.error
         return message
+
+    def _grant(self, number: int, granted: int) -> None:
+        """Grant the task of this number, a stream, so many items in all. Any thread may."""
+        with self._lock:
+            if self._busy and number == self._number:
+                self._line.grant(Grant(number, granted, self.buffers.take_freed()))
 
     def _follow(self, context: Context) -> None:
         """Follow this context of the current task. May be called twice, and too late."""
@@ -208,13 +225,19 @@ class Child:
         except EOFError as error:
             raise Unsent("the child had died before") from error
 
-    def _receive(self, variables: contextvars.Context = _NO_VARIABLES) -> Message:
-        """Its next reply. Other messages are relayed."""
+    def _receive(
+        self, variables: contextvars.Context = _NO_VARIABLES, inlet: Inlet | None = None
+    ) -> Message:
+        """Its next reply. Other messages are relayed, and items go to their stream."""
         while True:
             message = self._tasks.receive()
-            if message[0] != NEWS:
+            if message[0] == ITEM:
+                if inlet is not None:
+                    inlet.take(message[2])
+            elif message[0] == NEWS:
+                variables.copy().run(show, message[2])  # a wrapper of the task may be in them
+            else:
                 return message
-            variables.copy().run(show, message[2])  # a wrapper of the task may be in them
 
     def _context_ended(self, context: Context, number: int | None = None) -> None:
         """A task must end: that of this number, or any. The thread that ends a context calls it."""

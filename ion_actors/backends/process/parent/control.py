@@ -3,6 +3,7 @@
 ::
 
     CANCEL ──▶                    end a task
+    GRANT ──▶                     send more items of a stream
     ASK ──▶     ◀── ALIVE         does the child answer? see Heartbeat
     LOCATE ──▶  ◀── LOCATED       where is its task?
 
@@ -18,7 +19,7 @@ from multiprocessing.connection import wait
 
 from ion_actors.backends.process.parent.outside_view import OutsideView
 from ion_actors.backends.process.transport.channel import Channel, MessageKind
-from ion_actors.backends.process.transport.messages import Cancel, Located, Threads
+from ion_actors.backends.process.transport.messages import Cancel, Grant, Located, Threads
 from ion_actors.backends.stacks import formatted
 from ion_actors.clock import system_clock
 
@@ -60,6 +61,11 @@ class Control:
     def cancel_now(self, cancel: Cancel) -> None:
         """The same without the lock, for a thread that holds one which comes after it."""
         self._channel.send_at_once(MessageKind.CANCEL, cancel.pack())
+
+    def grant(self, grant: Grant) -> None:
+        """There is room for more items."""
+        with self._lock:
+            self._channel.send_at_once(MessageKind.GRANT, grant.pack())
 
     def ask(self) -> None:
         """Ask whether it answers."""

@@ -16,6 +16,7 @@ from multiprocessing.connection import wait
 from ion_actors.backends.process.signals import NO_SIGPIPE
 
 __all__ = [
+    "ITEM",
     "LAST",
     "NEWS",
     "RESULT",
@@ -51,10 +52,13 @@ class MessageKind(enum.IntEnum):
     ALIVE = 11  #: from the child, on the control channel: the answer to ASK
     LOCATED = 12  #: from the child, on the control channel: the answer to LOCATE
     WATCHING = 13  #: from the child, on the control channel: it reads that from now on
+    ITEM = 14  #: from the child: an item of the task, which is a stream
+    GRANT = 15  #: to the child, on the control channel: there is room for more items
 
 
 # Used for every task: CPython 3.11 calls a function for each access to the enumeration.
 TASK, STOP, RESULT, NEWS = MessageKind.TASK, MessageKind.STOP, MessageKind.RESULT, MessageKind.NEWS
+ITEM = MessageKind.ITEM
 
 # Flags of a reply.
 LAST = 1  #: the child ends now: it has run its share of tasks

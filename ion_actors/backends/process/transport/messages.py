@@ -25,12 +25,14 @@ from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
     "Cancel",
+    "Grant",
     "Located",
     "Received",
     "Request",
     "StartMessage",
     "Threads",
     "open_error",
+    "open_item",
     "open_result",
     "open_sealed",
     "open_start",
@@ -77,6 +79,23 @@ class Cancel(NamedTuple):
 
     @classmethod
     def unpack(cls, body: bytes | bytearray) -> Cancel:
+        """The packed object."""
+        return cls(*pickle.loads(body))
+
+
+class Grant(NamedTuple):
+    """There is room for more items of a stream."""
+
+    number: int  # of the task
+    granted: int  # items it may send in all
+    freed: list[tuple[int, int]]  # places of large items that were read
+
+    def pack(self) -> bytes:
+        """The content of a GRANT message."""
+        return pickle.dumps(tuple(self), 5)
+
+    @classmethod
+    def unpack(cls, body: bytes | bytearray) -> Grant:
         """The packed object."""
         return cls(*pickle.loads(body))
 
@@ -152,11 +171,26 @@ def open_result(shared: SharedBuffers, body: bytes | bytearray, name: Callable[[
     Raises:
         TaskNotPicklable: it cannot be rebuilt.
     """
+    return _open(shared, body, name, "the result")
+
+
+def open_item(shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str]) -> Any:
+    """The item of an ITEM message.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt.
+    """
+    return _open(shared, body, name, "an item")
+
+
+def _open(
+    shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str], what: str
+) -> Any:
     try:
         header, buffers = shared.open(body)
         return unpack(header, buffers)[0]
     except BaseException as error:
-        raise not_rebuilt(name(), "the result", error) from error
+        raise not_rebuilt(name(), what, error) from error
     finally:
         del shared, body, name  # a method of the task, which will keep the error and so this frame
 

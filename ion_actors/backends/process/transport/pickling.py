@@ -34,6 +34,7 @@ __all__ = [
     "not_rebuilt",
     "pack",
     "pack_call",
+    "pack_item",
     "pack_result",
     "pack_simply",
     "pickle_value",
@@ -122,6 +123,21 @@ def pack_result(name: Callable[[], str], value: object, extra: object = None) ->
         raise _refusal(name(), "the result", value, found)
     finally:
         del name, value, extra, found
+
+
+def pack_item(value: object) -> Packed:
+    """Pack an item of a stream as the tuple ``(value, None)``.
+
+    Raises:
+        TaskNotPicklable: the value cannot be pickled.
+    """
+    found = _attempt((value, None))
+    if isinstance(found, tuple):
+        return found
+    try:
+        raise _refusal("", "an item", value, found)
+    finally:
+        del value, found
 
 
 def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:

@@ -24,6 +24,7 @@ through private ones: what a fork of it changes there affects nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 import os
@@ -125,6 +126,15 @@ class SharedBuffers:
             came.popleft() if frame is None else self._fetch(frame) for frame in frames
         )
         return header, buffers
+
+    def take_freed(self) -> list[Place]:
+        """The places that this side has read, for the other side, if no message is to follow."""
+        return [] if self._back is None else self._back.take_freed()
+
+    def free(self, places: Iterable[Place]) -> None:
+        """The other side has read these places."""
+        if self.out is not None and places:
+            self.out.free(places)
 
     @property
     def is_worn_out(self) -> bool:
@@ -278,8 +288,9 @@ class Receiver:
     def take_freed(self) -> list[Place]:
         """The places that have become free since the last call."""
         freed: list[Place] = []
-        while self.freed:
-            freed.append(self.freed.popleft())
+        with contextlib.suppress(IndexError):  # several threads may take them
+            while True:
+                freed.append(self.freed.popleft())
         return freed
 
     def keep_mapped(self) -> None:

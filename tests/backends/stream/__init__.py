@@ -1,0 +1,1 @@
+"""Tests of streams below the pool."""
