@@ -39,7 +39,7 @@ _GAIN, _LOSS = 0.4, 0.3
 _BOLD, _CAREFUL = 2.0, 1.25  # by what a trial changes the size
 _LEAST = 2  # workers: the change of a small pool would not be noticed otherwise
 _RESTS = 3, 8  # measurements after trials that failed: at first, and at the most
-_CHANGED = 1.4  # so many times more or less is no noise
+_CHANGED = 1.5  # so many times more or less is no noise
 _IDLE_LOOKS = 5  # before a pool shrinks
 _SPARE = 1.25  # how many workers an idle pool keeps, in parts of what was busy
 
@@ -179,7 +179,8 @@ class Sizing:
             return self._after_trial(self.trial, rate)
         if self.rate is not None and not 1 / _CHANGED < rate / self.rate < _CHANGED:
             rose = rate > self.rate
-            return replace(self, upwards=rose, step=_BOLD, pause=_RESTS[0])._try(rate)
+            step = _CAREFUL if rose else _BOLD
+            return replace(self, upwards=rose, step=step, pause=_RESTS[0])._try(rate)
         if self.rest > 0:
             return replace(self, rest=self.rest - 1, rate=self.rate or rate)
         return self._try(rate)

@@ -68,21 +68,33 @@ def test_its_path_is_its_parents(method: str, monkeypatch: pytest.MonkeyPatch) -
 
 # -- what is its own ---------------------------------------------------------------------------
 
-DRAW = """
+# Each of three tasks waits for the others, so that each worker has one.
+MEET = """
+def meet(place):
+    os.makedirs(place, exist_ok=True)
+    open(os.path.join(place, str(os.getpid())), "x").close()
+    while len(os.listdir(place)) < 3:
+        time.sleep(0.001)
+"""
+
+DRAW = (
+    MEET
+    + """
 import random
 import numbers_of_all
 
-def draw(_):
-    time.sleep(0.05)
+def draw(place):
+    meet(place)
     return os.getpid(), random.random(), numbers_of_all.random.random()
 
 DATA = open(__file__, "rb", buffering=0)
 
-def place(n):
+def move(n, place):
     DATA.seek(n)
-    time.sleep(0.02)
-    return os.getpid(), DATA.tell() - n
+    meet(place)
+    return DATA.tell() - n
 """
+)
 
 
 @METHODS
@@ -90,11 +102,11 @@ def test_random_numbers_and_open_files_of_the_main_module(tmp_path: Path, method
     (tmp_path / "numbers_of_all.py").write_text("from random import Random\nrandom = Random(0)\n")
     main = f"""
         with Pool(3, backend=ProcessBackend(start_method={method!r})) as pool:
-            drawn = {{pid: number for pid, number, _ in pool.map(draw, range(9))}}
-            moved = [offset for _, offset in pool.map(place, range(1, 40))]
-        print(len(set(drawn.values())) == len(drawn) > 1, set(moved))
+            drawn = {{pid: number for pid, number, _ in pool.map(draw, ["drawn"] * 3)}}
+            moved = list(pool.map(move, range(1, 4), ["moved"] * 3))
+        print(len(set(drawn.values())) == len(drawn) == 3, moved)
     """
-    assert run(tmp_path, main, top=DRAW) == "True {0}\n"
+    assert run(tmp_path, main, top=DRAW) == "True [0, 0, 0]\n"
 
 
 def test_random_numbers_of_numpy_that_is_preloaded(tmp_path: Path) -> None:
@@ -106,15 +118,18 @@ def test_random_numbers_of_numpy_that_is_preloaded(tmp_path: Path) -> None:
     )
     main = """
         with Pool(3, backend=ProcessBackend(preload=("numpy.random",))) as pool:
-            drawn = dict(pool.map(draw, range(9)))
-        print(len(set(drawn.values())) == len(drawn) > 1)
+            drawn = dict(pool.map(draw, ["drawn"] * 3))
+        print(len(set(drawn.values())) == len(drawn) == 3)
     """
-    top = """
-        def draw(_):
-            import numpy.random
-            time.sleep(0.05)
-            return os.getpid(), numpy.random.rand()
-    """
+    top = (
+        MEET
+        + """
+def draw(place):
+    import numpy.random
+    meet(place)
+    return os.getpid(), numpy.random.rand()
+"""
+    )
     assert run(tmp_path, main, top=top) == "True\n"
 
 

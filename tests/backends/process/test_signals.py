@@ -107,6 +107,7 @@ def test_a_parent_that_blocks_the_signal_of_an_end_is_told_of_it(
 @METHODS
 def test_a_program_that_sigpipe_ends_outlives_its_children(tmp_path: Path, method: str) -> None:
     main = f"""
+        from tests.workerpool.helpers import is_alive
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         logging.disable()
         with Pool(1, backend=ProcessBackend(start_method={method!r})) as pool:
@@ -115,7 +116,8 @@ def test_a_program_that_sigpipe_ends_outlives_its_children(tmp_path: Path, metho
                 if server != os.getpid():
                     os.kill(server, signal.SIGKILL)
                 os.kill(child, signal.SIGKILL)
-                time.sleep(0.2)
+                while is_alive(child) or (server != os.getpid() and is_alive(server)):
+                    time.sleep(0.001)
                 print(pool.submit(pow, 2, 3).result())  # to one that is not there any more
     """
     assert run(tmp_path, main) == "8\n8\n"
