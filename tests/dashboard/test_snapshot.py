@@ -288,7 +288,13 @@ def test_a_class_that_its_user_has_broken_hides_nothing_else() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_a_forked_child_does_not_show_the_pools_of_its_parent() -> None:
+    def fail() -> None:
+        raise SystemExit("no more")
+
     semaphore = WeightedSemaphore(2, name="copied")
+    broken = Pool(1, panic_recovery=ion_actors.PanicRecovery(max_restarts=0))
+    broken.submit(fail).exception(PATIENCE)
+    broken.close()
     with Pool(1, name="parent's") as pool:
         reader, writer = os.pipe()
         child_pid = os.fork()

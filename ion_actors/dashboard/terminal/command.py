@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what the terminal cannot show
         sys.stdout.reconfigure(errors="replace")
     try:
-        return _top(given)
+        code = _top(given)
+        sys.stdout.flush()  # here, where it is known what to do if nobody reads
+        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # as by `| head`
