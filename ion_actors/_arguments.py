@@ -91,6 +91,9 @@ def _float(name: str, value: object, what: str) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+_PLAIN = frozenset({int, float, bool})
+
+
 def make_plain(checked: object, *names: str) -> None:
     """Have these attributes of a frozen object be numbers of no subclass, where they are numbers.
 
@@ -99,7 +102,9 @@ def make_plain(checked: object, *names: str) -> None:
     """
     for name in names:
         value = getattr(checked, name)
-        if isinstance(value, int) and not isinstance(value, bool):
+        if value is None or type(value) in _PLAIN:
+            continue
+        if isinstance(value, int):
             object.__setattr__(checked, name, int.__int__(value))
         elif isinstance(value, float):
             object.__setattr__(checked, name, float.__float__(value))

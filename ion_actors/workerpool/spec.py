@@ -205,8 +205,6 @@ class TaskOptions:
             raise TypeError(f"name must be a string or None, not {self.name!r}")
         if self.name is not None:  # no subclass: it is shown on threads that must not block
             object.__setattr__(self, "name", str.__str__(self.name))
-        if self.name is not None:  # no subclass: it is shown on threads that must not block
-            object.__setattr__(self, "name", str.__str__(self.name))
         seconds("ttl", self.ttl)
         if self.priority is not None:
             object.__setattr__(self, "priority", whole_number("priority", self.priority))
@@ -239,9 +237,10 @@ class TaskOptions:
     def bare(self) -> bool:
         """Whether the tasks have nothing but a name, a priority and a key: they end by themselves,
         or with their pool."""
-        given = (self.context, self.timeout, self.ttl, self.retry, self.delay, self.at)
-        again = self.retry_on_worker_death
-        return not (self.pass_context or again or any(one is not None for one in given))
+        endless = self.context is None and self.timeout is None and self.ttl is None
+        at_once = self.delay is None and self.at is None
+        once = self.retry is None and not self.retry_on_worker_death
+        return endless and at_once and once and not self.pass_context
 
     @property
     def ranked(self) -> bool:

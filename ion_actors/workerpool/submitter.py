@@ -345,7 +345,7 @@ class Submitter:
         """
         if unknown:
             raise unexpected_keyword("options", unknown, Submitter.options)
-        old = self._options or TaskOptions()
+        old = self._options or _DEFAULTS
         merged = TaskOptions(
             context=old.context if context is None else context,
             timeout=old.timeout if timeout is None else timeout,
