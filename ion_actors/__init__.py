@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ion_actors.actors.stateful import Worker
+    from ion_actors.backends.asyncio import AsyncioBackend
     from ion_actors.backends.process import ProcessBackend
     from ion_actors.context import Context, background, current_context
     from ion_actors.dashboard.overview import Snapshot, snapshot
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AcquireTimeout",
+    "AsyncioBackend",
     "Backoff",
     "Broadcast",
     "BrokenPool",
@@ -208,6 +210,7 @@ __version__ = "0.1.0"
 # the pool. The table is what type checkers see above; a test compares them.
 _HOMES = {
     "AcquireTimeout": "errors",
+    "AsyncioBackend": "backends.asyncio",
     "Backoff": "workerpool.model.recovery",
     "Broadcast": "workerpool.messages",
     "BrokenPool": "errors",

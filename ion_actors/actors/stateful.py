@@ -209,13 +209,13 @@ class Resident:
         try:
             self._finish(self.actor.on_start())  # type: ignore[func-returns-value]
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def leave(self, error: BaseException | None) -> None:
         """Close its inbox, and run its ``on_stop`` or, with an error, its ``on_failure``."""
         actor = self.actor
-        self._close()
+        self.close()
         try:
             if error is None:
                 self._finish(actor.on_stop())  # type: ignore[func-returns-value]
@@ -225,7 +225,8 @@ class Resident:
         finally:
             del error  # its traceback keeps this frame
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close its inbox: it takes no more messages."""
         self.actor.actor_stopped.set()
         self._inbox.close()
 

@@ -1,8 +1,10 @@
-"""Where a worker runs its tasks: in its own thread, or in a child process that it owns.
+"""Where a worker runs its tasks: in its own thread, in a child process that it owns, or as
+coroutines of an event loop that it shares.
 
 From the top down, each importing only from below::
 
     process/      a child process for each worker; imported only when it is used
+    asyncio       one event loop for all workers of a pool; imported only when it is used
     thread        the worker's own thread
     event_loop    runs coroutines; imported only when there is one
     loop_threads  the threads in which a worker's event loop makes blocking calls

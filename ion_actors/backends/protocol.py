@@ -4,6 +4,9 @@ A pool is given a :class:`Backend`: where its tasks run, with the settings. The 
 :class:`Runner` for each worker, which the worker uses from its own thread, except for ``kill``. The
 worker does not know where a runner runs its tasks: in the same thread, in a child process, or on
 another machine.
+
+On an event loop, workers have no threads, and share one :class:`LoopSite`. A backend of that kind
+is a :class:`LoopBackend`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import contextvars
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ion_actors.backends.stacks import Stack
 from ion_actors.backends.stream.conduit import Conduit
@@ -20,10 +23,16 @@ from ion_actors.context import Context
 from ion_actors.futures import Output
 from ion_actors.observe import Log
 
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine
+
 __all__ = [
     "Backend",
     "Broken",
     "Hopeless",
+    "LoopBackend",
+    "LoopSite",
     "NotReady",
     "Runner",
     "Task",
@@ -194,5 +203,85 @@ class Backend(Protocol):
             worker: its name.
             context: the pool's: it ends when the pool closes.
             log: the pool's.
+        """
+        ...
+
+
+class LoopSite(Protocol):
+    """The event loop on which all workers of one pool run their tasks."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop."""
+        ...
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread that the loop runs in, as far as is known."""
+        ...
+
+    @property
+    def own(self) -> bool:
+        """Whether the loop was made for the pool, and ends with it."""
+        ...
+
+    def begin(self, on_end: Callable[[], object], over: Callable[[], bool], /) -> None:
+        """Make ready.
+
+        Args:
+            on_end: called once, by any thread, if the loop ends before the pool does. It must not
+                block.
+            over: whether the pool has ended. A loop that ends waits a moment for that.
+        """
+        ...
+
+    def is_here(self) -> bool:
+        """Whether the caller runs on the loop."""
+        ...
+
+    def is_lost(self) -> bool:
+        """Whether the loop has ended. Then nothing that is posted is called any more."""
+        ...
+
+    def post(self, call: Callable[[], object], /) -> None:
+        """Have the loop call this soon. Any thread may post, also in a finalizer."""
+        ...
+
+    def start(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        variables: contextvars.Context,
+        on_early_cancel: Callable[[], object],
+        /,
+    ) -> asyncio.Task[Any]:
+        """Have the loop run a coroutine. Called on the loop.
+
+        Args:
+            coroutine: which one.
+            variables: that it runs with.
+            on_early_cancel: called if it is cancelled before it has begun. It begins nevertheless.
+        """
+        ...
+
+    def where(self, coroutine: object, /) -> Stack:
+        """Where a coroutine of the loop is: what it awaits, or what it runs now."""
+        ...
+
+    def close(self) -> None:
+        """The pool has ended: it needs the loop no more."""
+        ...
+
+
+@runtime_checkable
+class LoopBackend(Protocol):
+    """A :class:`Backend` whose workers share an event loop."""
+
+    def open_site(self, pool: str, context: Context, log: Log, /) -> LoopSite:
+        """The site for a new pool.
+
+        Args:
+            pool: its name.
+            context: its own.
+            log: its own.
         """
         ...

@@ -51,6 +51,7 @@ __all__ = [
     "read_dump",
     "shown",
     "stack_of",
+    "stack_on_loop",
 ]
 
 # Asked each time: an extension that needs the GIL switches it on when it is imported.
@@ -119,6 +120,22 @@ def stack_of(thread: threading.Thread | None, coroutine: object = None) -> Seen:
         coroutine: the task's that runs there, if it is one.
     """
     return Seen(formatted(look_at(thread, coroutine)))
+
+
+def stack_on_loop(thread: threading.Thread | None, coroutine: object) -> Seen:
+    """Where a coroutine is that shares its event loop with others: what it awaits or, if it keeps
+    the loop now, where its thread is.
+
+    Args:
+        thread: the loop's.
+        coroutine: which one.
+    """
+    with _uncollected():
+        calls = _awaited(coroutine)
+    if not calls:
+        return stack_of(thread)
+    found = [call for call in calls if not _is_own(call)]
+    return Seen(formatted(TaskStack(found, [], hidden=not found)))
 
 
 def look_at(thread: threading.Thread | None, coroutine: object = None) -> TaskStack:

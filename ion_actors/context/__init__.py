@@ -14,12 +14,13 @@ From the top down, each importing only from below::
     tree     how contexts end, and how their callbacks and children are told
 """
 
-from ion_actors.context.current import CURRENT
+from ion_actors.context.current import CURRENT, enter_task, running_task
 from ion_actors.context.scope import (
     Context,
     Helper,
     background,
     current_context,
+    helper_here,
     make_current,
     of_thread,
 )
@@ -41,8 +42,11 @@ __all__ = [
     "background",
     "call_in_loop",
     "current_context",
+    "enter_task",
     "forget_done_callback",
+    "helper_here",
     "make_current",
     "of_thread",
+    "running_task",
     "wait_turn",
 ]

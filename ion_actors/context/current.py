@@ -6,6 +6,9 @@ It is kept in a context variable, so it flows with all others into tasks, corout
     with a:                     a ◀── b          the variable holds the innermost
         with b:
 
+Of a coroutine that a pool runs on an event loop, the value is a weak reference to its task
+(:class:`Running`). The task makes its context when somebody asks for it here; most never do.
+
 The two halves of a block may run in different copies of the variables: a web framework runs those
 of a synchronous dependency in two threads, and a generator may be closed by another thread. So a
 block is found by the frame of its ``with`` statement, and removes its own entry:
@@ -18,14 +21,35 @@ block is found by the frame of its ``with`` statement, and removes its own entry
 from __future__ import annotations
 
 import contextvars
+import weakref
 from _thread import get_ident
 from types import FrameType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ion_actors.context.tree import Node
 from ion_actors.context.waiters import Interrupt
 
-__all__ = ["CURRENT", "Block", "Entry", "current"]
+__all__ = ["CURRENT", "Block", "Entry", "Running", "current", "enter_task", "running_task"]
+
+
+class Running(Protocol):
+    """A task that runs as a coroutine among others, on one event loop."""
+
+    def task_context(self) -> Any:
+        """Its context; made now, if nobody has asked for it before."""
+        ...
+
+    def task_name(self) -> str:
+        """Its name, for errors and logs."""
+        ...
+
+    def report_progress(self, fraction: float, message: str, /) -> None:
+        """Take the progress that the task reports."""
+        ...
+
+    def helper(self) -> Any:
+        """How its waits are handled: a ``Helper``, or None."""
+        ...
 
 
 class Entry:
@@ -41,7 +65,7 @@ class Entry:
 
     __slots__ = ("context", "inner", "left", "outer", "thread")
 
-    def __init__(self, context: Node, outer: Entry | Node | None) -> None:
+    def __init__(self, context: Node, outer: Value) -> None:
         self.context = context
         self.outer = outer
         self.inner: list[Entry] | None = None
@@ -56,19 +80,35 @@ class Entry:
         return found
 
 
-CURRENT: contextvars.ContextVar[Entry | Node | None] = contextvars.ContextVar(
-    "ion_actors_context", default=None
-)
+Value = Entry | Node | weakref.ref[Any] | None
+
+CURRENT: contextvars.ContextVar[Value] = contextvars.ContextVar("ion_actors_context", default=None)
+
+
+def enter_task(task: Running) -> None:
+    """The coroutine of this task begins here, in variables of its own."""
+    CURRENT.set(weakref.ref(task))
+
+
+def running_task() -> Running | None:
+    """The task whose coroutine runs here, on an event loop that it shares; else None."""
+    value = CURRENT.get()
+    while type(value) is Entry:
+        value = value.outer
+    return value() if type(value) is weakref.ref else None
 
 
 def current() -> Node | None:
     """The context of the innermost block, or what was set without one; else None."""
     value = CURRENT.get()
     if type(value) is not Entry:
+        if type(value) is weakref.ref:
+            task: Running | None = value()
+            return None if task is None else cast("Node", task.task_context())
         return value  # type: ignore[return-value]  # mypy does not see that it is no Entry
     if not value.left:
         return value.context
-    rest: Entry | Node | None = value
+    rest: Value = value
     while type(rest) is Entry and rest.left:
         rest = rest.outer
     CURRENT.set(rest)  # frees what was left elsewhere
@@ -154,7 +194,7 @@ class Block:
             entry.outer = None
         self._forget()
 
-    def _rest(self) -> Entry | Node | None:
+    def _rest(self) -> Value:
         """The value of the variable, without this block."""
         entry, value = self._entry, CURRENT.get()
         if value is entry:

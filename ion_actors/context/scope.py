@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 from ion_actors._arguments import duration as checked_duration
 from ion_actors._arguments import moment, seconds
 from ion_actors.clock import Clock
-from ion_actors.context.current import CURRENT, Block, current
+from ion_actors.context.current import CURRENT, Block, current, running_task
 from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.context.waiters import Interrupt, Signal, call_in_loop, forget_done_callback
 from ion_actors.naming import words
@@ -24,6 +24,7 @@ __all__ = [
     "Helper",
     "background",
     "current_context",
+    "helper_here",
     "make_current",
     "of_thread",
 ]
@@ -283,10 +284,19 @@ class _Thread(threading.local):
 of_thread = _Thread()
 
 
+def helper_here() -> Helper | None:
+    """How waits are handled here: by the worker whose thread this is, or by that of the task whose
+    coroutine this is; None outside of tasks."""
+    if of_thread.helper is not None or CURRENT.get() is None:
+        return of_thread.helper
+    task = running_task()
+    return None if task is None else task.helper()
+
+
 def _help(future: concurrent.futures.Future[Any]) -> None:
     try:
-        if of_thread.helper is not None:
-            of_thread.helper.help(future)
+        if (helper := helper_here()) is not None:
+            helper.help(future)
     finally:
         del future  # the error of a task that is run here holds the frames below it, too
 

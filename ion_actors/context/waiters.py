@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ion_actors.awaitables import running_loop
 from ion_actors.clock import Clock
 from ion_actors.context.tree import Node, Registration, Waker
 from ion_actors.logs import Logger
@@ -101,6 +102,9 @@ def forget_done_callback(
 def call_in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
     """Call this in the loop; if the loop is closed, nobody waits there any more."""
     try:
-        loop.call_soon_threadsafe(call)
+        if running_loop() is loop:  # where it need not be woken
+            loop.call_soon(call)
+        else:
+            loop.call_soon_threadsafe(call)
     except RuntimeError:
         logger.debug("the event loop was closed before it could be woken", exc_info=True)

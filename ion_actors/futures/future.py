@@ -19,7 +19,7 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import pykka
 from typing_extensions import override
@@ -34,6 +34,7 @@ from ion_actors.context import (
     call_in_loop,
     current_context,
     forget_done_callback,
+    helper_here,
     of_thread,
 )
 from ion_actors.delivery import is_kept_free, run_elsewhere
@@ -50,6 +51,9 @@ from ion_actors.logs import Logger
 from ion_actors.naming import name_of
 from ion_actors.own_variables import daemon_thread
 from ion_actors.standby import NO_MORE_THREADS
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Future", "get_all"]
 
@@ -471,17 +475,21 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         if not HOOKS_RAN[0]:
             run_hooks()  # then it may be done, with an error
         events = _modules.get("asyncio.events")
-        if events is not None and events._get_running_loop() is not None:
+        if events is not None and (loop := events._get_running_loop()) is not None:
+            self._refuse_to_block(loop, timeout)
             warn_if_blocked(self, of_task=self._home() is not None)
         try:
             if (hook := self._hook) is not None:
                 return hook.ask(self, timeout)
-            if of_thread.helper is not None:
-                return of_thread.helper.wait(self, timeout)
+            if (helper := helper_here()) is not None:
+                return helper.wait(self, timeout)
             return self._block(timeout)
         finally:
             # An exception of a task that runs here also keeps the frames below it.
             self = None  # type: ignore[assignment]
+
+    def _refuse_to_block(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> None:
+        """Raise if a wait of so many seconds, in the thread of this event loop, cannot end."""
 
     def _block(self, timeout: float | None) -> bool:
         """Wait until another thread settles it."""
@@ -584,8 +592,8 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
         try:
             if (hook := self._hook) is not None:
                 hook.ask_in_thread(self)
-            if of_thread.helper is not None:
-                of_thread.helper.help(self)
+            if (helper := helper_here()) is not None:
+                helper.help(self)
             if self._state not in DONE:
                 yield from self._suspend()
         finally:

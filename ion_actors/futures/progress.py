@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ion_actors._arguments import number
-from ion_actors.context import of_thread
+from ion_actors.context import of_thread, running_task
 
 __all__ = ["Output", "Progress", "report_progress"]
 
@@ -55,3 +55,5 @@ def report_progress(fraction: float, message: str = "") -> None:
         raise TypeError(f"message must be a string, not {message!r}")
     if of_thread.report is not None:
         of_thread.report(fraction, message)
+    elif (task := running_task()) is not None:
+        task.report_progress(fraction, message)

@@ -23,7 +23,7 @@ from typing import Any
 
 from ion_actors.awaitables import is_coroutine
 from ion_actors.clock import Clock
-from ion_actors.context import current_context, of_thread
+from ion_actors.context import current_context, helper_here
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
 from ion_actors.naming import printable, shown
@@ -143,7 +143,7 @@ class Run:
 
     def help(self) -> None:
         """Inside a task of a pool: run what waits for this very worker, until something is done."""
-        if (helper := of_thread.helper) is None:
+        if (helper := helper_here()) is None:
             return
         place = None
         try:

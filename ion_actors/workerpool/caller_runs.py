@@ -37,6 +37,8 @@ __all__ = ["Caller"]
 class Caller:
     """A thread that runs one task of a pool that is not its own."""
 
+    appointed = False
+    keeps_others = False  # each worker has a thread
     index = -1  # it has no seat
     doomed = True
     returning = None  # a task that it ran is not tried again

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ion_actors.actors import Envelope, Flag
 from ion_actors.backends.loop_threads import left_behind
+from ion_actors.backends.protocol import LoopSite
 from ion_actors.backends.stacks import Seen, Stack, stack_of
 from ion_actors.clock import system_clock
-from ion_actors.context import background
+from ion_actors.context import background, running_task
 from ion_actors.delivery import PATIENCE, is_kept_free
 from ion_actors.errors import IonError, PoolClosed, TaskDropped
 from ion_actors.forking import check
@@ -70,6 +71,7 @@ class PoolCore:
 
     spec: PoolSpec
     mailbox: Mailbox
+    site: LoopSite | None = None  # the event loop that all workers share, if they do
     inbox: SupervisorInbox = field(default_factory=SupervisorInbox)  # until there is a supervisor
     # Every one that is not gone, and callers that stand in.
     workers: list[Performer] = field(default_factory=list)
@@ -155,7 +157,12 @@ class PoolCore:
         self.inbox.put(Envelope(message))
 
     def owns_thread(self) -> bool:
-        """Whether to wait for the pool's end in this thread would be to wait for this thread."""
+        """Whether to wait for the pool's end here would be to wait for the caller's own end."""
+        task = running_task()
+        if isinstance(task, TaskFuture) and task.mailbox is self.mailbox and not task.done():
+            return True
+        if self.site is not None and self.site.own and self.site.is_here():
+            return True
         worker = current_worker()
         if worker is not None and worker.inbox.mailbox is self.mailbox:
             return True
@@ -163,6 +170,15 @@ class PoolCore:
         if any(one.thread is current for one in list(self.workers)):
             return True  # a submitter that runs its task itself
         return current in self.threads[:1]
+
+    def needs_this_loop(self) -> bool:
+        """Whether the pool can only end if the event loop goes on that runs here."""
+        if self.site is None or not self.site.is_here():
+            return False
+        return bool(self.mailbox.backlog) or any(
+            one.current is not None or one.starting or self.spec.residence is not None
+            for one in list(self.workers)
+        )
 
     def worker_threads(self) -> set[threading.Thread]:
         """The threads of the workers, and of those of them that have ended lately."""

@@ -48,6 +48,8 @@ __all__ = [
     "GetState",
     "Locate",
     "Look",
+    "LookAtLoop",
+    "LoopEnded",
     "Needed",
     "Panicked",
     "Ready",
@@ -228,6 +230,18 @@ class Look(_Signal):
 
 class Measure(_Signal):
     """It is time to see whether the pool has the size that suits its work."""
+
+    __slots__ = ()
+
+
+class LookAtLoop(_Signal):
+    """It is time to look whether the event loop is still there that the tasks run on."""
+
+    __slots__ = ()
+
+
+class LoopEnded(_Signal):
+    """The event loop that the tasks run on ends, or has ended."""
 
     __slots__ = ()
 

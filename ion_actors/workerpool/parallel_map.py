@@ -28,7 +28,7 @@ from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.protocol import Broken, give_results, take_results
 from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.clock import Clock, system_clock
-from ion_actors.context import Context, Signal, current_context, of_thread
+from ion_actors.context import Context, Signal, current_context, helper_here
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.naming import describe, named_after_func
@@ -340,7 +340,7 @@ def _rings(bell: Future[Any], plan: Plan[Any]) -> bool:
 async def _in_time_async(future: Future[Any], plan: Plan[Any]) -> bool:
     """:func:`_in_time` for coroutines."""
     try:
-        return await plan.context().await_(future, plan.left())
+        return future.done() or await plan.context().await_(future, plan.left())
     finally:
         del future  # as in _outcome()
 
@@ -504,7 +504,7 @@ class _Arrivals:
 
     def _help(self) -> None:
         """Inside a task of the same pool: run what is queued, as long as nothing is done."""
-        if (helper := of_thread.helper) is None:
+        if (helper := helper_here()) is None:
             return
         future = None
         try:

@@ -37,6 +37,7 @@ from ion_actors.workerpool.messages import (
     Close,
     Drain,
     Forgotten,
+    LoopEnded,
     Resize,
     Submit,
     TrySubmit,
@@ -75,8 +76,9 @@ class Pool(Submitter, concurrent.futures.Executor):
     """A supervised pool of worker actors.
 
     Args:
-        size: how many workers; by default one for each CPU that this process may use. An
-            :class:`~ion_actors.adaptive.Adaptive` has their number follow the work.
+        size: how many workers; by default one for each CPU that this process may use, and 100 on
+            an event loop. An :class:`~ion_actors.adaptive.Adaptive` has their number follow the
+            work.
         queue_size: how many tasks may wait for a worker; by default 10 000. With 0, a task is only
             accepted by a worker that is idle.
         name: for threads, errors, logs and metrics; by default ``pool-1``, ``pool-2``, …
@@ -108,8 +110,10 @@ class Pool(Submitter, concurrent.futures.Executor):
         replace_stuck: how many workers that are stuck at a time may be replaced. Their threads go
             on alone, so there may be as many more than ``size``.
         backend: where tasks run: ``"thread"``, in the workers' threads; ``"process"``, in a child
-            process for each worker; or a :class:`ProcessBackend` with settings of its own. What is
-            called *in each worker* runs there, except for the ``task_wrapper``.
+            process for each worker; ``"asyncio"``, as coroutines of the event loop that runs here
+            (or else of one of the pool's own); or a :class:`ProcessBackend` or
+            :class:`AsyncioBackend` with settings of its own. What is called *in each worker* runs
+            there, except for the ``task_wrapper``.
 
         overflow: what becomes of a task when no worker is idle and the mailbox is full: an
             :class:`Overflow` or its value ("block", "reject", "drop_newest", "drop_oldest",
@@ -160,14 +164,19 @@ class Pool(Submitter, concurrent.futures.Executor):
         )  # fmt: skip
         if exit_hooks.is_exiting():
             raise RuntimeError("cannot start a pool at interpreter exit")
-        core = PoolCore(spec, _mailbox(spec))
+        site = spec.open_site()
+        core = PoolCore(spec, _mailbox(spec), site)
         super().__init__(core)
         self._ending = Shutdown(core)
         try:
             self._ref = PoolSupervisor.start(core)
         except NO_MORE_THREADS:
             core.ended.set()  # there is nobody to be told that it was forgotten
+            if site is not None:
+                site.close()
             raise
+        if site is not None:
+            site.begin(functools.partial(core.tell, LoopEnded()), core.ended.is_set)
         core.inbox.accept = _acceptor(Submitter(core))
         exit_hooks.register(core)
         POOLS.add(core)

@@ -25,7 +25,7 @@ import pykka
 
 from ion_actors._arguments import seconds
 from ion_actors.context import background
-from ion_actors.errors import DrainTimeout, PoolClosed
+from ion_actors.errors import DeadlockError, DrainTimeout, PoolClosed
 from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.logs import Logger, flush
@@ -105,7 +105,18 @@ class Shutdown:
         return self.report(reply)
 
     def report(self, reply: Future[DrainReport]) -> DrainReport:
-        """Wait for the end and its report, and until the threads are gone."""
+        """Wait for the end and its report, and until the threads are gone.
+
+        Raises:
+            DeadlockError: the tasks need the event loop that this would block.
+        """
+        if self._core.needs_this_loop() and not reply.done():
+            raise DeadlockError(
+                f"pool {self._core.spec.name!r} ends, but to wait for that here would block the "
+                "event loop that its tasks need: use it as an `async with` block, or write "
+                "`await pool.adrain()` or `await pool.aclose()`",
+                tasks=(),
+            )
         try:
             # Not bound to the current context: the end has deadlines of its own, and is most
             # needed when everything else has ended.

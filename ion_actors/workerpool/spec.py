@@ -21,7 +21,7 @@ from ion_actors._arguments import (
     whole_number,
 )
 from ion_actors.actors.stateful import Residence
-from ion_actors.backends.protocol import Backend
+from ion_actors.backends.protocol import Backend, LoopBackend, LoopSite
 from ion_actors.backends.thread import ThreadBackend
 from ion_actors.clock import Clock
 from ion_actors.context import Context, background
@@ -41,6 +41,8 @@ __all__ = ["DEFAULT_QUEUE_SIZE", "UNBOUNDED", "Dialect", "PoolSpec", "TaskOption
 
 #: Tasks that may wait, unless the pool is told otherwise: a few megabytes of them.
 DEFAULT_QUEUE_SIZE = 10_000
+
+_SLOTS = 100  # workers of a pool on an event loop, unless it is told otherwise
 
 #: The ``queue_size`` of a pool in which any number of tasks may wait.
 UNBOUNDED = sys.maxsize
@@ -109,6 +111,13 @@ class PoolSpec:
         """Whether a worker has something to do before it can take a task."""
         return self.initializer is not None or self.residence is not None or self.backend.must_start
 
+    def open_site(self) -> LoopSite | None:
+        """The event loop that all workers are to share, if the backend has them do so."""
+        backend = self.backend
+        if not isinstance(backend, LoopBackend):
+            return None
+        return backend.open_site(self.name, self.context, self.log)
+
     @classmethod
     def checked(
         cls,
@@ -149,7 +158,9 @@ class PoolSpec:
         optional_callable("on_stuck", on_stuck)
         _check_initargs(initargs)
         probe = Probe.checked(metrics, tracer, pool=name)
-        first, adaptive = _checked_size(size)
+        where = _checked_backend(backend)
+        default = _SLOTS if isinstance(where, LoopBackend) else available_cpus()
+        first, adaptive = _checked_size(size, default)
         return cls(
             name=name,
             size=first,
@@ -169,13 +180,11 @@ class PoolSpec:
             stuck_after=positive_seconds("stuck_after", stuck_after),
             on_stuck=on_stuck,
             replace_stuck=whole_number("replace_stuck", replace_stuck, minimum=0),
-            overflow=_overflow_for(overflow, worker, backend),
+            overflow=_overflow_for(overflow, worker, where),
             initializer=initializer,
             initargs=tuple(initargs),
             residence=None if worker is None else Residence.checked(worker),
-            backend=_shared_among(
-                first if adaptive is None else adaptive.maximum, _checked_backend(backend)
-            ),
+            backend=_shared_among(first if adaptive is None else adaptive.maximum, where),
             dialect=dialect,
         )
 
@@ -248,10 +257,10 @@ class TaskOptions:
         return bool(self.priority) or self.key is not None
 
 
-def _checked_size(given: Any) -> tuple[int, Adaptive | None]:
+def _checked_size(given: Any, default: int) -> tuple[int, Adaptive | None]:
     """The first size, and how it changes by itself if it does."""
     if given is None:
-        return available_cpus(), None
+        return default, None
     if not isinstance(given, int):
         from ion_actors.adaptive.sizing import Adaptive  # noqa: PLC0415 - seldom wanted
 
@@ -305,7 +314,12 @@ def _overflow_for(given: object, worker: object, backend: object) -> Overflow | 
     if policy is Overflow.CALLER_RUNS:
         if worker is not None:
             raise ValueError(f"overflow {policy.value!r} is not for worker=: callers have none")
-        if not (backend == "thread" or isinstance(backend, ThreadBackend)):
+        if isinstance(backend, LoopBackend):
+            raise ValueError(
+                f"overflow {policy.value!r} is not for an event loop: callers have none, or it "
+                "would be blocked"
+            )
+        if not isinstance(backend, ThreadBackend):
             raise ValueError(
                 f"overflow {policy.value!r} is not for backend {backend!r}: callers run their "
                 "tasks in this process, where nothing isolates them"
@@ -320,11 +334,19 @@ def _checked_backend(given: object) -> Backend:
         from ion_actors.backends.process import ProcessBackend  # noqa: PLC0415 - seldom wanted
 
         return ProcessBackend()
+    if given == "asyncio":
+        from ion_actors.backends.asyncio import AsyncioBackend  # noqa: PLC0415 - it imports asyncio
+
+        return AsyncioBackend()
     if isinstance(given, str):
-        raise ValueError(f"backend must be 'thread', 'process' or a Backend, not {given!r}")
+        raise ValueError(
+            f"backend must be 'thread', 'process', 'asyncio' or a Backend, not {given!r}"
+        )
     if isinstance(given, type) or not isinstance(given, Backend):
         hint = f": did you mean {given.__name__}()?" if isinstance(given, type) else ""
-        raise TypeError(f"backend must be 'thread', 'process' or a Backend, not {given!r}{hint}")
+        raise TypeError(
+            f"backend must be 'thread', 'process', 'asyncio' or a Backend, not {given!r}{hint}"
+        )
     return given
 
 

@@ -48,10 +48,12 @@ from ion_actors.context import (
     Turn,
     await_turn,
     current_context,
+    helper_here,
     make_current,
     of_thread,
     wait_turn,
 )
+from ion_actors.errors import DeadlockError
 from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.futures import Future
 from ion_actors.naming import describe
@@ -269,7 +271,25 @@ class Submitter:
         finally:
             del task
 
+    async def _run_on_loop(self, task: TaskFuture[Any]) -> bool:
+        """:meth:`_run_on_worker`, if the workers share this event loop; waits for its end."""
+        helper = self._mailbox.helper
+        here: object = helper_here()
+        try:
+            if helper is None or here is not helper:
+                return False
+            return await helper.run_new(task, self._accepted)
+        finally:
+            del task
+
     def _wait_for_room(self, task: TaskFuture[Any]) -> None:
+        if self._mailbox.loop is not None and running_loop() is self._mailbox.loop:
+            raise DeadlockError(
+                f"pool {self._mailbox.name!r} has no room for task {task.task_name()!r}, and to "
+                "wait for it here would block the event loop that has to make room: write "
+                "`await pool.asubmit(...)`, or use try_submit()",
+                tasks=(task.task_name(),),
+            )
         helper = of_thread.helper
         if isinstance(helper, WorkersHelp):
             with helper.waiting_for_room(task, self._parent()):
@@ -474,7 +494,11 @@ class Submitter:
         """
         task = self._new_task(fn, args, kwargs)
         if not self._offer(task):
-            if self._drop_one(task) or self._run_on_worker(task):
+            if (
+                self._drop_one(task)
+                or self._run_on_worker(task)
+                or (self._mailbox.helper is not None and await self._run_on_loop(task))
+            ):
                 try:
                     return task
                 finally:

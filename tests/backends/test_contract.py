@@ -51,6 +51,7 @@ from tests.workerpool.helpers import PATIENCE, eventually
 BACKENDS: dict[str, Callable[[], Any]] = {
     "thread": lambda: "thread",
     "process": lambda: ProcessBackend(grace=0.5),
+    "asyncio": lambda: "asyncio",
     "scripted": Scripted,
 }
 

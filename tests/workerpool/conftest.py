@@ -254,25 +254,146 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
 }
 
 
+# Those that do not run on an event loop: their tasks block it, are run by their submitters, or look
+# at threads. tests/backends/test_asyncio*.py has what is like them there.
+NOT_ON_A_LOOP: dict[str, frozenset[str]] = {
+    "test_dead_letters": frozenset(
+        {
+            "test_an_abandoned_task_that_ends_late_is_told_once",
+            "test_each_unfinished_task_of_the_report_is_a_dead_letter",
+        }
+    ),
+    "test_directives": frozenset(
+        {
+            "test_the_last_worker_may_go_in_a_drain_that_has_nothing_more_to_do",
+            "test_with_its_last_worker_the_pool_breaks_and_nothing_stays_pending",
+        }
+    ),
+    "test_hooks": frozenset(
+        {
+            "test_a_task_that_ends_while_its_span_begins_has_it_finished_once",
+        }
+    ),
+    "test_inspection": frozenset(
+        {
+            "test_what_waits_for_another_try_is_in_it_and_can_be_purged",
+        }
+    ),
+    "test_key_limit": frozenset(
+        {
+            "test_a_caller_counts_and_waits_if_there_is_no_room_for_the_key",
+            "test_a_task_may_wait_for_another_of_its_key_while_there_is_room",
+            "test_a_task_that_is_tried_again_is_the_next_of_its_key",
+            "test_a_task_that_waits_for_one_too_many_of_its_own_key_is_told",
+            "test_a_task_waits_for_its_key_as_long_as_another_that_has_it_goes_on",
+            "test_there_is_room_again_whatever_became_of_a_task",
+        }
+    ),
+    "test_keys_and_workers": frozenset(
+        {
+            "test_a_worker_that_dies_with_the_key_in_a_drain_is_replaced_for_the_rest",
+            "test_who_waits_for_a_key_runs_the_task_if_nobody_is_left_to",
+            "test_who_waits_for_room_gets_it_when_a_key_is_passed_on",
+        }
+    ),
+    "test_overflow": frozenset(
+        {
+            "test_a_caller_that_ends_the_pool_does_not_wait_for_itself",
+            "test_a_caller_waits_for_a_key_that_is_taken",
+            "test_a_drain_waits_for_the_caller_and_reports_it",
+            "test_a_panic_handler_that_fails_does_not_reach_the_caller",
+            "test_a_soft_time_limit_while_the_caller_runs_a_task_is_the_callers",
+            "test_a_task_of_the_callers_that_panicked_runs_no_more_while_its_handler_does",
+            "test_a_task_that_fills_its_own_pool_is_helped_and_not_run_by_a_caller",
+            "test_a_task_that_waits_for_another_of_its_own_key_is_told",
+            "test_an_interruption_strands_no_task_that_the_caller_runs",
+            "test_ctrl_c_while_a_task_with_a_key_is_submitted_keeps_no_key",
+            "test_ctrl_c_while_the_caller_runs_a_task_is_the_callers",
+            "test_no_policy_accepts_anything_at_the_end",
+            "test_nobody_runs_anything_for_try_submit_and_asubmit",
+            "test_the_caller_runs_coroutines_also_below_a_running_loop",
+            "test_the_caller_runs_it_under_the_tasks_own_context",
+            "test_the_caller_runs_what_finds_no_room",
+            "test_what_the_caller_runs_fails_and_panics_as_anywhere",
+            "test_what_the_caller_runs_is_hooked_and_wrapped_as_anywhere",
+        }
+    ),
+    "test_panics": frozenset(
+        {
+            "test_a_handler_that_hangs_does_not_hold_up_the_pool",
+            "test_a_worker_replaced_during_a_drain_that_comes_too_late_for_the_work_retires",
+            "test_a_worker_that_cannot_be_started_is_tried_again",
+            "test_an_exception_thrown_into_an_idle_worker_costs_nothing_but_the_worker",
+        }
+    ),
+    "test_parallel_map": frozenset(
+        {
+            "test_map_unordered_gives_what_is_done_first",
+        }
+    ),
+    "test_pause": frozenset(
+        {
+            "test_a_caller_runs_nothing_while_it_is_paused",
+            "test_a_circle_of_waits_is_refused_as_ever",
+            "test_a_running_task_that_finds_no_room_runs_what_it_submits",
+            "test_ctrl_c_in_pause_and_resume_strands_nobody",
+            "test_the_successor_of_a_worker_that_dies_meanwhile_waits_too",
+            "test_what_a_running_task_waits_for_is_a_part_of_it",
+            "test_without_helping_a_task_waits_until_another_worker_is_resumed",
+        }
+    ),
+    "test_progress": frozenset(
+        {
+            "test_a_task_that_runs_in_the_middle_of_another_reports_for_itself",
+        }
+    ),
+    "test_shutdown": frozenset(
+        {
+            "test_the_end_works_under_asyncio",
+        }
+    ),
+    "test_stateful": frozenset(
+        {
+            "test_a_method_that_submits_to_its_own_pool_and_waits_is_helped",
+            "test_each_worker_has_its_own",
+        }
+    ),
+    "test_submitter": frozenset(
+        {
+            "test_a_task_submitted_by_a_task_ends_with_it",
+            "test_what_a_coroutine_leaves_behind_is_cancelled",
+        }
+    ),
+}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test run on each backend."""
     name, module = metafunc.function.__name__, metafunc.module.__name__.rpartition(".")[2]
-    if module in IN_THREADS_ONLY and name not in IN_THREADS_ONLY[module]:
-        metafunc.parametrize("where", ["thread", "process"], indirect=True)
+    if module in IN_THREADS_ONLY:
+        places = ["thread", "process", "asyncio"]
+        if name in IN_THREADS_ONLY[module]:
+            places.remove("process")
+        if name in NOT_ON_A_LOOP.get(module, ()):
+            places.remove("asyncio")
+        metafunc.parametrize("where", places, indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def where(request: pytest.FixtureRequest) -> Iterator[None]:
     """Which backend a pool has that is not told."""
-    if getattr(request, "param", "thread") == "thread":
+    place = getattr(request, "param", "thread")
+    if place == "thread":
         yield
         return
-    pytest.importorskip("cloudpickle")
-    request.getfixturevalue("no_child_is_left")
+    if place == "process":
+        pytest.importorskip("cloudpickle")
+        request.getfixturevalue("no_child_is_left")
     defaults = Pool.__init__.__kwdefaults__
     assert defaults is not None
     with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(defaults, "backend", ProcessBackend(grace=0.5))
+        backend = "asyncio" if place == "asyncio" else ProcessBackend(grace=0.5)
+        patched.setitem(defaults, "backend", backend)
         yield
 
 
@@ -283,7 +404,7 @@ def each_name_is_a_test(request: pytest.FixtureRequest) -> None:
         if isinstance(item, pytest.Function):
             package, _, name = item.module.__name__.rpartition(".")
             names = (
-                IN_THREADS_ONLY.get(name, frozenset())
+                IN_THREADS_ONLY.get(name, frozenset()) | NOT_ON_A_LOOP.get(name, frozenset())
                 if package.startswith(f"{__package__}")
                 else ()
             )

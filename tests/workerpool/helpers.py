@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import os
 import shutil
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ion_actors import BrokenPool, IonError, Pool, logs
+from ion_actors.awaitables import running_loop
 from ion_actors.delivery import CALLBACK_THREADS
 from ion_actors.futures import Future
 from ion_actors.observe import HOOKS
@@ -34,9 +38,23 @@ class Gate:
         self._folder: Path | None = None
         self._awaited = 0
 
-    def __call__(self) -> str:
+    def __call__(self) -> Any:
         self.entered.release()
+        if running_loop() is not None:
+            return self._on_loop()
         assert self._open.wait(PATIENCE), "the gate was never opened"
+        return "through"
+
+    async def _on_loop(self) -> str:
+        """What it does among others on an event loop, which it must not block.
+
+        Like a thread, it does not listen.
+        """
+        until = time.monotonic() + PATIENCE
+        while not self._open.is_set():
+            assert time.monotonic() < until, "the gate was never opened"
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.001)
         return "through"
 
     def await_entered(self, times: int = 1) -> None:

@@ -20,7 +20,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures._base import PENDING, RUNNING
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import override
 
@@ -38,6 +38,7 @@ from ion_actors.workerpool.mailbox.protocols import (
     PARKED,
     Dropped,
     Helping,
+    HelpsOnLoop,
     Order,
     Returning,
     Taker,
@@ -48,6 +49,9 @@ from ion_actors.workerpool.mailbox.task_queue import TaskQueue
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome, reason_of
 from ion_actors.workerpool.model.overflow import CoDel, Delays
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Mailbox", "OnDropped", "SheddingMailbox"]
 
@@ -90,6 +94,8 @@ class Mailbox(TaskQueue):
     ) -> None:
         super().__init__(name, limit, size, context.clock.monotonic)
         self.context = context
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.helper: HelpsOnLoop | None = None
         self._on_dropped = on_dropped
         self._letters: DeadLetters | None = None  # once somebody has asked for them
         self._alarm = Alarm(context.clock, self._first_moment, self._ring)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ion_actors.backends.stacks import Stack
@@ -17,6 +18,7 @@ __all__ = [
     "RETIRE",
     "Dropped",
     "Helping",
+    "HelpsOnLoop",
     "Order",
     "Performer",
     "Returning",
@@ -73,11 +75,35 @@ class Helping(Taker, Protocol):
         ...
 
 
+class HelpsOnLoop(Protocol):
+    """How tasks wait for tasks of their own pool, if all of these share an event loop: a
+    :class:`~ion_actors.context.Helper`, and more."""
+
+    def help(self, future: Any, /) -> None:
+        """Before a wait for this future: make sure that the wait can end."""
+        ...
+
+    def wait(self, future: Any, timeout: float | None, /) -> bool:
+        """Wait, in a thread. Returns whether the future was done within ``timeout`` seconds."""
+        ...
+
+    async def run_new(
+        self, task: TaskFuture[Any], accepted: Callable[[TaskFuture[Any]], object], /
+    ) -> bool:
+        """Run a task now that the caller submits, and for which there is no room; wait for it.
+
+        Returns:
+            Whether it might begin.
+        """
+        ...
+
+
 class Performer(Helping, Protocol):
     """Who runs tasks of a pool: a worker, or a caller that stands in for one."""
 
     name: str
-    index: int  # of its seat; a caller has none, and a number below zero
+    appointed: bool  # by the supervisor: it is no caller
+    index: int  # of its seat; who stands in has none, and a number below zero
     tally: Tally
     thread: threading.Thread | None  # None before it has one, and once nobody is to wait for it
 
@@ -89,6 +115,11 @@ class Performer(Helping, Protocol):
     @property
     def pid(self) -> int | None:
         """The process in which its tasks run; None for this one, or if there is none now."""
+        ...
+
+    @property
+    def keeps_others(self) -> bool:
+        """Whether its task keeps those of other workers from going on, at this moment."""
         ...
 
     def where(self) -> Stack:

@@ -21,9 +21,16 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ion_actors.actors import NO_MORE_THREADS
 from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.clock import Clock, Timer
-from ion_actors.context import Context, Registration
+from ion_actors.context import Context, Helper, Registration
 from ion_actors.delivery import run_elsewhere
-from ion_actors.errors import Cancelled, ContextEnded, DeadlineExceeded, IonError, TaskExpired
+from ion_actors.errors import (
+    Cancelled,
+    ContextEnded,
+    DeadlineExceeded,
+    DeadlockError,
+    IonError,
+    TaskExpired,
+)
 from ion_actors.futures import Future
 from ion_actors.futures.callbacks import Callbacks
 from ion_actors.naming import describe, printable
@@ -36,6 +43,8 @@ from ion_actors.workerpool.model.reports import WorkerDeath
 from ion_actors.workerpool.model.retry import PastTries, Retry
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ion_actors.observe import Span
 
 __all__ = ["Home", "TaskFuture", "on_context_end", "run_callbacks_in_thread"]
@@ -53,7 +62,13 @@ class Home(Protocol):
     limit: int  # how many tasks may wait
     size: int  # how many workers there are to be
     context: Context  # the pool's
+    loop: asyncio.AbstractEventLoop | None  # on which all workers share one thread, if they do
     interrupted: bool  # by Ctrl-C: errors that nobody reads are no news
+
+    @property
+    def helper(self) -> Helper | None:
+        """How the tasks there wait for each other."""
+        ...
 
     @property
     def backlog(self) -> int:
@@ -177,6 +192,22 @@ class TaskFuture(Future[T]):
             if self.follower is not None:
                 self.follower(self.own_context)
         return self.own_context
+
+    def report_progress(self, fraction: float, message: str) -> None:
+        """Take the progress that it reports."""
+        self._report(fraction, message)
+
+    def helper(self) -> Helper | None:
+        """How its waits are handled, if it shares its thread with others."""
+        return self.mailbox.helper
+
+    def _refuse_to_block(self, loop: asyncio.AbstractEventLoop, timeout: float | None) -> None:
+        if loop is self.mailbox.loop and timeout != 0:
+            raise DeadlockError(
+                f"task {self.task_name()!r} runs on the event loop that this wait would block: "
+                "write `await future`, and not `future.result()`",
+                tasks=(self.task_name(),),
+            )
 
     def _cancelled_error(self) -> Cancelled:
         # A new one each time: those that are raised gather frames.

@@ -332,8 +332,14 @@ class TaskQueue:
     def _is_taken(self, task: TaskFuture[Any]) -> bool:
         return task._state is RUNNING
 
-    def park(self, worker: Taker, tally: Tally) -> bool:
+    def park(self, worker: Taker, tally: Tally, *, first: bool = False) -> bool:
         """Count a new worker. If there is nothing to do it is idle from the start.
+
+        Args:
+            worker: which one.
+            tally: what it ends.
+            first: it is as good as any other that is idle. Else it comes last in line: it may not
+                even have a thread.
 
         Returns:
             Whether it is idle, and so will be woken. If not, it is to ask for work.
@@ -345,7 +351,10 @@ class TaskQueue:
             # Once nothing is accepted, there is nobody who would wake it.
             nothing = not self._waiters and len(self._queue) == self._dead
             idle = nothing and self._refusal is None
-            if idle:  # last in line: it may not even have a thread
+            if idle and first:
+                self._parked[worker] = None
+                self._rested = True
+            elif idle:
                 self._parked = {worker: None, **self._parked}
                 self._idle = {} if self.paused else self._parked
                 self._rested = True

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome
 from ion_actors.workerpool.model.tables import table
 
-__all__ = ["Ledger", "PoolMetrics", "PoolState", "Tally", "numbers_table"]
+__all__ = ["Ledger", "PoolMetrics", "PoolState", "SharedTally", "Tally", "numbers_table"]
 
 
 class PoolState(enum.Enum):
@@ -32,6 +32,8 @@ class Tally:
     """What one worker has ended. Only that worker writes to it, so it needs no lock."""
 
     __slots__ = ("cancelled", "completed", "failed", "panicked")
+
+    shared = False  # by several workers, of which one may go
 
     def __init__(self) -> None:
         self.completed = 0
@@ -56,6 +58,14 @@ class Tally:
         self.failed += other.failed
         self.panicked += other.panicked
         self.cancelled += other.cancelled
+
+
+class SharedTally(Tally):
+    """What all workers of a pool have ended that share one thread. It stays open to the end."""
+
+    __slots__ = ()
+
+    shared = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ class Ledger:
 
     def close(self, tally: Tally) -> None:
         """A worker is gone: what it has ended stays counted."""
-        if tally in self._tallies:
+        if tally in self._tallies and not tally.shared:
             past = self._past
             # Not add(): nothing can be thrown in between these.
             past.completed += tally.completed

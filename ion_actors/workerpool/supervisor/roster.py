@@ -37,8 +37,12 @@ from ion_actors.workerpool.model.lifecycle import Phase
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.model.recovery import RestartWindow
 from ion_actors.workerpool.model.reports import Panic
+from ion_actors.workerpool.supervisor.appointments import (
+    Appointed,
+    Appointments,
+    is_appointed,
+)
 from ion_actors.workerpool.worker.inbox import Answer, Letter, SupervisorInbox
-from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = ["Authority", "Roster"]
 
@@ -92,21 +96,22 @@ class Roster:
         self._clock = core.spec.context.clock
         self._inbox = inbox
         self._authority = authority
+        self._appointments = Appointments(core, inbox)
         self._window = RestartWindow()
         self._failures: dict[int, int] = {}  # failed starts in a row, by seat
-        self._seats: dict[int, PoolWorker | None] = {}  # a view: see reseat()
+        self._seats: dict[int, Appointed | None] = {}  # a view: see reseat()
         self._is_short = False  # there was no room for a worker, which was said
         self._retries: dict[int, Timer] = {}  # by seat, until the supervisor has had the message
 
-    def appoint(self, index: int) -> PoolWorker:
+    def appoint(self, index: int) -> Appointed:
         """Seat a new worker. It is still to be started."""
-        worker = PoolWorker(self._spec, self._core.mailbox, self._inbox, index)
+        worker = self._appointments.make(index)
         self._core.workers.append(worker)  # first: only who is known here is handed a task
         self._seats[index] = worker
         worker.enlist()
         return worker
 
-    def _start(self, worker: PoolWorker) -> None:
+    def _start(self, worker: Appointed) -> None:
         """Start the thread of a worker, unless there is nothing for it to do yet."""
         if not worker.dormant:
             self._start_thread(worker)
@@ -144,7 +149,7 @@ class Roster:
         """Find out anew who sits where, and fill the seats that are empty. May be done again."""
         self.forget_retries()
         self._mend()
-        for gone in [one for one in self._core.workers if isinstance(one, PoolWorker) and one.gone]:
+        for gone in [one for one in self._core.workers if is_appointed(one) and one.gone]:
             self._see_off(gone)
         self._seats = self._seated()
         for index, worker in list(self._seats.items()):
@@ -157,19 +162,17 @@ class Roster:
             ):
                 self._start_thread(worker)
 
-    def _seated(self) -> dict[int, PoolWorker | None]:
+    def _seated(self) -> dict[int, Appointed | None]:
         """As many seats as there are to be, and who works there."""
-        working = [
-            one for one in self._core.workers if isinstance(one, PoolWorker) and not one.doomed
-        ]
-        seats: dict[int, PoolWorker | None] = {worker.index: worker for worker in working}
+        working = [one for one in self._core.workers if is_appointed(one) and not one.doomed]
+        seats: dict[int, Appointed | None] = {worker.index: worker for worker in working}
         size = self._core.mailbox.size
         for index in sorted(seats)[size:]:
             self._part_with(seats.pop(index))
         free = (index for index in itertools.count() if index not in seats)
         return seats | dict.fromkeys(itertools.islice(free, size - len(seats)))
 
-    def _part_with(self, worker: PoolWorker | None) -> None:
+    def _part_with(self, worker: Appointed | None) -> None:
         """Discharge a worker whose seat is taken away."""
         if worker is not None and not self.dismiss(worker):
             worker.retire()
@@ -184,14 +187,14 @@ class Roster:
     def on_needed(self, message: Needed) -> None:
         """There is something for a worker that has no thread yet."""
         worker = message.worker
-        if not isinstance(worker, PoolWorker) or worker.begun or worker not in self._core.workers:
+        if not is_appointed(worker) or worker.begun or worker not in self._core.workers:
             return
         if self._authority.phase is not Phase.RUNNING and self.dismiss(worker):
             self._authority.finish_if_over()
         else:
             self._start_thread(worker)
 
-    def _start_thread(self, worker: PoolWorker) -> None:
+    def _start_thread(self, worker: Appointed) -> None:
         try:
             worker.start_thread()
         except NO_MORE_THREADS as error:
@@ -289,7 +292,7 @@ class Roster:
     def on_panicked(self, message: Panicked) -> Panic:
         """A task took its worker down. Returns what the panic handler is to be told."""
         worker = message.worker
-        if isinstance(worker, PoolWorker) and self._seats.get(worker.index) is worker:
+        if is_appointed(worker) and self._seats.get(worker.index) is worker:
             self._follow(worker, message)
         if message.directive is Directive.ESCALATE:
             died = type(message.error) is WorkerDied
@@ -306,7 +309,7 @@ class Roster:
             directive=message.directive,
         )
 
-    def _follow(self, worker: PoolWorker, message: Panicked) -> None:
+    def _follow(self, worker: Appointed, message: Panicked) -> None:
         """Do with a worker's seat what the directive says."""
         if message.directive is Directive.STOP and len(self._seats) > 1:
             self._take_away(worker, message.error)
@@ -317,7 +320,7 @@ class Roster:
         elif message.directive is Directive.STOP and self.wanted():
             self._authority.break_pool(f"its last worker {worker.name} was stopped", message.error)
 
-    def _take_away(self, worker: PoolWorker, error: BaseException) -> None:
+    def _take_away(self, worker: Appointed, error: BaseException) -> None:
         """Take the seat of a worker that stops, and do not replace it."""
         self._core.mailbox.size = len(self._seats) - 1  # first: the seats are but a view
         del self._seats[worker.index]
@@ -356,11 +359,11 @@ class Roster:
 
     def has_seat(self, worker: Performer) -> bool:
         """Whether it works here for good: it is no caller, and nobody has taken its place."""
-        return isinstance(worker, PoolWorker) and self._seats.get(worker.index) is worker
+        return is_appointed(worker) and self._seats.get(worker.index) is worker
 
     def supersede(self, worker: Performer) -> None:
         """Seat a successor of one that has a seat. It stops once its task is over."""
-        if isinstance(worker, PoolWorker):
+        if is_appointed(worker):
             worker.retire()
             self._core.mailbox.count_restart()
             self._start(self.appoint(worker.index))
@@ -370,7 +373,7 @@ class Roster:
 
         From here on it is handed nothing: else it has been, and is about to begin.
         """
-        if not isinstance(worker, PoolWorker) or not worker.dormant:
+        if not is_appointed(worker) or not worker.dormant:
             return False
         if not self._core.mailbox.unpark(worker):
             return False
@@ -384,12 +387,12 @@ class Roster:
         """A worker's thread is about to end, or has."""
         worker = message.worker
         self._see_off(worker)
-        if isinstance(worker, PoolWorker) and self._has_left_a_seat(worker):
+        if is_appointed(worker) and self._has_left_a_seat(worker):
             self._seats[worker.index] = None
             self._replace(worker.index, None)
         self._authority.finish_if_over()
 
-    def _has_left_a_seat(self, worker: PoolWorker) -> bool:
+    def _has_left_a_seat(self, worker: Appointed) -> bool:
         """Whether its seat is still to be filled.
 
         It was not known to go; or there was nothing for a successor to do, until its key was free.
@@ -399,9 +402,9 @@ class Roster:
 
     def _see_off(self, worker: Performer) -> None:
         """A worker is gone. What it was handed and has not begun goes to the next one."""
-        if isinstance(worker, PoolWorker) and worker.begun and not worker.left:
+        if is_appointed(worker) and worker.begun and not worker.left:
             self._bury(worker)
-        if isinstance(worker, PoolWorker) and worker.interrupted_once:
+        if is_appointed(worker) and worker.interrupted_once:
             self._mend()
         self._core.mailbox.discharge(worker, worker.tally)
         if worker in self._core.workers:
@@ -419,9 +422,9 @@ class Roster:
             if worker.slot is not None:
                 worker.wake()
 
-    def _bury(self, worker: PoolWorker) -> None:
+    def _bury(self, worker: Appointed) -> None:
         """Its thread was ended from outside: do what it has left undone."""
-        error = RuntimeError(f"the thread of worker {worker.name} was ended from outside")
+        error = RuntimeError(worker.fate())
         worker.interrupted_once = True
         for task in worker.unsettled():
             worker.write_off(task, error)
@@ -430,7 +433,7 @@ class Roster:
         run_elsewhere(worker.clean_up)
 
 
-def _write_to(worker: PoolWorker, message: Broadcast) -> Future[Any]:
+def _write_to(worker: Appointed, message: Broadcast) -> Future[Any]:
     answer: Future[Any] = Answer(worker, worker.name)
     worker.inbox.put(
         Envelope(Letter(message.message, answer, own_values(message.variables.copy())))

@@ -9,13 +9,14 @@ decisions are pure (:mod:`~ion_actors.workerpool.model.lifecycle` and
     Stopped ─▶ was it to stop? no: replace it; the last one at the end: finish
     Drain, Close, pykka's stop, the pool's context ─▶ Life ─▶ STOP_ACCEPTING, CANCEL_ALL, …
 
-The supervisor has five collaborators, which it alone calls, on its thread. Its
+The supervisor has six collaborators, which it alone calls, on its thread. Its
 :mod:`~ion_actors.workerpool.supervisor.roster` does the first three of these, its
 :mod:`~ion_actors.workerpool.supervisor.watchdog` looks for tasks that are stuck, its
 :mod:`~ion_actors.workerpool.supervisor.sizer` has the pool's size follow its work, its
-:mod:`~ion_actors.workerpool.supervisor.locator` asks where those are that will be abandoned, and
-its :mod:`~ion_actors.workerpool.supervisor.resilience` has it survive its own faults. The pool's
-life and end are here.
+:mod:`~ion_actors.workerpool.supervisor.locator` asks where those are that will be abandoned, its
+:mod:`~ion_actors.workerpool.supervisor.loop_watch` looks after the event loop, if the tasks run on
+one, and its :mod:`~ion_actors.workerpool.supervisor.resilience` has it survive its own faults. The
+pool's life and end are here.
 
 Users' code is never run on this thread: done-callbacks of what is dropped run on a thread of their
 own, panic handlers on the thread of the worker that goes.
@@ -49,6 +50,8 @@ from ion_actors.workerpool.messages import (
     GetState,
     Locate,
     Look,
+    LookAtLoop,
+    LoopEnded,
     Measure,
     Needed,
     Panicked,
@@ -64,7 +67,9 @@ from ion_actors.workerpool.model.metrics import PoolState
 from ion_actors.workerpool.model.reports import DrainReport, TaskState, UnfinishedTask
 from ion_actors.workerpool.proxy import no_worker_class
 from ion_actors.workerpool.spec import PoolSpec
+from ion_actors.workerpool.supervisor.appointments import is_appointed
 from ion_actors.workerpool.supervisor.locator import Locator
+from ion_actors.workerpool.supervisor.loop_watch import LoopWatch
 from ion_actors.workerpool.supervisor.resilience import (
     Resilience,
     fail_what_is_done_once,
@@ -74,7 +79,6 @@ from ion_actors.workerpool.supervisor.roster import Roster
 from ion_actors.workerpool.supervisor.sizer import Sizer
 from ion_actors.workerpool.supervisor.watchdog import Watchdog
 from ion_actors.workerpool.worker.inbox import SupervisorInbox
-from ion_actors.workerpool.worker.worker import PoolWorker
 
 __all__ = ["PoolSupervisor"]
 
@@ -97,6 +101,7 @@ class PoolSupervisor(IsolatedActor):
         self._watchdog = Watchdog(core, self._inbox, self._roster, self)
         self._locator = Locator(core, self._inbox)
         self._sizer = Sizer(core, self._inbox, self._roster, self)
+        self._loop_watch = LoopWatch(core, self._inbox, self._close)
         self._resilience = Resilience(core.spec, self._reconcile, self._give_up)
         self._life = Life()
         self._timer: Timer | None = None  # for the life's next moment
@@ -117,6 +122,8 @@ class PoolSupervisor(IsolatedActor):
             Look: self._watchdog.look,
             Measure: self._sizer.look,
             Locate: self._locator.locate,
+            LookAtLoop: self._loop_watch.look,
+            LoopEnded: self._loop_watch.ended,
             Tick: lambda _: self._live(self._life.tick(self._clock.monotonic())),
             Forgotten: lambda _: self._drain(self._spec.drain_timeout),
             GetMetrics: lambda _: core.metrics(),
@@ -194,6 +201,7 @@ class PoolSupervisor(IsolatedActor):
         self._plan()
         self._watchdog.plan()
         self._sizer.plan()
+        self._loop_watch.plan()
         self.finish_if_over()
 
     def _give_up(self, message: object, error: BaseException) -> None:
@@ -231,6 +239,7 @@ class PoolSupervisor(IsolatedActor):
         self._watchdog.stop()
         self._sizer.stop()
         self._locator.stop()
+        self._loop_watch.stop()
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -389,7 +398,7 @@ class PoolSupervisor(IsolatedActor):
             )
             ended.append((task, callbacks))
         for worker in self._core.workers:
-            if isinstance(worker, PoolWorker):
+            if is_appointed(worker):
                 worker.abandon(where.get(worker) or worker.where())
                 if worker.kill() and worker.thread is not None:
                     self._core.threads.append(

@@ -71,7 +71,11 @@ class Watchdog:
         running = self._core.at_work()
         self._reported &= {task for _, task, _ in running}
         self._replaced &= set(self._core.workers)
-        for worker, task, began in running:
+        # On an event loop, who keeps it is stuck, and the others only wait for that one.
+        limit = self._spec.stuck_after or math.inf
+        now = self._clock.monotonic()
+        keepers = [one for one in running if one[0].keeps_others and now - one[2] >= limit]
+        for worker, task, began in keepers or running:
             if task not in self._reported:
                 self._look_at(worker, task, self._clock.monotonic() - began)
         self.plan()

@@ -2,6 +2,7 @@
 
 From the top down, each importing only from below::
 
+    loop/         workers without threads, which share an event loop
     worker        the actor: its loop, its call of a task, and what is left if that is interrupted
     settlement    carries out what failure decided: tells the supervisor, settles the future
     actor_host    what it does for an actor that lives in it: letters, moving in and out

@@ -38,7 +38,7 @@ from ion_actors.workerpool.worker.inbox import Answer
 if TYPE_CHECKING:
     from ion_actors.workerpool.spec import PoolSpec
 
-__all__ = ["WorkersHelp"]
+__all__ = ["WorkersHelp", "tasks_behind"]
 
 # Frames that must be left on the interpreter's stack before another task is put on top: its own
 # first steps, and the handling of the RecursionError that it may well end with.
@@ -73,7 +73,7 @@ class WorkersHelp:
     def help(self, future: object) -> None:
         """Run what is waited for, if it is queued in this worker's pool."""
         try:
-            for task in _tasks_behind(future):
+            for task in tasks_behind(future):
                 if current_context().cancelled:
                     return
                 if self._may_run(task):
@@ -184,10 +184,10 @@ def _needed_by(future: Future[Any]) -> list[TaskFuture[Any]] | list[Answer[Any]]
     """What must come for it to be done, as far as workers can see to that."""
     if isinstance(future, Answer):
         return [] if future.done() else [future]
-    return _tasks_behind(future)
+    return tasks_behind(future)
 
 
-def _tasks_behind(future: object) -> list[TaskFuture[Any]]:
+def tasks_behind(future: object) -> list[TaskFuture[Any]]:
     """The unfinished tasks that a future depends on: itself, or those that it was derived from."""
     found: dict[TaskFuture[Any], None] = {}
     seen = {id(future)}

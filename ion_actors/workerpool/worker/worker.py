@@ -83,6 +83,9 @@ class PoolWorker(IsolatedActor):
     _ion_inbox = WorkerInbox
     _ion_future = Future
 
+    appointed = True
+    keeps_others = False  # each has a thread
+
     def __init__(self, spec: PoolSpec, mailbox: Mailbox, boss: SupervisorInbox, index: int) -> None:
         super().__init__()
         self.name = spec.worker_name(index)
@@ -338,6 +341,10 @@ class PoolWorker(IsolatedActor):
     def pid(self) -> int | None:
         """The process in which its tasks run; None for this one, or if there is none now."""
         return self._runner.pid if isinstance(self._runner, Traceable) else None
+
+    def fate(self) -> str:
+        """How it ended, if it did not end by itself."""
+        return f"the thread of worker {self.name} was ended from outside"
 
     def abandon(self, where: Stack) -> None:
         """The pool's time is up: nobody may wait for it any longer. Any thread may call this."""
