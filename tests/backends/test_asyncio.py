@@ -674,7 +674,7 @@ async def test_tasks_may_await_tasks_of_their_own_pool_to_any_depth() -> None:
 
         assert await pool.submit(deep, 30) == 30
         assert pool.metrics().completed == 31
-        assert len(pool.dump().workers) == 1
+        await until(lambda: len(pool.dump().workers) == 1)
 
 
 @runs

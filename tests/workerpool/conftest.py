@@ -361,6 +361,7 @@ NOT_ON_A_LOOP: dict[str, frozenset[str]] = {
     "test_submitter": frozenset(
         {
             "test_a_task_submitted_by_a_task_ends_with_it",
+            "test_a_task_with_a_label_has_a_context_of_its_own_once_it_is_asked_for",
             "test_what_a_coroutine_leaves_behind_is_cancelled",
         }
     ),
