@@ -14,12 +14,12 @@ import concurrent.futures
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from ion_actors.awaitables import running_loop
 from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.backends.stream.transit import NOTHING
-from ion_actors.context import current_context, of_thread
+from ion_actors.context import current_context, helper_here, of_thread
 from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.errors import DeadlockError
 from ion_actors.futures import Future
@@ -27,6 +27,9 @@ from ion_actors.futures.mistakes import warn_if_blocked
 from ion_actors.naming import printable
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.worker.nested_waits import WorkersHelp
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Entrance", "Stream"]
 
@@ -107,7 +110,8 @@ class Stream(Generic[T]):
 
     def _wait(self) -> None:
         try:
-            if running_loop() is not None:
+            if (loop := running_loop()) is not None:
+                self._refuse_to_block(loop)
                 warn_if_blocked(self._task, of_task=True)
             if (entrance := self._entrance) is not None:
                 with self._enter():
@@ -125,6 +129,15 @@ class Stream(Generic[T]):
             raise
         finally:
             del self
+
+    def _refuse_to_block(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is self._task.mailbox.loop:
+            name = self._task.task_name()
+            raise DeadlockError(
+                f"stream {name!r} comes from the event loop that this wait would block: write "
+                "`async for`, and not `for`",
+                tasks=(name,),
+            )
 
     @contextlib.contextmanager
     def _enter(self) -> Iterator[None]:
@@ -173,6 +186,8 @@ class Stream(Generic[T]):
                 with helper.awaiting_item(self._task, self._conduit, context):
                     await self._conduit.await_item(context)
             else:
+                if (on_loop := helper_here()) is not None:
+                    on_loop.help(self._task)
                 await self._conduit.await_item(context)
             if not self._conduit.ready:
                 context.check()

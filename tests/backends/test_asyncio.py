@@ -96,6 +96,10 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
+def threads_of(pool: Pool) -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith(pool.name)]
+
+
 # -- where tasks run ---------------------------------------------------------------------------
 
 
@@ -104,11 +108,10 @@ async def test_tasks_run_on_the_loop_where_the_pool_was_made() -> None:
     async def where() -> tuple[object, int]:
         return asyncio.get_running_loop(), threading.get_ident()
 
-    threads = threading.active_count()
-    async with Pool(3, backend="asyncio") as pool:
+    async with Pool(3, backend="asyncio", name="slots") as pool:
         here = asyncio.get_running_loop(), threading.get_ident()
         assert await asyncio.gather(*(pool.submit(where) for _ in range(9))) == [here] * 9
-        assert threading.active_count() <= threads + 1, "only the supervisor has a thread"
+        assert threads_of(pool) == ["slots-supervisor"]
 
 
 def test_a_pool_that_is_made_where_no_loop_runs_has_its_own_on_one_thread() -> None:
@@ -229,13 +232,12 @@ async def test_it_can_be_resized() -> None:
 async def test_ten_thousand_workers_have_no_threads_and_take_kilobytes() -> None:
     import tracemalloc
 
-    threads = threading.active_count()
     tracemalloc.start()
     try:
-        async with Pool(10_000, backend="asyncio") as pool:
+        async with Pool(10_000, backend="asyncio", name="slots") as pool:
             size, _ = tracemalloc.get_traced_memory()
             assert size / 10_000 < 2048
-            assert threading.active_count() <= threads + 1
+            assert threads_of(pool) == ["slots-supervisor"]
             assert await pool.submit(double, 4) == 8
     finally:
         tracemalloc.stop()
@@ -753,6 +755,63 @@ async def test_a_wrapper_gets_a_call_that_gives_the_coroutine() -> None:
 
     async with Pool(1, backend="asyncio", task_wrapper=wrapper) as pool:
         assert await pool.submit(double, 2) == [4]
+
+
+# -- streams ----------------------------------------------------------------------
+
+
+@runs
+async def test_generators_of_both_kinds_stream_from_the_loop() -> None:
+    closed: list[str] = []
+
+    def count(to: int) -> Iterator[int]:
+        try:
+            yield from range(to)
+        finally:
+            closed.append("count")
+
+    async def acount(to: int) -> AsyncIterator[int]:
+        try:
+            for number in range(to):
+                await asyncio.sleep(0)
+                yield number
+        finally:
+            closed.append("acount")
+
+    async with Pool(2, backend="asyncio") as pool:
+        for generator in (count, acount):
+            assert [one async for one in pool.stream(generator, 50)] == list(range(50))
+            async with pool.stream(generator, 1_000_000, buffersize=2) as endless:
+                assert await anext(endless) == 0
+            await until(lambda name=generator.__name__: closed.count(name) == 2)  # type: ignore[misc]
+        with pytest.raises(TypeError, match=r"stream\("):
+            await pool.submit(count, 3)
+        assert await pool.submit(double, 1) == 2
+
+
+@runs
+async def test_a_stream_that_would_block_its_loop_names_async_for() -> None:
+    async def one() -> AsyncIterator[int]:
+        yield 1
+
+    async with Pool(1, backend="asyncio") as pool:
+        stream = pool.stream(one)
+        with pytest.raises(DeadlockError, match="write `async for`"):
+            next(stream)
+
+
+@runs
+async def test_a_task_may_read_a_stream_of_its_own_pool() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(5):
+            yield number
+
+    async with Pool(1, backend="asyncio") as pool:
+
+        async def reads() -> int:
+            return sum([one async for one in pool.stream(numbers)])
+
+        assert await pool.submit(reads) == 10
 
 
 # -- the end of the loop -----------------------------------------------------------------------

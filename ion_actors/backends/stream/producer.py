@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
-from ion_actors.awaitables import Kind, is_async_iterator, is_coroutine, is_iterator, kind_of
+from ion_actors.awaitables import (
+    Kind,
+    is_async_iterator,
+    is_coroutine,
+    is_iterator,
+    kind_of,
+    running_loop,
+)
 from ion_actors.backends.stream.conduit import Conduit, Outlet
 from ion_actors.context import Context, current_context, of_thread
 from ion_actors.naming import describe, name_of, named_after_func, printable
@@ -101,6 +108,8 @@ def _produce(fn: object, value: Any, outlet: Outlet, context: Context) -> Any:
     if is_async_iterator(value):
         return _produce_async(value, outlet, _context_of_task() or context)
     if is_iterator(value):
+        if running_loop() is not None:  # which must not be blocked: it may be others' too
+            return _produce_in_turns(value, outlet, _context_of_task() or context)
         return _produce_here(value, outlet, context)
     raise TypeError(
         f"stream() needs a function that returns a generator, or another iterator; "
@@ -147,6 +156,27 @@ def _produce_here(items: Iterator[Any], outlet: Outlet, context: Context) -> Any
                 return end.value
             outlet.put(item)
             del item  # an error's traceback would keep it
+        return None
+    finally:
+        if kind_of(items) is Kind.GENERATOR:
+            items.close()  # type: ignore[attr-defined]
+
+
+async def _produce_in_turns(items: Iterator[Any], outlet: Outlet, context: Context) -> Any:
+    """:func:`_produce_here`, on an event loop. Each item lets the others have a turn."""
+    import asyncio  # noqa: PLC0415 - there is a loop, so it was imported
+
+    try:
+        while await outlet.await_room(context):
+            try:
+                item = next(items)
+            except StopIteration as end:
+                return end.value
+            outlet.put(item)
+            del item  # as above
+            await asyncio.sleep(0)
+        if context.cancelled:
+            await _be_cancelled(context)
         return None
     finally:
         if kind_of(items) is Kind.GENERATOR:

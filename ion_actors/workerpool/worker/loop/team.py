@@ -37,6 +37,7 @@ class LoopTeam:
         self.loop = site.loop
         self.tally = SharedTally()
         self.hooks = spec.hooks
+        self.refuses_generators = spec.dialect.refuses_generators
         self.wrapped = spec.task_wrapper is not None
         self.context = spec.context
         self.now = spec.context.clock.monotonic

@@ -30,7 +30,8 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.actors import Envelope, Request
-from ion_actors.awaitables import is_awaitable, running_loop
+from ion_actors.awaitables import PLAIN_TYPES, is_awaitable, running_loop
+from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.context import Context, Registration, enter_task
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
@@ -320,6 +321,8 @@ class LoopWorker:
                 value = task.fn(*task.args)
             if type(value) is CoroutineType or is_awaitable(value):
                 value = await value
+            if type(value) not in PLAIN_TYPES and team.refuses_generators:
+                refuse_generators(value, task.fn)
         except BaseException as error:
             if type(error) is GeneratorExit and not self._runs_now():
                 self.write_off(task, error)  # the loop was closed, and this is collected
