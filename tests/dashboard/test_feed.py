@@ -129,7 +129,7 @@ def test_a_costly_look_is_taken_less_often(until: Until) -> None:
     done = threading.Event()
 
     def costly() -> dict[str, Any]:
-        sum(range(2_000_000))
+        sum(range(1_000_000))
         return program.look()
 
     feed = Feed(costly, program.glance, interval=0.001)
@@ -137,7 +137,7 @@ def test_a_costly_look_is_taken_less_often(until: Until) -> None:
         until(lambda: feed.frame.data)
         assert not done.wait(0.2)
     feed.close()
-    assert program.looks < 10  # without that, there would have been as many as there is time for
+    assert program.looks <= 2  # else there would have been as many as there is time for
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
