@@ -13,6 +13,9 @@ where it is good, and trials become rare. If many more or fewer tasks end withou
 has changed: trials begin at once. A worker that waits for a busy server adds nothing, and goes
 again; so does one that competes for a CPU.
 
+A pool of which all workers are busy for long with the same tasks cannot be measured. It grows a
+little, so that what waits is not held up, and the less often the longer that lasts.
+
 A pool in which workers are idle needs no trial: it shrinks, slowly, to a little more than what
 was busy of late.
 
@@ -41,6 +44,7 @@ _LEAST = 2  # workers: the change of a small pool would not be noticed otherwise
 _RESTS = 3, 8  # measurements after trials that failed: at first, and at the most
 _CHANGED = 1.5  # so many times more or less is no noise
 _IDLE_LOOKS = 5  # before a pool shrinks
+_PATIENCE = 20  # looks, while not even one task for each worker ends
 _SPARE = 1.25  # how many workers an idle pool keeps, in parts of what was busy
 
 
@@ -134,6 +138,8 @@ class Sizing:
     step: float = _BOLD  # by what it changes the size
     rest: int = 0  # measurements until then
     pause: int = _RESTS[0]  # the rest after it, if it fails
+    looks: int = 0  # since the measurement began
+    patience: int = _PATIENCE  # for how many of them next to nothing may end
     busy: tuple[int, ...] = ()  # how many ran at the last looks, while workers were idle
 
     def after(self, load: PoolLoad) -> Sizing:
@@ -143,13 +149,14 @@ class Sizing:
         if not load.is_saturated:
             return self._after_idle_look(load)
         if self.since is None:
-            return replace(self, since=load, busy=())
+            return replace(self, since=load, looks=0, busy=())
         ends, seconds = load.ended - self.since.ended, load.now - self.since.now
         if ends < (self._enough if self.settled else self.size) or seconds <= 0:
-            return replace(self, busy=())
+            return self._after_wait(load, ends)
+        begun = replace(self, since=load, looks=0, busy=())
         if not self.settled:
-            return replace(self, since=load, settled=True, busy=())
-        return replace(self, since=load, busy=())._after_measurement(ends / seconds)
+            return replace(begun, settled=True)
+        return replace(begun, patience=_PATIENCE)._after_measurement(ends / seconds)
 
     @property
     def _enough(self) -> int:
@@ -173,6 +180,17 @@ class Sizing:
         )
 
     # -- all are busy, and tasks wait ------------------------------------------------------
+
+    def _after_wait(self, load: PoolLoad, ends: int) -> Sizing:
+        """The measurement goes on, unless the tasks that run keep it from ever ending."""
+        looks = self.looks + 1
+        if looks < self.patience or ends >= self.size:
+            return replace(self, looks=looks, busy=())
+        more = max(_LEAST, round(self.size * (_CAREFUL - 1)))
+        return replace(
+            self._resized(self.bounds.hold(self.size + more)),
+            since=load, looks=0, patience=2 * self.patience, rate=None, trial=None, busy=(),
+        )  # fmt: skip
 
     def _after_measurement(self, rate: float) -> Sizing:
         if self.trial is not None:

@@ -112,6 +112,23 @@ def test_a_pause_is_no_time_in_which_nothing_ended() -> None:
     assert sizing.size == 40
 
 
+def test_tasks_that_take_very_long_hold_up_no_others() -> None:
+    sizing, changes = Adaptive(1, 100).begin(), []
+    for look in range(500):
+        before, sizing = sizing.size, sizing.after(load(look, sizing.size))
+        if sizing.size != before:
+            changes.append((look, sizing.size))
+    assert changes == [(20, 3), (60, 5), (140, 7), (300, 9)]
+
+
+def test_slow_tasks_that_end_are_waited_for() -> None:
+    sizing = Adaptive(100, 200).begin()
+    for look in range(76):  # each worker ends one in 15 looks
+        assert sizing.size == 100
+        sizing = sizing.after(load(look, sizing.size, ended=100 * look // 15))
+    assert sizing.size == 200, "a trial"
+
+
 def test_a_size_that_somebody_sets_is_where_it_goes_on() -> None:
     sizing = Adaptive(2, 50).begin()
     assert sizing.after(load(1, 30)).size == 30

@@ -207,6 +207,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_it_goes_on_from_a_size_that_is_set_by_hand",
             "test_no_look_is_left_when_the_pool_ends",
             "test_the_size_follows_by_the_clock_of_the_pool",
+            "test_a_task_that_takes_long_does_not_hold_up_all_others",
             "test_without_a_queue_it_grows_for_submitters_that_wait",
         }
     ),

@@ -134,6 +134,15 @@ def test_it_goes_on_from_a_size_that_is_set_by_hand(clock: VirtualClock) -> None
             assert pool.size == kept
 
 
+def test_a_task_that_takes_long_does_not_hold_up_all_others() -> None:
+    gate = Gate()
+    with Pool(Adaptive(1, 4, interval=QUICK)) as pool:
+        pool.submit(gate)
+        gate.await_entered()
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+        gate.open()
+
+
 def test_without_a_queue_it_grows_for_submitters_that_wait() -> None:
     with Pool(Adaptive(1, 4, interval=QUICK), 0) as pool:
         done = threading.Event()
