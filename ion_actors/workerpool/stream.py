@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from ion_actors.awaitables import running_loop
-from ion_actors.backends.stream.conduit import Conduit
+from ion_actors.backends.stream.conduit import Conduit, Deferred
 from ion_actors.backends.stream.transit import NOTHING
 from ion_actors.context import current_context, helper_here, of_thread
 from ion_actors.delivery import is_kept_free, run_elsewhere
-from ion_actors.errors import DeadlockError
+from ion_actors.errors import DeadlockError, TaskNotPicklable
 from ion_actors.futures import Future
 from ion_actors.futures.mistakes import warn_if_blocked
 from ion_actors.naming import printable
@@ -104,9 +104,18 @@ class Stream(Generic[T]):
                         raise StopIteration
                     raise error
                 self._wait()
-            return cast("T", item)
+            return cast("T", self._open(item) if type(item) is Deferred else item)
         finally:
             del self, error  # the error's traceback holds this frame
+
+    def _open(self, item: Deferred) -> Any:
+        try:
+            return item.open()
+        except TaskNotPicklable:  # it cannot be rebuilt here
+            self.close()
+            raise
+        finally:
+            del self
 
     def _wait(self) -> None:
         try:
@@ -172,7 +181,7 @@ class Stream(Generic[T]):
                         raise StopAsyncIteration
                     raise error
                 await self._await()
-            return cast("T", item)
+            return cast("T", self._open(item) if type(item) is Deferred else item)
         finally:
             del self, error
 

@@ -99,18 +99,21 @@ def yields_a_lock() -> Iterator[object]:
 class Unwelcome:
     """Can be pickled, and cannot be rebuilt."""
 
+    def __init__(self, size: int) -> None:
+        self.size = size
+
     def __reduce__(self) -> Any:
-        return _refuse, ()
+        return _refuse, (bytes(self.size),)
 
 
-def _refuse() -> None:
+def _refuse(_: bytes) -> None:
     raise KeyError("not here")
 
 
-def yields_what_cannot_be_rebuilt(path: Path) -> Iterator[object]:
+def yields_what_cannot_be_rebuilt(path: Path, size: int = 0) -> Iterator[object]:
     try:
         yield 1
-        yield Unwelcome()
+        yield Unwelcome(size)
         yield from range(ENDLESS)
     finally:
         note(path, "closed")

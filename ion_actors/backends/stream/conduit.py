@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ion_actors.backends.stream.transit import Transit
 from ion_actors.backends.stream.waiting_room import WaitingRoom
 from ion_actors.context import Context
 
-__all__ = ["Conduit", "Outlet"]
+__all__ = ["Conduit", "Deferred", "Outlet"]
 
 
 class Outlet(Protocol):
@@ -40,6 +40,12 @@ class Outlet(Protocol):
     async def await_room(self, context: Context, /) -> bool:
         """:meth:`wait_for_room` for coroutines. False, and no error, if the context has ended."""
         ...
+
+
+class Deferred(NamedTuple):
+    """A large item, which is not in this process until its reader calls this."""
+
+    open: Callable[[], Any]
 
 
 class Conduit:
@@ -150,7 +156,7 @@ class Conduit:
     # -- the reader's side -------------------------------------------------------------------
 
     def take(self) -> Any:
-        """The next item; ``NOTHING`` if none is there."""
+        """The next item, perhaps a ``Deferred``; ``NOTHING`` if none is there."""
         with self._lock:
             item = self._transit.take()
             waiting = self._room.waiters()

@@ -66,9 +66,10 @@ class Resources:
         self._lifelines = (lifeline_here, control)
         rights, rights_there = self._pair()
         self.words = self._kept(LastWords())
-        out, back = self._kept(new_file()), self._kept(new_file())
+        out, back = self._kept(new_file()), new_file()
         # Forks of this process may see what the child sends.
         self.buffers = SharedBuffers(out, back, private=True, rights=Rights(rights))
+        self._ours.callback(self.buffers.close_back)
         self.capture = self._kept(_capture() if settings.capture_output else None)
         setup = Setup(
             worker, tasks_there, control_there, lifeline, rights_there, self.words, (out, back),

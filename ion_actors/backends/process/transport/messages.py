@@ -7,6 +7,7 @@ Calls and results may be large, and go through
 from __future__ import annotations
 
 import contextvars
+import functools
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -16,9 +17,10 @@ from ion_actors.backends.process.transport.initializer import open_initializer
 from ion_actors.backends.process.transport.log_relay import Settings
 from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, pack_call, unpack
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
-from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
+from ion_actors.backends.process.transport.shared_buffers import SharedBuffers, Unopened
 from ion_actors.backends.protocol import Task
 from ion_actors.backends.stacks import TaskStack
+from ion_actors.backends.stream.conduit import Deferred
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
@@ -171,28 +173,34 @@ def open_result(shared: SharedBuffers, body: bytes | bytearray, name: Callable[[
     Raises:
         TaskNotPicklable: it cannot be rebuilt.
     """
-    return _open(shared, body, name, "the result")
+    try:
+        return _unpack_value(functools.partial(shared.open, body), name, "the result")
+    finally:
+        del shared, body, name  # as below
 
 
 def open_item(shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str]) -> Any:
-    """The item of an ITEM message.
+    """The item of an ITEM message; a ``Deferred``, if it is large.
 
     Raises:
         TaskNotPicklable: it cannot be rebuilt.
     """
-    return _open(shared, body, name, "an item")
-
-
-def _open(
-    shared: SharedBuffers, body: bytes | bytearray, name: Callable[[], str], what: str
-) -> Any:
     try:
-        header, buffers = shared.open(body)
-        return unpack(header, buffers)[0]
+        found = shared.open_later(body)
+    except BaseException as error:
+        raise not_rebuilt(name(), "an item", error) from error
+    if isinstance(found, Unopened):
+        return Deferred(functools.partial(_unpack_value, found.open, name, "an item"))
+    return _unpack_value(lambda: found, name, "an item")
+
+
+def _unpack_value(opened: Callable[[], Received], name: Callable[[], str], what: str) -> Any:
+    try:
+        return unpack(*opened())[0]
     except BaseException as error:
         raise not_rebuilt(name(), what, error) from error
     finally:
-        del shared, body, name  # a method of the task, which will keep the error and so this frame
+        del opened, name  # a method of the task, which will keep the error and so this frame
 
 
 def open_error(shared: SharedBuffers, body: bytes | bytearray) -> BaseException:

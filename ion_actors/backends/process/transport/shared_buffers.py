@@ -116,16 +116,26 @@ class SharedBuffers:
         Raises:
             Exception: this is no message of the other side.
         """
+        found = self.open_later(message)
+        return found.open() if isinstance(found, Unopened) else found
+
+    def open_later(self, message: bytes | bytearray) -> tuple[Any, Sequence[Any]] | Unopened:
+        """:meth:`open`, but what is in the other side's file stays there for now.
+
+        Raises:
+            Exception: this is no message of the other side.
+        """
         if message[:1] != _SEALED:
             return message, ()
         frames, freed, rights = pickle.loads(memoryview(message)[1:])
         if self.out is not None:
             self.out.free(freed)
         came = deque(self._receive_rights(*rights))
-        header, *buffers = (
-            came.popleft() if frame is None else self._fetch(frame) for frame in frames
-        )
-        return header, buffers
+        found = [came.popleft() if frame is None else frame for frame in frames]
+        if self._back is None or not any(isinstance(frame, tuple) for frame in found):
+            header, *buffers = found
+            return header, buffers
+        return Unopened(found, self._back)
 
     def take_freed(self) -> list[Place]:
         """The places that this side has read, for the other side, if no message is to follow."""
@@ -146,6 +156,11 @@ class SharedBuffers:
         if self.out is not None:
             self.out.after_fork()
         self.close()
+
+    def close_back(self) -> None:
+        """Close the file of the other side, as soon as its last message was opened, or dropped."""
+        if self._back is not None:
+            self._back.close()
 
     def close(self) -> None:
         """Close both files on this side, and the socket for descriptors."""
@@ -171,11 +186,38 @@ class SharedBuffers:
             return None
         return self.out.put(raw)
 
-    def _fetch(self, frame: Place | bytes | bytearray) -> Any:
-        if not isinstance(frame, tuple):
-            return frame
-        assert self._back is not None, "a place in a file that is not there"
-        return self._back.fetch(frame)
+
+class Unopened:
+    """A message of which something is in the other side's file. If it is dropped, that is free.
+
+    Args:
+        frames: the pickle and its buffers, or where they are.
+        back: the file. It is closed only when all its messages were opened, or dropped.
+    """
+
+    __slots__ = ("_back", "_frames")
+
+    def __init__(self, frames: list[Any], back: Receiver) -> None:
+        self._back = back
+        self._frames = frames
+        back.await_one()
+
+    def open(self) -> tuple[Any, Sequence[Any]]:
+        """The pickle and its buffers. To be called once."""
+        frames, back = self._frames, self._back
+        try:
+            header, *buffers = (
+                back.fetch(frame) if isinstance(frame, tuple) else frame for frame in frames
+            )
+            return header, buffers
+        finally:
+            self._frames = []
+            back.had_one()
+
+    def __del__(self) -> None:
+        if getattr(self, "_frames", None):
+            self._back.freed.extend(frame for frame in self._frames if isinstance(frame, tuple))
+            self._back.had_one()
 
 
 class Sender:
@@ -264,6 +306,11 @@ class Receiver:
         self._mapped: dict[weakref.ref[mmap.mmap], Place] = {}
         self.freed: deque[Place] = deque()  # places that the sender does not know of yet
         self.pinned = 0  # bytes in places that will never be free
+        # No lock guards these: a fork may come to them, and a finalizer may drop a message. Each
+        # change is one step, and the last one finds the file to be closed.
+        self._awaited: list[None] = []  # one for each message of which something is to be fetched
+        self._open = [file]
+        self._over = False
         _receivers.add(self)
 
     def fetch(self, place: Place) -> memoryview | bytearray:
@@ -298,9 +345,24 @@ class Receiver:
         self.pinned += sum(size for _, size in list(self._mapped.values()))
         self._mapped.clear()
 
+    def await_one(self) -> None:
+        """The file is needed until a message was opened."""
+        self._awaited.append(None)
+
+    def had_one(self) -> None:
+        """One was."""
+        self._awaited.pop()
+        self._close_if_over()
+
     def close(self) -> None:
-        """Close this side's file."""
-        self._file.close()
+        """Close this side's file, as soon as nothing is to be fetched any more."""
+        self._over = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._over and not self._awaited:
+            with contextlib.suppress(IndexError):  # it is closed
+                self._open.pop().close()
 
     # No lock: it is called wherever the last view ends, perhaps in a thread that holds the lock.
     def _unmapped(self, mapping: weakref.ref[mmap.mmap]) -> None:
