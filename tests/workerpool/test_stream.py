@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from ion_actors import Context, DeadlineExceeded, Pool, TaskPanicked, Worker, current_context
+from ion_actors.adaptive import AdaptiveLimit
+from ion_actors.circuit import CircuitBreaker, CircuitState
 from ion_actors.executors import ThreadPoolExecutor as DropIn
 from ion_actors.semaphore import WeightedSemaphore
 from tests.workerpool.helpers import PATIENCE, eventually
@@ -436,6 +438,23 @@ def test_a_wrapped_generator_holds_its_permit_until_the_stream_ends(kind: str) -
             next(stream)
             assert semaphore.available == 0
         eventually(lambda: semaphore.available == 1)
+
+
+@pytest.mark.parametrize("kind", ["generator", "asynchronous"])
+def test_an_adaptive_limit_and_a_breaker_follow_a_stream_to_its_end(kind: str) -> None:
+    limit, breaker = AdaptiveLimit(), CircuitBreaker("b", failure_threshold=1)
+    with Pool(1) as pool:
+        stream = pool.stream(limit.wrap(COUNTS[kind]), 3, buffersize=1)
+        assert next(stream) == 0
+        assert limit.in_flight == 1
+        assert [*stream] == [1, 2]
+        eventually(lambda: limit.in_flight == 0)
+        broken = fails if kind == "generator" else fails_async
+        stream = pool.stream(breaker.wrap(broken), 2, buffersize=1)
+        assert [next(stream), next(stream)] == [0, 1]
+        with pytest.raises(LookupError):
+            next(stream)
+        assert breaker.state is CircuitState.OPEN
 
 
 def test_a_task_wrapper_covers_the_whole_stream() -> None:
