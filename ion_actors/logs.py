@@ -42,6 +42,7 @@ try:
 except ImportError:  # in a subinterpreter
 
     def is_tracing() -> bool:
+        """Nothing is traced where the module is missing."""
         return False
 
 

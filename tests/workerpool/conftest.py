@@ -208,6 +208,7 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
             "test_no_look_is_left_when_the_pool_ends",
             "test_the_size_follows_by_the_clock_of_the_pool",
             "test_a_task_that_takes_long_does_not_hold_up_all_others",
+            "test_slots_of_an_event_loop_follow_the_work_too",
             "test_without_a_queue_it_grows_for_submitters_that_wait",
         }
     ),
@@ -258,6 +259,12 @@ IN_THREADS_ONLY: dict[str, frozenset[str]] = {
 # Those that do not run on an event loop: their tasks block it, are run by their submitters, or look
 # at threads. tests/backends/test_asyncio*.py has what is like them there.
 NOT_ON_A_LOOP: dict[str, frozenset[str]] = {
+    "test_sizer": frozenset(
+        {
+            "test_slots_of_an_event_loop_follow_the_work_too",
+            "test_the_size_follows_by_the_clock_of_the_pool",
+        }
+    ),
     "test_dead_letters": frozenset(
         {
             "test_an_abandoned_task_that_ends_late_is_told_once",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import threading
@@ -132,6 +133,23 @@ def test_it_goes_on_from_a_size_that_is_set_by_hand(clock: VirtualClock) -> None
             clock.advance_to_next()
             eventually(lambda: clock.timers == 1)
             assert pool.size == kept
+
+
+def test_slots_of_an_event_loop_follow_the_work_too() -> None:
+    async def answers(number: int) -> int:
+        await asyncio.sleep(0.002)
+        return number
+
+    async def main() -> None:
+        async with Pool(Adaptive(1, 8, interval=QUICK), backend="asyncio") as pool:
+            largest = 0
+            async for _ in pool.amap(answers, itertools.count()):
+                largest = max(largest, pool.size)
+                if largest == 8:
+                    break
+            await pool.aclose(PATIENCE)
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
 
 
 def test_a_task_that_takes_long_does_not_hold_up_all_others() -> None:

@@ -373,6 +373,7 @@ class Receiver:
 
 
 def most_mapped() -> int:
+    """How many buffers this process may have mapped; further ones are copied."""
     try:
         import resource  # noqa: PLC0415 - not everywhere
     except ImportError:
