@@ -28,7 +28,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --pr
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.13] [ARGS='...']"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "  %-12s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' Makefile | awk -F@ '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: venv
 venv: $(VENV)/.installed-test $(VENV)/.installed-check $(VENV)/.installed-docs ## the environment for working on the project
@@ -37,6 +37,22 @@ venv: $(VENV)/.installed-test $(VENV)/.installed-check $(VENV)/.installed-docs #
 .PHONY: test
 test: $(VENV)/.installed-test ## all tests, several at a time (ARGS: for pytest)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# What differs from one Python to another: threads, contexts, futures, a child process, the exit, and
+# CPython's own tests. It needs none of the packages that take long to be there for a new Python.
+CORE := tests/actors tests/conformance tests/context tests/executors tests/futures \
+	tests/workerpool --ignore=tests/workerpool/test_typed_proxy.py \
+	tests/backends/test_contract.py tests/backends/process/test_backend.py \
+	tests/test_clock.py tests/test_delivery.py tests/programs/test_exit.py tests/programs/test_memory.py \
+	tests/programs/test_subinterpreters.py tests/programs/test_thread_variables.py
+
+.PHONY: core
+core: $(VENV)/.installed-test-core ## the core of the tests, which needs few packages (ARGS: for pytest)
+	$(BIN)/python -m pytest $(PARALLEL) $(CORE) $(ARGS)
+
+.PHONY: test-all
+test-all: ## all tests, on each Python of this machine (ARGS: for pytest)
+	for python in $(PYTHON) $$(.ci/pythons); do $(MAKE) test PYTHON=$$python || exit; done
 
 # Not part of CI: the tests that throw something at every point of the code take many times as long
 # while each line is counted.

@@ -60,11 +60,19 @@ EXCLUDED = {
     "test_error_at_task_unpickle": _ONE_TASK,
     "test_error_during_result_unpickle_in_result_handler": _ONE_TASK,
     "test_exit_during_result_unpickle_in_result_handler": _ONE_TASK,
+    "test_broken_process_pool_traceback": "ends a process by the private table of them, right after "
+    "a submission, when ours has no task yet",
     "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": "replaces a private class",
     "ProcessPool.test_cancel_futures": "wants a task to have begun; our processes still start then",
     "ProcessPool.test_del_shutdown": _MANAGER,
     "ProcessPool.test_shutdown_no_wait": _MANAGER,
     "ProcessPool.test_shutdown_deadlock_pickle": _MANAGER,
+    "test_shutdown_no_wait_max_tasks_gh119592": _MANAGER,
+    "test_gc_during_max_tasks_worker_exit_gh152967": _MANAGER,
+    "test_force_shutdown_during_max_tasks_worker_exit": _MANAGER,
+    "test_failed_worker_replacement_breaks_pool": _MANAGER,
+    "test_shutdown_gh_132969_case_1": _MANAGER,
+    "test_shutdown_gh_132969_case_2": _MANAGER,
 }
 
 # For the programs that the tests start: they import concurrent.futures as they like.
