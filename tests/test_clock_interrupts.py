@@ -199,7 +199,8 @@ def test_an_interruption_of_a_callback_of_a_context_comes_out_after_all_others(
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signals")
 @pytest.mark.skipif(
-    sys.version_info[:2] == (3, 14), reason="a signal may leave any lock locked (CPython issue 148874)"
+    sys.version_info[:2] == (3, 14),
+    reason="a signal may leave any lock locked (CPython issue 148874)",
 )
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "TimeoutError"])
 def test_signals_at_random_moments_stop_no_timer(kind: str) -> None:

@@ -60,8 +60,8 @@ EXCLUDED = {
     "test_error_at_task_unpickle": _ONE_TASK,
     "test_error_during_result_unpickle_in_result_handler": _ONE_TASK,
     "test_exit_during_result_unpickle_in_result_handler": _ONE_TASK,
-    "test_broken_process_pool_traceback": "ends a process by the private table of them, right after "
-    "a submission, when ours has no task yet",
+    "test_broken_process_pool_traceback": "ends a process by the private table of them, "
+    "right after a submission, when ours has no task yet",
     "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": "replaces a private class",
     "ProcessPool.test_cancel_futures": "wants a task to have begun; our processes still start then",
     "ProcessPool.test_del_shutdown": _MANAGER,

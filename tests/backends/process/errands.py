@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import atexit
 import contextlib
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import util
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -369,6 +370,18 @@ def nap_after_a_destructor(mark: Path) -> None:
         time.sleep(FOREVER)
     finally:
         mark.with_suffix(".finally").touch()
+
+
+def nap_after_a_destructor_with_a_quick_signal(mark: Path) -> None:
+    """The same, but the next signal comes while the lost exception is being looked at."""
+    start = _thread.start_new_thread
+
+    def at_once(fn: Callable[..., object], args: tuple[object, ...]) -> None:
+        _thread.start_new_thread = start
+        fn(*args)
+
+    _thread.start_new_thread = at_once  # type: ignore[assignment]
+    nap_after_a_destructor(mark)
 
 
 def import_slowly(folder: Path, mark: Path) -> None:

@@ -418,7 +418,12 @@ def test_sigterm_to_what_a_task_has_forked_is_for_that() -> None:
 
 
 @pytest.mark.parametrize(
-    "task", [errands.nap_after_a_destructor, errands.nap_with_a_callback_that_blocks]
+    "task",
+    [
+        errands.nap_after_a_destructor,
+        errands.nap_after_a_destructor_with_a_quick_signal,
+        errands.nap_with_a_callback_that_blocks,
+    ],
 )
 def test_sigterm_reaches_a_task_wherever_it_is(mark: Path, task: Callable[..., None]) -> None:
     with Pool(1, backend=ProcessBackend(grace=0.05, kill_after=60)) as pool:

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from ion_actors.actors.stateful import leave_quietly
@@ -92,6 +92,7 @@ class TaskServer:
         self._number = 0
         self._running: RunningTask | None = None
         self._cancel: Cancel | None = None  # the last one that came
+        self._where_lost: CodeType | None = None  # the code that looks at lost exceptions
 
     # -- the main thread -------------------------------------------------------------------
 
@@ -294,7 +295,8 @@ class TaskServer:
         return memory is not None and resident_memory() > memory
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        if frame is not None and frame.f_globals.get("__name__") == Receiver.__module__:
+        inner = frame is not None and frame.f_globals.get("__name__") == Receiver.__module__
+        if inner or _is_inside(frame, self._where_lost):
             # Destructors may run anywhere, and an exception there would be lost: raise it later.
             _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
         elif self._running is not None:
@@ -307,13 +309,13 @@ class TaskServer:
         def hook(unraisable: Any) -> None:
             running = self._running
             if isinstance(unraisable.exc_value, Terminated) and running is not None:
+                # Again, a little later. As long as this function runs, it would be lost again.
                 running.may_be_interrupted = True
-                _thread.start_new_thread(
-                    signal_main_thread, (signal.SIGTERM,)
-                )  # again, a little later
+                _thread.start_new_thread(signal_main_thread, (signal.SIGTERM,))
             else:
                 before(unraisable)
 
+        self._where_lost = hook.__code__
         return hook
 
     # -- the thread that watches -----------------------------------------------------------
@@ -358,6 +360,14 @@ class TaskServer:
         running.cancel(cancel)
         if cancel.forced:
             signal_main_thread(signal.SIGTERM)
+
+
+def _is_inside(frame: FrameType | None, code: CodeType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def preload(modules: tuple[str, ...]) -> None:
