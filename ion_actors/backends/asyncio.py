@@ -31,6 +31,7 @@ from ion_actors.clock import start_thread, system_clock
 from ion_actors.context import Context
 from ion_actors.logs import Logger
 from ion_actors.observe import Log
+from ion_actors.own_variables import daemon_thread
 
 __all__ = ["AsyncioBackend", "Site"]
 
@@ -302,7 +303,7 @@ class _OwnLoop:
         self._debug = debug
         self._pool = pool
         # Daemon: what is abandoned on it must not keep the interpreter from its exit.
-        self.thread = threading.Thread(target=self._run, name=f"{pool}-loop", daemon=True)
+        self.thread = daemon_thread(self._run, f"{pool}-loop")
         self._opened = threading.Lock()  # acquired until the loop is there
         self._opened.acquire()
         self._loop: asyncio.AbstractEventLoop | None = None

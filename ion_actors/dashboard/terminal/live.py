@@ -16,6 +16,7 @@ from ion_actors.dashboard.terminal.keyboard import keyboard
 from ion_actors.dashboard.terminal.layout import Line, laid_out
 from ion_actors.dashboard.terminal.report import SORTS, Snippet, View, report, summary
 from ion_actors.dashboard.terminal.screen import page
+from ion_actors.own_variables import daemon_thread
 
 __all__ = ["watch"]
 
@@ -35,7 +36,7 @@ class _Readings:
         self.now: dict[str, Any] | None = None
         self.before: dict[str, Any] | None = None
         self.error: Unreadable | None = None
-        self._thread = threading.Thread(target=self._run, name="ion_actors-top", daemon=True)
+        self._thread = daemon_thread(self._run, "ion_actors-top")
 
     def __enter__(self) -> _Readings:
         self._thread.start()
