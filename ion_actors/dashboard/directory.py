@@ -118,7 +118,11 @@ def _own_place() -> Path:
 
 def _variable(name: str) -> Path | None:
     found = os.environ.get(name, "")
-    return Path(found) if os.path.isabs(found) else None  # noqa: PTH117 - "" is no path
+    if os.path.isabs(found):  # noqa: PTH117 - "" is no path
+        return Path(found)
+    if found and name == _GIVEN:
+        raise OSError(f"{name} must be an absolute path, not {found!r}")
+    return None
 
 
 def _temporary() -> Path:

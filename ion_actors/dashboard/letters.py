@@ -65,6 +65,7 @@ def _end() -> None:
 
 def _after_fork_in_child() -> None:
     global _watchers  # noqa: PLW0603  # those of the parent do not look here
+    _watchers.lock = threading.RLock()  # blocks of the parent's may still be left here
     _watchers = _Watchers()
     POOLS.unfollow(_begin)
 

@@ -23,8 +23,8 @@ from ion_actors.observe.living import (
     LIMITERS,
     POOLS,
     SEMAPHORES,
-    SINCE,
     SUPERVISORS,
+    since,
 )
 from ion_actors.raised import name_of
 from ion_actors.workerpool.core import PoolCore, answers_until
@@ -114,7 +114,7 @@ class Snapshot:
     """
 
     time: float  #: seconds since 1970
-    since: float  #: when the process began to use the library, in the same seconds
+    since: float  #: when the process began to use the library, or was forked, in the same seconds
     pid: int
     program: str  #: the name of the module or the file that was started
     python: str  #: its version, as "3.13.1"
@@ -155,7 +155,7 @@ def take(*, stacks: bool = True, waiting: int = MOST_WAITING) -> Snapshot:
     until = answers_until() if stacks else 0.0
     return Snapshot(
         time=time.time(),
-        since=SINCE,
+        since=since(),
         pid=os.getpid(),
         program=program(),
         python=sys.version.split()[0],

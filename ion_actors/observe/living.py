@@ -26,9 +26,9 @@ __all__ = [
     "LIMITERS",
     "POOLS",
     "SEMAPHORES",
-    "SINCE",
     "SUPERVISORS",
     "Living",
+    "since",
 ]
 
 T = TypeVar("T")
@@ -73,9 +73,6 @@ def _forget(found: dict[int, weakref.ref[T]], entry: weakref.ref[T]) -> None:
     found.pop(id(entry), None)
 
 
-#: When this process began to use the library, in seconds since 1970.
-SINCE = time.time()
-
 # What is in them is defined in packages above this one.
 POOLS: Living[Any] = Living()  #: the cores of pools
 SUPERVISORS: Living[Any] = Living()  #: the cores of supervision trees that were started
@@ -84,8 +81,22 @@ BREAKERS: Living[Any] = Living()
 SEMAPHORES: Living[Any] = Living()
 ADAPTIVE_LIMITS: Living[Any] = Living()
 
-on_fork(POOLS.clear)
-on_fork(SUPERVISORS.clear)
+_since = time.time()
+
+
+def since() -> float:
+    """When this process began to use the library, in seconds since 1970; or when it was forked."""
+    return _since
+
+
+def _after_fork_in_child() -> None:
+    global _since  # noqa: PLW0603  # there is one for the process
+    _since = time.time()
+    POOLS.clear()
+    SUPERVISORS.clear()
+
+
+on_fork(_after_fork_in_child)
 
 
 def _publish(_: object) -> None:

@@ -145,6 +145,12 @@ def test_a_directory_that_others_may_use_is_refused(place: Path) -> None:
     assert reader.everybody() == []
 
 
+def test_a_relative_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ION_ACTORS_RUNTIME_DIR", "run")
+    with pytest.raises(OSError, match="must be an absolute path, not 'run'"):
+        publish()
+
+
 def test_a_symbolic_link_is_refused(place: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
@@ -300,6 +306,9 @@ def test_a_program_ends_with_a_handle_that_nobody_closed(place: Path) -> None:
     assert list(place.iterdir()) == []
 
 
+# Newer versions of Python warn of a fork in a process with threads.
+QUIETLY = {"PYTHONWARNINGS": "ignore:This process:DeprecationWarning"}
+
 FORKS = """
     import os, sys, ion_actors
     from ion_actors.dashboard import reader
@@ -320,7 +329,7 @@ FORKS = """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_a_forked_child_publishes_itself_if_the_environment_says_so(place: Path) -> None:
-    program = Running(FORKS, {"ION_ACTORS_PUBLISH": "1"})
+    program = Running(FORKS, {"ION_ACTORS_PUBLISH": "1", **QUIETLY})
     code, said, complaints = program.end()
     assert (code, complaints) == (0, "")
     assert said.splitlines() == [
@@ -333,7 +342,7 @@ def test_a_forked_child_publishes_itself_if_the_environment_says_so(place: Path)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_a_forked_child_is_not_published_by_its_parents_handle(place: Path) -> None:
     source = FORKS.replace("pool = ", "ion_actors.dashboard.publish()\n    pool = ", 1)
-    code, said, complaints = Running(source, {}).end()
+    code, said, complaints = Running(source, QUIETLY).end()
     assert (code, complaints) == (0, "")
     assert said.splitlines() == ["[(False, ['parent'])]", "[['parent']]", "ready"]
 

@@ -286,6 +286,7 @@ def test_a_class_that_its_user_has_broken_hides_nothing_else() -> None:
     assert sound.available == broken.available == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
 def test_a_forked_child_does_not_show_the_pools_of_its_parent() -> None:
     def fail() -> None:

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import threading
@@ -388,15 +387,26 @@ def test_a_reader_that_goes_away_is_no_traceback(place: Path) -> None:
 # -- the live view -------------------------------------------------------------------------
 
 
+# It takes the terminal for its own, so that Ctrl-C comes as a signal, and becomes the command.
+_IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "ion_actors", *sys.argv[1:]])
+"""
+
+
 class Terminal:
     """The command in a terminal of its own."""
 
     def __init__(self, *arguments: str, **environ: str) -> None:
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            usual = {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LINES": "40"}
-            os.environ.update({**usual, "COLUMNS": "120", **environ})
-            os.execv(sys.executable, [sys.executable, "-m", "ion_actors", *arguments])
+        self._fd, its = pty.openpty()
+        usual = {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LINES": "40"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _IN_TERMINAL, *arguments],
+            stdin=its, stdout=its, stderr=its, start_new_session=True,
+            env={**os.environ, **usual, "COLUMNS": "120", **environ},
+        )  # fmt: skip
+        os.close(its)
         self.said = ""
 
     def await_text(self, text: str) -> None:
@@ -414,12 +424,11 @@ class Terminal:
         until = time.monotonic() + PATIENCE
         while self._read(until):
             continue
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1]), self.said
+        return self._process.wait(PATIENCE), self.said
 
     def _read(self, until: float) -> bool:
         ready, _, _ = select.select([self._fd], [], [], max(0.0, until - time.monotonic()))
         if not ready:
-            os.kill(self.pid, signal.SIGKILL)
             return False
         try:
             found = os.read(self._fd, 65536)
@@ -429,6 +438,8 @@ class Terminal:
         return bool(found)
 
     def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
         os.close(self._fd)
 
 

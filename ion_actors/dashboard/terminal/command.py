@@ -114,7 +114,9 @@ def _top(given: argparse.Namespace) -> int:
             return _fail(_NO_RICH)
         else:
             _watch(given)
-    except Unreadable as error:
+    except (Unreadable, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
         return _fail(str(error))
     return 0
 
