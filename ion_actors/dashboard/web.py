@@ -40,7 +40,7 @@ __all__ = ["Dashboard"]
 
 # Seconds after which a stream of events ends, and is opened again by the browser. A server that is
 # told to stop waits for its streams to end, and tells nobody.
-_STREAM = 10.0
+_STREAM = 5.0
 
 # Seconds between two looks at whether there is a new frame.
 _GLANCE = 0.1

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors import Pool
+from ion_actors import Cancelled, Pool, current_context
 from ion_actors.dashboard import DashboardServer, serve
 from ion_actors.futures import Future
 from tests.dashboard.browser import Browser, Page
@@ -57,6 +57,20 @@ def test_a_stuck_task_is_seen_at_the_top(
         assert title.startswith("(1 stuck)")
         gate.set()
         page.wait("document.getElementById('stuck').hidden")
+    assert page.complaints() == []
+
+
+def test_a_stuck_task_is_cancelled_where_it_is_seen(
+    browser: Browser, board: DashboardServer
+) -> None:
+    with Pool(1, name="pictures", stuck_after=0.01) as pool:
+        task = pool.options(name="listens").submit(lambda: current_context().sleep(60))
+        page = browser.page()
+        page.open(board.url)
+        page.wait("document.querySelector('#stuck td button')?.textContent === 'cancel'")
+        page.run("document.querySelector('#stuck td button').click()")
+        page.wait("document.getElementById('stuck').hidden")
+        assert isinstance(task.exception(), Cancelled)
     assert page.complaints() == []
 
 

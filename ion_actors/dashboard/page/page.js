@@ -124,7 +124,7 @@ function show(snapshot) {
   const { pools } = snapshot;
   put($("program"), snapshot.program || "ion_actors");
   put($("process"), `process ${snapshot.pid}, Python ${snapshot.python}, ion_actors ${snapshot.version}`);
-  const stuck = pools.flatMap((pool) => pool.stuck.map((one) => ({ pool: pool.name, ...one })));
+  const stuck = pools.flatMap((pool) => pool.stuck.map((one) => ({ ...one, pool })));
   showStuck(stuck);
   document.title = `${stuck.length ? `(${stuck.length} stuck) ` : ""}${snapshot.program || "ion_actors"}`;
   $("none").hidden = pools.length > 0;
@@ -159,7 +159,8 @@ function showStuck(stuck) {
   put($("stuck-news"), stuck.length ? `${stuck.length === 1 ? "One task is" : `${stuck.length} tasks are`} stuck.` : "");
   table($("stuck"), "Tasks that run for longer than they should", [
     ["Task", (one) => one.task], ["For", (one) => duration(one.age), "number"], ["Where", (one) => one.stack, "stack"],
-    ["Pool", (one) => one.pool], ["Worker", (one) => one.worker],
+    ["Pool", (one) => one.pool.name], ["Worker", (one) => one.worker],
+    ["", (one) => ["cancel", one.task, one.pool, "cancel", { task: one.task_id }], "action"],
   ], stuck, (one) => one.task_id);
 }
 function branches(list, nodes) {
