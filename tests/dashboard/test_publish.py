@@ -110,7 +110,10 @@ def test_a_request_that_makes_no_sense_gets_an_answer(place: Path, request_: byt
         assert "who" in ask(published.path, b'{"what": "who"}\n')
 
 
-def test_a_reader_that_says_too_much_or_nothing_does_not_keep_others_waiting(place: Path) -> None:
+def test_a_reader_that_says_too_much_or_nothing_does_not_keep_others_waiting(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_PATIENCE", 0.2)
     with publish() as published:
         assert "error" in ask(published.path, b"x" * 10_000 + b"\n")
         with Directory(place, os.geteuid()) as directory:

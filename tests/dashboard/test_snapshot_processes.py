@@ -150,3 +150,23 @@ def test_a_retried_task_tells_of_its_failures(clock: Any) -> None:
     assert (waiting.tries, "no such invoice" in waiting.error) == (1, True)
     assert waiting.due_in == 7.0
     assert (found.delayed, found.retries, found.queue_time) == (1, 1, None)
+
+
+def test_of_many_coroutines_those_that_run_longest_are_told() -> None:
+    async def wait() -> None:
+        import asyncio
+
+        await asyncio.Event().wait()
+
+    with Pool(300, name="coroutines", backend="asyncio") as pool:
+        for number in range(260):
+            pool.options(name=f"wait {number}").submit(wait)
+        eventually(lambda: pool.metrics().running == 260)
+        eventually(lambda: "in wait" in pool.snapshot().workers[0].stack)
+        found = pool.snapshot()
+        pool.close(0)
+    assert found.backend == "asyncio"
+    assert (len(found.workers), found.more_workers) == (250, 50)
+    assert {one.state for one in found.workers} == {"busy"}
+    ages = [one.age for one in found.workers if one.age is not None]
+    assert ages == sorted(ages, reverse=True)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import ion_actors
 from ion_actors import Pool
 from ion_actors.circuit import CircuitBreaker
+from ion_actors.dashboard import reader
 from ion_actors.dashboard.letters import letters_kept
 from ion_actors.dashboard.terminal import command, words
 from ion_actors.dashboard.terminal.layout import as_text, laid_out
@@ -371,10 +372,24 @@ def test_windows_is_told_so(
     assert "Windows" in capsys.readouterr().err
 
 
+def test_a_program_of_another_version_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = {"pid": 7, "version": "9.9\n", "pools": [{"name": "of the future"}]}
+    monkeypatch.setattr(reader, "snapshot_of", lambda _: other)
+    assert command.main(["top", "7", "--once"]) == 1
+    assert capsys.readouterr().err == (
+        "ion_actors: process 7 has ion_actors 9.9\\n, whose snapshots this version cannot show; "
+        "use --json\n"
+    )
+    assert command.main(["top", "7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == other
+
+
 def test_a_reader_that_goes_away_is_no_traceback(place: Path) -> None:
     with running(ION_ACTORS_PUBLISH="1") as program:
-        reader, writer = os.pipe()
-        os.close(reader)  # as `head` does
+        unread, writer = os.pipe()
+        os.close(unread)  # as `head` does
         done = subprocess.run(
             [sys.executable, "-m", "ion_actors", "top", "--json", str(program.pid)],
             stdout=writer, stderr=subprocess.PIPE, text=True, check=False,

@@ -25,6 +25,7 @@ from ion_actors.dashboard.terminal.report import (
     summary,
     who_is_there,
 )
+from ion_actors.dashboard.terminal.words import clean
 
 __all__ = ["main"]
 
@@ -144,13 +145,26 @@ def _print_once(given: argparse.Namespace) -> None:
     if given.json:
         print(json.dumps(found, indent=2))  # noqa: T201
     else:
-        _show(summary(found), report(found, View(stacks=given.stacks)))
+        _show(*_told(found, View(stacks=given.stacks)))
+
+
+def _told(found: dict[str, Any], view: View) -> tuple[list[Snippet], list[Section]]:
+    """What is to be shown of a snapshot, which may be of another version of the library."""
+    try:
+        return summary(found), report(found, view)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        from ion_actors.dashboard.reader import Unreadable  # noqa: PLC0415
+
+        raise Unreadable(
+            f"process {found.get('pid')} has ion_actors {clean(found.get('version'))}, whose "
+            "snapshots this version cannot show; use --json"
+        ) from error
 
 
 def _watch(given: argparse.Namespace) -> None:
     from ion_actors.dashboard.terminal.live import watch  # noqa: PLC0415 - needs rich
 
-    _read(given.pid)  # first: what is wrong is said on the usual screen
+    _told(_read(given.pid), View())  # first: what is wrong is said on the usual screen
     try:
         watch(lambda: _read(given.pid), given.interval)
     except KeyboardInterrupt:
