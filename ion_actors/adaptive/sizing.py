@@ -175,9 +175,8 @@ class Sizing:
         if len(busy) < _IDLE_LOOKS:
             return replace(ended, busy=busy)
         wanted = max(math.ceil(max(busy) * _SPARE), self.size // 2)
-        return replace(
-            ended, size=self.bounds.hold(min(wanted, self.size)), busy=(), upwards=True, step=_BOLD
-        )
+        # What was learnt of other work may not hold for the next: begin as a new pool does.
+        return replace(self.bounds.begin(), size=self.bounds.hold(min(wanted, self.size)))
 
     # -- all are busy, and tasks wait ------------------------------------------------------
 

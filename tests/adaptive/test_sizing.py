@@ -119,6 +119,12 @@ def test_tasks_that_take_very_long_hold_up_no_others() -> None:
         if sizing.size != before:
             changes.append((look, sizing.size))
     assert changes == [(20, 3), (60, 5), (140, 7), (300, 9)]
+    for look in range(500, 550):
+        sizing = sizing.after(load(look, sizing.size, running=0, backlog=0))
+    assert sizing.size == 1
+    for look in range(550, 571):
+        sizing = sizing.after(load(look, sizing.size))
+    assert sizing.size == 3, "and after a rest, it begins anew"
 
 
 def test_slow_tasks_that_end_are_waited_for() -> None:
