@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -193,7 +194,10 @@ class Site:
         # A loop with a factory goes on making its tasks by that.
         if self.loop.get_task_factory() is not None:
             return self._start_by_factory(coroutine, variables, on_early_cancel)
-        task = _Task(coroutine, loop=self.loop, context=variables)
+        if _EAGER:
+            task = _Task(coroutine, loop=self.loop, context=variables, eager_start=True)  # type: ignore[call-arg,unused-ignore]
+        else:
+            task = _Task(coroutine, loop=self.loop, context=variables)
         task.on_early_cancel = on_early_cancel
         return task
 
@@ -257,6 +261,10 @@ class Site:
         if not self._lost:
             self._lost = True
             self._on_end()
+
+
+# The first step is made at once, where Python can do that: it need not go through the loop.
+_EAGER = sys.version_info[:2] >= (3, 12)
 
 
 class _Task(asyncio.Task[Any]):

@@ -28,15 +28,16 @@ import threading
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ion_actors.actors import Envelope, Request
 from ion_actors.awaitables import PLAIN_TYPES, is_awaitable, running_loop
 from ion_actors.backends.stream.producer import refuse_generators
-from ion_actors.context import Context, Registration, enter_task
+from ion_actors.context import CURRENT, Context, Registration
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
 from ion_actors.raised import is_a
-from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED, RETIRE
+from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED, RETIRE, Order
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Panicked, Ready, StartFailed, Stopped
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
@@ -59,6 +60,8 @@ _TURN = 20
 
 # Seconds for which a dying worker waits for the supervisor's reply. It never blocks.
 _REPLY_TIMEOUT = 5.0
+
+WAIT = Order("WAIT")  # there is nothing to do before it is woken again
 
 _NOBODY: list[tuple[TaskFuture[Any] | None, float]] = []  # of all that interrupt nothing
 
@@ -240,41 +243,44 @@ class LoopWorker:
         self._driving = True
         try:
             for _ in range(_TURN):
-                if not self._do_next() or self.busy:
+                if self._done or self._retired or self.has_control or self.slot is not None:
+                    found: Any = self._next()
+                elif self.ready and self.index >= 0:
+                    found = self._team.mailbox.take(self)  # the hot path
+                else:
+                    found = self._next()
+                if type(found) is TaskFuture:
+                    self._begin(found)
+                elif not self._heed(found):
                     return
+                if self.busy:
+                    return  # type: ignore[unreachable]  # mypy does not see that it may begin
         finally:
             self._driving = False
         self.wake()  # the others have the loop first
 
-    def _do_next(self) -> bool:
-        """Begin the next thing that there is to do. Returns False if there is nothing."""
+    def _next(self) -> TaskFuture[Any] | Order | None:
+        """What it is to do, if there is more to think of than the next task. None: look again."""
         if self._done or self._retired or (self.index < 0 and self.slot is None):
-            self._leave()
-            return False
+            return RETIRE
         if not self.ready:
-            return False
+            return WAIT
         if self.has_control and self._answer_letter():
-            return True
+            return None
         task = self.slot
         if task is not None:
             self.slot = None
-            self._begin(task)
-            return True
-        return self._take()
+            return task
+        return self._team.mailbox.take(self)
 
-    def _take(self) -> bool:
-        found: Any = self._team.mailbox.take(self)
-        if type(found) is TaskFuture:
-            self._begin(found)
-            return True
-        if found is PARKED:
+    def _heed(self, order: Order | None) -> bool:
+        """Do what was found instead of a task. Returns whether to look for another one."""
+        if order is PARKED:
             self.parked = True
-        elif found is RETIRE:
+        elif order is RETIRE:
             self._retired = True
             self._leave()
-        else:
-            return True  # there are letters
-        return False
+        return order is None
 
     def _begin(self, task: TaskFuture[Any]) -> None:
         """Run one task to its outcome, which may come later."""
@@ -308,7 +314,7 @@ class LoopWorker:
 
     async def _perform(self, task: TaskFuture[Any]) -> None:
         """The coroutine of a task: the hot path. Nothing that the task raises leaves it."""
-        enter_task(task)
+        CURRENT.set(ref(task))  # see enter_task(): this saves a call
         team = self._team
         try:
             if self._cancelled:
@@ -372,8 +378,7 @@ class LoopWorker:
 
     def _over(self, task: TaskFuture[Any]) -> None:
         """A task has ended: it is no longer this worker's. Go on."""
-        if task.follower is self._follow_me:
-            del task.follower
+        task.follower = None
         if (registration := self._registration) is not None:
             self._registration = None
             registration.remove()
