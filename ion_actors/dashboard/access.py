@@ -19,7 +19,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import parse_qsl
 
@@ -48,7 +48,7 @@ class Verdict(Enum):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)  # it may have the token
 class Visitor:
     """What a request says of its sender. The lists are for headers that are sent repeatedly."""
 
@@ -97,7 +97,7 @@ class Gate:
             a page whose host is an address was loaded from that address.
     """
 
-    token: str
+    token: str = field(repr=False)
     hosts: frozenset[str] = frozenset()
     any_address: bool = False
 

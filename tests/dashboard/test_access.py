@@ -181,6 +181,10 @@ def test_the_cookie_is_for_browsers_only_and_for_this_dashboard() -> None:
     assert Gate(TOKEN + "2").cookie != name
 
 
+def test_no_repr_shows_the_token() -> None:
+    assert TOKEN not in repr([GATE, BEARER, COOKIE, Visitor(query=f"token={TOKEN}")])
+
+
 def test_tokens_are_random_and_fit_into_an_address() -> None:
     tokens = {checked_token(None) for _ in range(100)}
     assert len(tokens) == 100
