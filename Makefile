@@ -40,11 +40,10 @@ test: $(VENV)/.installed-test ## all tests, several at a time (ARGS: for pytest)
 
 # What differs from one Python to another: threads, contexts, futures, a child process, the exit, and
 # CPython's own tests. It needs none of the packages that take long to be there for a new Python.
-CORE := tests/actors tests/conformance tests/context tests/executors tests/futures \
-	tests/workerpool --ignore=tests/workerpool/test_typed_proxy.py \
-	tests/backends/test_contract.py tests/backends/process/test_backend.py \
-	tests/test_clock.py tests/test_delivery.py tests/programs/test_exit.py tests/programs/test_memory.py \
-	tests/programs/test_subinterpreters.py tests/programs/test_thread_variables.py
+CORE := tests/actors tests/conformance tests/context tests/executors tests/futures tests/workerpool \
+	$(addprefix --ignore=tests/workerpool/,progress worker test_forged_lines.py test_typed_proxy.py) \
+	tests/backends/test_asyncio.py tests/backends/process/test_backend.py tests/test_delivery.py \
+	$(addprefix tests/programs/test_,memory.py subinterpreters.py thread_variables.py)
 
 .PHONY: core
 core: $(VENV)/.installed-test-core ## the core of the tests, which needs few packages (ARGS: for pytest)

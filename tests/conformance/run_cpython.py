@@ -34,6 +34,7 @@ _EAGER = "counts the processes; ours start together, and not one by one"
 _MANAGER = "waits for a thread of the executor's that we do not have"
 _ONE_TASK = "wants an argument or a result that cannot be unpickled to break the executor; with us \
 only that task fails, with the error"
+_PRIVATE = "wants a private method or class of the executor"
 
 # What is not asked of us, and why.
 EXCLUDED = {
@@ -73,6 +74,9 @@ EXCLUDED = {
     "test_failed_worker_replacement_breaks_pool": _MANAGER,
     "test_shutdown_gh_132969_case_1": _MANAGER,
     "test_shutdown_gh_132969_case_2": _MANAGER,
+    "test_kill_workers": _PRIVATE,
+    "test_terminate_workers": _PRIVATE,
+    "test_traceback_when_child_process_terminates_abruptly": _PRIVATE,
 }
 
 # For the programs that the tests start: they import concurrent.futures as they like.
