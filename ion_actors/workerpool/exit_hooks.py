@@ -29,6 +29,7 @@ from ion_actors.observe import HOOKS
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.messages import Forgotten
 from ion_actors.workerpool.model.metrics import PoolState
+from ion_actors.workerpool.stream import leave_at_exit
 
 __all__ = ["exit_first", "forked", "is_exiting", "register", "run_before_drains"]
 
@@ -121,6 +122,7 @@ def _at_exit() -> None:
     check()  # the pools of the parent are not ours to drain
     for hook in _before_drains:
         hook()
+    leave_at_exit()
     _exiting.set()
     began = system_clock.monotonic()
     unfinished = _pools.unended()

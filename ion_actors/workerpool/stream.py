@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import threading
+import weakref
+from _thread import get_ident
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, Self, TypeVar, cast
 
 from ion_actors.awaitables import running_loop
 from ion_actors.backends.stream.conduit import Conduit, Deferred
@@ -31,9 +34,12 @@ from ion_actors.workerpool.worker.nested_waits import WorkersHelp
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Entrance", "Stream"]
+__all__ = ["Entrance", "Stream", "leave_at_exit"]
 
 T = TypeVar("T")
+
+# Those that the interpreter's exit has to know.
+_streams: weakref.WeakSet[Stream[Any]] = weakref.WeakSet()
 
 # Items that a coroutine reads without waiting before it lets others run.
 _BREATH = 32
@@ -58,7 +64,9 @@ class Stream(Generic[T]):
     the generator; its ``future`` can be waited for.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_conduit", "_entering", "_entrance", "_task", "_told")
+    __slots__ = (
+        "__weakref__", "_closed", "_conduit", "_entering", "_entrance", "_task", "_told", "reader",
+    )  # fmt: skip
 
     def __init__(
         self, task: TaskFuture[Any], conduit: Conduit, entrance: Entrance | None = None
@@ -69,6 +77,8 @@ class Stream(Generic[T]):
         self._entrance = entrance
         self._conduit = conduit
         self._task = task
+        self.reader = get_ident()  #: the thread that has read last, or made it
+        _streams.add(self)
 
     @property
     def future(self) -> Future[Any]:
@@ -97,6 +107,7 @@ class Stream(Generic[T]):
             BaseException: what the generator raised, or why the pool has ended the task.
         """
         conduit, error = self._conduit, None
+        self.reader = get_ident()
         try:
             while (item := conduit.take()) is NOTHING:
                 if conduit.over:
@@ -172,6 +183,7 @@ class Stream(Generic[T]):
         To be cancelled here does not end the stream.
         """
         conduit, error = self._conduit, None
+        self.reader = get_ident()
         try:
             if conduit.taken % _BREATH == _BREATH - 1:
                 await _let_others_run()
@@ -273,19 +285,28 @@ class Stream(Generic[T]):
         self.close()
 
     def __del__(self) -> None:
-        if not hasattr(self, "_task") or (self._closed and self._conduit.over):
+        if not hasattr(self, "reader") or self._task.done():
             return  # its constructor was interrupted, or nothing is left to do
-        if self._conduit.over and self._task.done():
-            return
         if is_kept_free():
             run_elsewhere(_Garbage(self._task, self._conduit, self._entrance).close)
         else:
             self.close()
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("cannot pickle or copy a Stream: it is part of a process")
+
     def __repr__(self) -> str:
         name, count = printable(self._task.task_name()), self.delivered
         state = "closed" if self._closed else "ended" if self._conduit.over else "open"
         return f"<Stream {name!r} {state}, {count} item{'' if count == 1 else 's'} delivered>"
+
+
+def leave_at_exit() -> None:
+    """The main thread is at its end: it reads nothing any more, and no drain need wait for it."""
+    main = threading.main_thread().ident
+    for stream in list(_streams):
+        if stream.reader == main and not stream.future.done():
+            stream.close()
 
 
 async def _let_others_run() -> None:

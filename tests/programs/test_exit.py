@@ -56,6 +56,35 @@ def test_an_unclosed_pool_finishes_its_accepted_work_at_exit_and_warns(run: Run)
     assert code == 0
 
 
+def test_a_stream_that_the_main_thread_has_not_read_to_its_end_keeps_nobody(run: Run) -> None:
+    code, lines, _errors = run(
+        """
+        def numbers(name):
+            try:
+                yield from range(1000)
+            finally:
+                say(name, "closed")
+
+        def read(stream):
+            next(stream)
+            begun.set()
+            say(sum(stream))
+
+        begun = threading.Event()
+        pool = Pool(2, drain_timeout=None)
+        left, read_elsewhere = pool.stream(numbers, "left"), pool.stream(numbers, "read")
+        say(next(left))
+        threading.Thread(target=read, args=[read_elsewhere]).start()
+        begun.wait()
+        if os.fork() == 0:
+            sys.exit()  # a fork has no such streams
+        os.wait()
+        """
+    )
+    assert sorted(lines) == sorted(["0", "left closed", "read closed", str(sum(range(1000)))])
+    assert code == 0
+
+
 def test_dead_letters_are_told_before_the_interpreter_goes(run: Run) -> None:
     code, lines, errors = run(
         """

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import gc
+import pickle
 import threading
 import traceback
 import warnings
@@ -109,6 +111,13 @@ def test_no_more_items_are_made_than_there_is_room_for(
         await_note(path, *[f"made {number}" for number in range(read + size)])
         assert next(stream) == read
     stream.close()
+
+
+def test_it_stays_in_its_process() -> None:
+    with Pool(1) as pool, pool.stream(count, 3) as stream:
+        for call in (pickle.dumps, copy.copy):
+            with pytest.raises(TypeError, match="cannot pickle or copy a Stream"):
+                call(stream)
 
 
 def test_any_thread_may_read(pool: Pool, threads: ThreadPoolExecutor) -> None:
