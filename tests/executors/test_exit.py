@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests import NO_THREADS_AT_EXIT
+
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
 
 Run = Callable[..., tuple[int, list[str], str]]
 Start = Callable[..., Any]
 
 
+@pytest.mark.skipif(NO_THREADS_AT_EXIT, reason="CPython 3.12.1 starts no thread at its exit")
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
 def test_at_exit_what_was_accepted_is_finished_and_nobody_is_warned(kind: str, run: Run) -> None:
     code, lines, errors = run(
