@@ -38,6 +38,7 @@ from ion_actors import (
     report_progress,
 )
 from ion_actors.observe import HOOKS
+from ion_actors.pipeline import Pipeline
 from ion_actors.testing import RecordingTracer, VirtualClock
 from tests.workerpool.helpers import PATIENCE, eventually
 
@@ -909,6 +910,43 @@ def test_it_works_in_debug_mode() -> None:
             assert [one async for one in pool.amap(double, range(20))] == list(range(0, 40, 2))
 
     asyncio.run(main(), debug=True)
+
+
+def test_the_loop_may_be_uvloops() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    kept: list[Pool] = []
+
+    async def main() -> None:
+        assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+        async with Pool(5, 10, backend="asyncio") as pool:
+            assert [one async for one in pool.amap(double, range(50))] == list(range(0, 100, 2))
+            with pytest.raises(DeadlineExceeded):
+                await pool.options(timeout=0.01).submit(asyncio.sleep, PATIENCE)
+        kept.append(Pool(1, backend="asyncio"))
+        kept[0].submit(asyncio.sleep, PATIENCE)
+        await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    eventually(lambda: kept[0].is_closed)  # its loop has ended
+    with Pool(2, backend=AsyncioBackend(loop_factory=uvloop.new_event_loop)) as pool:
+        assert pool.submit(double, 2).result(PATIENCE) == 4
+
+
+@runs
+async def test_pipelines_mix_loops_and_threads() -> None:
+    async with Pool(3, backend="asyncio") as here:
+        with Pool(2) as threads:
+            line = Pipeline(range(30)).map(double, pool=here).map(str, pool=threads)
+            assert [one async for one in line] == [str(2 * number) for number in range(30)]
+
+    async with Pool(1, backend="asyncio") as one_worker:
+
+        async def inside() -> list[int]:
+            line = Pipeline(range(5)).map(double, pool=one_worker).map(double, pool=one_worker)
+            return [one async for one in line]
+
+        assert await one_worker.submit(inside) == [0, 4, 8, 12, 16]
 
 
 def test_a_loop_with_a_task_factory_keeps_it() -> None:
