@@ -123,7 +123,7 @@ class StandIn(Pool):
         self._initargs = initargs
 
     @override
-    def map(
+    def map(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as the standard library types it
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],

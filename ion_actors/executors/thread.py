@@ -73,7 +73,7 @@ class ThreadPoolExecutor(StandIn, standard.ThreadPoolExecutor):  # type: ignore[
         self._thread_name_prefix = self.name
 
     @override
-    def map(
+    def map(  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # as the standard library types it
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],

@@ -640,6 +640,17 @@ class Submitter:
 
     # -- many tasks ------------------------------------------------------------------------
 
+    @overload
+    def map(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: MapProgress = None,
+    ) -> Iterator[T]: ...
+    @overload
     def map(
         self,
         fn: Callable[..., T],
@@ -648,7 +659,17 @@ class Submitter:
         chunksize: int = 1,
         buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[T]: ...
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: MapProgress = None,
+    ) -> Iterator[Any]:
         """``map(fn, *iterables)`` on the pool, in order.
 
         The input is pulled as the results are: at most ``buffersize`` tasks are under way, so it
@@ -675,6 +696,17 @@ class Submitter:
         plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.in_order(self, plan)
 
+    @overload
+    def map_unordered(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: MapProgress = None,
+    ) -> Iterator[T]: ...
+    @overload
     def map_unordered(
         self,
         fn: Callable[..., T],
@@ -683,11 +715,32 @@ class Submitter:
         chunksize: int = 1,
         buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[T]: ...
+
+    def map_unordered(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: MapProgress = None,
+    ) -> Iterator[Any]:
         """:meth:`map`, with the results as they come."""
         plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.as_they_come(self, plan)
 
+    @overload
+    def amap(
+        self,
+        fn: Callable[..., Coroutine[Any, Any, T]],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: MapProgress = None,
+    ) -> AsyncIterator[T]: ...
+    @overload
     def amap(
         self,
         fn: Callable[..., T],
@@ -696,7 +749,17 @@ class Submitter:
         chunksize: int = 1,
         buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> AsyncIterator[T]:
+    ) -> AsyncIterator[T]: ...
+
+    def amap(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+        progress: MapProgress = None,
+    ) -> AsyncIterator[Any]:
         """:meth:`map` for ``async for``; the iterables may be asynchronous, too."""
         plan = self._plan(fn, iterables, timeout, chunksize, buffersize, progress)
         return parallel_map.in_order_async(self, plan)
