@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 
 _PRELUDE = """
 import os, signal, sys, threading, time, traceback, warnings
-from ion_actors import *
+import ion_actors
+
+for name in {*ion_actors.__all__} - {"AsyncioBackend"}:  # which imports asyncio
+    globals()[name] = getattr(ion_actors, name)
 
 def say(*words):
     print(" ".join(map(str, words)) + "\\n", end="", flush=True)  # in one piece
