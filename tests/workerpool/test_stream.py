@@ -101,6 +101,11 @@ def test_its_repr_tells_how_far_it_is(pool: Pool) -> None:
     assert repr(stream) == "<Stream 'rows' closed, 3 items delivered>"
 
 
+def test_a_dump_says_that_it_waits_for_its_reader(pool: Pool) -> None:
+    with pool.stream(count, ENDLESS, buffersize=3):
+        eventually(lambda: "(waits for its reader, after 3 items)" in str(pool.dump()))
+
+
 @pytest.mark.parametrize("kind", ["generator", "asynchronous"])
 @pytest.mark.parametrize("size", [1, 5])
 def test_no_more_items_are_made_than_there_is_room_for(

@@ -31,7 +31,7 @@ from typing_extensions import override
 from ion_actors.actors import Envelope, IsolatedActor, Request
 from ion_actors.awaitables import PLAIN_TYPES, Kind, kind_of
 from ion_actors.backends.protocol import NotReady, Runner, Traceable
-from ion_actors.backends.stacks import Stack, stack_of
+from ion_actors.backends.stacks import Seen, Stack, stack_of
 from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
@@ -327,7 +327,9 @@ class PoolWorker(IsolatedActor):
 
     def where(self) -> Stack:
         """Where it is. Any thread may ask; nothing is waited for."""
-        runner = self._runner
+        task, runner = self.current, self._runner
+        if task is not None and task.stream is not None and task.stream.full:
+            return Seen(f"(waits for its reader, after {task.stream.put_so_far} items)\n")
         return runner.where(self.thread) if isinstance(runner, Traceable) else stack_of(self.thread)
 
     @property
