@@ -27,6 +27,7 @@ exclude_patterns = [
     "explanation/import-table.md",
     "explanation/process-table.md",
     "explanation/array-table.md",
+    "explanation/coroutine-table.md",
     "explanation/house-private-names.md",
     "neighbours/hooks-table.md",
     "explanation/performance/*.md",
