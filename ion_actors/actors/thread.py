@@ -143,5 +143,12 @@ class ActorThread(threading.Thread):
 
 def _boot(thread: ActorThread) -> None:
     # An interrupted start() may have removed it, and threading would fail to find it there.
-    getattr(threading, "_limbo", {}).setdefault(thread, thread)
-    threading.Thread._bootstrap(thread)  # type: ignore[attr-defined]
+    limbo = getattr(threading, "_limbo", {})
+    limbo.setdefault(thread, thread)
+    try:
+        threading.Thread._bootstrap(thread)  # type: ignore[attr-defined]
+    except KeyError:
+        if not hasattr(thread, "_target"):  # it has run
+            raise
+        limbo[thread] = thread  # it was removed in between, and nobody removes it again
+        threading.Thread._bootstrap(thread)  # type: ignore[attr-defined]

@@ -29,3 +29,27 @@ def test_a_start_that_is_interrupted_leaves_no_thread_that_never_begins(
         return where
 
     assert len(every_point(make)) > 5
+
+
+def test_a_thread_that_is_struck_off_while_it_begins_runs_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Quicker(dict[object, object]):
+        """An interrupted start() removes the thread just before the thread itself does."""
+
+        removals = 0
+
+        def __delitem__(self, key: object) -> None:
+            super().__delitem__(key)
+            self.removals += 1
+            if self.removals == 1:
+                raise KeyError(key)
+
+    monkeypatch.setattr(threading, "_limbo", Quicker())
+    ran, ended = threading.Event(), threading.Event()
+    thread = ActorThread(ran.set, "actor", lambda _: ended.set())
+    thread.start()
+    assert ran.wait(PATIENCE)
+    assert ended.wait(PATIENCE)
+    thread.join(PATIENCE)
+    assert thread not in threading.enumerate()
