@@ -36,7 +36,9 @@ def not_callable(given: object, verb: str = "submit") -> TypeError:
     )
 
 
-def hint_at_options(error: BaseException, kwargs: dict[str, Any] | None) -> None:
+def hint_at_options(
+    error: BaseException, kwargs: dict[str, Any] | None, verb: str = "submit"
+) -> None:
     """A task has failed. Note if an option of the pool was given to the function by mistake."""
     if type(error) is not TypeError or not kwargs or _OPTIONS.isdisjoint(kwargs):
         return
@@ -47,5 +49,5 @@ def hint_at_options(error: BaseException, kwargs: dict[str, Any] | None) -> None
             BaseException.add_note(
                 error,
                 f"{name}= was given to the function; for the pool, write "
-                f"pool.options({name}=...).submit(...)",
+                f"pool.options({name}=...).{verb}(...)",
             )

@@ -37,7 +37,7 @@ from tests.workerpool.streams import (
 )
 
 
-@pytest.fixture(params=["thread", "process"])
+@pytest.fixture(params=["thread", "process", "asyncio"])
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     """A pool of two workers."""
     if request.param == "process":
@@ -223,7 +223,10 @@ def test_senseless_arguments_are_refused_at_once(pool: Pool) -> None:
         pool.stream(count(3))  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         next(pool.stream(count))
-    assert pool.metrics().submitted == 1
+    with pytest.raises(TypeError) as caught:
+        next(pool.stream(count, 3, timeout=5))
+    assert "pool.options(timeout=...).stream(...)" in "".join(caught.value.__notes__)
+    assert pool.metrics().submitted == 2
 
 
 @pytest.mark.parametrize("fn", [count, count_async])

@@ -96,6 +96,10 @@ class Conduit:
         with self._lock:
             return not (self._transit.room or self._transit.closed)
 
+    def standstill(self) -> str:
+        """Where the generator is, if it waits for its reader; else empty."""
+        return f"(waits for its reader, after {self.put_so_far} items)\n" if self.full else ""
+
     # -- the generator's side: see Outlet ----------------------------------------------------
 
     def put(self, item: Any) -> None:

@@ -281,7 +281,7 @@ class TaskItem:
             if reason is not None:
                 callbacks = self._mailbox.give_back(task, shown, tally, outcome, reason)
             else:
-                hint_at_options(shown, task.kwargs)
+                hint_at_options(shown, task.kwargs, "submit" if task.stream is None else "stream")
                 task.release_call()
                 callbacks = task.fail(shown, tally, outcome)
             self._who.run_callbacks(task, callbacks)

@@ -328,8 +328,8 @@ class PoolWorker(IsolatedActor):
     def where(self) -> Stack:
         """Where it is. Any thread may ask; nothing is waited for."""
         task, runner = self.current, self._runner
-        if task is not None and task.stream is not None and task.stream.full:
-            return Seen(f"(waits for its reader, after {task.stream.put_so_far} items)\n")
+        if task is not None and task.stream is not None and (text := task.stream.standstill()):
+            return Seen(text)
         return runner.where(self.thread) if isinstance(runner, Traceable) else stack_of(self.thread)
 
     @property

@@ -32,6 +32,7 @@ from weakref import ref
 
 from ion_actors.actors import Envelope, Request
 from ion_actors.awaitables import PLAIN_TYPES, is_awaitable, running_loop
+from ion_actors.backends.stacks import Seen
 from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.context import CURRENT, Context, Registration
 from ion_actors.errors import ContextEnded
@@ -189,6 +190,9 @@ class LoopWorker:
 
     def where(self) -> Stack:
         """Where its task is. Any thread may ask; nothing is waited for."""
+        task = self.current
+        if task is not None and task.stream is not None and (text := task.stream.standstill()):
+            return Seen(text)
         return self._team.site.where(self._coroutine)
 
     def fate(self) -> str:
