@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.house.code import (
@@ -229,3 +233,29 @@ def test_a_map_may_name_rooms_by_what_they_define() -> None:
     text = '"""A part.\n\n::\n\n    One      the first    one\n      Other  the second   two\n"""'
     found = tree(part__init=text, part__two="")
     assert wrong_maps(found) == {}
+
+
+TOP = {
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "docs",
+    "examples",
+    "ion_actors",
+    "pyproject.toml",
+    "tests",
+}
+
+
+def test_the_top_of_the_repository_has_only_what_belongs_there() -> None:
+    root = Path(__file__).parents[2]
+    git = shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        pytest.skip("this is no clone of the repository")
+    listed = subprocess.run(
+        [git, "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip(f"git does not read this clone: {listed.stderr}")
+    tops = {path.partition("/")[0] for path in listed.stdout.split("\0") if path}
+    assert {top for top in tops if not top.startswith(".")} == TOP
