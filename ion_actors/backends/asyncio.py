@@ -287,6 +287,8 @@ class _Task(asyncio.Task[Any]):
 
 
 def _has_not_begun(coroutine: Any) -> bool:
+    if coroutine is None:  # a task that began at once, and has ended in its first step
+        return False
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 
