@@ -280,15 +280,14 @@ class _Task(asyncio.Task[Any]):
 
     @override
     def cancel(self, msg: Any | None = None) -> bool:
-        if _has_not_begun(self.get_coro()):
+        # Its end first: CPython 3.12.1 crashes if asked for the coroutine of one that ended at once.
+        if not self.done() and _has_not_begun(self.get_coro()):
             self.on_early_cancel()
             return True
         return super().cancel(msg)
 
 
 def _has_not_begun(coroutine: Any) -> bool:
-    if coroutine is None:  # a task that began at once, and has ended in its first step
-        return False
     return inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
 
 

@@ -360,7 +360,11 @@ class LoopWorker:
     def _runs_now(self) -> bool:
         """Whether the loop runs the coroutine of this worker at this moment."""
         loop = self._team.loop
-        return running_loop() is loop and asyncio.current_task(loop) in (self._task, None)
+        if running_loop() is not loop:
+            return False
+        current = asyncio.current_task(loop)
+        # By its coroutine: one that begins at once has no task here yet.
+        return current is None or current.get_coro() is self._coroutine
 
     def _call_soon(self, call: Callable[..., object], *args: Any) -> None:
         self._team.loop.call_soon(call, *args, context=contextvars.Context())
