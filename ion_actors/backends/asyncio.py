@@ -280,7 +280,7 @@ class _Task(asyncio.Task[Any]):
 
     @override
     def cancel(self, msg: Any | None = None) -> bool:
-        # Its end first: CPython 3.12.1 crashes if asked for the coroutine of one that ended at once.
+        # Its end first: CPython 3.12.1 crashes if asked for the coroutine of one that has ended.
         if not self.done() and _has_not_begun(self.get_coro()):
             self.on_early_cancel()
             return True
