@@ -156,6 +156,11 @@ class Site:
             self._lose()
         return self._lost
 
+    def lose_if_it_stands(self) -> None:
+        """The interpreter is about to exit: a loop that does not run now will not run again."""
+        if self._own is None and not (self._closed or self.loop.is_running()):
+            self._lose()
+
     def post(self, call: Callable[[], object]) -> None:
         """Have the loop call this soon."""
         self._posted.append(call)

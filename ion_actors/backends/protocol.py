@@ -243,6 +243,10 @@ class LoopSite(Protocol):
         """Whether the loop has ended. Then nothing that is posted is called any more."""
         ...
 
+    def lose_if_it_stands(self) -> None:
+        """The interpreter is about to exit: a loop that does not run now will not run again."""
+        ...
+
     def post(self, call: Callable[[], object], /) -> None:
         """Have the loop call this soon. Any thread may post, also in a finalizer."""
         ...

@@ -120,6 +120,9 @@ def _at_exit() -> None:
         return
     _at_exit_ran = True
     check()  # the pools of the parent are not ours to drain
+    for core in _pools.unended():
+        if core.site is not None:
+            core.site.lose_if_it_stands()
     for hook in _before_drains:
         hook()
     leave_at_exit()

@@ -64,7 +64,7 @@ class LoopWatch:
             "the event loop of pool %r ends before it, and ends it; use the pool as an "
             "`async with` block, or await its adrain() or aclose()", name,
         )  # fmt: skip
-        self._close(0.0 if self._site.loop.is_closed() else _GRACE)
+        self._close(_GRACE if self._site.loop.is_running() else 0.0)
 
     def stop(self) -> None:
         """The pool has ended: so does a loop of its own."""

@@ -362,9 +362,8 @@ class LoopWorker:
         loop = self._team.loop
         if running_loop() is not loop:
             return False
-        current = asyncio.current_task(loop)
-        # By its coroutine: one that begins at once has no task here yet.
-        return current is None or current.get_coro() is self._coroutine
+        # No task yet: this is the first step of one that begins at once.
+        return self._task is None or asyncio.current_task(loop) in (self._task, None)
 
     def _call_soon(self, call: Callable[..., object], *args: Any) -> None:
         self._team.loop.call_soon(call, *args, context=contextvars.Context())
@@ -412,9 +411,21 @@ class LoopWorker:
         if callbacks or task.key is not None:  # it holds its key yet
             self.telling = task
         self.current = None
-        task._run_callbacks(callbacks)
+        try:
+            task._run_callbacks(callbacks)
+        except BaseException as error:
+            self._hold_off(error)
         if task.key is None:
             self.telling = None
+
+    def _hold_off(self, error: BaseException) -> None:
+        """A callback was interrupted, or wants the thread to end: this task has yet to be left."""
+        if is_a(error, KeyboardInterrupt) and _is_in_main_thread():
+            self._call_soon(_throw, error)  # it may be Ctrl-C, which is the program's
+        else:
+            self._team.spec.log(
+                logging.ERROR, "a callback raised on the event loop, which goes on", error=error
+            )
 
     # -- the end of contexts -----------------------------------------------------------------
 
@@ -587,6 +598,10 @@ class LoopWorker:
             self._host.close()
         self.left = True
         self._team.tell(Stopped(self))
+
+
+def _throw(error: BaseException) -> None:
+    raise error
 
 
 def _is_in_main_thread() -> bool:
