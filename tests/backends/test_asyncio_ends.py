@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors import Pool, TaskPanicked
+from ion_actors import DeadlockError, Pool, TaskPanicked
 from tests.workerpool.helpers import PATIENCE
 
 
@@ -97,10 +97,34 @@ def test_a_ctrl_c_in_a_callback_reaches_the_program() -> None:
     assert following.done()
 
 
+@pytest.mark.parametrize("key", [None, "key"])
+def test_a_callback_that_would_block_the_loop_for_the_end_of_its_pool_is_refused(
+    key: str | None,
+) -> None:
+    refused: list[BaseException] = []
+
+    async def main() -> None:
+        pool = Pool(1, 10, backend="asyncio")
+
+        def end(_: object) -> None:
+            try:
+                pool.close(PATIENCE)
+            except DeadlockError as error:
+                refused.append(error)
+
+        future = (pool if key is None else pool.options(key=key)).submit(give, 1)
+        future.add_done_callback(end)
+        assert await future == 1
+        await pool.adrain()
+
+    asyncio.run(main())
+    assert "await pool.a" in str(refused[0])
+
+
 def test_a_loop_that_stands_still_does_not_keep_the_interpreter_from_its_exit() -> None:
     program = """
         import asyncio
-        from ion_actors import Pool
+        from ion_actors import DeadlockError, Pool
 
         async def main():
             pool = Pool(1, 10, backend="asyncio")

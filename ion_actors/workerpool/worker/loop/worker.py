@@ -151,8 +151,8 @@ class LoopWorker:
 
     @property
     def starting(self) -> bool:
-        """Whether its initializer runs."""
-        return not (self.ready or self.left)
+        """Whether its initializer runs, or what has to be done before the next task."""
+        return not self.left and (not self.ready or (self.busy and self.current is None))
 
     def enlist(self) -> None:
         """Have the mailbox know it, once its supervisor does: from here on it is handed tasks."""
