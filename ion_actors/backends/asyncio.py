@@ -220,7 +220,12 @@ class Site:
                 on_early_cancel()
                 self._start_by_factory(coroutine, variables, on_early_cancel)
 
-        made = self.loop.create_task(run(), context=variables)
+        runner = run()
+        try:
+            made = self.loop.create_task(runner, context=variables)
+        except BaseException:
+            runner.close()
+            raise
         made.add_done_callback(begin_if_not_begun)
         return made
 

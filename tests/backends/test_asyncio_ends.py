@@ -77,6 +77,24 @@ def test_a_callback_never_ends_the_loop_and_costs_no_slot(
     assert "from a callback" in caplog.text
 
 
+def test_a_task_factory_that_raises_fails_the_task_and_costs_no_slot() -> None:
+    def refuse(*_: object, **options: object) -> asyncio.Task[Any]:
+        raise ValueError("no more tasks")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE), Pool(1, 10, backend="asyncio") as pool:
+            loop.set_task_factory(refuse)
+            futures = [pool.submit(give, number) for number in range(3)]
+            for future in futures:
+                with pytest.raises(ValueError, match="no more tasks"):
+                    await future
+            loop.set_task_factory(None)
+            assert await pool.submit(give, 3) == 3
+
+    asyncio.run(main())
+
+
 def test_a_ctrl_c_in_a_callback_reaches_the_program() -> None:
     kept: list[Any] = []
 

@@ -302,7 +302,15 @@ class LoopWorker:
         except BaseException as error:
             self._settle(task, error)
             return
-        self._run(self._perform(task), task.variables)
+        coroutine = self._perform(task)
+        try:
+            self._run(coroutine, task.variables)
+        except BaseException as error:
+            if self._coroutine is not None or not self.busy:
+                raise  # it has begun, or the loop is closed
+            self._settle(task, error)  # the loop's task factory raised
+            if is_a(error, KeyboardInterrupt) and _is_in_main_thread():
+                raise
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], variables: contextvars.Context) -> None:
         """Have the loop run a coroutine of its own, which may end in here."""
@@ -310,7 +318,9 @@ class LoopWorker:
         self._coroutine = coroutine
         try:
             made = self._team.site.start(coroutine, variables, self._cancel_early_me)
-        except BaseException:  # the loop is closed
+        except BaseException:  # of a closed loop, or of its task factory
+            if not (self._team.loop.is_closed() or getattr(coroutine, "cr_frame", None) is None):
+                self._coroutine = None  # nothing has begun
             coroutine.close()
             raise
         if self.busy and self._coroutine is coroutine:
