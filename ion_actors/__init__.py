@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ion_actors.actors.stateful import Worker
     from ion_actors.backends.asyncio import AsyncioBackend
     from ion_actors.backends.process import ProcessBackend
+    from ion_actors.backends.ray import RayBackend
     from ion_actors.context import Context, background, current_context
     from ion_actors.dashboard.overview import Snapshot, snapshot
     from ion_actors.errors import (
@@ -166,6 +167,7 @@ __all__ = [
     "QueuedTask",
     "RateLimited",
     "RateLimitedPastDeadline",
+    "RayBackend",
     "Reminder",
     "RemoteError",
     "RemotePanic",
@@ -255,6 +257,7 @@ _HOMES = {
     "QueuedTask": "workerpool.model.reports",
     "RateLimited": "errors",
     "RateLimitedPastDeadline": "errors",
+    "RayBackend": "backends.ray",
     "Reminder": "timers",
     "RemoteError": "errors",
     "RemotePanic": "errors",

@@ -1,8 +1,9 @@
-"""Where a worker runs its tasks: in its own thread, in a child process that it owns, or as
-coroutines of an event loop that it shares.
+"""Where a worker runs its tasks: in its own thread, in a child process that it owns, as coroutines
+of an event loop that it shares, or in an actor on a Ray cluster.
 
 From the top down, each importing only from below::
 
+    ray/          a Ray actor for each worker; imported only when it is used
     process/      a child process for each worker; imported only when it is used
     asyncio       one event loop for all workers of a pool; imported only when it is used
     thread        the worker's own thread

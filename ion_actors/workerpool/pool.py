@@ -111,9 +111,10 @@ class Pool(Submitter, concurrent.futures.Executor):
             on alone, so there may be as many more than ``size``.
         backend: where tasks run: ``"thread"``, in the workers' threads; ``"process"``, in a child
             process for each worker; ``"asyncio"``, as coroutines of the event loop that runs here
-            (or else of one of the pool's own); or a :class:`ProcessBackend` or
-            :class:`AsyncioBackend` with settings of its own. What is called *in each worker* runs
-            there, except for the ``task_wrapper``.
+            (or else of one of the pool's own); ``"ray"``, in an actor on a Ray cluster for each
+            worker; or a :class:`ProcessBackend`, :class:`AsyncioBackend` or :class:`RayBackend`
+            with settings of its own. What is called *in each worker* runs there, except for the
+            ``task_wrapper``.
 
         overflow: what becomes of a task when no worker is idle and the mailbox is full: an
             :class:`Overflow` or its value ("block", "reject", "drop_newest", "drop_oldest",

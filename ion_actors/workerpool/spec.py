@@ -338,14 +338,19 @@ def _checked_backend(given: object) -> Backend:
         from ion_actors.backends.asyncio import AsyncioBackend  # noqa: PLC0415 - it imports asyncio
 
         return AsyncioBackend()
+    if given == "ray":
+        from ion_actors.backends.ray import RayBackend  # noqa: PLC0415 - seldom wanted
+
+        return RayBackend()
     if isinstance(given, str):
         raise ValueError(
-            f"backend must be 'thread', 'process', 'asyncio' or a Backend, not {given!r}"
+            f"backend must be 'thread', 'process', 'asyncio', 'ray' or a Backend, not {given!r}"
         )
     if isinstance(given, type) or not isinstance(given, Backend):
         hint = f": did you mean {given.__name__}()?" if isinstance(given, type) else ""
         raise TypeError(
-            f"backend must be 'thread', 'process', 'asyncio' or a Backend, not {given!r}{hint}"
+            "backend must be 'thread', 'process', 'asyncio', 'ray' or a Backend, "
+            f"not {given!r}{hint}"
         )
     return given
 

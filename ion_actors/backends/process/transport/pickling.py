@@ -17,6 +17,7 @@ import importlib
 import io
 import pickle
 import reprlib
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -30,7 +31,9 @@ from ion_actors.raised import add_note, in_a_line, traceback_of
 
 __all__ = [
     "LARGE",
+    "FarSide",
     "Packed",
+    "far_side",
     "not_rebuilt",
     "pack",
     "pack_call",
@@ -160,6 +163,19 @@ def not_rebuilt(task: str, what: str, error: BaseException) -> TaskNotPicklable:
         del error, shown  # a traceback may keep this frame
 
 
+class FarSide(threading.local):
+    """What the other side of this thread's messages has."""
+
+    has_main = True  # a main module like this one, if that can be imported
+
+
+far_side = FarSide()
+
+
+def _main_is_there() -> bool:
+    return far_side.has_main and main_can_be_imported()
+
+
 # -- the picklers ------------------------------------------------------------------------------
 
 
@@ -168,7 +184,7 @@ def picklers() -> Iterable[type[pickle.Pickler]]:
     cloud = _cloud_pickler()
     if cloud is None:
         return (CarefulPickler,)
-    return (CarefulPickler, cloud) if main_can_be_imported() else (cloud, CarefulPickler)
+    return (CarefulPickler, cloud) if _main_is_there() else (cloud, CarefulPickler)
 
 
 def pack_simply(obj: object) -> Packed:
@@ -211,7 +227,7 @@ def _attempt(obj: object) -> Packed | BaseException:
     found = _simply(obj)
     if isinstance(found, tuple):
         # The last one is slow to import.
-        if b"__main__" not in found[0] or main_can_be_imported() or _cloud_pickler() is None:
+        if b"__main__" not in found[0] or _main_is_there() or _cloud_pickler() is None:
             return found
         found = pickle.PicklingError("the child cannot import it by its name")
     # A BaseException is not an error of pickling: something wants to end this.

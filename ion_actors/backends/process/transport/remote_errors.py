@@ -62,7 +62,7 @@ LONGEST = 64
 
 _ARGS: Any = BaseException.__dict__["args"]
 
-_OURS = "ion_actors.backends.process."
+_OURS = ("ion_actors.backends.process.", "ion_actors.backends.ray.")
 
 _HEAP_TYPE = 1 << 9  # of CPython's type flags: the class was made by a class statement, not in C
 

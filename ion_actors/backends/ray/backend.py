@@ -1,0 +1,134 @@
+"""The settings of the Ray backend."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ion_actors._arguments import boolean, duration, number, positive_seconds, seconds, whole_number
+from ion_actors.context import Context
+from ion_actors.observe import Log
+
+if TYPE_CHECKING:
+    from ion_actors.backends.ray.runner import RayRunner
+
+__all__ = ["RayBackend"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayBackend:
+    """Tasks run on a Ray cluster, in one Ray actor for each worker. Needs the extra ``ray``.
+
+    Args:
+        address: ``"host:port"`` of the cluster's head, ``"auto"`` for the one that runs on this
+            machine, or ``"local"`` for a new one on this machine. By default the connection that
+            this process has, or else the cluster in the variable ``RAY_ADDRESS``, or else a new
+            local one, which only this machine can reach and which ends with the last pool.
+        init: further arguments for ``ray.init``, such as ``runtime_env``.
+        num_cpus: logical CPUs that Ray sets aside for each worker. In a local cluster that the
+            backend has started itself, none are counted.
+        num_gpus: accelerators for each worker; a fraction lets workers share one.
+        resources: amounts of custom resources for each worker.
+        scheduling: Ray's scheduling strategy: ``"SPREAD"``, ``"DEFAULT"``, or an object of
+            ``ray.util.scheduling_strategies``.
+        max_tasks_per_child: how many tasks an actor may run before a fresh one replaces it; None
+            for any number.
+        writable: whether large buffers (the data of numpy's arrays) arrive as copies that may be
+            written to. False: as views of Ray's shared memory, which are not copied.
+        connect_timeout: seconds that it may take to connect to a running cluster.
+        start_timeout: seconds that an actor, once it has been placed, may take until its
+            initializer has returned; None for any time. Until it is placed it may wait for ever.
+        grace: seconds that a task gets to end by itself when its context has ended. Then an
+            exception is raised in it. None: it is never forced.
+        kill_after: seconds from then until the actor is killed.
+
+    Raises:
+        TypeError, ValueError: an argument makes no sense.
+        ImportError: Ray is not installed.
+    """
+
+    address: str | None = None
+    init: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # has secrets
+    num_cpus: float = 1
+    num_gpus: float = 0
+    resources: Mapping[str, float] = field(default_factory=dict, hash=False)
+    scheduling: Any = "SPREAD"
+    max_tasks_per_child: int | None = None
+    writable: bool = True
+    connect_timeout: float = 10.0
+    start_timeout: float | None = 60.0
+    grace: float | None = 1.0
+    kill_after: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_address(self.address)
+        self._set("init", _checked_init(self.init))
+        number("num_cpus", self.num_cpus, minimum=0)
+        number("num_gpus", self.num_gpus, minimum=0)
+        self._set("resources", _checked_resources(self.resources))
+        if self.max_tasks_per_child is not None:
+            whole_number("max_tasks_per_child", self.max_tasks_per_child, minimum=1)
+        boolean("writable", self.writable)
+        self._set("connect_timeout", duration("connect_timeout", self.connect_timeout))
+        self._set("start_timeout", positive_seconds("start_timeout", self.start_timeout))
+        self._set("grace", seconds("grace", self.grace))
+        number("kill_after", self.kill_after, minimum=0)
+        if importlib.util.find_spec("ray") is None:
+            raise ImportError("the Ray backend needs Ray: install ion_actors with its extra 'ray'")
+
+    @property
+    def must_start(self) -> bool:
+        """True: there is no actor yet."""
+        return True
+
+    def make_runner(self, worker: str, context: Context, log: Log) -> RayRunner:
+        """A runner for the worker of that name; its actor is started by its ``start``."""
+        from ion_actors.backends.ray.runner import RayRunner  # noqa: PLC0415 - it is large
+        from ion_actors.backends.ray.settings import ActorSettings  # noqa: PLC0415
+
+        settings = {one.name: getattr(self, one.name) for one in fields(ActorSettings)}
+        return RayRunner(ActorSettings(**settings), worker, context, log)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen
+
+
+def _check_address(given: object) -> None:
+    if given is None or given in ("auto", "local"):
+        return
+    if not isinstance(given, str):
+        raise TypeError(f"address must be 'host:port', 'auto', 'local' or None, not {given!r}")
+    if "://" in given:
+        raise ValueError(
+            f"address {given!r} is one of Ray's client, which cannot tell when an actor dies: give "
+            "'host:port' of the head, from a machine of the cluster"
+        )
+    host, _, port = given.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"address must be 'host:port', 'auto', 'local' or None, not {given!r}")
+
+
+def _checked_init(given: object) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"init must map arguments of ray.init, not be a {type(given).__name__}")
+    for name in given:
+        if not isinstance(name, str):
+            raise TypeError(f"init must map names of arguments of ray.init, not {name!r}")
+    if "address" in given:
+        raise ValueError("init must not have an address: give RayBackend(address=...)")
+    return MappingProxyType(dict(given))
+
+
+def _checked_resources(given: object) -> Mapping[str, float]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"resources must map names to amounts, not be a {type(given).__name__}")
+    for name, amount in given.items():
+        if not isinstance(name, str):
+            raise TypeError(f"resources must map names to amounts, not {name!r}")
+        if name in ("CPU", "GPU"):
+            raise ValueError(f"resources must not have {name}: give num_{name.lower()}s")
+        number(f"resources[{name!r}]", amount, minimum=0)
+    return MappingProxyType(dict(given))

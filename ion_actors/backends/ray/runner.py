@@ -1,0 +1,333 @@
+"""A worker's use of its Ray actor."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ion_actors.backends.process.transport.log_relay import settings_here
+from ion_actors.backends.process.transport.messages import pack_request, raise_packed
+from ion_actors.backends.process.transport.pickling import Packed, far_side, pack_call
+from ion_actors.backends.process.transport.remote_errors import pack_error
+from ion_actors.backends.protocol import Broken, Hopeless, NotReady, give_results
+from ion_actors.backends.ray.remote_actor import Lost, RemoteActor
+from ion_actors.backends.ray.settings import ActorSettings
+from ion_actors.backends.ray.site import Site, enter
+from ion_actors.backends.ray.wire import Call, Place, StartMessage, check_sendable
+from ion_actors.context import Context
+from ion_actors.errors import TaskNotPicklable
+
+if TYPE_CHECKING:
+    from ion_actors.backends.protocol import Task
+    from ion_actors.backends.ray.wire import Reply
+    from ion_actors.observe import Log
+
+__all__ = ["RayRunner"]
+
+# Seconds without a place for an actor until that is reported, and then again.
+_NOTICE = 10.0
+
+_NO_PLACE = (
+    "worker %s has waited %d s for a place in the Ray cluster: it needs %s; there are %s, and free "
+    "are %s. The pool works with the workers that it has"
+)
+
+
+class RayRunner:
+    """Runs the tasks of one worker in a Ray actor; see :class:`ion_actors.backends.Runner`.
+
+    The actor is replaced when it has run its share of tasks, and when it was killed because a task
+    did not end: the worker survives both. When the actor dies by itself, the task panics, and its
+    worker is replaced.
+    """
+
+    inline = False
+
+    def __init__(self, settings: ActorSettings, worker: str, context: Context, log: Log) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._context = context
+        self._log = log
+        self._site: Site | None = None
+        self._initializer: Packed | None = None
+        self._lock = threading.Lock()  # guards the actor, for kill()
+        self._actor: RemoteActor | None = None
+        self._killed = False
+
+    # -- starting ------------------------------------------------------------------------------
+
+    def start(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+        """Start the actor, and wait until the initializer has returned there.
+
+        Raises:
+            ContextEnded: the pool closes.
+            Hopeless: there can never be an actor.
+            WorkerDied: the actor died, or was not ready in time.
+            BaseException: whatever the initializer raised.
+        """
+        far_side.has_main = False
+        self._initializer = _packed(initializer, initargs)
+        self._context.check()
+        self._site = enter(self._settings.address, self._settings.init, self._context)
+        self._await_connection(self._site)
+        self._ready_actor()
+
+    def _await_connection(self, site: Site) -> None:
+        """Wait until the site is connected.
+
+        Raises:
+            Hopeless: it never will be.
+            ContextEnded: the pool closes.
+        """
+        told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        site.connected.add_done_callback(lambda _: told.put(None))
+        registration = self._context.add_callback(lambda: told.put(None))
+        try:
+            told.get(timeout=_patience(self._settings))
+        except queue.Empty:
+            site.give_up(_patience(self._settings))
+        finally:
+            registration.remove()
+        self._context.check()
+        try:
+            site.connected.result(0)
+        except Hopeless as error:
+            raise Hopeless(str(error)) from error.__cause__  # each worker has its own
+
+    def _ready_actor(self) -> RemoteActor:
+        """The actor, ready for a task."""
+        if (actor := self._actor) is not None:
+            if actor.is_usable():
+                return actor
+            self._see_off(actor)
+        assert self._site is not None, "an actor before the start"
+        actor = RemoteActor(self._site, self._worker, self._settings, self._context)
+        with self._lock:
+            self._actor = actor
+        registration = self._context.add_callback(actor.kill)
+        try:
+            if self._killed:
+                actor.kill()
+            self._make_ready(actor)
+        except BaseException:
+            self._see_off(actor)
+            raise
+        finally:
+            registration.remove()
+        return actor
+
+    def _make_ready(self, actor: RemoteActor) -> None:
+        assert self._initializer is not None, "an actor before the start"
+        header, buffers = self._initializer
+        first = StartMessage(self._worker, settings_here(), self._settings.writable)
+        timeout = self._settings.start_timeout
+        placed = False
+        try:
+            self._await_place(actor)
+            placed = True
+            reply = actor.start(first.pack(), header, *buffers, timeout=timeout)
+        except Lost:
+            self._context.check()
+            died = actor.bury()
+            if placed and actor.was_forced and not self._killed:
+                died.args = (
+                    f"the Ray actor of worker {self._worker} was not ready within {timeout:g} "
+                    "seconds (start_timeout), and was killed",
+                )
+            raise died from None
+        if not reply.fine:
+            raise_packed(reply.packed, lambda: "initializer")
+
+    def _await_place(self, actor: RemoteActor) -> None:
+        waited = 0.0
+        try:
+            while not actor.await_place(_NOTICE):
+                waited += _NOTICE
+                self._tell_of_want(waited)
+        except Lost:
+            raise
+        except Exception as error:  # it cannot be made there
+            raise Hopeless(
+                f"no actor can be made in the Ray cluster: {_first_line(error)}. The nodes need "
+                "ion_actors with its extra 'ray', of the same version"
+            ) from error
+
+    def _tell_of_want(self, waited: float) -> None:
+        assert self._site is not None, "a wait before the start"
+        settings, ray = self._settings, self._site.connected.result().ray
+        wanted = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources}
+        names = [name for name, amount in wanted.items() if amount]
+
+        def tell() -> None:  # Ray may have to ask the head for it
+            there, free = ray.cluster_resources(), ray.available_resources()
+            self._log(
+                logging.WARNING,
+                _NO_PLACE,
+                self._worker,
+                int(waited),
+                *(_amounts(names, of) for of in (wanted, there, free)),
+                worker=self._worker,
+            )
+
+        self._site.post(tell)
+
+    # -- a task --------------------------------------------------------------------------------
+
+    def call(self, task: Task) -> Any:
+        """Make the call in the actor: see :meth:`ion_actors.backends.protocol.Runner.call`."""
+        try:
+            if task.stream is not None:
+                raise NotImplementedError("the Ray backend has no streams yet: use submit or map")
+            reply = self._exchange(self._actor_for(task), task)
+            if not reply.fine:
+                raise_packed(reply.packed, task.task_name)
+            value = reply.value(task.task_name, writable=self._settings.writable)
+            if type(value) is Broken:
+                _raise_broken(value, task.task_name)
+            return value
+        finally:
+            del task  # the error's traceback keeps this frame, and the task will keep the error
+
+    def _actor_for(self, task: Task) -> RemoteActor:
+        try:
+            actor = self._ready_actor()
+        except BaseException as error:
+            raise NotReady(f"worker {self._worker} has no Ray actor") from error
+        task.task_context().check()  # it may have ended meanwhile
+        return actor
+
+    def _exchange(self, actor: RemoteActor, task: Task) -> Reply:
+        try:
+            reply = actor.exchange(task, self._packer(task))
+        except Lost:
+            died = actor.bury()
+            self._forget(actor)
+            if actor.was_forced and (context := task.task_context()).cancelled:
+                context.check()
+            raise died from None
+        finally:
+            del task
+        if actor.tasks == self._settings.max_tasks_per_child:
+            self._see_off(actor)
+        return reply
+
+    def _packer(self, task: Task) -> Callable[[int], Call]:
+        assert self._site is not None, "a task before the start"
+        kind = self._site.connected.result().ray.ObjectRef
+        references = [
+            one for one in (*task.args, *(task.kwargs or {}).values()) if isinstance(one, kind)
+        ]
+        if references:
+            task = _with_places(task, kind)
+        packed = check_sendable(pack_request(task), task.task_name(), "the call")
+        return lambda number: Call(number, references, packed)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def kill(self) -> bool:
+        """End the actor at once."""
+        with self._lock:
+            self._killed = True
+            actor = self._actor
+        if actor is not None:
+            actor.kill()
+        return True
+
+    def stop(self, failure: BaseException | None = None) -> None:
+        """Have the actor leave, and wait for it, for a moment."""
+        try:
+            if self._actor is not None:
+                packed = None if failure is None else pack_error(failure)
+                self._see_off(self._actor, None if packed is None or packed[1] else packed[0])
+        finally:
+            self._initializer = None
+            site, self._site = self._site, None
+            if site is not None:
+                site.leave(self._context)
+
+    def _see_off(self, actor: RemoteActor, failure: bytes | None = None) -> None:
+        try:
+            actor.dismiss(failure)
+        finally:
+            self._forget(actor)
+
+    def _forget(self, actor: RemoteActor) -> None:
+        with self._lock:
+            if self._actor is actor:
+                self._actor = None
+
+    # -- what an inline runner has to do -------------------------------------------------------
+
+    def finish(self, value: Any, context: Context, variables: contextvars.Context) -> Any:
+        """The actor has run any coroutine to its end. One that it returned is a value."""
+        return value
+
+    @contextlib.contextmanager
+    def on_top(self) -> Iterator[None]:
+        """Nothing is to be done: the tasks below are in the actor, not in this thread."""
+        yield
+
+
+@dataclass(slots=True)
+class _Replaced:
+    """A task whose arguments have places instead of object references."""
+
+    task: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] | None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+
+def _with_places(task: Task, kind: Any) -> Any:
+    found = 0
+
+    def replaced(value: Any) -> Any:
+        nonlocal found
+        if not isinstance(value, kind):
+            return value
+        found += 1
+        return Place(found - 1)
+
+    args = tuple(map(replaced, task.args))
+    kwargs = None if task.kwargs is None else {n: replaced(v) for n, v in task.kwargs.items()}
+    return _Replaced(task, args, kwargs)
+
+
+def _packed(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> Packed:
+    try:
+        packed = pack_call(lambda: "initializer", initializer, initargs, None)
+        return check_sendable(packed, "initializer", "the call")
+    except TaskNotPicklable as error:
+        raise Hopeless(f"its workers cannot start in Ray: {error}") from error
+
+
+def _patience(settings: ActorSettings) -> float:
+    """Seconds to wait for a connection: more if a cluster may have to be started for it."""
+    return settings.connect_timeout if settings.address else max(60.0, settings.connect_timeout)
+
+
+def _amounts(names: list[str], amounts: dict[str, float]) -> str:
+    return ", ".join(f"{name} {amounts.get(name, 0):g}" for name in names) or "nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
+
+
+def _raise_broken(broken: Broken, name: Callable[[], str]) -> Any:
+    try:
+        raise_packed(broken.error, name)
+    except BaseException as error:
+        give_results(error, broken.results)
+        raise
+    finally:
+        del broken, name  # as in call()

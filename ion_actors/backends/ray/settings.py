@@ -1,0 +1,27 @@
+"""What a worker has to know of its backend's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["ActorSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorSettings:
+    """See :class:`~ion_actors.backends.ray.backend.RayBackend`."""
+
+    address: str | None
+    init: Mapping[str, Any]
+    num_cpus: float
+    num_gpus: float
+    resources: Mapping[str, float]
+    scheduling: Any
+    max_tasks_per_child: int | None
+    writable: bool
+    connect_timeout: float
+    start_timeout: float | None
+    grace: float | None
+    kill_after: float

@@ -1,0 +1,231 @@
+"""What runs in a Ray actor: the tasks of one worker, one after the other, in one thread.
+
+Ray runs the methods of each concurrency group in threads of their own. ``run`` and what else has to
+do with tasks are in the default group, which has one thread. ``control`` ends a task's context
+meanwhile, and raises an exception in it when its time to end by itself has passed. ``listen``
+returns the next news.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ion_actors.actors.stateful import leave_quietly
+from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.process.child.running_task import RunningTask, Terminated
+from ion_actors.backends.process.transport.context_vars import unpack_variables
+from ion_actors.backends.process.transport.log_relay import relay_to
+from ion_actors.backends.process.transport.messages import Cancel
+from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, pack_result
+from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
+from ion_actors.backends.protocol import Broken, take_results
+from ion_actors.backends.ray.wire import (
+    Call,
+    News,
+    Reply,
+    StartMessage,
+    check_sendable,
+    opened,
+    put_in_place,
+)
+from ion_actors.backends.stream.producer import refuse_generators
+from ion_actors.backends.thread import ThreadRunner
+from ion_actors.clock import system_clock
+from ion_actors.context import Context, of_thread
+from ion_actors.errors import TaskNotPicklable
+
+__all__ = ["CONTROL", "NEWS", "TaskActor"]
+
+CONTROL, NEWS = "ion_control", "ion_news"  # concurrency groups
+
+
+class TaskActor:
+    """The methods that Ray calls. It wraps each method of an actor, which costs time."""
+
+    def __init__(self) -> None:
+        server = self._server = TaskServer()
+        self._perform = server.run
+
+    def hello(self) -> tuple[int, str]:
+        """That it has been placed: its process id, and the name of its machine."""
+        return os.getpid(), platform.node()
+
+    def start(self, message: bytes, header: bytes, *buffers: Any) -> Any:
+        """Get ready, and run the initializer."""
+        return self._server.start(StartMessage.unpack(message), (header, buffers))
+
+    def run(self, head: bytes, *beside: Any) -> Any:
+        """Run a task."""
+        return self._perform(Call.of(head, beside))
+
+    def stop(self, failure: bytes | None) -> bool:
+        """Leave: the process ends soon. A resident actor is told of the failure."""
+        return self._server.stop(failure)
+
+    def control(self, message: bytes) -> None:
+        """End a task's context; or, if that was done before, the task."""
+        self._server.cancel(Cancel.unpack(message))
+
+    def listen(self) -> Sequence[bytes]:
+        """The next news."""
+        return self._server.news.wait()
+
+
+class TaskServer:
+    """Runs the tasks of one worker."""
+
+    def __init__(self) -> None:
+        self.news = News()
+        self._runner = ThreadRunner()
+        self._worker = ""
+        self._writable = True
+        self._thread = 0  # the one that runs tasks
+        self._running: RunningTask | None = None
+        self._cancel: Cancel | None = None  # the last one that came
+        # Guards whether the task may be interrupted: an exception must not reach the next one.
+        self._gate = threading.Lock()
+
+    # -- in the thread of the tasks ------------------------------------------------------------
+
+    def start(self, start: StartMessage, packed: Packed) -> Any:
+        """Get ready, and run the initializer."""
+        self._worker, self._writable = start.worker, start.writable
+        self._thread = threading.get_ident()
+        try:
+            relay_to(self.news.add, start.settings)
+            of_thread.task_context = self._task_context
+            initializer, initargs, _, _ = self._opened(packed, "initializer")
+            self._runner.start(initializer, initargs)
+        except BaseException as error:
+            return self._reply(False, pack_error(error, self._worker))
+        return self._reply(True, (b"", ()))
+
+    def run(self, call: Call) -> Any:
+        """Run a task."""
+        running = self._running = RunningTask(call.number)
+        cancel = self._cancel  # after the above: one side sees what the other has written
+        if cancel is not None and cancel.number == call.number:
+            running.cancel(cancel)
+            running.terminated = cancel.forced
+        fine, packed = self._perform(running, call)
+        self._running = None
+        if running.terminated:
+            self._renew_runner()
+        return self._reply(fine, packed)
+
+    def stop(self, failure: bytes | None) -> bool:
+        """Leave: the process ends soon. A resident actor is told of the failure."""
+        if failure is not None:
+            leave_quietly(unpack_error((failure, ())))
+        self._runner.stop()
+        return True
+
+    def _perform(self, running: RunningTask, call: Call) -> tuple[bool, Packed]:
+        try:
+            try:
+                with self._gate:
+                    running.may_be_interrupted = not running.terminated
+                if running.terminated:
+                    raise Terminated
+                value = self._call(running, call)
+                if type(value) is Broken:
+                    return self._pack_broken(value)
+                return True, check_sendable(pack_result(str, value), "", "the result")
+            finally:
+                self._shut(running)
+        except Terminated:
+            return False, pack_error(running.error(), self._worker)
+        except BaseException as error:
+            if running.terminated and isinstance(error, TaskNotPicklable):
+                return False, pack_error(running.error(), self._worker)  # raised in a pickler
+            if results := take_results(error):
+                return self._pack_broken(Broken(results, error))
+            return False, pack_error(error, self._worker)
+
+    def _call(self, running: RunningTask, call: Call) -> Any:
+        fn, args, kwargs, extra = self._opened(call.packed, "")
+        if call.references:
+            args = put_in_place(args, call.references)
+            if kwargs is not None:
+                values = put_in_place(list(kwargs.values()), call.references)
+                kwargs = dict(zip(kwargs, values, strict=True))
+        variables, remaining = (None, None) if extra is None else extra
+        if remaining is not None:
+            running.deadline = system_clock.monotonic() + remaining
+        context = unpack_variables(variables)
+        value = context.run(fn, *args) if kwargs is None else context.run(fn, *args, **kwargs)
+        if type(value) not in PLAIN_TYPES:
+            if is_coroutine(value):
+                value = self._runner.finish(value, running.context(), context)
+            refuse_generators(value, fn)
+        return value
+
+    def _opened(self, packed: Packed, name: str) -> Any:
+        try:
+            return opened(packed, writable=self._writable)
+        except BaseException as error:
+            raise not_rebuilt(name, "the call", error) from error
+
+    def _shut(self, running: RunningTask) -> None:
+        """From here on nothing is raised in this thread for this task, nor is anything pending."""
+        while True:
+            try:
+                with self._gate:
+                    running.may_be_interrupted = False
+                if running.terminated:
+                    _raise_in(self._thread, None)
+                return
+            except Terminated:
+                continue
+
+    def _pack_broken(self, broken: Broken) -> tuple[bool, Packed]:
+        """Results and the error that followed them; only the error, if they cannot be sent."""
+        error = pack_error(broken.error, self._worker)
+        try:
+            return True, pack_result(str, Broken(broken.results, error))
+        except TaskNotPicklable:
+            return False, error
+
+    def _reply(self, fine: bool, packed: Packed) -> Any:
+        news, before = self.news.rest()
+        return Reply(fine, before, packed, news).sent()
+
+    def _renew_runner(self) -> None:
+        """Close the event loop, which may have been interrupted."""
+        runner, self._runner = self._runner, ThreadRunner()
+        with contextlib.suppress(BaseException):
+            runner.stop()
+
+    def _task_context(self) -> Context | None:
+        running = self._running
+        return None if running is None else running.context()
+
+    # -- in other threads ----------------------------------------------------------------------
+
+    def cancel(self, cancel: Cancel) -> None:
+        """End a task's context; or, if that was done before, the task."""
+        self._cancel = cancel
+        running = self._running
+        if running is None or running.number != cancel.number:
+            return
+        running.cancel(cancel)
+        if not cancel.forced:
+            return
+        with self._gate:
+            running.terminated = True
+            if running.may_be_interrupted:
+                running.may_be_interrupted = False
+                _raise_in(self._thread, Terminated)
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    """Have that thread raise this as soon as it runs Python code; None: not any more."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
+    )
