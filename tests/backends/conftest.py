@@ -1,8 +1,11 @@
-"""What the tests of the process backend share: no child is left, and one of them starts quickly."""
+"""What the tests of backends share: no child is left, one starts quickly, and a Ray cluster."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +46,30 @@ def no_child_is_left(forkserver_runs: None, nothing_is_left_behind: None) -> Ite
         eventually(lambda: _descriptors() < before)
     finally:
         _start_forkserver()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """One local Ray cluster for all tests that want one: to start it takes seconds.
+
+    By itself, and not when a test asks for it: what it starts is not left behind by that test.
+    """
+    ids = [one.nodeid for one in request.session.items]
+    wanted = any("[ray" in one or "on_a_cluster" in one for one in ids)
+    if not wanted or importlib.util.find_spec("ray") is None:
+        yield
+        return
+    from ion_actors.backends.ray.connection import connect
+
+    # Ray sets a handler for SIGTERM if it can; and the kernel ends the cluster with this thread.
+    assert threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    init = {"num_cpus": 2, "resources": {"seat": 2}, "object_store_memory": 200_000_000}
+    connection = connect("local", init)
+    signal.signal(signal.SIGTERM, before)
+    yield
+    connection.close()
+    signal.signal(signal.SIGTERM, before)
 
 
 def _start_forkserver() -> None:

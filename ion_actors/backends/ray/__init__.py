@@ -7,7 +7,7 @@
           │                                  │         └─ news ───▶ another one: logs, progress
       the pool's                        Escalation: an exception in the task, the actor's end
       supervisor
-                       Site: the connection, for all pools of this process; calls that may block
+                       RaySite: the connection, for all pools of this process; calls that may block
 
 From the top down, each importing only from below::
 

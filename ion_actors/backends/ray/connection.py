@@ -1,8 +1,8 @@
 """How this process imports Ray, connects to a cluster, and leaves it.
 
-Ray has one connection for the whole process. All of this is done by the thread of the
-:class:`~ion_actors.backends.ray.site.Site`, which lives as long as the connection: the kernel ends
-the processes of a local cluster together with the thread that has started them.
+Ray has one connection for the whole process. All of this is done by the thread of a
+:class:`~ion_actors.backends.ray.site.RaySite`, which lives as long as the connection: the kernel
+ends the processes of a local cluster together with the thread that has started them.
 
 What Ray does by itself, and what is done about it:
 

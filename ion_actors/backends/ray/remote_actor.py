@@ -13,6 +13,7 @@ import enum
 import functools
 import os
 import platform
+import select
 import signal
 import threading
 import time
@@ -31,13 +32,14 @@ from ion_actors.errors import DeadlineExceeded, WorkerDied
 
 if TYPE_CHECKING:
     from ion_actors.backends.protocol import Task
-    from ion_actors.backends.ray.site import Site
+    from ion_actors.backends.ray.site import RaySite
     from ion_actors.context import Registration
 
 __all__ = ["Lost", "RemoteActor"]
 
-# Seconds that an actor gets to leave, if grace= sets no other limit; and that its end may take.
-_DEFAULT_GRACE, _PATIENCE = 1.0, 2.0
+# Seconds that an actor gets to leave, if grace= sets no other limit; that Ray may take to end it,
+# until the kernel is asked; and that anything else may take.
+_DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.5, 2.0
 
 _NO_VARIABLES = contextvars.Context()
 
@@ -67,7 +69,9 @@ class RemoteActor:
         context: the pool's.
     """
 
-    def __init__(self, site: Site, worker: str, settings: ActorSettings, context: Context) -> None:
+    def __init__(
+        self, site: RaySite, worker: str, settings: ActorSettings, context: Context
+    ) -> None:
         self.worker = worker
         self.pid: int | None = None  # of its process, once it has been placed
         self.tasks = 0  # that it was given so far
@@ -86,6 +90,7 @@ class RemoteActor:
         # descriptor. Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
         self._pidfd: int | None = None  # of its process, if that is on this machine
+        self._poll = select.poll()
         self._escalation = Escalation(context.clock, self._send_signal)
         self._handle = _create(site, settings)
         self._run = self._handle.run
@@ -102,13 +107,15 @@ class RemoteActor:
         if self._number == 0:
             self._ask(self._handle.hello)
         try:
-            self.pid, self._node = self._receive(until=time.monotonic() + patience)
+            pid, self._node = self._receive(until=time.monotonic() + patience)
         except TimeoutError:
             return False
+        self.pid = pid
         with self._lock:
             if self._node == platform.node() and hasattr(signal, "pidfd_send_signal"):
                 with contextlib.suppress(OSError):  # it has died, or the node is not this machine
-                    self._pidfd = os.pidfd_open(self.pid)
+                    self._pidfd = os.pidfd_open(pid)
+                    self._poll.register(self._pidfd)
         return True
 
     def start(self, message: bytes, *packed: Any, timeout: float | None) -> Reply:
@@ -326,13 +333,11 @@ class RemoteActor:
         if not self.was_forced:
             self._end()
         self._escalation.end()
-        until = time.monotonic() + _PATIENCE
-        while self._died is None and time.monotonic() < until:
-            with contextlib.suppress(Lost):
-                try:
-                    self._receive(until=until)
-                except Exception:
-                    break
+        if not self._dies_within(_RAYS_TIME):
+            with contextlib.suppress(OSError):  # it has ended; or this is not permitted
+                if self._pidfd is not None:
+                    signal.pidfd_send_signal(self._pidfd, KILL)
+            self._dies_within(_PATIENCE)
         with self._lock:
             pidfd, self._pidfd = self._pidfd, None
         if pidfd is not None:
@@ -344,32 +349,33 @@ class RemoteActor:
             pid=self.pid,
         )
 
+    def _dies_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while self._died is None:
+            with contextlib.suppress(Lost):
+                try:
+                    self._receive(until=until)
+                except TimeoutError:
+                    return False
+                except Exception:  # the call could not be made
+                    continue
+        return True
+
     def _how(self) -> str:
         if self.was_forced:
             return "was ended"
         return _reason(str(self._died or ""))
 
     def _end(self) -> None:
-        if self._pidfd is not None:  # at once, also if Ray does not answer
-            with contextlib.suppress(OSError):  # it has ended; or this is not permitted
-                signal.pidfd_send_signal(self._pidfd, KILL)
         self._site.end_actor(self._handle)
         self._messages.put((_Kind.LOST, 0, None))
 
     def _has_ended(self) -> bool:
         with self._lock:
-            if self._pidfd is None:
-                return False
-            try:
-                signal.pidfd_send_signal(self._pidfd, 0)
-            except ProcessLookupError:
-                return True
-            except OSError:
-                return False
-            return False
+            return self._pidfd is not None and bool(self._poll.poll(0))
 
 
-def _create(site: Site, settings: ActorSettings) -> Any:
+def _create(site: RaySite, settings: ActorSettings) -> Any:
     connection = site.connected.result()
     if site.actor_class is None:
         groups = {CONTROL: 1, NEWS: 1}

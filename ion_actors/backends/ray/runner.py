@@ -18,8 +18,8 @@ from ion_actors.backends.process.transport.remote_errors import pack_error
 from ion_actors.backends.protocol import Broken, Hopeless, NotReady, give_results
 from ion_actors.backends.ray.remote_actor import Lost, RemoteActor
 from ion_actors.backends.ray.settings import ActorSettings
-from ion_actors.backends.ray.site import Site, enter
-from ion_actors.backends.ray.wire import Call, Place, StartMessage, check_sendable
+from ion_actors.backends.ray.site import RaySite, enter
+from ion_actors.backends.ray.wire import ActorStart, Call, PlaceOf, check_sendable
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable
 
@@ -54,7 +54,7 @@ class RayRunner:
         self._worker = worker
         self._context = context
         self._log = log
-        self._site: Site | None = None
+        self._site: RaySite | None = None
         self._initializer: Packed | None = None
         self._lock = threading.Lock()  # guards the actor, for kill()
         self._actor: RemoteActor | None = None
@@ -78,7 +78,7 @@ class RayRunner:
         self._await_connection(self._site)
         self._ready_actor()
 
-    def _await_connection(self, site: Site) -> None:
+    def _await_connection(self, site: RaySite) -> None:
         """Wait until the site is connected.
 
         Raises:
@@ -125,7 +125,7 @@ class RayRunner:
     def _make_ready(self, actor: RemoteActor) -> None:
         assert self._initializer is not None, "an actor before the start"
         header, buffers = self._initializer
-        first = StartMessage(self._worker, settings_here(), self._settings.writable)
+        first = ActorStart(self._worker, settings_here(), self._settings.writable)
         timeout = self._settings.start_timeout
         placed = False
         try:
@@ -294,7 +294,7 @@ def _with_places(task: Task, kind: Any) -> Any:
         if not isinstance(value, kind):
             return value
         found += 1
-        return Place(found - 1)
+        return PlaceOf(found - 1)
 
     args = tuple(map(replaced, task.args))
     kwargs = None if task.kwargs is None else {n: replaced(v) for n, v in task.kwargs.items()}

@@ -25,7 +25,7 @@ from ion_actors.context import Context
 from ion_actors.forking import on_fork
 from ion_actors.own_variables import daemon_thread
 
-__all__ = ["Site", "enter"]
+__all__ = ["RaySite", "enter"]
 
 logger = logging.getLogger("ion_actors")
 
@@ -34,7 +34,7 @@ logger = logging.getLogger("ion_actors")
 _PATIENCE = 10.0
 
 
-class Site:
+class RaySite:
     """One connection, as long as there are pools that use it. Any thread may use it.
 
     Args:
@@ -129,11 +129,11 @@ class Site:
 
 _lock = threading.RLock()  # guards the next, and who uses it; reentrant: a context may have ended
 _connection = threading.Lock()  # held by the site that is connected: there is one at a time
-_site: Site | None = None
+_site: RaySite | None = None
 _forked = False  # this process is a fork of one that was connected
 
 
-def enter(address: str | None, init: Mapping[str, Any], context: Context) -> Site:
+def enter(address: str | None, init: Mapping[str, Any], context: Context) -> RaySite:
     """The site, for a worker of the pool with this context.
 
     Raises:
@@ -148,9 +148,9 @@ def enter(address: str | None, init: Mapping[str, Any], context: Context) -> Sit
     with _lock:
         site = _site
         if site is None:
-            site = Site(address, init)
+            site = RaySite(address, init)
             start_thread(site.thread)
-            atexit.register(_await_end, site.thread)  # before Ray's, which it has not imported yet
+            atexit.register(_await_end, site)  # before Ray's, which it has not imported yet
             _site = site
         elif address not in (None, site.address):
             raise Hopeless(
@@ -163,9 +163,10 @@ def enter(address: str | None, init: Mapping[str, Any], context: Context) -> Sit
     return site
 
 
-def _await_end(thread: threading.Thread) -> None:
-    if _site is None:
-        thread.join(_PATIENCE)
+def _await_end(site: RaySite) -> None:
+    connected = site.connected
+    if _site is not site and connected.done() and connected.exception() is None:
+        site.thread.join(_PATIENCE)
 
 
 def _attempt(call: Callable[[], object]) -> None:

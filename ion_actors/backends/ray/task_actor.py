@@ -26,10 +26,10 @@ from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, 
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
 from ion_actors.backends.protocol import Broken, take_results
 from ion_actors.backends.ray.wire import (
+    ActorStart,
     Call,
     News,
     Reply,
-    StartMessage,
     check_sendable,
     opened,
     put_in_place,
@@ -49,7 +49,7 @@ class TaskActor:
     """The methods that Ray calls. It wraps each method of an actor, which costs time."""
 
     def __init__(self) -> None:
-        server = self._server = TaskServer()
+        server = self._server = ActorServer()
         self._perform = server.run
 
     def hello(self) -> tuple[int, str]:
@@ -58,7 +58,7 @@ class TaskActor:
 
     def start(self, message: bytes, header: bytes, *buffers: Any) -> Any:
         """Get ready, and run the initializer."""
-        return self._server.start(StartMessage.unpack(message), (header, buffers))
+        return self._server.start(ActorStart.unpack(message), (header, buffers))
 
     def run(self, head: bytes, *beside: Any) -> Any:
         """Run a task."""
@@ -77,7 +77,7 @@ class TaskActor:
         return self._server.news.wait()
 
 
-class TaskServer:
+class ActorServer:
     """Runs the tasks of one worker."""
 
     def __init__(self) -> None:
@@ -93,10 +93,9 @@ class TaskServer:
 
     # -- in the thread of the tasks ------------------------------------------------------------
 
-    def start(self, start: StartMessage, packed: Packed) -> Any:
+    def start(self, start: ActorStart, packed: Packed) -> Any:
         """Get ready, and run the initializer."""
         self._worker, self._writable = start.worker, start.writable
-        self._thread = threading.get_ident()
         try:
             relay_to(self.news.add, start.settings)
             of_thread.task_context = self._task_context
@@ -108,6 +107,7 @@ class TaskServer:
 
     def run(self, call: Call) -> Any:
         """Run a task."""
+        self._thread = threading.get_ident()
         running = self._running = RunningTask(call.number)
         cancel = self._cancel  # after the above: one side sees what the other has written
         if cancel is not None and cancel.number == call.number:

@@ -19,13 +19,13 @@ from ion_actors.backends.process.transport.log_relay import Settings
 from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, unpack
 from ion_actors.errors import TaskNotPicklable
 
-__all__ = ["Call", "News", "Place", "Reply", "StartMessage", "check_sendable", "put_in_place"]
+__all__ = ["ActorStart", "Call", "News", "PlaceOf", "Reply", "check_sendable", "put_in_place"]
 
 _CALL = struct.Struct("<QH")  # the number of the task, and of its references
 _REPLY = struct.Struct("<?Q")  # whether it is a result, and how many batches of news came before
 
 
-class Place(NamedTuple):
+class PlaceOf(NamedTuple):
     """Where an object reference was among the arguments of a call."""
 
     number: int  # of the reference
@@ -87,7 +87,7 @@ class Reply(NamedTuple):
             del self, name  # the task will keep the error, and so this frame
 
 
-class StartMessage(NamedTuple):
+class ActorStart(NamedTuple):
     """The first message to an actor."""
 
     worker: str
@@ -99,7 +99,7 @@ class StartMessage(NamedTuple):
         return pickle.dumps(tuple(self), 5)
 
     @classmethod
-    def unpack(cls, body: bytes) -> StartMessage:
+    def unpack(cls, body: bytes) -> ActorStart:
         """The packed object."""
         worker, settings, writable = pickle.loads(body)
         return cls(worker, Settings(*settings), writable)
@@ -138,7 +138,7 @@ def check_sendable(packed: Packed, task: str, what: str) -> Packed:
 
 def put_in_place(values: Sequence[Any], references: Sequence[Any]) -> tuple[Any, ...]:
     """The arguments, with what the references refer to."""
-    return tuple(references[one.number] if type(one) is Place else one for one in values)
+    return tuple(references[one.number] if type(one) is PlaceOf else one for one in values)
 
 
 class News:

@@ -1,0 +1,87 @@
+"""The arguments of the Ray backend. All of this holds without Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ion_actors import Pool, RayBackend
+
+_find_spec = importlib.util.find_spec
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if Ray were installed: to make a backend only looks for it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"address": 6379}, TypeError, "address"),
+        ({"address": "head"}, ValueError, "address"),
+        ({"address": ":6379"}, ValueError, "address"),
+        ({"address": "head:0"}, ValueError, "address"),
+        ({"address": "head:99999"}, ValueError, "address"),
+        ({"address": "ray://head:10001"}, ValueError, "Ray's client"),
+        ({"init": []}, TypeError, "init"),
+        ({"init": {1: 2}}, TypeError, "init"),
+        ({"init": {"address": "auto"}}, ValueError, "RayBackend.address"),
+        ({"num_cpus": -1}, ValueError, "num_cpus"),
+        ({"num_cpus": True}, TypeError, "num_cpus"),
+        ({"num_gpus": "1"}, TypeError, "num_gpus"),
+        ({"resources": "disk"}, TypeError, "resources"),
+        ({"resources": {1: 1}}, TypeError, "resources"),
+        ({"resources": {"CPU": 1}}, ValueError, "num_cpus"),
+        ({"resources": {"GPU": 1}}, ValueError, "num_gpus"),
+        ({"resources": {"disk": -1}}, ValueError, "disk"),
+        ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child"),
+        ({"writable": 1}, TypeError, "writable"),
+        ({"connect_timeout": None}, ValueError, "connect_timeout"),
+        ({"start_timeout": 0}, ValueError, "start_timeout"),
+        ({"grace": -1}, ValueError, "grace"),
+        ({"kill_after": -1}, ValueError, "kill_after"),
+    ],
+)
+def test_arguments_that_make_no_sense(
+    settings: dict[str, Any], error: type[Exception], words: str, installed: None
+) -> None:
+    with pytest.raises(error, match=words):
+        RayBackend(**settings)
+
+
+@pytest.mark.parametrize("address", [None, "auto", "local", "head:6379", "[::1]:6379"])
+def test_addresses(address: str | None, installed: None) -> None:
+    assert RayBackend(address=address).address == address
+
+
+def test_what_may_be_secret_is_not_shown(installed: None) -> None:
+    backend = RayBackend(init={"runtime_env": {"env_vars": {"KEY": "secret"}}})
+    assert "secret" not in repr(backend)
+    assert hash(backend) == hash(RayBackend())
+
+
+def test_settings_do_not_change(installed: None) -> None:
+    given: dict[str, float] = {"disk": 1}
+    backend = RayBackend(resources=given)
+    given["disk"] = 2
+    assert backend.resources == {"disk": 1}
+
+
+def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"^the Ray backend needs Ray: .* extra 'ray'$"):
+        Pool(1, backend="ray")
+
+
+def test_the_library_does_not_import_ray() -> None:
+    lines = "import sys, ion_actors; ion_actors.RayBackend; print('ray' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", lines], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "False"
