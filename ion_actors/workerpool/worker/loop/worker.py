@@ -261,6 +261,7 @@ class LoopWorker:
                     return  # type: ignore[unreachable]  # mypy does not see that it may begin
         finally:
             self._driving = False
+            found = None  # a task that began and failed in here holds this frame by its error
         self.wake()  # the others have the loop first
 
     def _next(self) -> TaskFuture[Any] | Order | None:
@@ -301,6 +302,7 @@ class LoopWorker:
                 tell_begin(team.hooks, task, self.name, team.mailbox.backlog, self.started_at)
         except BaseException as error:
             self._settle(task, error)
+            del task  # the error holds this frame
             return
         coroutine = self._perform(task)
         try:
@@ -311,6 +313,8 @@ class LoopWorker:
             self._settle(task, error)  # the loop's task factory raised
             if is_a(error, KeyboardInterrupt) and _is_in_main_thread():
                 raise
+        finally:
+            del task, coroutine  # as above
 
     def _run(self, coroutine: Coroutine[Any, Any, Any], variables: contextvars.Context) -> None:
         """Have the loop run a coroutine of its own, which may end in here."""
@@ -325,6 +329,7 @@ class LoopWorker:
             raise
         if self.busy and self._coroutine is coroutine:
             self._task = made
+        del coroutine, variables  # if it has failed, its error holds this frame
 
     async def _perform(self, task: TaskFuture[Any]) -> None:
         """The coroutine of a task: the hot path. Nothing that the task raises leaves it."""
