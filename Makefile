@@ -45,12 +45,10 @@ CORE := tests/actors tests/conformance tests/context tests/executors tests/futur
 	tests/backends/process/test_backend.py tests/test_delivery.py \
 	$(addprefix tests/programs/test_,memory.py subinterpreters.py thread_variables.py)
 
-# Not done yet: on 3.12.1, two tests of the asyncio backend fail (actors as workers: ask, and deferred calls).
-NOT_YET := -k 'not asyncio'
 
 .PHONY: core
 core: $(VENV)/.installed-test-core ## the core of the tests, which needs few packages (ARGS: for pytest)
-	$(BIN)/python -m pytest $(PARALLEL) $(CORE) $(NOT_YET) $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(CORE) $(ARGS)
 
 .PHONY: test-all
 test-all: ## all tests, on each Python of this machine (ARGS: for pytest)
