@@ -16,7 +16,6 @@ import platform
 import select
 import signal
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from ion_actors.backends.process.transport.messages import Cancel
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
 from ion_actors.backends.ray.wire import Call, Reply
+from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied
 
@@ -107,7 +107,7 @@ class RemoteActor:
         if self._number == 0:
             self._ask(self._handle.hello)
         try:
-            pid, self._node = self._receive(until=time.monotonic() + patience)
+            pid, self._node = self._receive(until=system_clock.monotonic() + patience)
         except TimeoutError:
             return False
         self.pid = pid
@@ -253,7 +253,7 @@ class RemoteActor:
             Exception: the call could not be made.
         """
         while True:
-            left = None if until is None else max(0.0, until - time.monotonic())
+            left = None if until is None else max(0.0, until - system_clock.monotonic())
             try:
                 message = self._messages.get(timeout=left)
             except Empty:
@@ -294,10 +294,10 @@ class RemoteActor:
 
     def _heard(self, reply: Reply, variables: contextvars.Context = _NO_VARIABLES) -> Reply:
         """The reply, after all news that were sent before it."""
-        until = time.monotonic() + _PATIENCE
+        until = system_clock.monotonic() + _PATIENCE
         with contextlib.suppress(Lost, TimeoutError):
             while self._batches < reply.before:
-                left = max(0.0, until - time.monotonic())
+                left = max(0.0, until - system_clock.monotonic())
                 try:
                     message = self._messages.get(timeout=left)
                 except Empty:
@@ -323,7 +323,7 @@ class RemoteActor:
             grace = _DEFAULT_GRACE if self._grace is None else self._grace
             self._ask(self._handle.stop, failure if self.tasks else None)
             with contextlib.suppress(Exception):
-                self._receive(until=time.monotonic() + grace)
+                self._receive(until=system_clock.monotonic() + grace)
         self.kill()
         self.bury()
 
@@ -350,7 +350,7 @@ class RemoteActor:
         )
 
     def _dies_within(self, seconds: float) -> bool:
-        until = time.monotonic() + seconds
+        until = system_clock.monotonic() + seconds
         while self._died is None:
             with contextlib.suppress(Lost):
                 try:
