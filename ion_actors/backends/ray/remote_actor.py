@@ -39,7 +39,7 @@ __all__ = ["Lost", "RemoteActor"]
 
 # Seconds that an actor gets to leave, if grace= sets no other limit; that Ray may take to end it,
 # until the kernel is asked; and that anything else may take.
-_DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.5, 2.0
+_DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.2, 2.0
 
 _NO_VARIABLES = contextvars.Context()
 
@@ -334,10 +334,7 @@ class RemoteActor:
             self._end()
         self._escalation.end()
         if not self._dies_within(_RAYS_TIME):
-            with contextlib.suppress(OSError):  # it has ended; or this is not permitted
-                if self._pidfd is not None:
-                    signal.pidfd_send_signal(self._pidfd, KILL)
-            self._dies_within(_PATIENCE)
+            self._kill_process()
         with self._lock:
             pidfd, self._pidfd = self._pidfd, None
         if pidfd is not None:
@@ -348,6 +345,15 @@ class RemoteActor:
             worker=self.worker,
             pid=self.pid,
         )
+
+    def _kill_process(self) -> None:
+        """Ray does not answer, or is late."""
+        if self._pidfd is None:
+            self._dies_within(_PATIENCE)
+            return
+        with contextlib.suppress(OSError):  # it has ended; or this is not permitted
+            signal.pidfd_send_signal(self._pidfd, KILL)
+        self._poll.poll(_PATIENCE * 1000)
 
     def _dies_within(self, seconds: float) -> bool:
         until = system_clock.monotonic() + seconds
@@ -393,5 +399,6 @@ def _create(site: RaySite, settings: ActorSettings) -> Any:
 def _reason(words: str) -> str:
     """Ray's words on the death of an actor, in one line, without its advice."""
     _, _, after = words.partition("The actor is dead because ")
-    found = (after or words).partition("Some common causes")[0].strip().replace("\n", " ")
+    found = (after or words).partition("Some common causes")[0]
+    found = " ".join(found.split())
     return f"has died: {found}" if found else "has died"

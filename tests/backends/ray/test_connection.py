@@ -178,7 +178,8 @@ def test_pools_share_a_connection_until_the_last_has_ended(ray: FakeRay) -> None
     one.leave(first)
     first.cancel()
     one.leave(second)
-    assert ray.is_initialized()  # a worker may be replaced: its pool has not ended
+    assert site.enter(None, {}, second) is one  # a worker was replaced: its pool has not ended
+    one.leave(second)
     second.cancel()
     one.thread.join(PATIENCE)
     assert not ray.is_initialized()

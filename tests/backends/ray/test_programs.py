@@ -176,3 +176,85 @@ def test_what_answers_and_is_no_cluster(tmp_path: Path) -> None:
         )
     assert "within 3 seconds (connect_timeout)" in found
     assert time.monotonic() - began < 60
+
+
+def test_the_end_of_a_pool_keeps_its_deadline_when_ray_does_not_answer(tmp_path: Path) -> None:
+    found = run(
+        tmp_path,
+        f"""
+        logging.disable()
+        pool = Pool(1, backend={SMALL})
+        pid = pool.submit(os.getpid).result(90)
+        future = pool.submit(time.sleep, 600)
+        while not future.running():
+            time.sleep(0.01)
+        (plane,) = control_planes()
+        os.kill(plane, signal.SIGSTOP)
+        began = time.monotonic()
+        try:
+            pool.drain(1)
+        except DrainTimeout:
+            print(type(future.exception(0)).__name__, time.monotonic() - began < 3)
+        until = time.monotonic() + 30
+        while Path(f"/proc/{{pid}}").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        print(Path(f"/proc/{{pid}}").exists())
+        os.kill(plane, signal.SIGCONT)
+        """,
+        top=_CONTROL_PLANES,
+    )
+    assert found.split() == ["TaskAbandoned", "True", "False"]
+
+
+_CONTROL_PLANES = """
+def control_planes():
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"gcs_server" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+"""
+
+
+def test_a_node_that_dies_costs_the_tasks_that_ran_there(tmp_path: Path) -> None:
+    found = run(
+        tmp_path,
+        """
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on the loopback interface
+        from ray.cluster_utils import Cluster
+
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        node = {"num_cpus": 2, "object_store_memory": 100_000_000, "node_ip_address": "127.0.0.1"}
+        cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        other = cluster.add_node(**node)
+        logging.disable()
+        pool = Pool(4, backend=RayBackend(address=cluster.address))
+        futures = [pool.submit(work, number) for number in range(600)]
+        while len({one.result(90) for one in futures[:40]}) < 40:
+            pass
+        cluster.remove_node(other, allow_graceful=False)
+        errors = [one.exception(90) for one in futures]
+        lost = [one for one in errors if one is not None]
+        assert {type(one) for one in lost} <= {TaskPanicked}, lost
+        twice = [one for one in Path("ran").iterdir() if one.read_text() != "x"]
+        numbers = pool.metrics()
+        assert numbers.completed + numbers.panicked == 600, numbers
+        sys.stdout.flush()
+        print("FOUND", len(lost) <= 2, twice, flush=True)
+        pool.close(30)
+        """,
+        top="""
+        def work(number):
+            with Path("ran", str(number)).open("a") as file:
+                file.write("x")
+            time.sleep(0.01)
+            return number
+
+        Path("ran").mkdir(exist_ok=True)
+        """,
+    )
+    assert "FOUND True []" in found

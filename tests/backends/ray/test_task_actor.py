@@ -93,10 +93,16 @@ def test_a_cancel_that_comes_before_its_task(server: Server, tmp_path: Path) -> 
     assert server.run(2, pow, 2, 5) == 32
 
 
-def test_a_cancel_that_comes_late_does_not_reach_the_next_task(server: Server) -> None:
+def test_a_cancel_that_comes_late_does_not_reach_the_next_task(
+    server: Server, tmp_path: Path
+) -> None:
     assert server.run(1, pow, 2, 5) == 32
+    mark, go = tmp_path / "mark", tmp_path / "go"
+    task = server.submit(2, errands.await_go, mark, go)
+    await_mark(mark)
     server.server.cancel(Cancel(1, False, "enough", forced=True))
-    assert server.run(2, pow, 2, 5) == 32
+    go.touch()
+    assert answer(task) == "went"
 
 
 def test_no_task_is_ended_for_another(server: Server) -> None:
