@@ -18,7 +18,7 @@ It makes thumbnails of photographs, with three things gone wrong:
 
 A breaker is open, since the payment service is down; a supervisor watches over the pools.
 
-Exit code: 130 after Ctrl-C, 2 for wrong arguments.
+Exit code: 0 never, since it goes on until it is ended; 130 after Ctrl-C, 2 for wrong arguments.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ion_actors.clock import system_clock
 from ion_actors.dashboard.history import SERIES, History
 from ion_actors.forking import check, renew_after_fork
 from ion_actors.logs import Logger
@@ -118,7 +119,7 @@ class Feed:
         """Take a sample now."""
         watched = self._viewers > 0
         snapshot = self._look() if watched else self._glance()
-        moment = time.monotonic()
+        moment = system_clock.monotonic()
         with self._lock:
             self._history.add(time.time(), moment, snapshot["pools"])
             points = {"series": SERIES, "pools": self._history.last()}

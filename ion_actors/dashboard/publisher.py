@@ -26,12 +26,12 @@ import socket
 import struct
 import sys
 import threading
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ion_actors.clock import system_clock
 from ion_actors.dashboard.directory import Directory
 from ion_actors.dashboard.letters import letters_kept
 from ion_actors.dashboard.overview import snapshot
@@ -207,12 +207,12 @@ def peer_of(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def _request(reader: socket.socket) -> dict[str, Any]:
-    until = time.monotonic() + _PATIENCE
+    until = system_clock.monotonic() + _PATIENCE
     line = b""
     while not line.endswith(b"\n"):
         part = reader.recv(_LONGEST)
         line += part
-        if not part or len(line) > _LONGEST or time.monotonic() > until:
+        if not part or len(line) > _LONGEST or system_clock.monotonic() > until:
             return {}
     with contextlib.suppress(ValueError):
         found = json.loads(line)
