@@ -37,4 +37,4 @@ def kinds(pool: Pool, bars: rich.progress.Progress) -> None:
 def mistakes(pool: Pool) -> None:
     pool.map(abs, [-1], progress=3)  # type: ignore[call-overload]
     pool.map(abs, [-1], progress="bar")  # type: ignore[call-overload]
-    pool.map(abs, [-1], progress=mistaken)  # type: ignore[call-overload]
+    pool.map(abs, [-1], progress=mistaken)  # type: ignore[arg-type]
