@@ -8,12 +8,22 @@ from collections.abc import Iterator
 import pytest
 
 from ion_actors.dashboard import DashboardServer, serve
+from ion_actors.observe.living import (
+    ADAPTIVE_LIMITS,
+    BREAKERS,
+    LIMITERS,
+    POOLS,
+    SEMAPHORES,
+    SUPERVISORS,
+)
 from tests.dashboard.browser import Browser
 
 
 @pytest.fixture
 def board() -> Iterator[DashboardServer]:
-    """A dashboard with actions."""
+    """A dashboard with actions. It shows what the test makes, and nothing that others have left."""
+    for kind in (POOLS, SUPERVISORS, LIMITERS, BREAKERS, SEMAPHORES, ADAPTIVE_LIMITS):
+        kind.clear()
     with serve(actions=True) as board:
         yield board
 
