@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -132,11 +133,9 @@ class Page:
         """Wait until a piece of JavaScript returns something true, and return that."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            try:
+            with contextlib.suppress(RuntimeError):  # it is between two documents
                 if found := self.run(condition):
                     return found
-            except RuntimeError:  # it is between two documents
-                pass
             select.select([], [], [], 0.05)
         raise AssertionError(f"it never came true: {condition}; the page says {self.text()!r}")
 
