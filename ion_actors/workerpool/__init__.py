@@ -9,6 +9,7 @@ From the top down, each importing only from below::
     submitter     submit, try_submit, asubmit, call, ask: how a task is made and let in
     parallel_map  map, map_unordered, amap
     progress/     shows how far a map is
+    chunk         several calls of a map as one task
     stream        what Pool.stream returns: the items of a generator, as its reader sees them
     place         a task that waits for room without blocking its submitter
     caller_runs   a submitter that runs its task itself, as the overflow policy says

@@ -1,8 +1,7 @@
 """``map`` over a pool: a window of tasks that moves along the input.
 
 The window bounds what is under way, so the input may be endless and the results are never heaped
-up. A task is one call, or a chunk of them with a list for their results, which keeps those that
-came before an error.
+up.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Coroutine,
     Iterable,
     Iterator,
 )
@@ -24,14 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ion_actors._arguments import seconds, whole_number
-from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
-from ion_actors.backends.protocol import Broken, give_results, take_results
-from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, helper_here
-from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
-from ion_actors.naming import describe, named_after_func
+from ion_actors.naming import describe
+from ion_actors.workerpool.chunk import Chunk, results_of
 
 if TYPE_CHECKING:
     from ion_actors.workerpool.progress.displays import MapProgress
@@ -141,97 +136,6 @@ def _tracker(
     return None if display is None else tracker.Tracker(display)
 
 
-@named_after_func
-class _Chunk(Generic[T]):
-    """Several calls as one task, with their results as they come."""
-
-    __slots__ = ("_refuses", "func", "items", "results")
-
-    def __init__(
-        self, func: Callable[..., T], items: list[tuple[Any, ...]], refuses: bool = True
-    ) -> None:
-        self.func = func
-        self.items = items
-        self._refuses = refuses
-        self.results: list[T] = []
-
-    def __call__(self, *first: Any) -> Coroutine[Any, Any, None] | None:
-        self.results.clear()  # of a try before, which took its worker down
-        return _call_each(self.func, first, self.items, self.results, self._refuses)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _RemoteChunk, (self.func, self.items)
-
-
-class _RemoteChunk(Generic[T]):
-    """A chunk in another process, from where the results have to be sent back."""
-
-    def __init__(self, func: Callable[..., T], items: list[tuple[Any, ...]]) -> None:
-        self._func = func
-        self._items = items
-
-    def __call__(self, *first: Any) -> list[T] | Broken | Coroutine[Any, Any, list[T] | Broken]:
-        results: list[T] = []
-        try:
-            rest = _call_each(self._func, first, self._items, results)
-        except Exception as error:
-            return Broken(results, error)
-        except BaseException as error:  # the end of this worker, which others see to
-            give_results(error, results)
-            raise
-        return results if rest is None else self._await(rest, results)
-
-    async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T] | Broken:
-        try:
-            await rest
-        except Exception as error:
-            return Broken(results, error)
-        except BaseException as error:  # as above
-            give_results(error, results)
-            raise
-        return results
-
-
-def _call_each(
-    func: Callable[..., T],
-    first: tuple[Any, ...],
-    items: list[tuple[Any, ...]],
-    results: list[T],
-    refuses: bool = True,
-) -> Coroutine[Any, Any, None] | None:
-    """Call for one item after the other. The results come one by one: those before an error stay.
-
-    Args:
-        func: what to call.
-        first: arguments of every call, before the item.
-        items: the arguments of each call.
-        results: where the results go.
-        refuses: whether a generator is an error, see ``Dialect``.
-
-    Returns:
-        A coroutine that goes on, as soon as a call returns one.
-    """
-    rest = iter(items)
-    for item in rest:
-        value: Any = func(*first, *item)
-        if type(value) not in PLAIN_TYPES:
-            if is_coroutine(value):
-                return _await_each(value, functools.partial(func, *first), rest, results)
-            if refuses:
-                refuse_generators(value, func)
-        results.append(value)
-    return None
-
-
-async def _await_each(
-    value: Any, func: Callable[..., T], rest: Iterator[tuple[Any, ...]], results: list[T]
-) -> None:
-    results.append(await value)
-    for item in rest:
-        value = func(*item)
-        results.append(await value if is_coroutine(value) else value)
-
-
 #: A task of the window, and the list its results are in; None for a single call.
 _Piece = tuple[Future[Any], "list[Any] | None"]
 _Rows = list[tuple[Any, ...]]
@@ -240,14 +144,14 @@ _Rows = list[tuple[Any, ...]]
 def _submit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
     if plan.chunksize == 1:
         return submitter.submit(plan.fn, *rows[0]), None
-    chunk = _Chunk(plan.fn, rows, plan.refuses_generators)
+    chunk = Chunk(plan.fn, rows, plan.refuses_generators)
     return submitter.submit(chunk), chunk.results
 
 
 async def _asubmit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
     if plan.chunksize == 1:
         return await submitter.asubmit(plan.fn, *rows[0]), None
-    chunk = _Chunk(plan.fn, rows, plan.refuses_generators)
+    chunk = Chunk(plan.fn, rows, plan.refuses_generators)
     return await submitter.asubmit(chunk), chunk.results
 
 
@@ -266,7 +170,7 @@ class _Tracked:
 
     def _expect(self, fn: object, future: Future[R]) -> Future[R]:
         try:
-            self._tracker.expect(future, len(fn.items) if type(fn) is _Chunk else 1)
+            self._tracker.expect(future, len(fn.items) if type(fn) is Chunk else 1)
             return future
         finally:
             del future  # as in _outcome()
@@ -276,17 +180,6 @@ def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
     rows = zip(*plan.iterables)  # noqa: B905  # as map() does
     while chunk := list(itertools.islice(rows, plan.chunksize)):
         yield chunk
-
-
-def _of_chunk(future: Future[Any], here: list[Any], error: BaseException | None) -> list[Any]:
-    """The results of a chunk, which may have been made in another process."""
-    if here:
-        return here
-    if error is None:
-        return future.result() or []
-    if type(error) is TaskPanicked and error.__cause__ is not None:
-        error = error.__cause__
-    return take_results(error)
 
 
 def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
@@ -306,7 +199,7 @@ def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
             error = cancelled
         if results is None:
             return ([] if error is not None else [future.result()]), error
-        return _of_chunk(future, results, error)[::-1], error
+        return results_of(future, results, error)[::-1], error
     finally:
         del piece, future, error  # the error of a task that is run here holds this frame, too
 

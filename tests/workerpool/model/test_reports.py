@@ -11,7 +11,7 @@ import pytest
 
 from ion_actors import DrainReport, TaskState, UnfinishedTask
 from ion_actors.naming import describe
-from ion_actors.workerpool.parallel_map import _Chunk
+from ion_actors.workerpool.chunk import Chunk
 
 
 def through_pickle(thing):
@@ -60,7 +60,7 @@ def test_a_mock_as_a_function_has_a_name():
 
 
 def test_a_chunk_of_a_map_is_called_after_the_function_it_calls():
-    assert describe(_Chunk(functools.partial(print), [])) == "print"
+    assert describe(Chunk(functools.partial(print), [])) == "print"
 
 
 def test_a_given_name_counts_first():
