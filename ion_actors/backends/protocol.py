@@ -5,6 +5,8 @@ A pool is given a :class:`Backend`: where its tasks run, with the settings. The 
 worker does not know where a runner runs its tasks: in the same thread, in a child process, or on
 another machine.
 
+A runner far away may take tasks before their turn: :class:`SendsAhead`.
+
 On an event loop, workers have no threads, and share one :class:`LoopSite`. A backend of that kind
 is a :class:`LoopBackend`.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -35,7 +37,9 @@ __all__ = [
     "LoopSite",
     "NotReady",
     "Runner",
+    "SendsAhead",
     "Task",
+    "TasksAhead",
     "Traceable",
     "give_results",
     "take_results",
@@ -158,6 +162,53 @@ class Runner(Protocol):
 
     def stop(self, failure: BaseException | None = None, /) -> None:
         """The worker stops: clean up. A resident actor is told of the failure, if there is one."""
+        ...
+
+
+class TasksAhead(Protocol):
+    """The tasks that a worker is to run after its current one, for its runner to take.
+
+    Tasks that were taken count as running. They come from a queue without keys and priorities, and
+    have no ``ttl`` and no stream. Only the worker's thread may use it.
+    """
+
+    def take(self, most: int, fits: Callable[[Task], bool], /) -> Sequence[Task]:
+        """The next tasks, in the order in which the runner will be called with them.
+
+        Never more than the worker's share of the queue, and none if the worker is about to stop.
+
+        Args:
+            most: so many at most.
+            fits: whether a task may be taken; the first that may not is the end. It is called under
+                the lock of the queue: it must be quick, and run no code of users.
+        """
+        ...
+
+    def give_back(self, tasks: Sequence[Task], /) -> None:
+        """The last tasks that were taken, which have not begun: any worker may run them now."""
+        ...
+
+
+@runtime_checkable
+class SendsAhead(Protocol):
+    """A runner that may have tasks sent before their turn, so that the next never waits for them.
+
+    It stays one task at a time: :meth:`Runner.call` is called with the current one, and then with
+    each task that the runner has taken, in that order. What holds besides:
+
+    - A task that was taken may begin before its call. The runner looks after its context from then
+      on: a task that is cancelled before it has begun never begins.
+    - When a call raises, the runner has given back all that has not begun. What it keeps may have
+      begun. It is called with those, too, and each call raises or returns what became of the task.
+    - If the current task takes long, the runner gives back what has not begun.
+    """
+
+    def look_ahead(self, tasks: TasksAhead, /) -> None:
+        """From now on it may take tasks. Called before the start, or never.
+
+        Workers in which an actor lives never call it, nor do those of pools with a
+        ``task_wrapper``, with metrics or traces, or with a policy that sheds tasks.
+        """
         ...
 
 

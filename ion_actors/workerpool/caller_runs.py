@@ -8,7 +8,7 @@ panics.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures._base import RUNNING
 from typing import Any
 
@@ -96,6 +96,10 @@ class Caller:
                 raise
             finally:
                 del task
+
+    def sent_ahead(self) -> Sequence[TaskFuture[Any]]:
+        """Nothing: it runs one task."""
+        return ()
 
     def _leave(self, task: TaskFuture[Any]) -> None:
         """Stand in no longer. May be done again."""

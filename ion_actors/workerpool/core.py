@@ -29,7 +29,7 @@ from ion_actors.logs import LOGS, flush
 from ion_actors.observe import HOOKS
 from ion_actors.workerpool.mailbox.dead_letters import KeptLetters
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
-from ion_actors.workerpool.mailbox.protocols import Performer
+from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, Performer
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Drain
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
@@ -220,7 +220,7 @@ class PoolCore:
             unfinished = UnfinishedTask(
                 task.fn, task.args, task.kwargs or {}, TaskState.RUNNING,
                 task.given_name, worker.name, max(0.0, now - began),
-                asked[worker].text(0.0) if worker in asked else "",
+                asked[worker].text(0.0) if worker in asked and began != NOT_BEGUN else "",
                 None if task.stream is None else task.stream.put_so_far,
             )  # fmt: skip
             if not task.released:
@@ -245,6 +245,8 @@ class PoolCore:
             for task, began in work_of(worker):
                 if task is not None:
                     found[task] = (worker, task, began)
+            for task in worker.sent_ahead():
+                found.setdefault(task, (worker, task, NOT_BEGUN))
         return list(found.values())
 
     def dump(self) -> PoolDump:

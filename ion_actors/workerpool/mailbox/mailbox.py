@@ -18,7 +18,7 @@ import functools
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures._base import PENDING, RUNNING
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +41,7 @@ from ion_actors.workerpool.mailbox.protocols import (
     HelpsOnLoop,
     Order,
     Returning,
+    Sending,
     Taker,
     Waiter,
 )
@@ -494,6 +495,66 @@ class Mailbox(TaskQueue):
             heir.wake()
         self._alarm.set()
         task.come_back()
+
+    # -- tasks that are sent ahead: see ion_actors.workerpool.worker.ahead ----------------------
+
+    def take_ahead(
+        self, worker: Sending, most: int, fits: Callable[[TaskFuture[Any]], bool]
+    ) -> list[TaskFuture[Any]]:
+        """Hand queued tasks to a worker that has one, before their turn: at most its share.
+
+        Args:
+            worker: which one.
+            most: so many at most.
+            fits: whether a task may be handed over; the first that may not is the end. Called under
+                the lock.
+        """
+        found: list[TaskFuture[Any]] = []
+        with self._lock:
+            queue = self._queue
+            if self.paused or isinstance(queue, PriorityQueue):
+                return found
+            if worker.has_control or worker.doomed:
+                return found
+            for _ in range(min(most, (len(queue) - self._dead) // max(1, self.size))):
+                task = self._next_live()
+                if task is None or not fits(task):
+                    break
+                worker.ahead.append(task)
+                # Nothing can be thrown in between these.
+                task._state, task.sent = RUNNING, True
+                self.ledger.started += 1
+                del queue[0]
+                found.append(task)
+            admitted = self._admit()
+        for waiter in admitted:
+            waiter.wake()
+        return found
+
+    def take_back(self, tasks: Sequence[TaskFuture[Any]], worker: Sending) -> None:
+        """Queue the last of those again, at the front, in their order: they have not begun.
+
+        Not those that have ended without their worker, and none if the pool is at its end. These
+        are still in ``worker.ahead``.
+        """
+        with self._lock:
+            over, kept = self.context.is_over(), []
+            for task in reversed(tasks):
+                with task._lock:
+                    fresh = not over and self._begin_anew(task, begun=False)
+                    if fresh:
+                        # Nothing can be thrown in between these.
+                        task._state = PENDING
+                        self.ledger.started -= 1
+                if fresh:
+                    self._queue.appendleft(task)
+                else:
+                    kept.append(task)
+                worker.ahead.pop()
+            worker.ahead.extend(reversed(kept))
+            heirs = self._hand_out()
+        for heir in heirs:
+            heir.wake()
 
     # -- tasks that wait for their time: see ion_actors.workerpool.mailbox.delayed --------------
 

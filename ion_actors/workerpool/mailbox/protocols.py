@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ion_actors.backends.stacks import Stack
@@ -22,6 +23,7 @@ __all__ = [
     "Order",
     "Performer",
     "Returning",
+    "Sending",
     "Taker",
     "Waiter",
 ]
@@ -75,6 +77,12 @@ class Helping(Taker, Protocol):
         ...
 
 
+class Sending(Helping, Protocol):
+    """A worker that is handed tasks before their turn: see ``SendsAhead`` of the backends."""
+
+    ahead: deque[TaskFuture[Any]]  # those, in order. Grows under the mailbox's lock.
+
+
 class HelpsOnLoop(Protocol):
     """How tasks wait for tasks of their own pool, if all of these share an event loop: a
     :class:`~ion_actors.context.Helper`, and more."""
@@ -124,6 +132,10 @@ class Performer(Helping, Protocol):
 
     def where(self) -> Stack:
         """Where it is. Nothing is waited for."""
+        ...
+
+    def sent_ahead(self) -> Sequence[TaskFuture[Any]]:
+        """The tasks that it has besides the current one, and that were sent before their turn."""
         ...
 
 

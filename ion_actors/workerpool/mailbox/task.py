@@ -134,6 +134,7 @@ class TaskFuture(Future[T]):
     history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
     stream: Conduit | None = None  # what it yields goes there
+    sent = False  # to where it will run, before its turn; its runner looks after its context
     special = False  # any of the above or below, or a context of the submitter's
     accepted_at = 0.0  # only with hooks
     queued_at: float | None = None  # only if it was not handed to a worker at once
@@ -273,12 +274,14 @@ class TaskFuture(Future[T]):
         )  # fmt: skip
 
     def begin(self) -> None:
-        """It was handed to a worker, and is about to run.
+        """It was handed to a worker, and is about to run, unless it was sent ahead.
 
         Raises:
             Cancelled, DeadlineExceeded: its context has ended.
             TaskExpired: it has waited for too long, and its timer is late.
         """
+        if self.sent:
+            return
         context = self.task_context()
         context.check()
         if self.expires_at is None:
@@ -295,7 +298,7 @@ class TaskFuture(Future[T]):
 
     def begin_anew(self, now: float, *, begun: bool) -> None:
         """It is to be queued again: what its last try has left behind must not touch the next."""
-        self.withdrawn = False
+        self.withdrawn = self.sent = False
         self.queued_at = now if self.queued_at is None else self.queued_at
         if begun:
             self.expires_at = None  # it had begun in time

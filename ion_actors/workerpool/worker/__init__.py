@@ -4,6 +4,7 @@ From the top down, each importing only from below::
 
     loop/         workers without threads, which share an event loop
     worker        the actor: its loop, its call of a task, and what is left if that is interrupted
+    ahead         the tasks that its runner has before their turn
     settlement    carries out what failure decided: tells the supervisor, settles the future
     actor_host    what it does for an actor that lives in it: letters, moving in and out
     nested_waits  a task that waits for its siblings: its worker runs them meanwhile

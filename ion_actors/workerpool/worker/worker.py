@@ -21,7 +21,8 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures._base import RUNNING
 from typing import Any, cast
 
@@ -38,7 +39,7 @@ from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
 from ion_actors.raised import is_a
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
-from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED
+from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED, Order
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Needed, Panicked, Ready, StartFailed, Stopped
 from ion_actors.workerpool.model.metrics import Tally
@@ -46,6 +47,7 @@ from ion_actors.workerpool.model.outcomes import Directive, Outcome
 from ion_actors.workerpool.model.reports import Panic
 from ion_actors.workerpool.spec import PoolSpec
 from ion_actors.workerpool.worker.actor_host import ActorHost, LetterItem
+from ion_actors.workerpool.worker.ahead import look_ahead
 from ion_actors.workerpool.worker.failure import classify, panic_error
 from ion_actors.workerpool.worker.inbox import (
     Letter,
@@ -96,6 +98,7 @@ class PoolWorker(IsolatedActor):
         self.started_at = NOT_BEGUN  # when the current task began
         self.interrupted: list[tuple[TaskFuture[Any] | None, float]] = []  # see run_nested()
         self.put_back: TaskFuture[Any] | None = None  # queued again, no longer this worker's
+        self.ahead: deque[TaskFuture[Any]] = deque()  # handed over, to come after the current one
         self.telling: TaskFuture[Any] | None = None  # it has ended, its callbacks are being run
         self.interrupted_once = False  # by something that was thrown into its thread
         self._spec = spec
@@ -115,6 +118,7 @@ class PoolWorker(IsolatedActor):
         self.left = False  # it has: its thread is about to end
         self._runner = spec.backend.make_runner(self.name, spec.context, spec.log)
         self._instead = self._how_to_call(spec)
+        self._take = self._how_to_take(spec)
         self.inbox = cast("WorkerInbox", self.actor_inbox)
         self.inbox.bind(self, mailbox)
         #: Have it look for work: see :class:`ion_actors.workerpool.mailbox.protocols.Taker`.
@@ -139,6 +143,19 @@ class PoolWorker(IsolatedActor):
         if spec.task_wrapper is not None:
             return functools.partial(call_wrapped, spec.task_wrapper, self._runner)
         return None if self._runner.inline else self._runner.call
+
+    def _how_to_take(
+        self, spec: PoolSpec
+    ) -> Callable[[PoolWorker], TaskFuture[Any] | Order | None]:
+        """How to come to the next task, unless by asking the mailbox."""
+        if self._runner.inline:
+            return self._mailbox.take
+        found = look_ahead(self._runner, self, self._mailbox, spec)
+        return self._mailbox.take if found is None else found.next
+
+    def sent_ahead(self) -> Sequence[TaskFuture[Any]]:
+        """The tasks that were sent before their turn."""
+        return self.ahead.copy()
 
     def _wake_first(self) -> None:
         """Wake it when it may have no thread yet. Once too often does no harm."""
@@ -254,7 +271,7 @@ class PoolWorker(IsolatedActor):
             self._spec.log(logging.WARNING, "worker %s does not know %r", self.name, message)
 
     def _work(self) -> None:
-        take = self._mailbox.take
+        take = self._take
         found: Any = self.slot
         self.slot = None
         # Not `while <condition>`: CPython 3.11 does not specialise a loop that jumps back by one.
@@ -268,7 +285,7 @@ class PoolWorker(IsolatedActor):
                     self._leave_key(found, comes=True)
             self.current = found = None  # nothing may hold a settled task while we are parked
             self.started_at = NOT_BEGUN
-            if self._done:
+            if self._done and not self.ahead:
                 return
             found = take(self)
             if found is PARKED:
@@ -538,13 +555,13 @@ class PoolWorker(IsolatedActor):
     def unsettled(self) -> list[TaskFuture[Any]]:
         """What an interruption may have left unsettled, the innermost first."""
         below = [one for one, _ in reversed(self.interrupted)]
-        found = [self.put_back, self.current, self.telling, *below]
+        found = [self.put_back, self.current, self.telling, *below, *self.ahead.copy()]
         return [one for one in found if one is not None and one is not self.slot]
 
     def salvage(self, task: TaskFuture[Any], error: BaseException) -> None:
         """An interruption has kept this worker from settling a task. May be done again."""
         try:
-            if task is self.put_back:
+            if task is self.put_back or self._came_back(task):
                 self._mailbox.finish_put_back(task)
                 return
             if task._state is RUNNING:
@@ -559,7 +576,7 @@ class PoolWorker(IsolatedActor):
     def write_off(self, task: TaskFuture[Any], error: BaseException) -> None:
         """Settle such a task and nothing more; another thread may have to do this."""
         try:
-            if task is self.put_back:
+            if task is self.put_back or self._came_back(task):
                 self._mailbox.finish_put_back(task)
                 return
             if task._state is RUNNING:
@@ -567,6 +584,10 @@ class PoolWorker(IsolatedActor):
                 task.fail(shown, self.tally, Outcome.PANICKED)
         finally:
             del error
+
+    def _came_back(self, task: TaskFuture[Any]) -> bool:
+        """Whether it was ahead, and has been given back."""
+        return task in self.ahead and not task.sent
 
     def clean_up(self) -> None:
         """Its thread is gone: another one does what may block."""

@@ -25,7 +25,7 @@ import contextvars
 import functools
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -208,6 +208,10 @@ class LoopWorker:
         """The pool's time is up: cancel its coroutine once more. That may not end it."""
         self._team.site.post(functools.partial(self.cancel, again=True))
         return False
+
+    def sent_ahead(self) -> Sequence[TaskFuture[Any]]:
+        """Nothing: the loop runs all that begins."""
+        return ()
 
     def unsettled(self) -> list[TaskFuture[Any]]:
         """What it has left unsettled, if the loop has ended."""
