@@ -9,6 +9,10 @@ ROUNDS ?= 10
 # Five, also on two cores: a third of the time, a test waits for what it has started.
 PARALLEL ?= -n 5 --dist worksteal
 
+# A test may start several interpreters: modules are compiled once, and not by each of them, also where
+# the environment says that nothing is to be kept.
+export PYTHONDONTWRITEBYTECODE =
+
 # One environment for each name and version of the interpreter, so that `make test PYTHON=...` with
 # another one neither reinstalls nor breaks the first. abiflags tell a free-threaded build apart.
 TAG := $(shell $(PYTHON) -c 'import platform, sys; print(platform.python_version() + sys.abiflags)' 2>/dev/null)
@@ -74,11 +78,14 @@ conformance: $(VENV)/.installed-test ## the own tests of pykka and CPython, on o
 	$(BIN)/python tests/conformance/run_pykka.py $(ARGS)
 	$(BIN)/python tests/conformance/cpython.py process
 
+# The last ones are for type checkers only: what they have to say of each call is asserted there.
+TYPED := ion_actors examples $(wildcard tests/*/typed_*.py tests/*/*/typed_*.py)
+
 .PHONY: check
 check: $(VENV)/.installed-check ## lint, format, types, layers, docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy ion_actors examples
+	$(BIN)/mypy $(TYPED)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(if $(wildcard docs/conf.py),$(MAKE) docs)

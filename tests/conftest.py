@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,27 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "quick")
 )
+
+
+@pytest.hookimpl(trylast=True)  # pytest-randomly comes first
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The slow tests begin: the other processes would wait for one that comes last."""
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    if processes > 1:
+        items[:] = _slow_first(items, processes)
+
+
+def _slow_first(items: list[pytest.Item], processes: int) -> Iterator[pytest.Item]:
+    """One part for each process, as pytest-xdist cuts them. Each begins with its slow tests."""
+    slow = [one for one in items if one.get_closest_marker("slow")]
+    quick = iter([one for one in items if not one.get_closest_marker("slow")])
+    left = len(items)
+    for number in range(processes):
+        size = left // (processes - number)
+        yield from slow[number::processes]
+        yield from itertools.islice(quick, max(0, size - len(slow[number::processes])))
+        left -= size
+    yield from quick
 
 
 def pytest_collection_finish() -> None:

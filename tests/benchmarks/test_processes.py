@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_every_contest_runs_and_is_told(tmp_path: Path) -> None:
     # In a program of its own: some of the peers leave threads and semaphores behind.
     found = subprocess.run(

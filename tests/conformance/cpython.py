@@ -13,8 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+#: Those of its modules that are run.
+MODULES = (
+    "as_completed", "deadlock", "future", "init", "process_pool", "shutdown", "thread_pool", "wait",
+)  # fmt: skip
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -40,12 +45,15 @@ def newest() -> str | None:
     return found[max(found)] if found else None
 
 
-def run(interpreter: str, *kinds: str, **more: object) -> subprocess.CompletedProcess[str]:
+def run(
+    interpreter: str, *kinds: str, modules: Iterable[str] = MODULES, **more: object
+) -> subprocess.CompletedProcess[str]:
     """Have it run the tests of these kinds of executors, "thread" or "process"; of both by default.
 
     Args:
         interpreter: which one.
         kinds: which kinds.
+        modules: which modules of its tests.
         more: for ``subprocess.run``.
     """
     with tempfile.TemporaryDirectory(prefix="ion_actors-cpython-") as folder:
@@ -56,7 +64,7 @@ def run(interpreter: str, *kinds: str, **more: object) -> subprocess.CompletedPr
                 source = origin.parent if origin.name == "__init__.py" else origin
                 Path(folder, source.name).symlink_to(source)
         env = os.environ | {"PYTHONPATH": os.pathsep.join([folder, str(ROOT)])}
-        command = [interpreter, str(HERE / "run_cpython.py"), *kinds]
+        command = [interpreter, str(HERE / "run_cpython.py"), *kinds, *modules]
         return subprocess.run(command, text=True, env=env, check=False, **more)  # type: ignore[call-overload, no-any-return]
 
 

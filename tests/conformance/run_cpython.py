@@ -1,4 +1,4 @@
-"""Run CPython's tests of executors, on ours: ``run_cpython.py [thread | process]``.
+"""Run CPython's tests of executors, on ours: ``run_cpython.py [thread | process] MODULE...``.
 
 The interpreter that runs this must have CPython's ``test`` package. The tests are imported, never
 copied. They find our executors and our future where CPython's are, also in the programs that they
@@ -21,10 +21,6 @@ from test.support import threading_helper
 
 HERE = Path(__file__).parent
 PACKAGE = "test.test_concurrent_futures"
-
-MODULES = (
-    "as_completed", "deadlock", "future", "init", "process_pool", "shutdown", "thread_pool", "wait",
-)  # fmt: skip
 
 # Patterns of the names of their cases. Other start methods would be the same tests again.
 KINDS = {"thread": "ThreadPool|FutureTests", "process": "ProcessPoolForkserver"}
@@ -135,13 +131,15 @@ def suite_of(name: str, wanted: str) -> unittest.TestSuite:
 
 def main() -> int:
     """Run those of one kind of executor, or of both, and tell how many tests there were."""
-    wanted = "|".join(KINDS[kind] for kind in sys.argv[1:] or KINDS)
+    kinds = [word for word in sys.argv[1:] if word in KINDS]
+    modules = [word for word in sys.argv[1:] if word not in KINDS]
+    wanted = "|".join(KINDS[kind] for kind in kinds or KINDS)
     sys.path[:] = [one for one in sys.path if Path(one) != HERE]
     install()
     # They wait until the number of threads is what it was, but the clock's thread stays a while.
     # For leaks, the fixture of our own tests looks.
     threading_helper.threading_cleanup = lambda *_: None
-    suite = unittest.TestSuite(suite_of(name, wanted) for name in MODULES)
+    suite = unittest.TestSuite(suite_of(name, wanted) for name in modules)
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     print(f"ran {result.testsRun - len(result.skipped)} of CPython {sys.version.split()[0]}")
     sys.stdout.flush()

@@ -36,6 +36,7 @@ def write_rows(path: Path, count: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @needs_flights
 @pytest.mark.timeout(400)  # ten seconds of work, and a machine may be busy
 def test_a_year_of_flights_is_loaded_and_every_bad_row_reported(

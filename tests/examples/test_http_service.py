@@ -114,6 +114,7 @@ def test_when_the_queue_is_full_clients_are_told_when_to_come_back(
     assert "12 requests, 12 answered" in said
 
 
+@pytest.mark.slow
 def test_sigterm_answers_every_request_that_was_accepted(
     serve: Callable[..., Service], clients: ThreadPoolExecutor
 ) -> None:
@@ -149,6 +150,7 @@ def test_the_work_of_a_client_that_goes_away_is_cancelled(serve: Callable[..., S
     assert "3 submitted = 0 queued + 0 running + 1 completed + 0 failed + 0 panicked + 2" in said
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_answered_in_time(serve: Callable[..., Service]) -> None:
     service = serve("--workers", 1, "--timeout", 1)
     with service.connect() as first:

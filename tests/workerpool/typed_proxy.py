@@ -1,8 +1,10 @@
-"""The types of calls to workers with state. Type checkers read it, and it also runs.
+"""The types of calls to workers with state. ``make check`` reads it, and it also runs.
 
 An error that has to be reported is ignored here: one that is not reported makes the comment
 superfluous, which is an error, too.
 """
+
+# pyright: reportUnnecessaryTypeIgnoreComment=error
 
 from __future__ import annotations
 

@@ -288,6 +288,7 @@ if "PORT" not in os.environ:
 """
 
 
+@pytest.mark.slow
 @needs("celery")
 def test_celery(serve: Serve, tmp_path: Path) -> None:
     write(
@@ -332,10 +333,11 @@ def test_notebook() -> None:
         "from ion_actors import Pool\npool = Pool(2)\npool.submit(pow, 2, 10).result()",
         "await pool.submit(pow, 2, 10)",
         "pool = Pool(2)\npool.submit(pow, 2, 10).result()",
-        "import os, signal, threading\ntask = pool.submit(threading.Event().wait, 20)\n"
+        "import os, signal, threading\ngate = threading.Event()\n"
+        "task = pool.submit(gate.wait, 20)\n"
         "threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "try:\n    task.result()\nexcept KeyboardInterrupt:\n    print(task.running())",
-        "pool.close()",
+        "gate.set()\npool.close()",
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
     NotebookClient(book, timeout=30, kernel_name="python3").execute()

@@ -1,5 +1,7 @@
 """What ``progress=`` takes, to type checkers. See ``tests/workerpool/typed_proxy.py``."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=error
+
 from __future__ import annotations
 
 from functools import partial

@@ -66,6 +66,7 @@ def live(point: int, error: type[BaseException], key: str | None) -> str:
     return thrower.where
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize("error", [SystemExit, TimeoutError])

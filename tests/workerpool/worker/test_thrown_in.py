@@ -155,6 +155,7 @@ def every(step: int, thread: str, error: type[BaseException], key: str | None = 
     raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bystander")
 @pytest.mark.parametrize("error", [SystemExit, SoftLimit])
@@ -166,6 +167,7 @@ def test_thrown_into_a_worker_at_any_point(error: type[BaseException]) -> None:
     assert any("in IsolatedActor" in where for where in found)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bystander")
 def test_thrown_into_a_worker_whose_tasks_have_a_key() -> None:
