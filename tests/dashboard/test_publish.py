@@ -23,6 +23,7 @@ from ion_actors.dashboard.directory import Directory
 from ion_actors.dashboard.reader import Unreadable
 from ion_actors.futures import Future
 from tests.dashboard.programs import Running, running
+from tests.workerpool.helpers import eventually
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no Unix sockets")
 
@@ -358,9 +359,13 @@ def test_nothing_costs_while_nobody_reads(place: Path) -> None:
         if not hasattr(time, "pthread_getcpuclockid"):
             pytest.skip("the time of a thread is not known")
         clock = time.pthread_getcpuclockid(thread.ident)  # type: ignore[arg-type]
-        before = time.clock_gettime(clock)
-        threading.Event().wait(0.05)
-        assert time.clock_gettime(clock) == before
+
+        def rests() -> bool:
+            before = time.clock_gettime(clock)
+            threading.Event().wait(0.05)
+            return time.clock_gettime(clock) == before
+
+        eventually(rests)  # on a busy machine, it may still be on its way to where it sleeps
 
 
 def test_the_name_is_not_the_module() -> None:

@@ -193,6 +193,11 @@ def test_a_main_thread_in_foreign_code_is_not_waited_for_for_ever(start: Start) 
         libc = ctypes.CDLL(None)
         lock = (ctypes.c_char * 64)()
         libc.pthread_mutex_lock(lock)
+        main, where = threading.get_native_id(), hex(ctypes.addressof(lock))
+        def until_main_waits():
+            while where not in open(f"/proc/self/task/{main}/syscall").read():
+                time.sleep(.001)
+        pool.submit(until_main_waits)  # the drain passes the signal on when this has returned
         # Python hears of the signal before the next line, and of none after it.
         signal.raise_signal(signal.SIGTERM)
         libc.pthread_mutex_lock(lock)  # which no signal interrupts
