@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import os
@@ -93,6 +94,31 @@ def caplog(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> 
     found = _Delivered(request.node, _ispytest=True)
     yield found
     found._finalize()
+
+
+@pytest.fixture
+def throw() -> Iterator[Callable[[int, type[BaseException]], int]]:
+    """Raises something in the thread of that ident, and says in how many there were."""
+    yield _throw
+    # CPython 3.11 notes for all threads that something was thrown, until it is raised, which never
+    # happens if the thread ends before. Until then, threads that are profiled run in circles. To
+    # raise anything ends that.
+    try:
+        _throw(threading.get_ident(), _Thrown)
+        while True:
+            pass
+    except _Thrown:
+        return
+
+
+class _Thrown(BaseException):
+    """By the fixture, in its own thread."""
+
+
+def _throw(thread: int, error: type[BaseException]) -> int:
+    return ctypes.pythonapi.PyThreadState_SetAsyncExc(  # type: ignore[no-any-return]
+        ctypes.c_ulong(thread), ctypes.py_object(error)
+    )
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import signal
 import subprocess
@@ -91,17 +90,16 @@ def test_a_thread_begins_however_its_start_is_interrupted(kind: type[BaseExcepti
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's way of doing it")
-def test_the_timer_thread_survives_what_is_thrown_into_it() -> None:
+def test_the_timer_thread_survives_what_is_thrown_into_it(
+    throw: Callable[[int, type[BaseException]], int],
+) -> None:
     clock = SystemClock()
     idents: list[int] = []
     for _ in range(5):
         known = threading.Event()
         clock.call_at(0.0, lambda known=known: (idents.append(threading.get_ident()), known.set()))
         assert known.wait(PATIENCE)
-        thrown = ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(idents[-1]), ctypes.py_object(SystemExit)
-        )
-        assert thrown == 1
+        assert throw(idents[-1], SystemExit) == 1
         clock.call_at(clock.monotonic() + 0.01, len)  # it is awake for this one
         still_works(clock, "thrown")
 

@@ -9,12 +9,11 @@ callback be forgotten, and the numbers add up.
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
 import itertools
 import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -213,16 +212,12 @@ def test_a_thread_that_ends_without_a_word_is_noticed(
         assert pool.metrics().panicked == 1
 
 
-def _throw(thread: threading.Thread, error: type[BaseException]) -> None:
-    assert thread.ident is not None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread.ident), ctypes.py_object(error)
-    )
+Throw = Callable[[int, type[BaseException]], int]
 
 
 @not_while_traced
 @pytest.mark.usefixtures("bystander")
-def test_real_exceptions_are_thrown_into_all_threads_of_a_pool() -> None:
+def test_real_exceptions_are_thrown_into_all_threads_of_a_pool(throw: Throw) -> None:
     pool = Pool(3, name="chaos", logger=quiet())
     futures: list[Future[Any]] = []
     errors = itertools.cycle([SystemExit, SoftLimit, KeyboardInterrupt])
@@ -235,7 +230,7 @@ def test_real_exceptions_are_thrown_into_all_threads_of_a_pool() -> None:
             workers = [one for one in threading.enumerate() if one.ident and "chaos-" in one.name]
             victim = workers[number % len(workers)]
             if victim.name != "chaos-supervisor" or number % 100 == 0:
-                _throw(victim, next(errors))
+                throw(victim.ident or 0, next(errors))
     for future in futures:
         future.exception(PATIENCE)
     pool.close(PATIENCE)
@@ -245,7 +240,7 @@ def test_real_exceptions_are_thrown_into_all_threads_of_a_pool() -> None:
 
 @not_while_traced
 @pytest.mark.usefixtures("bystander")
-def test_thrown_into_a_tree_and_its_actors() -> None:
+def test_thrown_into_a_tree_and_its_actors(throw: Throw) -> None:
     """Of a supervised actor it is the end, and it is replaced."""
     with Supervisor(
         [child(Bystander, id="one"), child(Bystander, id="two")], max_restarts=None, logger=quiet()
@@ -253,7 +248,7 @@ def test_thrown_into_a_tree_and_its_actors() -> None:
         first, second = tree["one"], tree["two"]
         threads = [one for one in threading.enumerate() if one.name.startswith("Bystander")]
         victim = next(one for one in threads if first._actor_weakref()._ion_thread is one)
-        _throw(victim, SystemExit)
+        throw(victim.ident or 0, SystemExit)
         first.tell("wakes it up")
         eventually(lambda: not first.is_alive())
         eventually(lambda: any(info.restarts for info in tree.which_children()))
