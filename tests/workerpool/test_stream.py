@@ -486,7 +486,8 @@ def test_a_task_wrapper_covers_the_whole_stream() -> None:
 
 
 def test_its_time_limit_ends_both_sides(pool: Pool, path: Path) -> None:
-    stream = pool.options(timeout=0.3).stream(count, ENDLESS, path, buffersize=2)
+    pool.submit(int).result(PATIENCE)  # a child that has to be started takes its time
+    stream = pool.options(timeout=1.0).stream(count, ENDLESS, path, buffersize=2)
     found = []
     with pytest.raises(DeadlineExceeded):
         for item in stream:
