@@ -150,6 +150,13 @@ class Site:
         """Whether the caller runs on the loop."""
         return asyncio._get_running_loop() is self.loop
 
+    def is_held_up(self) -> bool:
+        """Whether the loop cannot go on while the caller waits."""
+        if self.is_here():
+            return True
+        stands = not (self.loop.is_running() or self.is_lost())
+        return stands and self._thread is threading.current_thread()
+
     def is_lost(self) -> bool:
         """Whether the loop has ended."""
         if not (self._closed or self._lost) and self.loop.is_closed():

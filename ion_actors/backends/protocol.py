@@ -290,6 +290,13 @@ class LoopSite(Protocol):
         """Whether the caller runs on the loop."""
         ...
 
+    def is_held_up(self) -> bool:
+        """Whether the loop cannot go on while the caller waits.
+
+        So it is if it runs in this thread; or if it has stopped, and ran in this thread before.
+        """
+        ...
+
     def is_lost(self) -> bool:
         """Whether the loop has ended. Then nothing that is posted is called any more."""
         ...

@@ -172,8 +172,8 @@ class PoolCore:
         return current in self.threads[:1]
 
     def needs_this_loop(self) -> bool:
-        """Whether the pool can only end if the event loop goes on that runs here."""
-        if self.site is None or not self.site.is_here():
+        """Whether the pool can only end if the event loop of this thread goes on."""
+        if self.site is None or not self.site.is_held_up():
             return False
         return bool(self.mailbox.backlog) or any(
             one.current is not None or one.starting or self.spec.residence is not None

@@ -113,8 +113,8 @@ class Shutdown:
         if self._core.needs_this_loop() and not reply.done():
             raise DeadlockError(
                 f"pool {self._core.spec.name!r} ends, but to wait for that here would block the "
-                "event loop that its tasks need: use it as an `async with` block, or write "
-                "`await pool.adrain()` or `await pool.aclose()`",
+                "event loop that its tasks need: use it as an `async with` block, or have the loop "
+                "run `await pool.adrain()` or `await pool.aclose()`",
                 tasks=(),
             )
         try:

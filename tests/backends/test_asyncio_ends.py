@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors import DeadlockError, Pool, TaskPanicked
+from ion_actors import DeadlockError, Future, Pool, TaskPanicked
 from tests.workerpool.helpers import PATIENCE
 
 
@@ -137,6 +137,29 @@ def test_a_callback_that_would_block_the_loop_for_the_end_of_its_pool_is_refused
 
     asyncio.run(main())
     assert "await pool.a" in str(refused[0])
+
+
+@pytest.mark.parametrize("end", ["drain", "close", "block"])
+def test_an_end_in_the_thread_of_a_loop_that_stands_still_is_refused(end: str) -> None:
+    loop = asyncio.new_event_loop()
+
+    async def main() -> tuple[Pool, Future[Any]]:
+        made = Pool(1, 10, name="still", backend="asyncio")
+        return made, made.submit(asyncio.sleep, 0.05)
+
+    try:
+        pool, future = loop.run_until_complete(main())
+        with pytest.raises(DeadlockError, match=r"'still' ends.*loop run `await pool\.adrain"):
+            if end == "block":
+                with pool:
+                    """Nothing is done here: it is about the end."""
+            else:
+                getattr(pool, end)()
+        loop.run_until_complete(pool.adrain() if end != "close" else pool.aclose())
+        assert future.done()
+        pool.drain()  # it has ended: there is nothing to wait for
+    finally:
+        loop.close()
 
 
 def test_a_loop_that_stands_still_does_not_keep_the_interpreter_from_its_exit() -> None:
