@@ -54,6 +54,21 @@ CORE := tests/actors tests/conformance tests/context tests/executors tests/futur
 core: $(VENV)/.installed-test-core ## the core of the tests, which needs few packages (ARGS: for pytest)
 	$(BIN)/python -m pytest $(PARALLEL) $(CORE) $(ARGS)
 
+# Ray is large, and not there for each Python; so it has an environment of its own. One cluster serves
+# the shared suites; each of the programs starts another one, or two nodes.
+.PHONY: ray
+ray: ## the tests of pools on a Ray cluster, which they start on this machine (ARGS: for pytest)
+	$(MAKE) ray-tests VENV=$(VENV)-ray
+
+.PHONY: ray-installed
+ray-installed:
+	$(MAKE) $(VENV)-ray/.installed-test-ray VENV=$(VENV)-ray
+
+.PHONY: ray-tests
+ray-tests: $(VENV)/.installed-test-ray
+	$(BIN)/python -m pytest -m cluster tests/backends tests/workerpool $(ARGS)
+	$(BIN)/python -m pytest tests/backends/ray tests/docs/test_pages.py tests/examples -m "not cluster" -k ray $(ARGS)
+
 .PHONY: test-all
 test-all: ## all tests, on each Python of this machine (ARGS: for pytest)
 	for python in $(PYTHON) $$(.ci/pythons); do $(MAKE) test PYTHON=$$python || exit; done

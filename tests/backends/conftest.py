@@ -1,11 +1,8 @@
-"""What the tests of backends share: no child is left, one starts quickly, and a Ray cluster."""
+"""What the tests of backends share: no child is left, one starts quickly; and a Ray cluster."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +11,10 @@ import pytest
 from ion_actors import Pool
 from ion_actors.backends.process.parent import forkserver, interpreter
 from ion_actors.backends.process.parent.launch import running_children
+from tests.ray_cluster import ray_cluster
 from tests.workerpool.helpers import PATIENCE, comes_true, eventually
+
+__all__ = ["forkserver_runs", "no_child_is_left", "quick_start", "ray_cluster"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,30 +46,6 @@ def no_child_is_left(forkserver_runs: None, nothing_is_left_behind: None) -> Ite
         eventually(lambda: _descriptors() < before)
     finally:
         _start_forkserver()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
-    """One local Ray cluster for all tests that want one: to start it takes seconds.
-
-    By itself, and not when a test asks for it: what it starts is not left behind by that test.
-    """
-    ids = [one.nodeid for one in request.session.items]
-    wanted = any("[ray" in one or "on_a_cluster" in one for one in ids)
-    if not wanted or importlib.util.find_spec("ray") is None:
-        yield
-        return
-    from ion_actors.backends.ray.connection import connect
-
-    # Ray sets a handler for SIGTERM if it can; and the kernel ends the cluster with this thread.
-    assert threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
-    init = {"num_cpus": 2, "resources": {"seat": 2}, "object_store_memory": 200_000_000}
-    connection = connect("local", init)
-    signal.signal(signal.SIGTERM, before)
-    yield
-    connection.close()
-    signal.signal(signal.SIGTERM, before)
 
 
 def _start_forkserver() -> None:

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -41,13 +40,13 @@ from ion_actors import (
     Pool,
     PoolClosed,
     QueueFull,
-    RayBackend,
     TaskPanicked,
 )
 from ion_actors.backends.process import ProcessBackend
 from ion_actors.testing import RecordingMetrics
 from tests.backends.process import errands
 from tests.backends.scripted import Scripted
+from tests.ray_cluster import RAY_IS_HERE, backend_of, param_of
 from tests.workerpool.helpers import PATIENCE, eventually
 
 BACKENDS: dict[str, Callable[[], Any]] = {
@@ -56,11 +55,11 @@ BACKENDS: dict[str, Callable[[], Any]] = {
     "asyncio": lambda: "asyncio",
     "scripted": Scripted,
 }
-if importlib.util.find_spec("ray") is not None:
-    BACKENDS["ray"] = lambda: RayBackend(grace=0.5, num_cpus=0)
+if RAY_IS_HERE:
+    BACKENDS["ray"] = lambda: backend_of("ray")
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=[*map(param_of, BACKENDS)])
 def make(request: pytest.FixtureRequest) -> Callable[..., Pool]:
     """Makes pools."""
     if request.param != "ray":  # Ray has connections that come and go

@@ -1,8 +1,9 @@
-"""The tests of the pool run wherever its tasks can: in threads, and in child processes, too.
+"""The tests of the pool run wherever its tasks can: in threads, in child processes, and on Ray.
 
 What a test hands to its tasks has to reach a child then: functions do (``cloudpickle`` takes them
 by value), and a :class:`~tests.workerpool.helpers.Gate`; lists, events and barriers do not. So here
-are the tests that speak to their tasks through this process's memory, or that have none.
+are the tests that speak to their tasks through this process's memory, or that have none. What
+reaches a child reaches an actor of Ray's.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import pytest
 from ion_actors import Pool
 from ion_actors.backends.process import ProcessBackend
 from tests.backends.conftest import forkserver_runs, no_child_is_left, quick_start
+from tests.ray_cluster import RAY_IS_HERE, backend_of, param_of, ray_cluster
 
-__all__ = ["forkserver_runs", "no_child_is_left", "quick_start"]
+__all__ = ["forkserver_runs", "no_child_is_left", "quick_start", "ray_cluster"]
 
 # By module: the tests that run in threads only. Modules that are not in here do so altogether.
 IN_THREADS_ONLY: dict[str, frozenset[str]] = {
@@ -383,9 +385,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         places = ["thread", "process", "asyncio"]
         if name in IN_THREADS_ONLY[module]:
             places.remove("process")
+        elif RAY_IS_HERE:
+            places.append("ray")
         if name in NOT_ON_A_LOOP.get(module, ()):
             places.remove("asyncio")
-        metafunc.parametrize("where", places, indirect=True)
+        metafunc.parametrize("where", [*map(param_of, places)], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -401,7 +405,7 @@ def where(request: pytest.FixtureRequest) -> Iterator[None]:
     defaults = Pool.__init__.__kwdefaults__
     assert defaults is not None
     with pytest.MonkeyPatch.context() as patched:
-        backend = "asyncio" if place == "asyncio" else ProcessBackend(grace=0.5)
+        backend = ProcessBackend(grace=0.5) if place == "process" else backend_of(place)
         patched.setitem(defaults, "backend", backend)
         yield
 

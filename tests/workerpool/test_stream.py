@@ -22,6 +22,7 @@ from ion_actors.adaptive import AdaptiveLimit
 from ion_actors.circuit import CircuitBreaker, CircuitState
 from ion_actors.executors import ThreadPoolExecutor as DropIn
 from ion_actors.semaphore import WeightedSemaphore
+from tests.ray_cluster import ON_RAY, backend_of
 from tests.workerpool.helpers import PATIENCE, eventually
 from tests.workerpool.streams import (
     COUNTS,
@@ -37,12 +38,12 @@ from tests.workerpool.streams import (
 )
 
 
-@pytest.fixture(params=["thread", "process", "asyncio"])
+@pytest.fixture(params=["thread", "process", "asyncio", *ON_RAY])
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     """A pool of two workers."""
     if request.param == "process":
         request.getfixturevalue("no_child_is_left")
-    with Pool(2, name="p", backend=request.param) as pool:
+    with Pool(2, name="p", backend=backend_of(request.param)) as pool:
         yield pool
 
 
@@ -148,13 +149,13 @@ class ImageWorker(Worker):
             yield number
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", "process", *ON_RAY])
 def test_a_method_of_the_worker_class_may_be_a_generator(
     backend: str, request: pytest.FixtureRequest
 ) -> None:
     if backend == "process":
         request.getfixturevalue("no_child_is_left")
-    with Pool(1, worker=ImageWorker, backend=backend) as pool:
+    with Pool(1, worker=ImageWorker, backend=backend_of(backend)) as pool:
         expected = [("ImageWorker", 0), ("ImageWorker", 1)]
         assert [*pool.stream(ImageWorker.frames, 2)] == expected
         assert [*pool.stream(pool.method(ImageWorker.frames), 2)] == expected

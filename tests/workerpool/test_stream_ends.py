@@ -31,6 +31,7 @@ from ion_actors import (
 )
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 from tests.interrupts import KINDS, every_point, interrupt
+from tests.ray_cluster import ON_RAY, backend_of
 from tests.workerpool.helpers import PATIENCE, all_is_told, busy, eventually
 from tests.workerpool.streams import COUNTS, ENDLESS, count, note, notes
 
@@ -141,13 +142,13 @@ def test_a_cancellation_comes_before_the_finally_and_not_into_it(path: Path) -> 
 # -- the end of the pool -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", "process", *ON_RAY])
 def test_a_drain_waits_for_it_and_a_close_ends_it(
     path: Path, backend: str, request: pytest.FixtureRequest, threads: ThreadPoolExecutor
 ) -> None:
     if backend == "process":
         request.getfixturevalue("no_child_is_left")
-    pool = Pool(1, backend=backend)
+    pool = Pool(1, backend=backend_of(backend))
     stream = pool.stream(count, 5, path, buffersize=1)
     assert next(stream) == 0
     drain = threads.submit(pool.drain)
@@ -157,7 +158,7 @@ def test_a_drain_waits_for_it_and_a_close_ends_it(
     assert [*stream] == [1, 2, 3, 4]
     assert drain.result(PATIENCE).completed == 1
 
-    pool = Pool(1, backend=backend)
+    pool = Pool(1, backend=backend_of(backend))
     stream = pool.stream(count, ENDLESS, buffersize=3)
     assert next(stream) == 0
     eventually(lambda: len(pool.dump().workers) == 1)
@@ -296,13 +297,13 @@ def test_a_task_may_read_a_stream_that_another_worker_runs(fn: Any) -> None:
 # -- retries, observers, stuck tasks -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["thread", "process"])
+@pytest.mark.parametrize("backend", ["thread", "process", *ON_RAY])
 def test_it_is_tried_again_only_before_its_first_item(
     path: Path, backend: str, request: pytest.FixtureRequest
 ) -> None:
     if backend == "process":
         request.getfixturevalue("no_child_is_left")
-    with Pool(1, backend=backend) as pool:
+    with Pool(1, backend=backend_of(backend)) as pool:
         again = pool.options(retry=Retry(attempts=3, backoff=Backoff(0.0)), retry_on_worker_death=2)
         assert [*again.stream(fails_twice, path, 0)] == [0, 1, 2]
         assert notes(path) == ["try"] * 3

@@ -21,11 +21,12 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.backends.process.parent.escalation import KILL, TERMINATE, Escalation, Step, plan
+from ion_actors.backends.process.parent.inlet import Inlet
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
-from ion_actors.backends.ray.wire import Call, Reply
+from ion_actors.backends.ray.wire import Call, Item, Reply
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied
@@ -85,6 +86,7 @@ class RemoteActor:
         self._batches = 0  # of news so far
         self._busy = False  # it runs a task
         self._cancel: Cancel | None = None  # of the current task, if that must end
+        self._inlet: Inlet | None = None  # for its items, if it is a stream
         self._followed: Registration | None = None  # with the context of the current task
         # Guards what must not change while a context ends: the current task, the process's
         # descriptor. Reentrant: a context may have ended when its callback is added.
@@ -160,8 +162,22 @@ class RemoteActor:
 
         Raises:
             Lost: it died.
+            TaskNotPicklable: an item of the stream could not be rebuilt. The actor is idle again.
             Exception: an object reference among the arguments has failed.
         """
+        if task.stream is None:
+            return self._exchange(task, call)
+        inlet = self._inlet = self._inlet_for(task)
+        try:
+            reply = self._exchange(task, call)
+        finally:
+            self._inlet = None
+            inlet.close()
+        if inlet.error is not None:
+            raise inlet.error
+        return reply
+
+    def _exchange(self, task: Task, call: Callable[[int], Call]) -> Reply:
         with self._lock:
             self.tasks += 1
             self._number += 1
@@ -188,6 +204,18 @@ class RemoteActor:
         self._leave(task, busy=False)  # from here on nothing escalates for this task
         self._escalation.pause()
         return self._heard(reply, task.variables)
+
+    def _inlet_for(self, task: Task) -> Inlet:
+        number, writable = self._number + 1, self._writable
+
+        def opened(item: Item) -> Any:
+            return item.value(task.task_name, writable=writable)
+
+        def grant(granted: int) -> None:
+            method = self._handle.grant.options(concurrency_group=CONTROL)
+            self._site.post(functools.partial(method.remote, number, granted))
+
+        return Inlet(task, opened, grant)
 
     def _follow(self, context: Context) -> None:
         """Follow this context of the current task. May be called twice, and too late."""
@@ -290,10 +318,20 @@ class RemoteActor:
 
     def _show(self, news: Any, variables: contextvars.Context) -> None:
         for piece in news:
-            variables.copy().run(show, piece)  # a wrapper of the task may be in them
+            if type(piece) is bytes:
+                variables.copy().run(show, piece)  # a wrapper of the task may be in them
+            elif self._inlet is not None and piece.number == self._number:
+                self._inlet.take(piece)
 
     def _heard(self, reply: Reply, variables: contextvars.Context = _NO_VARIABLES) -> Reply:
-        """The reply, after all news that were sent before it."""
+        """The reply, after all news that were sent before it.
+
+        Raises:
+            Lost: the actor has died, and items of the stream with it.
+        """
+        if self._inlet is not None:  # none may be missing
+            while self._batches < reply.before:
+                self._take(self._messages.get(), variables)
         until = system_clock.monotonic() + _PATIENCE
         with contextlib.suppress(Lost, TimeoutError):
             while self._batches < reply.before:

@@ -182,8 +182,6 @@ class RayRunner:
     def call(self, task: Task) -> Any:
         """Make the call in the actor: see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
-            if task.stream is not None:
-                raise NotImplementedError("the Ray backend has no streams yet: use submit or map")
             reply = self._exchange(self._actor_for(task), task)
             if not reply.fine:
                 raise_packed(reply.packed, task.task_name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import threading
@@ -18,23 +19,30 @@ from typing import Any
 
 from ion_actors.actors.stateful import leave_quietly
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
+from ion_actors.backends.process.child.outlet import RemoteOutlet
 from ion_actors.backends.process.child.running_task import RunningTask, Terminated
 from ion_actors.backends.process.transport.context_vars import unpack_variables
 from ion_actors.backends.process.transport.log_relay import relay_to
 from ion_actors.backends.process.transport.messages import Cancel
-from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, pack_result
+from ion_actors.backends.process.transport.pickling import (
+    Packed,
+    not_rebuilt,
+    pack_item,
+    pack_result,
+)
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
 from ion_actors.backends.protocol import Broken, take_results
 from ion_actors.backends.ray.wire import (
     ActorStart,
     Call,
+    Item,
     News,
     Reply,
     check_sendable,
     opened,
     put_in_place,
 )
-from ion_actors.backends.stream.producer import refuse_generators
+from ion_actors.backends.stream.producer import refuse_generators, serve_streams
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, of_thread
@@ -72,7 +80,11 @@ class TaskActor:
         """End a task's context; or, if that was done before, the task."""
         self._server.cancel(Cancel.unpack(message))
 
-    def listen(self) -> Sequence[bytes]:
+    def grant(self, number: int, granted: int) -> None:
+        """There is room for more items of that task's stream: so many in all."""
+        self._server.grant(number, granted)
+
+    def listen(self) -> Sequence[bytes | Item]:
         """The next news."""
         return self._server.news.wait()
 
@@ -99,6 +111,7 @@ class ActorServer:
         try:
             relay_to(self.news.add, start.settings)
             of_thread.task_context = self._task_context
+            serve_streams(self._open_outlet)
             initializer, initargs, _, _ = self._opened(packed, "initializer")
             self._runner.start(initializer, initargs)
         except BaseException as error:
@@ -166,6 +179,16 @@ class ActorServer:
             refuse_generators(value, fn)
         return value
 
+    def _open_outlet(self, size: int) -> RemoteOutlet:
+        """Where the current task puts its items, as many as this ahead of its reader."""
+        running = self._running
+        assert running is not None, "a stream outside of a task"
+        running.outlet = outlet = RemoteOutlet(size, functools.partial(self._send, running.number))
+        return outlet
+
+    def _send(self, number: int, item: Any) -> None:
+        self.news.add(Item(number, check_sendable(pack_item(item), "", "an item")))
+
     def _opened(self, packed: Packed, name: str) -> Any:
         try:
             return opened(packed, writable=self._writable)
@@ -222,6 +245,12 @@ class ActorServer:
             if running.may_be_interrupted:
                 running.may_be_interrupted = False
                 _raise_in(self._thread, Terminated)
+
+    def grant(self, number: int, granted: int) -> None:
+        """There is room for more items of that task's stream: so many in all."""
+        running = self._running
+        if running is not None and running.number == number and running.outlet is not None:
+            running.outlet.grant(granted)
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:

@@ -19,7 +19,16 @@ from ion_actors.backends.process.transport.log_relay import Settings
 from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, unpack
 from ion_actors.errors import TaskNotPicklable
 
-__all__ = ["ActorStart", "Call", "News", "PlaceOf", "Reply", "check_sendable", "put_in_place"]
+__all__ = [
+    "ActorStart",
+    "Call",
+    "Item",
+    "News",
+    "PlaceOf",
+    "Reply",
+    "check_sendable",
+    "put_in_place",
+]
 
 _CALL = struct.Struct("<QH")  # the number of the task, and of its references
 _REPLY = struct.Struct("<?Q")  # whether it is a result, and how many batches of news came before
@@ -58,7 +67,7 @@ class Reply(NamedTuple):
     fine: bool  # a result; else an error
     before: int  # batches of news that were sent before by themselves
     packed: Packed
-    news: Sequence[bytes] = ()  # those after them
+    news: Sequence[bytes | Item] = ()  # those after them
 
     def sent(self) -> Any:
         """What the call of Ray's returns."""
@@ -85,6 +94,26 @@ class Reply(NamedTuple):
             raise not_rebuilt(name(), "the result", error) from error
         finally:
             del self, name  # the task will keep the error, and so this frame
+
+
+class Item(NamedTuple):
+    """An item of a stream."""
+
+    number: int  # of its task
+    packed: Packed
+
+    def value(self, name: Callable[[], str], *, writable: bool) -> Any:
+        """The item.
+
+        Raises:
+            TaskNotPicklable: it cannot be rebuilt.
+        """
+        try:
+            return opened(self.packed, writable=writable)[0]
+        except BaseException as error:
+            raise not_rebuilt(name(), "an item", error) from error
+        finally:
+            del self, name  # as above
 
 
 class ActorStart(NamedTuple):
@@ -142,24 +171,24 @@ def put_in_place(values: Sequence[Any], references: Sequence[Any]) -> tuple[Any,
 
 
 class News:
-    """Log records, warnings and progress, on their way from an actor. Any thread may add some.
+    """Log records, items of streams and so on, on their way from an actor. Any thread may add some.
 
     They leave in batches: by themselves while a task runs, and with its reply what is left then. A
     reply says how many batches came before it, so that none is overtaken.
     """
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytes | Item] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()  # to add a piece must be interruptible
         self._lock = threading.Lock()  # guards what is taken, and the next
         self._batches = 0
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: bytes | Item) -> None:
         """Add a piece."""
         self._pieces.append(piece)
         self._bell.put(None)
 
-    def wait(self) -> list[bytes]:
+    def wait(self) -> list[bytes | Item]:
         """The next batch; waits for one."""
         while True:
             self._bell.get()
@@ -169,7 +198,7 @@ class News:
                     self._batches += 1
                     return found
 
-    def rest(self) -> tuple[list[bytes], int]:
+    def rest(self) -> tuple[list[bytes | Item], int]:
         """What is left, and how many batches came before."""
         with self._lock:
             return self._taken() if self._pieces else [], self._batches
@@ -181,5 +210,5 @@ class News:
         except Empty:
             return
 
-    def _taken(self) -> list[bytes]:
+    def _taken(self) -> list[bytes | Item]:
         return [self._pieces.popleft() for _ in range(len(self._pieces))]

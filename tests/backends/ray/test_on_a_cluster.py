@@ -12,6 +12,7 @@ import multiprocessing.connection
 import os
 import random
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -40,6 +41,8 @@ from tests.backends.process import errands
 from tests.workerpool.helpers import PATIENCE, all_is_told, eventually, is_alive, why_broken
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: it is the extra 'ray'")
+
+pytestmark = pytest.mark.cluster
 
 HASTY = RayBackend(num_cpus=0, grace=0.1, kill_after=0.3)
 SEATED = RayBackend(num_cpus=0, resources={"seat": 1})
@@ -274,15 +277,71 @@ def test_what_cannot_be_sent() -> None:
         assert pool.submit(pow, 2, 5).result(PATIENCE) == 32
 
 
-def test_streams_are_refused() -> None:
+def test_the_items_of_a_stream_come_from_there() -> None:
     with pool_of() as pool:
-        with pytest.raises(NotImplementedError, match="no streams yet"):
-            list(pool.stream(_generate))
+        pid = pool.submit(errands.pid).result(PATIENCE)
+        assert list(pool.stream(_own_pid, 300, buffersize=7)) == [pid] * 300
+
+
+def test_a_crash_comes_after_the_items_that_had_arrived(mark: Path) -> None:
+    with pool_of() as pool:
+        stream = pool.stream(_dies_after, 3, mark)
+        assert [next(stream) for _ in range(3)] == [0, 1, 2]
+        mark.touch()
+        with pytest.raises(TaskPanicked) as found:
+            next(stream)
+        assert isinstance(found.value.__cause__, WorkerDied)
+        assert list(pool.stream(_own_pid, 1))  # its successor
+
+
+def test_items_that_cannot_be_sent_or_rebuilt() -> None:
+    with pool_of() as pool:
+        for fn in (_give_lock, _give_unwelcome):
+            stream = pool.stream(fn)
+            assert next(stream) == 1
+            with pytest.raises(TaskNotPicklable, match="an item"):
+                next(stream)
         assert pool.submit(pow, 2, 5).result(PATIENCE) == 32
+        assert pool.metrics().restarts == 0
 
 
-def _generate() -> Iterator[int]:
+def test_large_items_of_a_stream() -> None:
+    numpy: Any = pytest.importorskip("numpy")
+    with pool_of() as pool:
+        for number, found in enumerate(pool.stream(_arrays, 5, buffersize=2)):
+            assert (found == number).all()
+            assert found.flags.writeable
+            assert type(found) is numpy.ndarray
+
+
+def _own_pid(until: int) -> Iterator[int]:
+    for _ in range(until):
+        yield os.getpid()
+
+
+def _dies_after(until: int, mark: Path) -> Iterator[int]:
+    yield from range(until)
+    while not mark.exists():
+        time.sleep(0.01)
+    os._exit(1)
+
+
+def _give_lock() -> Iterator[Any]:
     yield 1
+    yield threading.Lock()
+
+
+def _give_unwelcome() -> Iterator[Any]:
+    yield 1
+    yield errands.make_unwelcome()
+    yield 2
+
+
+def _arrays(until: int) -> Iterator[Any]:
+    import numpy as np
+
+    for number in range(until):
+        yield np.full(200_000, number)
 
 
 # -- workers -----------------------------------------------------------------------------------

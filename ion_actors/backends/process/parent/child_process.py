@@ -36,7 +36,7 @@ from ion_actors.backends.process.transport.channel import (
     Unread,
 )
 from ion_actors.backends.process.transport.log_relay import show
-from ion_actors.backends.process.transport.messages import Cancel, Grant
+from ion_actors.backends.process.transport.messages import Cancel, Grant, open_item
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, Registration
 from ion_actors.errors import DeadlineExceeded, WorkerDied
@@ -172,7 +172,8 @@ class Child:
         inlet: Inlet | None = None
         try:
             if task.stream is not None:
-                inlet = Inlet(task, self.buffers, functools.partial(self._grant, self._number))
+                opened = functools.partial(open_item, self.buffers, name=task.task_name)
+                inlet = Inlet(task, opened, functools.partial(self._grant, self._number))
             self._give(request)
             message = self._receive(task.variables, inlet)
         except Unread as error:

@@ -1,11 +1,10 @@
-"""Where the items of a generator in a child process arrive: the thread of its worker."""
+"""Where the items of a generator in another process arrive: the thread of its worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from ion_actors.backends.process.transport.messages import open_item
-from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
 from ion_actors.backends.protocol import Task
 from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.errors import TaskNotPicklable
@@ -18,22 +17,24 @@ class Inlet:
 
     Args:
         task: the task.
-        buffers: those of the child.
+        opened: rebuilds an item as it was sent; it raises ``TaskNotPicklable``.
         grant: tells the child how many items it may send in all. Any thread may call it.
     """
 
-    def __init__(self, task: Task, buffers: SharedBuffers, grant: Callable[[int], object]) -> None:
+    def __init__(
+        self, task: Task, opened: Callable[[Any], Any], grant: Callable[[int], object]
+    ) -> None:
         self._task = task
-        self._buffers = buffers
+        self._opened = opened
         self._conduit: Conduit | None = task.stream
         self.error: TaskNotPicklable | None = None  # an item could not be rebuilt
         if self._conduit is not None:
             self._conduit.begin_elsewhere(grant)
 
-    def take(self, body: bytes | bytearray) -> None:
+    def take(self, sent: Any) -> None:
         """An item has come."""
         try:
-            item = open_item(self._buffers, body, self._task.task_name)
+            item = self._opened(sent)
         except TaskNotPicklable as error:
             if self.error is None:
                 self.error = error
