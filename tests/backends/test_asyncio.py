@@ -509,24 +509,24 @@ async def test_a_task_that_is_cancelled_before_its_first_step_ends_as_any_other(
 
 @runs
 async def test_who_does_not_listen_is_abandoned_with_what_it_awaits() -> None:
-    stop = asyncio.Event()
+    begun, stop = asyncio.Event(), asyncio.Event()
 
     async def never_mind() -> None:
+        begun.set()
         while not stop.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0.001)
 
     pool = Pool(1, backend="asyncio")
     future = pool.submit(never_mind)
-    await until(lambda: pool.metrics().running)
-    await asyncio.sleep(0.01)
+    await begun.wait()
     report = await pool.aclose(0.05)
     assert [one.name for one in report.running] == [never_mind.__qualname__]
     assert "in never_mind" in report.running[0].stack
     with pytest.raises(TaskAbandoned):
         await future
     stop.set()
-    await asyncio.sleep(0.01)
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 # -- panics ------------------------------------------------------------------------------------
@@ -844,10 +844,15 @@ def test_a_loop_that_is_only_closed_is_noticed(caplog: pytest.LogCaptureFixture)
     caplog.set_level(logging.CRITICAL, logger="asyncio")  # it tells of tasks that are pending
     kept: list[Any] = []
 
+    async def begin(begun: asyncio.Event) -> None:
+        begun.set()
+        await asyncio.sleep(PATIENCE)
+
     async def main() -> None:
+        begun = asyncio.Event()
         pool = Pool(1, backend="asyncio", name="dead")
-        kept.extend([pool, pool.submit(asyncio.sleep, PATIENCE), pool.submit(asyncio.sleep, 1)])
-        await asyncio.sleep(0.01)
+        kept.extend([pool, pool.submit(begin, begun), pool.submit(asyncio.sleep, 1)])
+        await begun.wait()
 
     loop = asyncio.new_event_loop()
     loop.run_until_complete(main())

@@ -280,11 +280,11 @@ def test_one_context_several_times_in_one_function() -> None:
 def test_tasks_that_were_started_inside_stay_inside_after_the_block_was_left() -> None:
     async def main() -> None:
         with Context() as mine:
-            begun = asyncio.Event()
+            begun, left = asyncio.Event(), asyncio.Event()
 
             async def child() -> Context:
                 begun.set()
-                await asyncio.sleep(0.01)
+                await left.wait()
                 with Context():
                     pass
                 return current_context()
@@ -292,6 +292,7 @@ def test_tasks_that_were_started_inside_stay_inside_after_the_block_was_left() -
             task = asyncio.create_task(child())
             await begun.wait()
         assert current_context() is background()
+        left.set()
         assert await task is mine
 
     asyncio.run(main())
