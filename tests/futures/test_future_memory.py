@@ -8,6 +8,7 @@ import gc
 import logging
 import sys
 import threading
+import tracemalloc
 import weakref
 
 import pykka
@@ -228,8 +229,13 @@ def test_a_pending_future_that_is_dropped_is_freed():
 
 
 def test_a_future_is_small():
-    future = Future()
-    future.set(1)
-    assert future._built_condition is None  # half a kilobyte, for those who never wait
-    assert future.result() == 1
-    assert future._built_condition is None
+    tracemalloc.start()
+    try:
+        kept = [Future() for _ in range(1000)]
+        for future in kept:
+            future.set(1)
+            assert future.result() == 1
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size < 800 * len(kept)  # conditions, which nobody needs here, would be a kilobyte more

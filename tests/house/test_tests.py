@@ -24,19 +24,8 @@ _BROKEN = "a state that only a fault brings about is set by hand"
 
 #: Underscore names of the library, and why the tests of a file use them. May get shorter.
 TOUCHES: dict[str, dict[str, str]] = {
-    "tests/backends/process/test_backend.py": {"_launch": _OVERRIDDEN},
-    "tests/backends/process/test_birth.py": {
-        "_servers": "how many forkservers are kept: a process does not say whose it is",
-        "_closed": "whether those that are given up have ended",
-    },
-    "tests/backends/process/test_log_relay.py": {"_report": "what workers call, without a worker"},
     "tests/conformance/pykka_plugin.py": {"_create_future": "pykka's own way to give it a future"},
     "tests/context/test_context_races.py": {"_keep": _OVERRIDDEN},
-    "tests/futures/test_future_memory.py": {"_built_condition": "what would cost half a kilobyte"},
-    "tests/observe/test_opentelemetry.py": {
-        "_counters": "a thread that comes too late to make an instrument",
-        "_make": "the same",
-    },
     "tests/observe/test_prometheus.py": {"_pools": _LET_GO},
     "tests/ratelimit/test_shared_security.py": {
         "_store": "closes the connection to a server, which the library leaves open",
@@ -56,11 +45,10 @@ TOUCHES: dict[str, dict[str, str]] = {
     "tests/workerpool/supervisor/test_panics.py": {"_asleep": _OVERRIDDEN},
     "tests/workerpool/test_executor_clients.py": {"_accepted": _OVERRIDDEN},
     "tests/workerpool/test_pains.py": {"_requests": "that the supervisor has heard three drains"},
-    "tests/workerpool/worker/test_thrown_in.py": {"_ion_thread": "which thread an actor runs on"},
 }
 
 #: How often, all in all, :data:`INSIDE` included. May be lowered and never raised.
-MOST_TOUCHES = 48
+MOST_TOUCHES = 39
 
 
 def _of_others() -> set[str]:

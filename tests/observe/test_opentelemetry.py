@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -465,9 +466,18 @@ def test_all_kinds_and_the_breakers_names(measurements: Measurements) -> None:
 
 
 def test_an_instrument_is_made_once_even_by_many_threads(
-    measurements: Measurements, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
-) -> None:
+    measurements: Measurements, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     metrics, together = OtelMetrics(measurements.meter), threading.Barrier(8)
+    create, made = measurements.meter.create_counter, list[str]()
+
+    def create_slowly(name: str, unit: str) -> Any:
+        made.append(name)
+        time.sleep(0.01)  # the others come meanwhile
+        return create(name, unit)
+
+    monkeypatch.setattr(measurements.meter, "create_counter", create_slowly)
 
     def measure() -> None:
         together.wait(PATIENCE)
@@ -477,10 +487,7 @@ def test_an_instrument_is_made_once_even_by_many_threads(
 
     for done in [threads.submit(measure) for _ in range(8)]:
         done.result(PATIENCE)
-    # Who comes too late to make it, takes what there is.
-    counters = metrics._counters
-    known = counters["counted"]
-    assert metrics._make(counters, "counted", measurements.meter.create_counter) is known
+    assert made == ["counted"]
     assert measurements.points("counted")[()].value == 1600
     assert measurements.points("waited_seconds")[()].count == 1600
     assert not caplog.records

@@ -30,9 +30,9 @@ from ion_actors import (
     WorkerDied,
 )
 from ion_actors.backends.process import ProcessBackend
+from ion_actors.backends.process.parent import runner
 from ion_actors.backends.process.parent.child_process import Child
 from ion_actors.backends.process.parent.memory_guard import MemoryGuard
-from ion_actors.backends.process.parent.runner import ProcessRunner
 from ion_actors.testing import VirtualClock
 from tests.backends.process import errands
 from tests.workerpool.helpers import PATIENCE, eventually, is_alive
@@ -557,14 +557,14 @@ def test_a_child_is_replaced_when_it_has_done_its_share() -> None:
 def test_a_next_child_that_cannot_be_started_is_tried_again_with_the_next_task(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    launch, left = ProcessRunner._launch, [True, False]
+    left = [True, False]
 
-    def once_in_vain(runner: ProcessRunner) -> Child:
+    def once_in_vain(*args: Any) -> Child:
         if left and not left.pop(0):
             raise OSError("no more processes")
-        return launch(runner)
+        return Child(*args)
 
-    monkeypatch.setattr(ProcessRunner, "_launch", once_in_vain)
+    monkeypatch.setattr(runner, "Child", once_in_vain)
     with Pool(1, backend=ProcessBackend(max_tasks_per_child=1)) as pool:
         pids = {pool.submit(errands.pid).result(PATIENCE) for _ in range(3)}
         assert len(pids) == 3
