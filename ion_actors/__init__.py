@@ -97,10 +97,11 @@ if TYPE_CHECKING:
         Submit,
         TrySubmit,
     )
+    from ion_actors.workerpool.model.backoff import Backoff
     from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
     from ion_actors.workerpool.model.outcomes import Directive, DropReason
     from ion_actors.workerpool.model.overflow import CoDel, Overflow
-    from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+    from ion_actors.workerpool.model.recovery import PanicRecovery
     from ion_actors.workerpool.model.reports import (
         DelayedTask,
         DrainReport,
@@ -208,12 +209,12 @@ __all__ = [
 #: The version of this library, as installers know it.
 __version__ = "0.1.0"
 
-# Each name is imported when it is first used: a program that uses a rate limiter does not pay for
+# Each name is imported when it is first used: a program that uses a rate limiter does not load
 # the pool. The table is what type checkers see above; a test compares them.
 _HOMES = {
     "AcquireTimeout": "errors",
     "AsyncioBackend": "backends.asyncio",
-    "Backoff": "workerpool.model.recovery",
+    "Backoff": "workerpool.model.backoff",
     "Broadcast": "workerpool.messages",
     "BrokenPool": "errors",
     "Cancelled": "errors",

@@ -130,7 +130,7 @@ def _has_protocol(found: type, protocol: type) -> bool:
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that runs in this thread, if one does.
 
-    A program that has not imported ``asyncio`` has none, and does not pay for its import.
+    A program that has not imported ``asyncio`` has none, and need not import it for this.
     """
     get = getattr(sys.modules.get("asyncio.events"), "_get_running_loop", None)
     return None if get is None else get()

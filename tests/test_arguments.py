@@ -33,8 +33,9 @@ from ion_actors.ratelimit import (
 )
 from ion_actors.supervision import ChildSpec
 from ion_actors.workerpool.messages import Close, Drain, Resize
+from ion_actors.workerpool.model.backoff import Backoff
 from ion_actors.workerpool.model.overflow import CoDel
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.submitter import TaskOptions
 
 anything = st.one_of(

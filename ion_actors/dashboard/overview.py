@@ -1,7 +1,7 @@
 """All that the library has in this process, at one moment: one structure that JSON can hold.
 
 Facts are read from what :mod:`ion_actors.observe.living` lists. The rooms that define those objects
-are not imported: a program that has no circuit breaker does not pay for them.
+are not imported: a program without circuit breakers need not load them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A pool that behaves as the executors of the standard library do, unless it is told otherwise.
+"""A pool that by default behaves as the executors of the standard library do.
 
 Nothing is bounded: neither the queue, nor the time that the end may take. What a task raises, its
 future raises, ``SystemExit`` too, and the worker goes on. The first failure of an initializer, and
@@ -19,8 +19,9 @@ from typing_extensions import override
 from ion_actors._arguments import whole_number
 from ion_actors.errors import WorkerDied
 from ion_actors.raised import is_a
+from ion_actors.workerpool.model.backoff import Backoff
 from ion_actors.workerpool.model.outcomes import Directive
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.pool import Pool
 from ion_actors.workerpool.spec import UNBOUNDED
 

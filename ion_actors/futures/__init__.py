@@ -31,7 +31,7 @@ From the top down, each importing only from below::
     get_hook    a future whose value is computed when somebody asks for it
     exceptions  the exception of a future: how it is given; that somebody should read it
     mistakes    hints for futures that are used as their values, or block an event loop
-    callbacks   how done-callbacks are called
+    callbacks   how done-callbacks are called; in which thread, ``future`` decides
     waiters     how threads wait for a future
     progress    the progress and the output of a task
 """

@@ -15,7 +15,8 @@ from ion_actors.context import Context, background, current_context
 from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe
 from ion_actors.supervision.states import AutoShutdown, ChildRecord, Restart, Rules, Strategy
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.backoff import Backoff
+from ion_actors.workerpool.model.recovery import PanicRecovery
 
 __all__ = ["WORKER_SHUTDOWN", "ChildSpec", "TreeSpec", "child"]
 

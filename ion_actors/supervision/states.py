@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ion_actors.facts import ChildState
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.backoff import Backoff
+from ion_actors.workerpool.model.recovery import PanicRecovery
 
 __all__ = [
     "AutoShutdown",

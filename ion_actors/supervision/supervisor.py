@@ -26,7 +26,7 @@ from ion_actors.supervision.spec import ChildSpec, TreeSpec
 from ion_actors.supervision.states import AutoShutdown, ChildState, Strategy, SupervisorState
 from ion_actors.supervision.tree_text import draw
 from ion_actors.workerpool.messages import Close, Drain
-from ion_actors.workerpool.model.recovery import Backoff
+from ion_actors.workerpool.model.backoff import Backoff
 
 __all__ = ["Supervisor"]
 

@@ -83,7 +83,7 @@ class Pool(Submitter, concurrent.futures.Executor):
             accepted by a worker that is idle.
         name: for threads, errors, logs and metrics; by default ``pool-1``, ``pool-2``, …
         context: when it ends, the pool closes. By default none does.
-        drain_timeout: seconds that a drain or close may take when it is not told otherwise (at the
+        drain_timeout: seconds that a drain or close may take by default (at the
             end of a ``with`` block, by :meth:`shutdown`, at interpreter exit); None for any time.
         logger: gets what happens to workers and to the pool, with the facts in ``extra``; by
             default the logger ``ion_actors.pool``.

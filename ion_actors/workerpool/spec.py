@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_QUEUE_SIZE", "UNBOUNDED", "Dialect", "PoolSpec", "TaskOptions", "TaskWrapper"]
 
-#: Tasks that may wait, unless the pool is told otherwise: a few megabytes of them.
+#: Tasks that may wait by default: a few megabytes of them.
 DEFAULT_QUEUE_SIZE = 10_000
 
-_SLOTS = 100  # workers of a pool on an event loop, unless it is told otherwise
+_SLOTS = 100  # workers of a pool on an event loop, by default
 
 #: The ``queue_size`` of a pool in which any number of tasks may wait.
 UNBOUNDED = sys.maxsize

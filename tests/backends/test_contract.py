@@ -2,22 +2,10 @@
 
 Tasks are functions of modules, and tell of themselves by files, since they may be elsewhere.
 
-The tests in ``tests/pool`` run in threads and in child processes as well, where they can:
-
-- Both: directives, ending, hooks, keys and workers, letters, mapping, overflow, panics, progress,
-  submitting, workers with state; ``tests/pool/conftest.py`` names the tests that do not.
-- Threads only, since helping, callers that run tasks, and workers without a thread do not exist
-  where each worker has a child: at rest, helping, interrupted start.
-- Threads only, since what they watch or break is in this process (its stacks, its supervisor, the
-  order of its threads), or because there are hundreds of pools: health, model, one budget,
-  supervisor faults, the lives of workers with state. The faults of a backend are in
-  ``test_scripted_faults.py``.
-- Their own tests of processes: chaos (``test_process_chaos.py``), retry after and on worker death
-  (below, and in ``test_scripted_faults.py``), workers with state
-  (``test_workers_with_state_processes.py``).
-
-The programs of ``tests/process`` end, fork and are interrupted as programs with threads; those that
-have children are in ``test_parents_end.py``.
+The tests in ``tests/workerpool`` run on other backends as well, where they can:
+``tests/workerpool/conftest.py`` names those that do not, with the reason. The faults of a backend
+are in ``test_scripted_faults.py``, what only child processes can do is in
+``tests/backends/process``.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from ion_actors import (
     PoolClosed,
     TaskPanicked,
 )
-from ion_actors.workerpool.model.recovery import Backoff
+from ion_actors.workerpool.model.backoff import Backoff
 from tests.workerpool.helpers import until_waiting
 
 PATIENCE = 30.0

@@ -31,7 +31,7 @@ from ion_actors import (
     TaskPanicked,
     TrySubmit,
 )
-from ion_actors.workerpool.model.recovery import Backoff
+from ion_actors.workerpool.model.backoff import Backoff
 from tests import rounds
 from tests.workerpool.helpers import until_waiting
 

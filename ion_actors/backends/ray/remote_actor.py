@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Lost", "RemoteActor"]
 
-# Seconds that an actor gets to leave, if grace= sets no other limit; that Ray may take to end it,
-# until the kernel is asked; and that anything else may take.
-_DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.2, 2.0
+_DEFAULT_GRACE = 1.0  # seconds that an actor gets to leave, unless grace= says otherwise
+_RAYS_TIME = 0.2  # seconds that Ray gets to end an actor; then the kernel is asked
+_PATIENCE = 2.0  # seconds that any other call of Ray's gets
 
 _NO_VARIABLES = contextvars.Context()
 

@@ -722,7 +722,7 @@ class SheddingMailbox(Mailbox):
             if isinstance(found, TaskFuture):
                 if not self._is_late(found):
                     return found
-                worker.current = None  # it never begins: nobody is at it
+                worker.current = None  # it never begins: no worker has it
                 self._shed(found)
             else:
                 if found is PARKED:

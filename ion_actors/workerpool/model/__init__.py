@@ -4,7 +4,8 @@
 
     lifecycle    running, draining, closed: what each message and deadline leads to
     retry        whether a task that failed is tried again, and when
-    recovery     what is a panic, how often a worker is restarted, how fast
+    recovery     what is a panic, and how often a worker is restarted
+    backoff      how long to wait before something that failed is tried again
     overflow     what happens to a task when there is no room; shedding by delay
     metrics      the numbers of a pool
     reports      what drain, close, panics and dumps tell

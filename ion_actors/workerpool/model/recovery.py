@@ -1,13 +1,12 @@
 """When is an exception a panic, and what becomes of a worker that panicked.
 
 Everything here is a pure decision of the policy, what happened, and the time; the supervisor acts
-on it. The shape is Erlang/OTP's restart intensity (so many restarts within so many seconds, then
-give up) and Pekko's backoff supervisor (exponential with a random factor).
+on it. The shape is Erlang/OTP's restart intensity: so many restarts within so many seconds, then
+give up.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,75 +14,21 @@ from typing import Any, NamedTuple
 from ion_actors._arguments import (
     exceptions_or_predicate,
     make_plain,
-    number,
     optional_callable,
     seconds,
     whole_number,
 )
 from ion_actors.errors import WorkerDied
 from ion_actors.raised import is_a
+from ion_actors.workerpool.model.backoff import Backoff
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.model.reports import Panic
 
-__all__ = ["Backoff", "Decide", "IsPanic", "PanicRecovery", "RestartWindow", "random_part"]
+__all__ = ["Decide", "IsPanic", "PanicRecovery", "RestartWindow"]
 
 IsPanic = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 Decide = Mapping[type[BaseException], Directive] | Callable[[BaseException], Directive | None]
-
-
-def random_part() -> float:
-    """A random number from 0 to 1. The ``random`` module takes a millisecond to import."""
-    return int.from_bytes(os.urandom(4)) / 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait before something that failed is tried again.
-
-    The n-th wait is ``initial * factor ** (n - 1)`` seconds, at most ``maximum``, shortened by a
-    random part of up to ``jitter`` (0 to 1), so that many do not retry in step.
-
-    ``PanicRecovery(backoff=...)``: for a worker that could not start. After ``retries`` failed
-    retries the pool breaks; with the defaults, after at most 1.55 seconds of waiting. For a task
-    (:class:`Retry`), ``attempts`` counts instead of ``retries``.
-    """
-
-    initial: float = 0.05
-    factor: float = 2.0
-    maximum: float = 1.0
-    jitter: float = 0.2
-    retries: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("initial", "maximum"):
-            number(name, getattr(self, name), minimum=0)
-        number("factor", self.factor, minimum=1)
-        number("jitter", self.jitter, minimum=0, maximum=1)
-        whole_number("retries", self.retries, minimum=0)
-        make_plain(self, "initial", "factor", "maximum", "jitter", "retries")
-
-    def delay(self, failures: int, chance: Callable[[], float] = random_part) -> float | None:
-        """Seconds to wait after so many failures in a row; None to give up.
-
-        Args:
-            failures: 1 or more.
-            chance: gives numbers from 0 to 1.
-        """
-        return None if failures > self.retries else self.wait(failures, chance)
-
-    def wait(self, failures: int, chance: Callable[[], float] = random_part) -> float:
-        """Seconds to wait after so many failures in a row, however many they are.
-
-        Args:
-            failures: 1 or more.
-            chance: gives numbers from 0 to 1.
-        """
-        try:
-            grown = self.initial * float(self.factor) ** (failures - 1)
-        except OverflowError:
-            grown = self.maximum if self.initial else 0.0
-        return min(self.maximum, grown) * (1 - self.jitter * chance())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +59,7 @@ class PanicRecovery:
     handler: Callable[[Panic], object] | None = None
     max_restarts: int | None = None
     within: float = 60.0
-    backoff: Backoff = Backoff()
+    backoff: Backoff = Backoff()  # noqa: RUF009 - it is frozen
     is_panic: IsPanic | None = None
     decide: Decide | None = field(default=None, hash=False)
 

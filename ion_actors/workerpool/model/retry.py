@@ -14,8 +14,8 @@ from typing import NamedTuple
 from ion_actors._arguments import exceptions_or_predicate, make_plain, seconds, whole_number
 from ion_actors.errors import TaskPanicked, WorkerDied
 from ion_actors.raised import is_a
+from ion_actors.workerpool.model.backoff import Backoff, random_part
 from ion_actors.workerpool.model.outcomes import excess_of
-from ion_actors.workerpool.model.recovery import Backoff, random_part
 
 __all__ = ["PastTries", "Plan", "Retry", "hint_of"]
 

@@ -14,7 +14,8 @@ import pytest
 
 from ion_actors import Close, Context, Pool, current_context
 from ion_actors.delivery import FINALIZERS, is_kept_free
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.backoff import Backoff
+from ion_actors.workerpool.model.recovery import PanicRecovery
 
 PATIENCE = 30.0
 LIMIT = 0.02

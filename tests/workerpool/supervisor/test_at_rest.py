@@ -11,7 +11,8 @@ import pytest
 
 from ion_actors import BrokenPool, Pool
 from ion_actors.testing import assert_no_leaks
-from ion_actors.workerpool.model.recovery import Backoff, PanicRecovery
+from ion_actors.workerpool.model.backoff import Backoff
+from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.worker.worker import PoolWorker
 from tests.inside import resting
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, threads_of
