@@ -32,6 +32,8 @@ def run_contests(
     """
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it work?")
+    parser.add_argument("--only", default="", metavar="ROW,ROW", help="those that begin like this")
+    parser.add_argument("--rounds", type=int, default=rounds)
     if place is not None:
         parser.add_argument(
             "--write",
@@ -42,11 +44,14 @@ def run_contests(
             help="by default in the docs",
         )
     options: Any = parser.parse_args(arguments)
-    rounds = 1 if options.quick else rounds
+    rounds = 1 if options.quick else options.rounds
+    only = tuple(options.only.split(","))
     conditions = table.conditions(rounds)
     print(conditions)
     results = []
     for contest in contests(0.01 if options.quick else 1.0):
+        if not contest.key.startswith(only):
+            continue
         for result in run(contest, rounds):
             print(table.text(result), flush=True)
             results.append(result)

@@ -24,7 +24,16 @@ from ion_actors.supervision import Supervisor, child
 from tests.benchmarks import table
 from tests.benchmarks.measure import Contest, Line, Measure, Result, Spread, run
 
-__all__ = ["contest", "markdown"]
+__all__ = [
+    "PLAIN",
+    "Setting",
+    "contest",
+    "kept_keys",
+    "markdown",
+    "measure",
+    "plain",
+    "with_options",
+]
 
 TABLE = Path(__file__).parents[2] / "docs" / "explanation" / "feature-table.md"
 PLAIN = "a plain pool"
@@ -50,13 +59,15 @@ class _Resident(Worker):
 
 
 @contextmanager
-def _pool(count: int, /, **settings: Any) -> Iterator[Callable[..., Any]]:
+def plain(count: int, /, **settings: Any) -> Iterator[Callable[..., Any]]:
+    """A pool, with these settings if there are any."""
     with Pool(1, count, **settings) as pool:
         yield pool.submit
 
 
 @contextmanager
-def _options(count: int, /, **options: Any) -> Iterator[Callable[..., Any]]:
+def with_options(count: int, /, **options: Any) -> Iterator[Callable[..., Any]]:
+    """A plain pool, and a submitter with options that is kept."""
     with Pool(1, count) as pool:
         yield pool.options(**options).submit
 
@@ -66,6 +77,14 @@ def _keys(count: int) -> Iterator[Callable[..., Any]]:
     with Pool(1, count) as pool:
         numbers = itertools.count()
         yield lambda fn: pool.options(key=next(numbers) % 100).submit(fn)
+
+
+@contextmanager
+def kept_keys(count: int) -> Iterator[Callable[..., Any]]:
+    """A hundred keys in turn, each with a submitter that is kept."""
+    with Pool(1, count) as pool:
+        turns = itertools.cycle([pool.options(key=key).submit for key in range(100)])
+        yield lambda fn: next(turns)(fn)  # noqa: PLW0108 - another one each time
 
 
 @contextmanager
@@ -99,26 +118,26 @@ _bind = functools.partial
 
 #: By whether the tasks use it, and by the name that the table shows.
 FEATURES: dict[tuple[str, str], Setting] = {
-    ("idle", "nothing: the plain pool once more"): _pool,
-    ("idle", "`helping=False`"): _bind(_pool, helping=False),
-    ("idle", '`overflow="reject"`'): _bind(_pool, overflow="reject"),
-    ("idle", '`overflow="drop_oldest"`'): _bind(_pool, overflow="drop_oldest"),
-    ("idle", "`worker=`, for plain functions"): _bind(_pool, worker=_Resident),
+    ("idle", "nothing: the plain pool once more"): plain,
+    ("idle", "`helping=False`"): _bind(plain, helping=False),
+    ("idle", '`overflow="reject"`'): _bind(plain, overflow="reject"),
+    ("idle", '`overflow="drop_oldest"`'): _bind(plain, overflow="drop_oldest"),
+    ("idle", "`worker=`, for plain functions"): _bind(plain, worker=_Resident),
     ("idle", "in a supervision tree"): _supervised,
-    ("idle", "`stuck_after=60`"): _bind(_pool, stuck_after=60.0),
+    ("idle", "`stuck_after=60`"): _bind(plain, stuck_after=60.0),
     ("idle", "`drain_on_signal()`"): _signalled,
     ("idle", "`dead_letters.subscribe()`"): _subscribed,
-    ("used", "`overflow=CoDel()`"): _bind(_pool, overflow=CoDel(target=60.0, interval=60.0)),
-    ("used", "`options(priority=1)`"): _bind(_options, priority=1),
+    ("used", "`overflow=CoDel()`"): _bind(plain, overflow=CoDel(target=60.0, interval=60.0)),
+    ("used", "`options(priority=1)`"): _bind(with_options, priority=1),
     ("used", "`options(key=...)`, 100 keys in turn"): _keys,
-    ("used", "`options(ttl=60)`"): _bind(_options, ttl=60.0),
-    ("used", "`options(retry_on_worker_death=1)`"): _bind(_options, retry_on_worker_death=1),
-    ("used", "`options(timeout=60)`"): _bind(_options, timeout=60.0),
+    ("used", "`options(ttl=60)`"): _bind(with_options, ttl=60.0),
+    ("used", "`options(retry_on_worker_death=1)`"): _bind(with_options, retry_on_worker_death=1),
+    ("used", "`options(timeout=60)`"): _bind(with_options, timeout=60.0),
     ("used", "`proxy().method()`"): _proxy,
 }
 
 
-def _measure(setting: Setting, count: int) -> tuple[float]:
+def measure(setting: Setting, count: int) -> tuple[float]:
     """Microseconds for each task."""
     with setting(count) as submit:
         submit(_nothing).result()
@@ -132,10 +151,10 @@ def contest(count: int, parts: int = _PARTS) -> Contest:
     """The plain pool against those with a feature."""
 
     def timed(setting: Setting) -> Measure:
-        return lambda: _measure(setting, count)
+        return lambda: measure(setting, count)
 
     peers = {f"{kind} {title}": timed(setting) for (kind, title), setting in FEATURES.items()}
-    return Contest("features", (Line("a task", "µs"),), timed(_pool), peers, parts=parts)
+    return Contest("features", (Line("a task", "µs"),), timed(plain), peers, parts=parts)
 
 
 def markdown(result: Result, conditions: str) -> str:

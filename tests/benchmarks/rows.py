@@ -77,7 +77,7 @@ def _against_all(
 
 def _burst(size: int, sizes: Sizes) -> Contest:
     title = f"burst of {_spaced(sizes.burst)} no-op tasks, {_workers(size)}"
-    line = Line(title, _per_second, (Target(3.0, at_least=True, peer=THREADS),))
+    line = Line(title, _per_second, (Target(4.0, at_least=True, peer=THREADS),))
     measure = _bind(tasks.burst, size=size, count=sizes.burst)
     contest = _against_all(f"burst-{size}", line, measure)
     # What waiting for room in a mailbox of the default size costs.
@@ -95,7 +95,7 @@ def _round_trips(size: int, sizes: Sizes) -> Contest:
 
 
 def _producers(size: int, sizes: Sizes) -> Contest:
-    targets = (Target(4.0, at_least=True, peer=THREADS),) if size == 4 else ()
+    targets = (Target(5.0, at_least=True, peer=THREADS),) if size == 4 else ()
     line = Line(f"8 producers, {_workers(size)}", _per_second, targets)
     measure = _bind(tasks.producers, size=size, count=sizes.burst)
     return _against_all(f"producers-{size}", line, measure)
@@ -120,12 +120,17 @@ def _close(sizes: Sizes) -> Contest:
         peer = peers.threads(1)
         return tasks.close(peer, peer.close, sizes.close)
 
-    line = Line(f"closing with {_spaced(sizes.close)} queued", "ms")
+    line = Line(
+        f"closing with {_spaced(sizes.close)} queued",
+        "ms",
+        (Target(2.0, at_least=False, peer=THREADS),),
+    )
     return Contest("close", (line,), ours, {THREADS: theirs})
 
 
 def _start(size: int) -> Contest:
-    line = Line(f"starting and stopping {_workers(size)}", "ms")
+    targets = (Target(1.2, at_least=False, peer=THREADS),) if size == 4 else ()
+    line = Line(f"starting and stopping {_workers(size)}", "ms", targets)
     return _against_all(f"start-{size}", line, _bind(tasks.start, size=size))
 
 
@@ -133,7 +138,7 @@ def _map(sizes: Sizes) -> Contest:
     line = Line(
         f"map over {_spaced(sizes.items)} items, chunks of {_spaced(1000)}, 4 workers",
         "items/s",
-        (Target(1e6, at_least=True),),
+        (Target(1.0, at_least=True, peer=THREADS),),
     )
     rivals = {
         THREADS: _bind(tasks.map_of_threads, 4, sizes.items),
