@@ -157,7 +157,20 @@ class Node:
 
     _endless = False  # the root
 
+    def limit_to(self, deadline: float) -> None:
+        """For the library only: set a deadline of its own, before anybody has asked for it."""
+        for one in self._parents:
+            theirs = one._deadline
+            if theirs is not None and theirs < deadline and one._clock is self._clock:
+                deadline = theirs
+        self._deadline = deadline
+
     def _inherit(self, parents: tuple[Node, ...], deadline: float | None) -> None:
+        if len(parents) == 1 and deadline is None:  # that of most tasks: the quick way
+            one = parents[0]
+            if one._deadline is None and one.blocks is None and not one._passes_through:
+                self._parents = parents
+                return
         if deadline is not None:
             self._own_deadline = deadline
         for one in parents:

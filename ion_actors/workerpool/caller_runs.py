@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures._base import RUNNING
+from dataclasses import replace
 from typing import Any
 
 from ion_actors.actors import Request
@@ -129,7 +130,7 @@ class Caller:
             value = self._call(task)
         except BaseException as error:
             if is_a(error, KeyboardInterrupt) or is_interruption(error):
-                task.retry = None  # it is raised here
+                task.terms = replace(task.terms, retry=None)  # it is raised here
             item = TaskItem(task, self._spec, self._core.mailbox, self)
             Settlement(self._spec, self).settle(item, error)
             if is_a(error, KeyboardInterrupt) or is_interruption(error):
@@ -153,7 +154,7 @@ class Caller:
 
     def _call(self, task: TaskFuture[Any]) -> Any:
         spec, backend = self._spec, self._runner
-        task.begin()
+        task.begin(self.started_at)
         if spec.hooks is not None:
             tell_begin(spec.hooks, task, self.name, self._core.mailbox.backlog, self.started_at)
         outer, of_thread.task_name = of_thread.task_name, task.task_name

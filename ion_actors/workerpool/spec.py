@@ -246,10 +246,15 @@ class TaskOptions:
     def bare(self) -> bool:
         """Whether the tasks have nothing but a name, a priority and a key: they end by themselves,
         or with their pool."""
-        endless = self.context is None and self.timeout is None and self.ttl is None
-        at_once = self.delay is None and self.at is None
+        at_once = self.delay is None and self.at is None and self.ttl is None
         once = self.retry is None and not self.retry_on_worker_death
-        return endless and at_once and once and not self.pass_context
+        return self.endless and at_once and once
+
+    @property
+    def endless(self) -> bool:
+        """Whether the tasks need no context of their own: no deadline ends them, and they do not
+        ask for it as an argument."""
+        return self.context is None and self.timeout is None and not self.pass_context
 
     @property
     def ranked(self) -> bool:

@@ -49,7 +49,6 @@ from ion_actors.context import (
     await_turn,
     current_context,
     helper_here,
-    make_current,
     of_thread,
     wait_turn,
 )
@@ -64,6 +63,7 @@ from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
+from ion_actors.workerpool.mailbox.terms import PLAIN, TaskTerms
 from ion_actors.workerpool.mistakes import not_callable
 from ion_actors.workerpool.model.outcomes import DropReason
 from ion_actors.workerpool.model.overflow import CoDel, Overflow
@@ -99,6 +99,7 @@ _allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
 _modules = sys.modules
 _current = CURRENT.get
+_set_current = CURRENT.set
 
 
 def _way_in(mailbox: Mailbox, options: TaskOptions | None) -> Callable[[TaskFuture[Any]], bool]:
@@ -110,6 +111,14 @@ def _way_in(mailbox: Mailbox, options: TaskOptions | None) -> Callable[[TaskFutu
             f"pool {mailbox.name!r} has queue_size=0: a delayed task has no place to wait"
         )
     return mailbox.offer_timed if options.timed else mailbox.offer_ranked
+
+
+def _terms_of(options: TaskOptions) -> TaskTerms:
+    return TaskTerms(
+        options.name, seconds("timeout", options.timeout), seconds("ttl", options.ttl),
+        options.delay, options.at, options.retry, options.retry_on_worker_death or 0,
+        options.priority or 0, options.key_limit or 1, options.ranked, options.timed,
+    )  # fmt: skip
 
 
 class Submitter:
@@ -127,11 +136,18 @@ class Submitter:
         self._clock = core.spec.context.clock
         self._hooks = core.spec.hooks
         # Whether a task may need more than the bare minimum: decided once, not per task.
-        self._bare = self._pool_context.deadline is None and (options is None or options.bare)
+        given = options or _DEFAULTS
+        self._terms = terms = _terms_of(given) if options is not None else PLAIN
+        endless = self._pool_context.deadline is None
+        self._bare = endless and given.bare
+        self._endless = endless and given.endless
+        self._unbound = given.context is None
+        self._limited = terms.timed or terms.ttl is not None or terms.limit is not None
+        self._again = terms.retries > 0 or terms.retry is not None
         hooked = self._hooks is not None or core.mailbox.sheds
         self._plain = options is None and self._bare and not hooked
-        key = None if options is None else options.key
-        self._key = None if key is None else core.keys.key(key)
+        self._key = None if given.key is None else core.keys.key(given.key)
+        self._stray_limit = given.key is None and given.key_limit is not None
         self._offer = _way_in(core.mailbox, options)
         self._overflow = core.spec.overflow
 
@@ -179,44 +195,43 @@ class Submitter:
         if self._hooks is not None or self._mailbox.sheds:
             task.accepted_at = self._clock.monotonic()
         if self._options is not None:
-            self._label(task, self._options)
-        if not self._bare or CURRENT.get() is not None or of_thread.task_context is not None:
-            self._place(task)
+            if self._stray_limit:
+                raise ValueError(f"key_limit={self._terms.key_limit} limits nothing without a key")
+            task.terms = self._terms
+            if self._key is not None:
+                task.key = self._key
+        alone = self._unbound and _current() is None and of_thread.task_context is None
+        if not (alone and self._bare):
+            self._place(task, alone=alone)
 
-    def _label(self, task: TaskFuture[Any], options: TaskOptions) -> None:
-        """Give it its name, its priority and its key."""
-        if options.key_limit is not None and options.key is None:
-            raise ValueError(f"key_limit={options.key_limit} limits nothing without a key")
-        task.given_name = options.name
-        if options.ranked:
-            task.ranked = True
-            task.priority = options.priority or 0
-            task.key = self._key
-            task.key_limit = options.key_limit or 1
+    def _place(self, task: TaskFuture[Any], *, alone: bool) -> None:
+        """Give it its limits and, if need be, a context of its own, below those that end it.
 
-    def _place(self, task: TaskFuture[Any]) -> None:
-        """Give it a context of its own, below the pool's and the submitter's."""
-        options = self._options or _DEFAULTS
+        Args:
+            task: which one.
+            alone: no context but the pool's ends it.
+        """
+        if not (alone and self._endless):
+            context: Context = _new(Context)
+            context._clock = self._clock
+            context._inherit(self._parents if alone else self._parents_here(), None)
+            task.variables.run(_set_current, context)
+            task.own_context = context
+        if self._limited:
+            task.begin_limits(self._clock.monotonic)
+        if self._again:
+            task.spare_variables()
+        if self._options is not None and self._options.pass_context:
+            if task.given_name is None:
+                task.terms = replace(task.terms, name=describe(task.fn))
+            task.fn = functools.partial(call_with_context, task.fn)
+
+    def _parents_here(self) -> tuple[Context, ...]:
+        """What ends a task of its submitter here."""
         parent = self._parent()
         parent.check()
-        context: Context = _new(Context)
-        context._clock = self._clock
-        endless = parent._endless  # then it is the pool's end that counts, and nothing else
-        context._inherit(self._parents if endless else (self._pool_context, parent), None)
-        task.variables.run(make_current, context)
-        task.own_context = context
-        task.limit = seconds("timeout", options.timeout)
-        task.ttl = seconds("ttl", options.ttl)
-        if options.timed:
-            task.timed = True
-            task.delay, task.at, task.retry = options.delay, options.at, options.retry
-        task.begin_limits()
-        if options.retry_on_worker_death or options.retry is not None:
-            task.retries = options.retry_on_worker_death or 0
-            task._spare = own_values(task.variables.copy())
-        if options.pass_context:
-            task.given_name = options.name or describe(task.fn)
-            task.fn = functools.partial(call_with_context, task.fn)
+        # Of what never ends, it is the pool's end that counts, and nothing else.
+        return self._parents if parent._endless else (self._pool_context, parent)
 
     def _parent(self) -> Context:
         explicit = self._options.context if self._options is not None else None
@@ -302,15 +317,16 @@ class Submitter:
     def _accepted(self, task: TaskFuture[Any]) -> None:
         if self._hooks is not None:
             self._hooks.submitted(self._mailbox.backlog)
-        context = task.own_context
-        if context is None:
-            return
-        task.plan_expiry(self._clock)
         if task.due is not None:
             self._mailbox.keep_time()
-        if task.limit is None and context._parents == self._parents:
-            return  # the supervisor ends it with the pool
-        task.keep_registration(context.add_callback(functools.partial(on_context_end, task)))
+        context = task.own_context
+        alone = context is None or context._parents == self._parents  # it ends with the pool
+        if task.expires_at is not None or (alone and self._terms.limit is not None):
+            moment = task.next_limit()
+            if moment is not None:
+                self._mailbox.deadlines.add(task, moment)
+        if not alone and context is not None:
+            task.keep_registration(context.add_callback(functools.partial(on_context_end, task)))
 
     def options(  # noqa: D417 - unknown is for none
         self,

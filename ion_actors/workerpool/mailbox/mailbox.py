@@ -31,6 +31,7 @@ from ion_actors.observe import HOOKS
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.mailbox.alarm import Alarm
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
+from ion_actors.workerpool.mailbox.deadlines import Deadlines
 from ion_actors.workerpool.mailbox.delayed import Delayed
 from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
 from ion_actors.workerpool.mailbox.protocols import (
@@ -100,6 +101,7 @@ class Mailbox(TaskQueue):
         self._on_dropped = on_dropped
         self._letters: DeadLetters | None = None  # once somebody has asked for them
         self._alarm = Alarm(context.clock, self._first_moment, self._ring)
+        self.deadlines: Deadlines[TaskFuture[Any]] = Deadlines(context.clock)
 
     def withdraw(self, task: TaskFuture[Any], error: IonError, *, elsewhere: bool = False) -> bool:
         """End a task that is still queued, with that error. Returns whether it was.
@@ -664,6 +666,7 @@ class Mailbox(TaskQueue):
         self.paused = False
         self._dead, self._delayed, self._room = 0, Delayed(), self.limit
         self._letters = None  # those who subscribed did so in the parent
+        self.deadlines = Deadlines(self.context.clock)
         self.ledger.withdrawn += len(stranded)
         self.ledger.fenced += len(running)
         return stranded + running

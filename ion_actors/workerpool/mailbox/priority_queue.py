@@ -39,9 +39,17 @@ _MIN_SWEEP = 64  # so many entries of what was removed are not worth a sweep
 class Rankable(Protocol):
     """What can be queued."""
 
-    priority: int  # the more, the sooner
     key: Hashable | None
-    key_limit: int  # how many of its key may run while it does, itself included
+
+    @property
+    def priority(self) -> int:
+        """The more, the sooner."""
+        ...
+
+    @property
+    def key_limit(self) -> int:
+        """How many of its key may run while it does, itself included."""
+        ...
 
 
 T = TypeVar("T", bound=Rankable)

@@ -18,9 +18,7 @@ from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING, 
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ion_actors.actors import NO_MORE_THREADS
 from ion_actors.backends.stream.conduit import Conduit
-from ion_actors.clock import Clock, Timer
 from ion_actors.context import Context, Helper, Registration
 from ion_actors.delivery import run_elsewhere
 from ion_actors.errors import (
@@ -37,10 +35,12 @@ from ion_actors.naming import describe, printable
 from ion_actors.own_variables import own_values
 from ion_actors.raised import add_note, is_a
 from ion_actors.workerpool.hooks import Ending
+from ion_actors.workerpool.mailbox.deadlines import Deadlines
+from ion_actors.workerpool.mailbox.terms import PLAIN, TaskTerms
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome
 from ion_actors.workerpool.model.reports import WorkerDeath
-from ion_actors.workerpool.model.retry import PastTries, Retry
+from ion_actors.workerpool.model.retry import PastTries
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,6 +62,7 @@ class Home(Protocol):
     limit: int  # how many tasks may wait
     size: int  # how many workers there are to be
     context: Context  # the pool's
+    deadlines: Deadlines[Any]  # of its tasks
     loop: asyncio.AbstractEventLoop | None  # on which all workers share one thread, if they do
     interrupted: bool  # by Ctrl-C: errors that nobody reads are no news
 
@@ -107,30 +108,19 @@ class TaskFuture(Future[T]):
 
     # Only for those that differ.
     own_context: Context | None = None  # made at submission or on demand: see task_context()
-    given_name: str | None = None
-    limit: float | None = None  # seconds: the task's own, from when it was accepted
-    ttl: float | None = None  # seconds: how long it may be queued
-    expires_at: float | None = None  # the moment when that is over, once it is accepted
-    _expiry: Timer | None = None  # for that moment, while it is queued
-    timed = False  # it has a delay, or may be tried again
-    delay: float | None = None  # seconds from when it is accepted
-    at: float | None = None  # instead: the moment
+    terms: TaskTerms = PLAIN
+    expires_at: float | None = None  # the moment when its ttl is over, once it is accepted
     due: float | None = None  # when its time comes, as long as it has not
-    retry: Retry | None = None
     past_tries: PastTries | None = None  # of the tries before this one
     born_at = 0.0  # when it was accepted, or its delay is over; only if it may be tried again
-    ranked = False  # it has a priority or a key
-    priority = 0
     key: Hashable | None = None  # a Key: see ion_actors.keys
-    key_limit = 1  # how many of its key may run while it does, itself included
     _registration: Registration | None = None  # with its context, while it can end early
     fenced = False  # ended by another than its worker, whose late result is to be ignored
     counted = False  # as ended, though its future may not say so yet
     withdrawn = False  # left the queue before its turn; its place may still be there
     admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
     _ended_by: Cancelled | None = None  # it was cancelled before it ran
-    retries = 0  # how often it may be run again after it took down its worker
-    _spare: contextvars.Context | None = None  # if it may be: the variables, for the next try
+    _spare: contextvars.Context | None = None  # the variables for the next try, if there may be one
     history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
     stream: Conduit | None = None  # what it yields goes there
@@ -140,6 +130,31 @@ class TaskFuture(Future[T]):
     queued_at: float | None = None  # only if it was not handed to a worker at once
     span: Span | None = None  # only with hooks
     _told = False  # only with hooks: they know how it ended
+
+    @property
+    def given_name(self) -> str | None:
+        """Its name, if its submitter has given it one."""
+        return self.terms.name
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it has a priority or a key."""
+        return self.terms.ranked
+
+    @property
+    def timed(self) -> bool:
+        """Whether it has a delay, or may be tried again."""
+        return self.terms.timed
+
+    @property
+    def priority(self) -> int:
+        """The more, the sooner."""
+        return self.terms.priority
+
+    @property
+    def key_limit(self) -> int:
+        """How many of its key may run while it does, itself included."""
+        return self.terms.key_limit
 
     def task_name(self) -> str:
         """Its name, for errors and logs."""
@@ -188,6 +203,7 @@ class TaskFuture(Future[T]):
             made._clock = self.mailbox.context.clock
             made._inherit((self.mailbox.context,), None)
             with self._lock:
+                self.special = True
                 if self.own_context is None:
                     self.own_context = made
             if self.follower is not None:
@@ -225,55 +241,54 @@ class TaskFuture(Future[T]):
     def _home(self) -> Home:
         return self.mailbox
 
-    def begin_limits(self) -> None:
+    def begin_limits(self, clock: Callable[[], float]) -> None:
         """The task is accepted: its own time limits count from now, or the end of its delay."""
-        context = self.own_context
-        if self.timed and context is not None:
-            self._begin_delay(context.clock.monotonic())
-        if self.ttl is not None and context is not None:
-            self.expires_at = self._start(context.clock) + self.ttl
-        if self.limit is not None and context is not None:
-            mine = self._start(context.clock) + self.limit
-            # Only those that go by the same clock can be compared; the others end it when they end.
-            theirs = [one.deadline for one in context._parents if one.clock is context.clock]
-            context._deadline = min([mine, *(end for end in theirs if end is not None)])
+        terms = self.terms
+        if not (terms.timed or terms.ttl is not None or terms.limit is not None):
+            return
+        start = clock()
+        if terms.timed:
+            due = terms.at if terms.delay is None else start + terms.delay
+            self.due = due if due is not None and due > start else None
+            self.born_at = start = start if self.due is None else self.due
+        if terms.ttl is not None:
+            self.expires_at = start + terms.ttl
+        if terms.limit is not None and self.own_context is not None:
+            self.own_context.limit_to(start + terms.limit)
 
-    def _begin_delay(self, now: float) -> None:
-        due = self.at if self.delay is None else now + self.delay
-        self.due = due if due is not None and due > now else None
-        self.born_at = now if self.due is None else self.due
-
-    def _start(self, clock: Clock) -> float:
-        return clock.monotonic() if self.due is None else self.due
-
-    def plan_expiry(self, clock: Clock) -> None:
-        """It is accepted: have it dropped if it is still queued when its ``ttl`` is over."""
-        if self.expires_at is not None and self._state is PENDING:
-            if self._expiry is not None:  # it comes back to the queue
-                self._expiry.cancel()
-            try:
-                self._expiry = clock.call_at(self.expires_at, self._expire)
-            except NO_MORE_THREADS:
-                return  # the clock has none: it is looked at when the task is about to run
-            if self._state is not PENDING:  # it was faster, and has not seen this
-                self._expiry.cancel()
+    def next_limit(self) -> float | None:
+        """The moment at which the next of its time limits ends it; None if none does any more."""
+        state = self._state
+        if not (state is PENDING or state is RUNNING) or self.variables is _RELEASED_VARS:
+            return None
+        limit = None if state is RUNNING else self.expires_at
+        if self.terms.limit is not None and self.own_context is not None:
+            deadline = self.own_context._deadline
+            if limit is None or (deadline is not None and deadline < limit):
+                return deadline
+        return limit
 
     def come_back(self) -> None:
-        """It was handed over directly, and is queued after all: its ``ttl`` counts."""
-        if self.expires_at is not None and self.own_context is not None:
-            self.plan_expiry(self.own_context.clock)
+        """It was handed over, and is queued after all: its ``ttl`` counts."""
+        if self.expires_at is not None:
+            self.mailbox.deadlines.add(self, self.expires_at)
 
-    def _expire(self) -> None:
-        self.mailbox.withdraw(self, self._expired(), elsewhere=True)
+    def end_in_time(self) -> None:
+        """One of its time limits has passed. On the clock's thread; once more does no harm."""
+        limit = self.next_limit()
+        if limit is not None and limit == self.expires_at:
+            self.mailbox.withdraw(self, self._expired(), elsewhere=True)
+        elif self.own_context is not None and self.own_context.cancelled:
+            on_context_end(self)
 
     def _expired(self) -> TaskExpired:
-        name, ttl = self.task_name(), self.ttl or 0.0
+        name, ttl = self.task_name(), self.terms.ttl or 0.0
         return TaskExpired(
             f"task {name!r} was dropped: it waited in the queue for more than {ttl:.3g} s",
             task=name, why=DropReason.EXPIRED, ttl=ttl,
         )  # fmt: skip
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """It was handed to a worker, and is about to run, unless it was sent ahead.
 
         Raises:
@@ -282,19 +297,33 @@ class TaskFuture(Future[T]):
         """
         if self.sent:
             return
-        context = self.task_context()
-        context.check()
+        if self._may_be_over(now):
+            self.task_context().check()
         if self.expires_at is None:
             return
-        if self._expiry is not None:
-            self._expiry.cancel()
-        if context.clock.monotonic() >= self.expires_at:
+        if self.mailbox.deadlines.exact:
+            self.mailbox.deadlines.look_again()
+        if now >= self.expires_at:
             error = self._expired()
-            context.cancel(error.reason)
+            self.task_context().cancel(error.reason)
             call = (self.fn, self.args, self.kwargs)
             callbacks = self.mailbox.fence(self, error, call)
             self._run_callbacks(callbacks)
             raise error
+
+    def _may_be_over(self, now: float) -> bool:
+        """Whether its context may have ended: a quick look, before a thorough one."""
+        home, context = self.mailbox.context, self.own_context
+        if home._end is not None or context is None:
+            return home._end is not None
+        if context._end is not None or len(context._parents) != 1:
+            return True
+        deadline = context._deadline
+        return context._parents[0] is not home or (deadline is not None and now >= deadline)
+
+    def spare_variables(self) -> None:
+        """It may be run again: keep its variables as they are now."""
+        self._spare = own_values(self.variables.copy())
 
     def begin_anew(self, now: float, *, begun: bool) -> None:
         """It is to be queued again: what its last try has left behind must not touch the next."""
@@ -315,9 +344,10 @@ class TaskFuture(Future[T]):
         self.args = ()
         self.kwargs = None
         self.variables = _RELEASED_VARS
-        if self.own_context is not None:
+        if self.special:
             self._leave_context()
-            self.history = ()  # its tracebacks hold what the tries before had at hand
+            if self.history:
+                self.history = ()  # its tracebacks hold what the tries before had at hand
         with self._lock:
             if self._state is not RUNNING:
                 self._count_late(tally, Outcome.COMPLETED)
@@ -424,14 +454,15 @@ class TaskFuture(Future[T]):
             self._leave_context()
 
     def _leave_context(self) -> None:
-        self._spare = None
+        if self._spare is not None:
+            self._spare = None
         if self.own_context is not None:
             self.own_context.pass_through()  # nobody can cancel it through this future now
-        if (expiry := self._expiry) is not None:
-            expiry.cancel()
         if (registration := self._registration) is not None:
             self._registration = None
             registration.remove()
+        if self.terms is not PLAIN and self.mailbox.deadlines.exact:
+            self.mailbox.deadlines.look_again()
 
 
 def run_callbacks_in_thread(ended: list[tuple[TaskFuture[Any], _Callbacks]]) -> None:
@@ -463,7 +494,7 @@ def _make_known() -> None:
     of_each: tuple[str, ...]
     of_each = ("_lock", "mailbox", "fn", "args", "kwargs", "variables", "_state", "own_context")
     of_each += ("key", "special", "_built_condition", "_built_waiters", "_built_callbacks")
-    for name in (*of_each, "_result", "queued_at"):
+    for name in (*of_each, "_result", "queued_at", "terms", "expires_at"):
         setattr(first, name, None)
 
 
@@ -485,4 +516,4 @@ def on_context_end(task: TaskFuture[Any]) -> None:
 
 
 def _overran(task: TaskFuture[Any], error: ContextEnded) -> bool:
-    return task.limit is not None and is_a(error, DeadlineExceeded)
+    return task.terms.limit is not None and is_a(error, DeadlineExceeded)

@@ -178,7 +178,7 @@ class TaskQueue:
     def _let_in(self, waiter: Waiter) -> None:
         waiter.over = waiter.item.admitted = True
         waiter.item.queued_at = self._now()
-        waiter.item.begin_limits()
+        waiter.item.begin_limits(self._now)
 
     def _enter(self, task: TaskFuture[Any]) -> None:
         """Give an accepted task its place; under the lock."""
@@ -557,7 +557,7 @@ class TaskQueue:
 
     def _fits(self, task: TaskFuture[Any]) -> bool:
         """Whether there would be a place for the task if it had to wait for another try."""
-        return task.retry is None or len(self._delayed) < max(self.limit, self.size)
+        return task.terms.retry is None or len(self._delayed) < max(self.limit, self.size)
 
     def offer_any(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
         """:meth:`offer`, whatever the task has."""

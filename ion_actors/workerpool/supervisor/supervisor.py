@@ -240,6 +240,7 @@ class PoolSupervisor(IsolatedActor):
         self._sizer.stop()
         self._locator.stop()
         self._loop_watch.stop()
+        self._core.mailbox.deadlines.stop()
 
     # -- the end ---------------------------------------------------------------------------
 

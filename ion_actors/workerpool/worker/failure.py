@@ -172,7 +172,7 @@ def decide_retry(*, deaths: int, retries: int, directive: Directive, ended: bool
 
 def next_try(task: TaskFuture[Any], failure: Failure, now: float, spec: PoolSpec) -> Plan:
     """When a task is tried again that has ended so, as its ``retry`` says."""
-    retry, error = task.retry, failure.shown
+    retry, error = task.terms.retry, failure.shown
     try:
         if retry is None:
             return Plan(None, "")

@@ -213,7 +213,9 @@ class TaskItem:
         task, worker = self._task, self._who.returning
         if task.stream is not None and task.stream.put_so_far:
             return failure  # its reader has items that would come again
-        retries = task.retries and excess_of(failure.shown) is None  # it would take as much again
+        retries = (
+            task.terms.retries and excess_of(failure.shown) is None
+        )  # it would take as much again
         if failure.outcome is Outcome.FAILED or not retries:
             return self._postpone(failure)
         if worker is None:
@@ -224,7 +226,7 @@ class TaskItem:
                 deaths=remember(
                     task, self._who.name, failure.shown, now, now - self._who.started_at
                 ),
-                retries=task.retries,
+                retries=task.terms.retries,
                 directive=failure.directive,
                 ended=task.task_context().cancelled and not self._spec.context.cancelled,
             )
@@ -241,7 +243,7 @@ class TaskItem:
     def _postpone(self, failure: Failure) -> Failure | None:
         """Have the task wait for another try; or return the failure on it, if it has to end."""
         task, who, spec = self._task, self._who, self._spec
-        if task.retry is None:
+        if task.terms.retry is None:
             return failure
         now = spec.context.clock.monotonic()
         try:

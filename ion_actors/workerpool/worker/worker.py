@@ -389,8 +389,8 @@ class PoolWorker(IsolatedActor):
         # The hot path: what is not needed for every task is behind a check.
         self.started_at = self._now()
         try:
-            if self._pool_context._end is not None or task.own_context is not None:
-                task.begin()
+            if self._pool_context._end is not None or task.special:
+                task.begin(self.started_at)
             if self._hooks is not None:
                 begun = self.name, self._mailbox.backlog, self.started_at
                 tell_begin(self._hooks, task, *begun)

@@ -28,6 +28,7 @@ from ion_actors import (
 )
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
+from ion_actors.workerpool.mailbox.terms import TaskTerms
 from ion_actors.workerpool.model.metrics import Tally
 from tests.interrupts import every_point, interrupt
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread, until_waiting
@@ -471,7 +472,7 @@ def test_one_release_wakes_as_many_as_may_begin(comes: bool):
     for task in tasks:
         task.variables = contextvars.Context()
     for task in tasks[1:]:
-        task.key_limit = 3
+        task.terms = TaskTerms(ranked=True, key_limit=3)
     assert all(mailbox.offer_ranked(task) for task in tasks)
     (holder,) = [one for one in workers if one.slot is tasks[0]]
     assert [one.slot for one in workers if one is not holder] == [None, None]

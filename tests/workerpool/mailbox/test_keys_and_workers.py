@@ -10,6 +10,7 @@ import pytest
 from ion_actors import Context, PanicRecovery, Pool, TaskPanicked
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.mailbox.terms import TaskTerms
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.worker import deadlock
 from tests.inside import core_of
@@ -88,7 +89,7 @@ class FakeWorker:
 def keyed_task(mailbox: Mailbox) -> TaskFuture[int]:
     task: TaskFuture[int] = TaskFuture()
     task.mailbox = mailbox
-    task.ranked, task.key = True, "k"
+    task.terms, task.key = TaskTerms(ranked=True), "k"
     return task
 
 

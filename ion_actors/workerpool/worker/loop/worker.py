@@ -297,8 +297,8 @@ class LoopWorker:
         self.started_at = team.now()
         self._cancelled = False
         try:
-            if team.context._end is not None or task.own_context is not None:
-                task.begin()
+            if team.context._end is not None or task.special:
+                task.begin(self.started_at)
             task.follower = self._follow_me
             if task.own_context is not None:
                 self._follow(task.own_context)
