@@ -32,14 +32,23 @@ class Alarm:
         self._timer: Timer | None = None
         self._lock = threading.RLock()  # guards the change of the timer
 
-    def set(self) -> None:
-        """Have it ring in time, or not at all. To be called, under no lock, after each change."""
+    def set(self, *, exactly: bool = False) -> None:
+        """Have it ring in time, or not at all. To be called, under no lock, after each change.
+
+        Args:
+            exactly: it must not ring before. Else that is cheaper than to set it again.
+        """
         failed = 0
         while failed < _TRIES:  # another thread may have changed something meanwhile
             when, timer = self._first(), self._timer
             if when is None and timer is None:
                 return
-            if when is not None and timer is not None and timer.pending and timer.when <= when:
+            if (
+                when is not None
+                and timer is not None
+                and timer.pending
+                and (timer.when == when or (timer.when < when and not exactly))
+            ):
                 return
             try:
                 self._replace(None if when is None else self._clock.call_at(when, self._ring))

@@ -23,8 +23,6 @@ from ion_actors.workerpool.mailbox.alarm import Alarm
 
 __all__ = ["Deadlines", "Limited"]
 
-_MIN_SWEEP = 1024  # so many that have ended are not worth a sweep
-
 
 class Limited(Protocol):
     """What time limits end."""
@@ -49,18 +47,19 @@ class Deadlines(Generic[T]):
 
     Args:
         clock: the clock.
+        patience: so many that have ended are not worth a sweep.
 
     Attributes:
         exact: it is to look again whenever one is over: a clock of tests shows what it waits for.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, patience: int = 1024) -> None:
         self._clock = clock
         self.exact = clock is not system_clock
         self._alarm = Alarm(clock, self._first, self._ring)
         self._lock = threading.RLock()  # guards the heap, and the left end of the list
         self._new: deque[weakref.ref[T]] = deque()  # any thread appends
-        self._sweep_at = _MIN_SWEEP
+        self._sweep_at = self._patience = patience
         self._heap: list[_Entry[T]] = []
         self._numbers = itertools.count()
         self._next = math.inf  # the clock calls at this moment, or before
@@ -73,6 +72,10 @@ class Deadlines(Generic[T]):
         elif len(self._new) >= self._sweep_at:
             self._sweep()
 
+    def __len__(self) -> int:
+        """How many are noted, some of those included that have ended."""
+        return len(self._new) + len(self._heap)
+
     def look_again(self) -> None:
         """A task has ended, or its limit counts no more: wait for the next one that does."""
         seen: list[T] = []
@@ -80,7 +83,7 @@ class Deadlines(Generic[T]):
         self._sort(seen)
         if (entry := self._due(seen)) is not None:  # the clock is late, and is about to call
             self._next = min(self._next, entry[0])
-        self._alarm.set()
+        self._alarm.set(exactly=True)
         release_references(seen)
 
     def stop(self) -> None:
@@ -116,7 +119,7 @@ class Deadlines(Generic[T]):
                 if self._limit_of(new[0], seen) is not None:
                     new.append(new[0])
                 new.popleft()
-            self._sweep_at = max(_MIN_SWEEP, 2 * len(new))
+            self._sweep_at = max(self._patience, 2 * len(new))
         release_references(seen)
 
     def _limit_of(self, ref: weakref.ref[T], seen: list[T]) -> float | None:

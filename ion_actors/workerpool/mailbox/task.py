@@ -297,8 +297,9 @@ class TaskFuture(Future[T]):
         """
         if self.sent:
             return
-        if self._may_be_over(now):
-            self.task_context().check()
+        if self._may_be_over(now) and (context := self.task_context()).cancelled:
+            on_context_end(self)  # perhaps nobody has told it yet
+            context.check()
         if self.expires_at is None:
             return
         if self.mailbox.deadlines.exact:

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from ion_actors import Context, DeadlineExceeded, Pool, TaskExpired, current_context
 from ion_actors.clock import Timer, system_clock
 from ion_actors.testing import VirtualClock
-from ion_actors.workerpool.mailbox import deadlines
 from ion_actors.workerpool.mailbox.deadlines import Deadlines
 from tests.workerpool.helpers import PATIENCE, Gate, eventually
 
@@ -66,33 +65,29 @@ def test_each_limit_rings_at_its_moment_unless_it_has_ended_before(
     steps: list[tuple[str, Any]], least: int, exact: bool
 ) -> None:
     clock = VirtualClock()
-    before, deadlines._MIN_SWEEP = deadlines._MIN_SWEEP, least
-    try:
-        watch: Deadlines[Limit] = Deadlines(clock)
-        watch.exact = exact
-        limits: list[Limit] = []
-        expected: list[list[float]] = []
-        for kind, what in steps:
-            if kind == "add":
-                moments = [clock.monotonic() + one for one in what]
-                limits.append(Limit(clock, moments))
-                expected.append(sorted(moments))
-                watch.add(limits[-1], min(moments))
-            elif kind == "pass":
-                clock.advance(what)
-            elif what < len(limits):
-                now = clock.monotonic()
-                expected[what] = [one for one in expected[what] if one <= now]
-                limits[what].moments.clear()
-                if exact:
-                    watch.look_again()
+    watch: Deadlines[Limit] = Deadlines(clock, least)
+    watch.exact = exact
+    limits: list[Limit] = []
+    expected: list[list[float]] = []
+    for kind, what in steps:
+        if kind == "add":
+            moments = [clock.monotonic() + one for one in what]
+            limits.append(Limit(clock, moments))
+            expected.append(sorted(moments))
+            watch.add(limits[-1], min(moments))
+        elif kind == "pass":
+            clock.advance(what)
+        elif what < len(limits):
+            now = clock.monotonic()
+            expected[what] = [one for one in expected[what] if one <= now]
+            limits[what].moments.clear()
             if exact:
-                pending = [one.next_limit() for one in limits]
-                first = min((one for one in pending if one is not None), default=None)
-                assert clock.moments == ([] if first is None else [first])
-        clock.advance(100)
-    finally:
-        deadlines._MIN_SWEEP = before
+                watch.look_again()
+        if exact:
+            pending = [one.next_limit() for one in limits]
+            first = min((one for one in pending if one is not None), default=None)
+            assert clock.moments == ([] if first is None else [first])
+    clock.advance(100)
     assert [one.rung for one in limits] == expected
     assert clock.timers == 0
 
@@ -110,16 +105,16 @@ def test_what_does_not_end_at_its_limit_rings_once() -> None:
 
 def test_many_that_end_early_are_not_kept_and_plan_one_timer() -> None:
     clock = VirtualClock()
-    watch: Deadlines[Limit] = Deadlines(clock)
+    watch: Deadlines[Limit] = Deadlines(clock, patience=100)
     watch.exact = False
-    for number in range(10 * deadlines._MIN_SWEEP):
+    for number in range(1000):
         one = Limit(clock, [60.0 + number])
         watch.add(one, one.moments[0])
         alive = weakref.ref(one)
         del one
         assert alive() is None
     assert clock.timers == 1
-    assert len(watch._new) < 2 * deadlines._MIN_SWEEP
+    assert len(watch) <= 200
     watch.stop()
     assert clock.timers == 0
 
@@ -179,6 +174,15 @@ def test_of_two_limits_of_a_task_the_first_one_counts(clock: VirtualClock, gate:
         with pytest.raises(DeadlineExceeded):
             ends.result(0)
         gate.open()
+
+
+def test_a_task_that_is_late_when_it_begins_ends_with_its_name() -> None:
+    with Pool(1) as pool:
+        pool.submit(int).result(PATIENCE)  # the worker is awake
+        for _ in range(20):
+            task = pool.options(name="late", timeout=0.0).submit(int)
+            with pytest.raises(DeadlineExceeded, match="task 'late': the deadline has passed"):
+                task.result(PATIENCE)
 
 
 def test_a_task_with_a_ttl_that_runs_is_ended_by_its_timeout(
