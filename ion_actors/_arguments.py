@@ -12,6 +12,7 @@ __all__ = [
     "make_plain",
     "moment",
     "number",
+    "optional",
     "optional_callable",
     "positive_seconds",
     "seconds",
@@ -108,6 +109,13 @@ def make_plain(checked: object, *names: str) -> None:
             object.__setattr__(checked, name, int.__int__(value))
         elif isinstance(value, float):
             object.__setattr__(checked, name, float.__float__(value))
+
+
+def optional(name: str, value: object, kind: type) -> None:
+    """An instance of this class, or None."""
+    if value is not None and not isinstance(value, kind):
+        what = "string" if kind is str else kind.__name__
+        raise TypeError(f"{name} must be a {what} or None, not {value!r}")
 
 
 def optional_callable(name: str, value: object) -> None:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import logging
 
-from ion_actors._arguments import exceptions_or_predicate, seconds, whole_number
+from ion_actors._arguments import exceptions_or_predicate, optional, seconds, whole_number
 from ion_actors.adaptive import overload
 from ion_actors.adaptive.algorithms import AIMD, Algorithm, Bounds
 from ion_actors.adaptive.learner import AdaptiveMetrics, Learner
@@ -66,8 +66,7 @@ class AdaptiveLimit:
         tracer: Tracer | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, not {name!r}")
+        optional("name", name, str)
         bounds = _bounds(initial, minimum, maximum)
         _check_algorithm(algorithm)
         if clock is not None and not callable(getattr(clock, "call_at", None)):

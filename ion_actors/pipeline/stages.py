@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from ion_actors._arguments import boolean, positive_seconds, whole_number
+from ion_actors._arguments import boolean, optional, positive_seconds, whole_number
 from ion_actors.naming import describe
 from ion_actors.pipeline.calls import StageCall, Verb
 from ion_actors.pipeline.flow import Shape, Work
@@ -57,8 +57,7 @@ class Stage:
         """
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {fn!r}")
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, not {name!r}")
+        optional("name", name, str)
         if not callable(on_error) and on_error not in ("stop", "skip"):
             raise ValueError(f'on_error must be "stop", "skip" or callable, not {on_error!r}')
         boolean("ordered", ordered)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ion_actors._arguments import number, seconds, whole_number
+from ion_actors._arguments import number, optional, seconds, whole_number
 from ion_actors.clock import Clock
 from ion_actors.context import await_turn, current_context, wait_turn
 from ion_actors.errors import RateLimited, StorageUnavailable
@@ -185,8 +185,7 @@ class SharedLimiter:
             raise ValueError(f"key must be text that UTF-8 can encode, not {key!r}") from None
         if not isinstance(strategy, WindowStrategy):
             raise TypeError(f"strategy must be a WindowStrategy, not {strategy!r}")
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, not {name!r}")
+        optional("name", name, str)
         if number("remind_after", remind_after, minimum=0) == 0:
             raise ValueError(f"remind_after must be more than 0 seconds, not {remind_after!r}")
         self._rate = rate

@@ -7,7 +7,7 @@ import logging
 from types import TracebackType
 from typing import Literal
 
-from ion_actors._arguments import seconds, whole_number
+from ion_actors._arguments import optional, seconds, whole_number
 from ion_actors.context import CURRENT, Context, background, current_context, of_thread
 from ion_actors.errors import OverReleased, WeightExceedsCapacity
 from ion_actors.observe import Log, Metrics, Probe, Tracer
@@ -56,8 +56,7 @@ class WeightedSemaphore:
         tracer: Tracer | None = None,
     ) -> None:
         self._capacity = int(whole_number("capacity", capacity, minimum=1))
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, not {name!r}")
+        optional("name", name, str)
         if not isinstance(fairness, Fairness):
             raise TypeError(f"fairness must be a Fairness, not {fairness!r}")
         self._timeout = seconds("acquire_timeout", acquire_timeout)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from ion_actors._arguments import boolean, make_plain, seconds
+from ion_actors._arguments import boolean, make_plain, optional, seconds
 from ion_actors.context import Context, background, current_context
 from ion_actors.naming import printable
 from ion_actors.observe import Log, Metrics, Probe
@@ -160,13 +160,10 @@ class TreeSpec:
         Raises:
             TypeError, ValueError: one of them makes no sense.
         """
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, not {name!r}")
+        optional("name", name, str)
         name = printable(name) if name else f"supervisor-{next(_numbers)}"
-        if context is not None and not isinstance(context, Context):
-            raise TypeError(f"context must be a Context or None, not {context!r}")
-        if backoff is not None and not isinstance(backoff, Backoff):
-            raise TypeError(f"backoff must be a Backoff or None, not {backoff!r}")
+        optional("context", context, Context)
+        optional("backoff", backoff, Backoff)
         rules = Rules(
             strategy=one_of(Strategy, "strategy", strategy),
             limit=PanicRecovery(max_restarts=max_restarts, within=within),

@@ -15,6 +15,7 @@ from ion_actors._arguments import (
     make_plain,
     moment,
     number,
+    optional,
     optional_callable,
     positive_seconds,
     seconds,
@@ -147,12 +148,10 @@ class PoolSpec:
         Raises:
             TypeError, ValueError: one of them makes no sense.
         """
-        if name is not None and not isinstance(name, str):
-            raise TypeError(f"name must be a string or None, not {name!r}")
+        optional("name", name, str)
         # The names of workers and threads are made of it, and the labels of metrics.
         name = printable(name) if name else f"pool-{next(_numbers)}"
-        if context is not None and not isinstance(context, Context):
-            raise TypeError(f"context must be a Context or None, not {context!r}")
+        optional("context", context, Context)
         optional_callable("task_wrapper", task_wrapper)
         optional_callable("initializer", initializer)
         optional_callable("on_stuck", on_stuck)
