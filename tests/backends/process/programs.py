@@ -25,6 +25,7 @@ def run(
     top: str = "",
     cwd: Path | None = None,
     measured: bool = True,
+    patience: float = 100.0,
 ) -> str:
     """What a program prints that has this main function. It must end well, and complain of nothing.
 
@@ -35,6 +36,7 @@ def run(
         top: lines at the top of its module.
         cwd: the current directory; ``folder`` if it is None.
         measured: its coverage, which writes where the tests were started.
+        patience: seconds that it may take.
     """
     body = textwrap.indent(textwrap.dedent(main), "    ")
     source = f"{_HEAD}{textwrap.dedent(top)}\ndef main():\n{body}\n"
@@ -44,6 +46,7 @@ def run(
         *options,
         cwd=cwd,
         measured=measured,
+        patience=patience,
     )
 
 
@@ -54,6 +57,7 @@ def run_source(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     measured: bool = True,
+    patience: float = 100.0,
 ) -> str:
     """The same for a whole program, with these variables besides."""
     path = folder / "program.py"
@@ -65,7 +69,7 @@ def run_source(
         env={**kept, "PYTHONPATH": str(ROOT), **(env or {})},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=patience,
         check=False,
         start_new_session=True,
     )
