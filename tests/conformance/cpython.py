@@ -48,7 +48,7 @@ def newest() -> str | None:
 def run(
     interpreter: str, *kinds: str, modules: Iterable[str] = MODULES, **more: object
 ) -> subprocess.CompletedProcess[str]:
-    """Have it run the tests of these kinds of executors, "thread" or "process"; of both by default.
+    """Have it run the tests of these kinds of executors: "thread", "process", "ray".
 
     Args:
         interpreter: which one.

@@ -1,8 +1,9 @@
-"""Run CPython's tests of executors, on ours: ``run_cpython.py [thread | process] MODULE...``.
+"""Run CPython's tests of executors, on ours: ``run_cpython.py [thread | process | ray] MODULE...``.
 
 The interpreter that runs this must have CPython's ``test`` package. The tests are imported, never
 copied. They find our executors and our future where CPython's are, also in the programs that they
-start. It needs no pytest, so that any interpreter of this machine will do.
+start. It needs no pytest, so that any interpreter of this machine will do. With ``ray``, those of
+process pools run on a Ray cluster; that takes minutes, and an interpreter that has Ray.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import re
 import sys
 import unittest
 import warnings
+from collections.abc import Callable
 from concurrent.futures import _base
 from pathlib import Path
+from typing import Any
 
 from test.support import threading_helper
 
@@ -23,7 +26,11 @@ HERE = Path(__file__).parent
 PACKAGE = "test.test_concurrent_futures"
 
 # Patterns of the names of their cases. Other start methods would be the same tests again.
-KINDS = {"thread": "ThreadPool|FutureTests", "process": "ProcessPoolForkserver"}
+KINDS = {
+    "thread": "ThreadPool|FutureTests",
+    "process": "ProcessPoolForkserver",
+    "ray": "ProcessPoolForkserver",
+}
 
 _LATER = "looks for threads or processes right after a submission; ours start a moment later"
 _EAGER = "counts the processes; ours start together, and not one by one"
@@ -31,6 +38,9 @@ _MANAGER = "waits for a thread of the executor's that we do not have"
 _ONE_TASK = "wants an argument or a result that cannot be unpickled to break the executor; with us \
 only that task fails, with the error"
 _PRIVATE = "wants a private method or class of the executor"
+
+# Set where those of processes run on Ray.
+_ON_RAY = "ION_ACTORS_TESTS_ON_RAY"
 
 # What is not asked of us, and why.
 EXCLUDED = {
@@ -75,6 +85,17 @@ EXCLUDED = {
     "test_traceback_when_child_process_terminates_abruptly": _PRIVATE,
 }
 
+# Nor this where they run on Ray, which has no processes of this one's.
+NOT_ON_RAY = {
+    "test_killed_child": _PRIVATE,
+    "test_context_manager_shutdown": _PRIVATE,
+    "test_del_shutdown": _PRIVATE,
+    "test_max_tasks_per_child_defaults_to_spawn_context": _PRIVATE,
+    "test_ressources_gced_in_workers": "reaches a server of multiprocessing, whose password only "
+    "its children have",
+    "FailingInitializer.test_initializer": "gives the initializer a queue of multiprocessing",
+}
+
 # For the programs that the tests start: they import concurrent.futures as they like.
 _PATH = [str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
 PROLOGUE = f"import sys; sys.path[:0] = {_PATH}; import run_cpython; run_cpython.install()\n"
@@ -87,7 +108,34 @@ def install() -> None:
 
     for name in ("ThreadPoolExecutor", "ProcessPoolExecutor"):
         setattr(concurrent.futures, name, getattr(executors, name))
+    if os.environ.get(_ON_RAY):
+        concurrent.futures.ProcessPoolExecutor = _executor_on_ray()  # type: ignore[misc]
     concurrent.futures.Future = _base.Future = ion_actors.Future
+
+
+def _executor_on_ray() -> type[Any]:
+    from ion_actors import RayBackend
+    from ion_actors.executors import ProcessPoolExecutor
+    from ion_actors.executors.stand_in import StandIn, cpus
+
+    class OnRay(ProcessPoolExecutor):
+        def __init__(
+            self,
+            max_workers: int | None = None,
+            mp_context: object = None,
+            initializer: Callable[..., object] | None = None,
+            initargs: tuple[Any, ...] = (),
+            *,
+            max_tasks_per_child: int | None = None,
+        ) -> None:
+            backend = RayBackend(
+                num_cpus=0, max_tasks_per_child=max_tasks_per_child, start_timeout=None
+            )
+            size = cpus() if max_workers is None else max_workers
+            StandIn.__init__(self, size, initializer, initargs, None, backend)
+
+    OnRay.__name__ = ProcessPoolExecutor.__name__  # by which programs import it
+    return OnRay
 
 
 def load(name: str, wanted: str) -> list[type[unittest.TestCase]]:
@@ -111,7 +159,8 @@ def load(name: str, wanted: str) -> list[type[unittest.TestCase]]:
 
 def reason(case: type[unittest.TestCase], test: str) -> str | None:
     """Why a test is excluded; None if it is not."""
-    for key, why in EXCLUDED.items():
+    excluded = {**EXCLUDED, **NOT_ON_RAY} if os.environ.get(_ON_RAY) else EXCLUDED
+    for key, why in excluded.items():
         *kinds, name = key.split(".")
         if name == test and all(kind in case.__name__ for kind in kinds):
             return why
@@ -133,7 +182,12 @@ def main() -> int:
     """Run those of one kind of executor, or of both, and tell how many tests there were."""
     kinds = [word for word in sys.argv[1:] if word in KINDS]
     modules = [word for word in sys.argv[1:] if word not in KINDS]
-    wanted = "|".join(KINDS[kind] for kind in kinds or KINDS)
+    wanted = "|".join(KINDS[kind] for kind in kinds or ["thread", "process"])
+    if "ray" in kinds:
+        from ion_actors.backends.ray.connection import connect
+
+        os.environ[_ON_RAY] = "1"  # for the programs that the tests start, too
+        connect("local", {"num_cpus": 2, "object_store_memory": 200_000_000})
     sys.path[:] = [one for one in sys.path if Path(one) != HERE]
     install()
     # They wait until the number of threads is what it was, but the clock's thread stays a while.

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.raised import in_a_line
 
-__all__ = ["Connection", "connect", "engine"]
+__all__ = ["WANTS_TOKEN", "Connection", "connect", "engine"]
 
 _PREFLIGHT = 5.0  # seconds in which the head must take a TCP connection
 
@@ -40,6 +40,10 @@ _LOCAL = {**_QUIET, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
 
 # For the processes of a local cluster: they inherit these.
 _LOCAL_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
+
+_INSTALL = "Install the versions of Ray and Python here that the cluster has"
+#: What to do if a head that can be reached lets nobody in: Ray only says so in its own log.
+WANTS_TOKEN = "If it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here, too"
 
 _failures: dict[str, str] = {}  # of ``ray.init``, by address; only the site's thread uses it
 
@@ -115,9 +119,10 @@ def _join(ray: Any, address: str, init: Mapping[str, Any]) -> Connection:
             ray.init(address=address, **{**_QUIET, **init})
             _leave_out_deaths()
     except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        advice = _INSTALL if "ersion mismatch" in words else WANTS_TOKEN
         _failures[address] = (
-            f"there is no connection to the Ray cluster at {address}: {in_a_line(error)}; if it "
-            "wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here, too"
+            f"there is no connection to the Ray cluster at {address}: {words}. {advice}"
         )
         with contextlib.suppress(Exception), _quiet():
             ray.shutdown()

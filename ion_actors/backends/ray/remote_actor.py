@@ -309,7 +309,9 @@ class RemoteActor:
     def _check_death(self, error: BaseException, kind: _Kind) -> None:
         exceptions = self._site.connected.result().ray.exceptions
         try:
-            if kind is _Kind.NEWS or isinstance(error, exceptions.RayActorError):
+            not_made = getattr(error, "actor_init_failed", False)
+            died = isinstance(error, exceptions.RayActorError) and not not_made
+            if kind is _Kind.NEWS or died:
                 self._died = error
                 raise Lost from None
             raise error

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ion_actors.backends.protocol import Hopeless
-from ion_actors.backends.ray.connection import Connection, connect
+from ion_actors.backends.ray.connection import WANTS_TOKEN, Connection, connect
 from ion_actors.clock import start_thread
 from ion_actors.context import Context
 from ion_actors.forking import on_fork
@@ -118,6 +118,7 @@ class RaySite:
             Hopeless(
                 f"there was no connection to a Ray cluster ({self.address or 'local'}) within "
                 f"{seconds:g} seconds (connect_timeout)"
+                f"{f'. {WANTS_TOKEN}' if self.address else ''}"
             )
         )
 

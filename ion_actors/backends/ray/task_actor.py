@@ -50,6 +50,8 @@ from ion_actors.errors import TaskNotPicklable
 
 __all__ = ["CONTROL", "NEWS", "TaskActor"]
 
+_SEND_CODE = "The node does not have it: send it with RayBackend(init={'runtime_env': ...})"
+
 CONTROL, NEWS = "ion_control", "ion_news"  # concurrency groups
 
 
@@ -193,7 +195,10 @@ class ActorServer:
         try:
             return opened(packed, writable=self._writable)
         except BaseException as error:
-            raise not_rebuilt(name, "the call", error) from error
+            refused = not_rebuilt(name, "the call", error)
+            if isinstance(error, ModuleNotFoundError):
+                refused.args = (f"{refused.args[0]}. {_SEND_CODE}",)
+            raise refused from error
 
     def _shut(self, running: RunningTask) -> None:
         """From here on nothing is raised in this thread for this task, nor is anything pending."""

@@ -139,14 +139,20 @@ def test_an_address_that_nobody_answers(ray: FakeRay) -> None:
 
 
 def test_a_failure_is_remembered(ray: FakeRay, head: str) -> None:
-    ray.failure = RuntimeError("Version mismatch")
-    with pytest.raises(Hopeless, match=r"Version mismatch.*token"):
+    ray.failure = RuntimeError("Version mismatch:\n    Ray: 2.60.0\n")
+    with pytest.raises(Hopeless, match=r"Version mismatch: Ray: 2.60.0\. Install the versions"):
         connect(head, {})
     ray.failure = None
     with pytest.raises(Hopeless, match=r"Version mismatch.*again"):
         connect(head, {})
     assert len(ray.inits) == 1
     assert not ray.is_initialized()
+
+
+def test_a_head_that_lets_nobody_in(ray: FakeRay, head: str) -> None:
+    ray.failure = ConnectionError("Failed to connect")
+    with pytest.raises(Hopeless, match=r"Failed to connect.*RAY_AUTH_TOKEN_PATH"):
+        connect(head, {})
 
 
 def test_a_local_cluster_that_cannot_start(ray: FakeRay) -> None:
@@ -212,7 +218,7 @@ def test_a_connection_that_takes_too_long_is_given_up(ray: FakeRay, head: str) -
     found = site.enter(head, {}, context)
     eventually(lambda: ray.inits)
     found.give_up(3)
-    with pytest.raises(Hopeless, match=r"within 3 seconds .connect_timeout"):
+    with pytest.raises(Hopeless, match=r"within 3 seconds .connect_timeout.*TOKEN_PATH"):
         found.connected.result(0)
     ray.hold.set()
     context.cancel()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import multiprocessing.connection
 import os
@@ -36,7 +37,7 @@ from ion_actors import (
     Worker,
     WorkerDied,
 )
-from ion_actors.backends.ray import runner
+from ion_actors.backends.ray import remote_actor, runner
 from tests.backends.process import errands
 from tests.workerpool.helpers import PATIENCE, all_is_told, eventually, is_alive, why_broken
 
@@ -438,6 +439,35 @@ def test_another_cluster_needs_another_process() -> None:
     with pytest.raises(BrokenPool):
         pool.submit(pow, 2, 5).result(PATIENCE)
     assert "has one connection for each process" in str(why_broken(pool))
+
+
+def test_what_the_node_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "only_here.py").write_text("def double(number): return 2 * number")
+    monkeypatch.syspath_prepend(tmp_path)
+    double = importlib.import_module("only_here").double
+    with pool_of() as pool:
+        with pytest.raises(TaskNotPicklable, match=r"'only_here'\. The node does not"):
+            pool.submit(double, 2).result(PATIENCE)
+        assert pool.submit(pow, 2, 5).result(PATIENCE) == 32
+
+
+def test_an_actor_that_cannot_be_made_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where ion_actors is not installed: nothing is tried again."""
+    monkeypatch.setattr(remote_actor, "TaskActor", _Elsewhere)
+    pool = Pool(1, backend=HASTY)
+    words = str(why_broken(pool))
+    assert "no actor can be made in the Ray cluster: ModuleNotFoundError: No module named" in words
+    assert "The nodes need ion_actors" in words
+    eventually(lambda: pool.is_closed)
+
+
+class _Elsewhere:
+    def __init__(self) -> None:
+        raise ModuleNotFoundError("No module named 'ion_actors'")
+
+    def run(self) -> None: ...
+
+    hello = run
 
 
 def test_a_context_that_has_ended_meanwhile(mark: Path) -> None:
