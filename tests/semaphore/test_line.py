@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ion_actors.semaphore import Fairness
 from ion_actors.semaphore.line import PermitLine, Waiter
+from tests import rounds
 
 
 def waiter(permits: int) -> Waiter:
@@ -146,7 +147,9 @@ class LineModel(RuleBasedStateMachine):
 
 
 TestLineModel = LineModel.TestCase
-TestLineModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLineModel.settings = settings(
+    max_examples=rounds(50, thorough=400), stateful_step_count=40, deadline=None
+)
 
 
 # -- what a signal handler or a finalizer may do in between ----------------------------------

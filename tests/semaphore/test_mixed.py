@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from ion_actors.semaphore import Fairness
+from tests import rounds
 from tests.semaphore.helpers import Loop, event_loop
 from tests.semaphore.stage import KINDS, Actor, Stage
 
@@ -66,7 +67,9 @@ class MixedModel(RuleBasedStateMachine):
 
 
 TestMixedModel = MixedModel.TestCase
-TestMixedModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestMixedModel.settings = settings(
+    max_examples=rounds(30, thorough=200), stateful_step_count=30, deadline=None
+)
 
 
 # -- one schedule, and everybody called off at every step of it --------------------------------

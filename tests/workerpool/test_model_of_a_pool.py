@@ -27,6 +27,7 @@ from ion_actors import (
 )
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
+from tests import rounds
 from tests.inside import resting
 from tests.workerpool.helpers import PATIENCE, eventually
 
@@ -205,4 +206,6 @@ class PoolModel(RuleBasedStateMachine):
 
 
 TestPoolModel = PoolModel.TestCase
-TestPoolModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestPoolModel.settings = settings(
+    max_examples=rounds(30, thorough=200), stateful_step_count=30, deadline=None
+)

@@ -42,6 +42,7 @@ from ion_actors.workerpool.supervisor.roster import Roster
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 from ion_actors.workerpool.supervisor.watchdog import Watchdog
 from ion_actors.workerpool.worker.worker import PoolWorker
+from tests import rounds
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
 #: What a supervisor consists of, without what begins it.
@@ -191,7 +192,7 @@ def test_one_fault_at_any_step_loses_nothing(afterwards: bool, initializer: bool
         live_through({number}, afterwards=afterwards, initializer=initializer)
 
 
-@settings(max_examples=40)
+@settings(max_examples=rounds(25, thorough=150))
 @given(st.sets(st.integers(0, 60), max_size=3), st.booleans(), st.booleans())
 def test_some_faults_anywhere_lose_nothing(
     numbers: set[int], afterwards: bool, initializer: bool
@@ -199,7 +200,7 @@ def test_some_faults_anywhere_lose_nothing(
     live_through(numbers, afterwards=afterwards, initializer=initializer)
 
 
-@settings(max_examples=40)
+@settings(max_examples=rounds(25, thorough=150))
 @given(st.sets(st.integers(0, 80), min_size=4, max_size=40), st.booleans())
 def test_any_number_of_faults_leaves_no_future_pending(numbers: set[int], afterwards: bool) -> None:
     """Too many break the pool; and whoever waits is told so."""
@@ -221,7 +222,7 @@ def test_any_number_of_faults_leaves_no_future_pending(numbers: set[int], afterw
         eventually(lambda: adds_up(pool.metrics()))
 
 
-@settings(max_examples=30)
+@settings(max_examples=rounds(20, thorough=100))
 @given(st.integers(0, 40), st.booleans())
 def test_a_fault_while_it_is_closed_ends_every_future(number: int, afterwards: bool) -> None:
     with sabotage({number}, afterwards=afterwards) as saboteur:

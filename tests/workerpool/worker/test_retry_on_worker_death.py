@@ -34,6 +34,7 @@ from ion_actors import (
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 from ion_actors.workerpool.model.outcomes import Directive
 from ion_actors.workerpool.worker.failure import RetryDecision, decide_retry
+from tests import rounds
 from tests.inside import core_of
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread
 
@@ -391,7 +392,7 @@ def test_a_future_that_is_kept_keeps_nothing_of_the_tries_before(without_gc: Non
     gc.collect()
 
 
-@settings(max_examples=30)
+@settings(max_examples=rounds(20, thorough=150))
 @given(
     st.integers(1, 3),
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=25),
