@@ -6,6 +6,7 @@ import ctypes
 import gc
 import itertools
 import os
+import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,15 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "quick")
 )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C interrupts programs of the tests, also if a shell runs the tests in the background.
+
+    There, it has Ctrl-C ignored, and what a process ignores its children ignore, too.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)  # pytest-randomly comes first

@@ -18,13 +18,12 @@ says, for what it writes, or for its end.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,17 +42,16 @@ class Program:
     """A running program. What it prints is read all the time, both of its streams as one."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
-        with _interruptible():
-            self.process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-            )
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
         self._said = ""
         self._ended = False  # it will say nothing more
         self._expected = 0  # how much of it `expect` has used up
@@ -150,16 +148,3 @@ def _environment() -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONWARNINGS": "always::ResourceWarning",
     }
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Programs started here take Ctrl-C, also where the tests run as a job in the background.
-
-    There, a shell has Ctrl-C ignored, and what a process ignores its children ignore, too.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
