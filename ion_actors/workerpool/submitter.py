@@ -658,24 +658,16 @@ class Submitter:
 
     @overload
     def map(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, T]],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., Coroutine[Any, Any, T]], *iterables: Iterable[Any],
+        timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> Iterator[T]: ...
+    ) -> Iterator[T]: ...  # fmt: skip
     @overload
     def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., T], *iterables: Iterable[Any],
+        timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> Iterator[T]: ...
+    ) -> Iterator[T]: ...  # fmt: skip
 
     def map(
         self,
@@ -714,24 +706,16 @@ class Submitter:
 
     @overload
     def map_unordered(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, T]],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., Coroutine[Any, Any, T]], *iterables: Iterable[Any],
+        timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> Iterator[T]: ...
+    ) -> Iterator[T]: ...  # fmt: skip
     @overload
     def map_unordered(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., T], *iterables: Iterable[Any],
+        timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> Iterator[T]: ...
+    ) -> Iterator[T]: ...  # fmt: skip
 
     def map_unordered(
         self,
@@ -748,24 +732,17 @@ class Submitter:
 
     @overload
     def amap(
-        self,
-        fn: Callable[..., Coroutine[Any, Any, T]],
+        self, fn: Callable[..., Coroutine[Any, Any, T]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> AsyncIterator[T]: ...
+    ) -> AsyncIterator[T]: ...  # fmt: skip
     @overload
     def amap(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
+        self, fn: Callable[..., T], *iterables: Iterable[Any] | AsyncIterable[Any],
+        timeout: float | None = None, chunksize: int = 1, buffersize: int | None = None,
         progress: MapProgress = None,
-    ) -> AsyncIterator[T]: ...
+    ) -> AsyncIterator[T]: ...  # fmt: skip
 
     def amap(
         self,
