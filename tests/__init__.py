@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import sys
+from collections.abc import Iterator, Sequence
 
-__all__ = ["NO_THREADS_AT_EXIT", "THOROUGH", "collect_garbage", "rounds"]
+__all__ = ["NO_THREADS_AT_EXIT", "THOROUGH", "collect_garbage", "rounds", "slow_first"]
 
 #: Whether no thread can be started once the exit has begun (CPython issue 113964).
 NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 2)
@@ -28,3 +30,19 @@ def collect_garbage() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def slow_first(slow: Sequence[bool], processes: int) -> Iterator[int]:
+    """In which order so many processes begin the tests, given which of them are slow.
+
+    pytest-xdist gives each process an equal part of the list. Each part begins with its slow tests.
+    """
+    tardy = [number for number, is_slow in enumerate(slow) if is_slow]
+    quick = iter([number for number, is_slow in enumerate(slow) if not is_slow])
+    left = len(slow)
+    for process in range(processes):
+        mine, size = tardy[process::processes], left // (processes - process)
+        yield from mine
+        yield from itertools.islice(quick, max(0, size - len(mine)))
+        left -= size
+    yield from quick

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import itertools
 import os
 import signal
 import threading
@@ -19,7 +18,7 @@ from _pytest.logging import LogCaptureHandler
 
 from ion_actors import Future, Pool, PoolState, logs
 from ion_actors.testing import VirtualClock, assert_no_leaks
-from tests import collect_garbage
+from tests import collect_garbage, slow_first
 
 # A hang is ended by pytest-timeout, which shows all stacks: see pyproject.toml. Deadlines of
 # hypothesis would only find that the machine is busy.
@@ -46,20 +45,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The slow tests begin: the other processes would wait for one that comes last."""
     processes = getattr(config, "workerinput", {}).get("workercount", 1)
     if processes > 1:
-        items[:] = _slow_first(items, processes)
-
-
-def _slow_first(items: list[pytest.Item], processes: int) -> Iterator[pytest.Item]:
-    """One part for each process, as pytest-xdist cuts them. Each begins with its slow tests."""
-    slow = [one for one in items if one.get_closest_marker("slow")]
-    quick = iter([one for one in items if not one.get_closest_marker("slow")])
-    left = len(items)
-    for number in range(processes):
-        size = left // (processes - number)
-        yield from slow[number::processes]
-        yield from itertools.islice(quick, max(0, size - len(slow[number::processes])))
-        left -= size
-    yield from quick
+        slow = [one.get_closest_marker("slow") is not None for one in items]
+        items[:] = [items[number] for number in slow_first(slow, processes)]
 
 
 def pytest_collection_finish() -> None:

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pykka
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests import slow_first
 from tests.house.code import LIBRARY, ROOT
 
 TESTS = ROOT / "tests"
@@ -103,3 +106,22 @@ def test_each_look_inside_has_its_reason() -> None:
     looks = [one for one in looks if not one.decorator_list]  # no overloads
     assert looks
     assert [one.name for one in looks if not ast.get_docstring(one)] == []
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))
+def test_each_process_begins_with_its_share_of_the_slow_tests(
+    slow: list[bool], processes: int
+) -> None:
+    order = list(slow_first(slow, processes))
+    assert sorted(order) == list(range(len(slow)))
+    left, begin = len(slow), 0
+    for number in range(processes):
+        size = left // (processes - number)
+        share = len(range(number, sum(slow), processes))
+        if share <= size:
+            part = [slow[one] for one in order[begin : begin + size]]
+            assert part == sorted(part, reverse=True)
+            assert sum(part) == share
+        else:
+            return  # more are slow than there is room for: which process gets them is chance
+        left, begin = left - size, begin + size
