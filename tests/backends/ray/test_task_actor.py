@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -131,3 +134,41 @@ def _count(number: int) -> int:
 
 def _sum() -> int:
     return sum(range(1000)) // 10
+
+
+def test_a_profiler_works_after_a_task_was_ended_by_force() -> None:
+    """In CPython 3.11 it does not while an exception may be pending in any thread."""
+    program = """
+        import sys, threading
+        from ion_actors.backends.process.transport.messages import Cancel
+        from ion_actors.backends.process.transport.pickling import pack_call
+        from ion_actors.backends.ray.task_actor import ActorServer
+        from ion_actors.backends.ray.wire import Call
+
+        def spin():
+            begun.set()
+            while True:
+                pass
+
+        server, begun, over = ActorServer(), threading.Event(), threading.Event()
+
+        def serve():
+            call = Call(1, (), pack_call(str, spin, (), None))
+            server.run(Call.of(call.arguments()[0], ()))
+            over.set()
+            stay.wait()  # what a thread leaves pending counts as long as it lives, and longer
+
+        stay = threading.Event()
+        threading.Thread(target=serve, daemon=True).start()
+        begun.wait()
+        server.cancel(Cancel(1, False, "enough", forced=True))
+        over.wait()
+        sys.setprofile(lambda *_: None)
+        (lambda: None)()
+        print("profiled")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "profiled\n"), ended.stderr
