@@ -144,8 +144,10 @@ class Submitter:
         self._unbound = given.context is None
         self._limited = terms.timed or terms.ttl is not None or terms.limit is not None
         self._again = terms.retries > 0 or terms.retry is not None
-        hooked = self._hooks is not None or core.mailbox.sheds
-        self._plain = options is None and self._bare and not hooked
+        more = terms.timed or terms.ttl is not None or self._again or given.pass_context
+        self._brief = terms.limit if endless and not more else None
+        self._hooked = self._hooks is not None or core.mailbox.sheds
+        self._plain = options is None and self._bare and not self._hooked
         self._key = None if given.key is None else core.keys.key(given.key)
         self._stray_limit = given.key is None and given.key_limit is not None
         self._offer = _way_in(core.mailbox, options)
@@ -191,8 +193,8 @@ class Submitter:
 
     def _specialise(self, task: TaskFuture[Any]) -> None:
         """What differs from a plain task: hooks, and a submitter's context or options."""
-        task.special = True
-        if self._hooks is not None or self._mailbox.sheds:
+        if self._hooked:
+            task.special = True
             task.accepted_at = self._clock.monotonic()
         if self._options is not None:
             if self._stray_limit:
@@ -202,6 +204,7 @@ class Submitter:
                 task.key = self._key
         alone = self._unbound and _current() is None and of_thread.task_context is None
         if not (alone and self._bare):
+            task.special = True
             self._place(task, alone=alone)
 
     def _place(self, task: TaskFuture[Any], *, alone: bool) -> None:
@@ -217,6 +220,9 @@ class Submitter:
             context._inherit(self._parents if alone else self._parents_here(), None)
             task.variables.run(_set_current, context)
             task.own_context = context
+            if alone and self._brief is not None:  # the same, at less cost
+                context._deadline = self._clock.monotonic() + self._brief
+                return
         if self._limited:
             task.begin_limits(self._clock.monotonic)
         if self._again:

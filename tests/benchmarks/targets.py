@@ -8,13 +8,14 @@ kept (``pool.options(...)`` is called once), and once as one for each task.
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ion_actors import Pool, Retry
-from tests.benchmarks import arrays, features, processes, rows
+from tests.benchmarks import features, processes, rows
 from tests.benchmarks.command import run_contests
 from tests.benchmarks.measure import LIMIT, Contest, Line, Target
 
@@ -69,13 +70,21 @@ def _of_targets(contest: Contest) -> Contest:
     return replace(contest, peers=peers)
 
 
+def _arrays(scale: float) -> list[Contest]:
+    if importlib.util.find_spec("numpy") is None:
+        return []
+    from tests.benchmarks import arrays
+
+    return [one for one in arrays.contests(scale) if one.key == _ARRAY]
+
+
 def contests(scale: float = 1.0) -> list[Contest]:
     """All of them: options, pools of threads, pools of processes, arrays."""
     sizes = rows.FULL if scale >= 1 else rows.QUICK
     others = [
         *rows.contests(sizes),
         *(one for one in processes.contests(scale) if one.key in ("noop", "wait")),
-        *(one for one in arrays.contests(scale) if one.key == _ARRAY),
+        *_arrays(scale),
     ]
     aimed = [_of_targets(one) for one in others]
     return [*_options(scale), *(one for one in aimed if set(one.peers) - {LIMIT})]

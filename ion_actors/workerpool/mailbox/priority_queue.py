@@ -29,10 +29,12 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from heapq import heappop, heappush
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 __all__ = ["PriorityQueue", "Rankable"]
 
+_NEXT = -math.inf  # the rank of what was taken out and comes back
 _MIN_SWEEP = 64  # so many entries of what was removed are not worth a sweep
 
 
@@ -81,6 +83,8 @@ class _KeyLine(Generic[T]):
         """Whether a task may run beside those that do, and so many more."""
         holders = self.holders
         running = len(holders) + more
+        if running == 0:
+            return True
         if running >= task.key_limit:
             return False
         return not holders or running < min([one.key_limit for one in holders])
@@ -118,27 +122,26 @@ class PriorityQueue(Generic[T]):
 
     def __bool__(self) -> bool:
         """Whether one of them may begin now."""
-        return self._chosen is not None or self._first_place() is not None
+        return self._chosen is not None or self._choose() is not None
 
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._entries))
 
     def append(self, task: T) -> None:
         """Queue a task that was just accepted."""
-        self._accepted += 1
-        number = self._accepted
+        self._accepted = number = self._accepted + 1
         self._insert(task, (number - self._stride * task.priority, number, task))
 
     def _insert(self, task: T, entry: _Entry[T]) -> None:
         self._chosen = None
         self._entries[task] = entry
-        if task.key is None:
-            heapq.heappush(self._heap, entry)
-        else:
-            line = self._line_of(task.key)
-            line.waiting[task] = None
-            if len(line.waiting) == 1:
-                self._let_first_stand(task.key, line)
+        if (key := task.key) is None:
+            heappush(self._heap, entry)
+            return
+        line = self._keys.get(key) or self._line_of(key)
+        line.waiting[task] = None
+        if len(line.waiting) == 1:
+            self._let_first_stand(key, line)
 
     def appendleft(self, task: T) -> None:
         """Queue a task again that was taken out and did not begin: it is the next."""
@@ -150,12 +153,12 @@ class PriorityQueue(Generic[T]):
         self._come_back(task, self._accepted)
 
     def _come_back(self, task: T, number: int) -> None:
-        entry = (-math.inf, number, task)
+        entry = (_NEXT, number, task)
         self._chosen = None
         self._entries[task] = entry
         self._to_front(self._entries, task, number)
         if task.key is None:
-            heapq.heappush(self._heap, entry)
+            heappush(self._heap, entry)
             return
         line = self._line_of(task.key)
         line.holders.pop(task, None)
@@ -167,7 +170,7 @@ class PriorityQueue(Generic[T]):
         """Move a task that comes back ahead of all but those that came back and begin before it."""
         ahead = []
         for one in ordered:
-            if one is not task and self._entries[one][:2] > (-math.inf, number):
+            if one is not task and self._entries[one][:2] > (_NEXT, number):
                 break
             ahead.append(one)
         for one in (task, *reversed(ahead)):
@@ -179,20 +182,26 @@ class PriorityQueue(Generic[T]):
         Raises:
             IndexError: none of them may begin now.
         """
-        return (self._chosen or self._next())[2]
+        chosen = self._chosen or self._choose()
+        if chosen is None:
+            raise IndexError("no task may begin")
+        return chosen[2]
 
     def __delitem__(self, place: Literal[0]) -> None:
         """Take out the task that is next, and its key with it."""
-        entry = self._chosen or self._next()
+        entry = self._chosen or self._choose()
+        if entry is None:
+            raise IndexError("no task may begin")
         self._chosen = None
         first = self._heap[0]
         if first is entry:
-            heapq.heappop(self._heap)
+            heappop(self._heap)
         else:  # it begins in the first place of the line; who has that gets its place instead
             owner = first[2]
             self._entries[owner] = other = (entry[0], first[1], owner)
             heapq.heapreplace(self._heap, other)
-        self.take_key(entry[2])
+        if entry[2].key is not None:
+            self.take_key(entry[2])
         del self._entries[entry[2]]
 
     def popleft(self) -> T:
@@ -205,23 +214,27 @@ class PriorityQueue(Generic[T]):
         del self[0]
         return task
 
-    def _next(self) -> _Entry[T]:
-        first = self._first_place()
-        if first is None:
-            raise IndexError("no task may begin")
-        if first[2].key is not None:
-            turns = self._turns
-            while not self._has_turn(turns[0]):
-                heapq.heappop(turns)
-            first = self._entries[turns[0][3]]
-        self._chosen = first
+    def _choose(self) -> _Entry[T] | None:
+        """Find the next, if any may begin."""
+        heap, entries, keys = self._heap, self._entries, self._keys
+        while heap:
+            first = heap[0]
+            task = first[2]
+            if entries.get(task) is first:
+                if (key := task.key) is None:
+                    self._chosen = first
+                    return first
+                line = keys.get(key)
+                if line is not None and (turn := line.standing) is not None and turn[3] is task:
+                    break
+            heappop(heap)
+        else:
+            return None
+        turns = self._turns  # the place belongs to a task with a key, but any of these may begin
+        while (line := keys.get(turns[0][3].key)) is None or line.standing is not turns[0]:
+            heappop(turns)
+        self._chosen = first = entries[turns[0][3]]
         return first
-
-    def _first_place(self) -> _Entry[T] | None:
-        heap = self._heap
-        while heap and not self._stands(heap[0]):
-            heapq.heappop(heap)
-        return heap[0] if heap else None
 
     def _stands(self, entry: _Entry[T]) -> bool:
         task = entry[2]
@@ -318,13 +331,17 @@ class PriorityQueue(Generic[T]):
 
     def take_key(self, task: T) -> None:
         """The task begins: it counts among those of its key that run."""
-        if task.key is None:
+        key = task.key
+        if key is None:
             return
-        line = self._line_of(task.key)
+        line = self._keys.get(key) or self._line_of(key)
         line.holders[task] = None
-        line.waiting.pop(task, None)
+        if task in line.waiting:
+            del line.waiting[task]
         line.accepted, line.turn = self._accepted, next(self._turn_numbers)
-        self._let_first_stand(task.key, line)
+        self._chosen = line.standing = None
+        if line.waiting and task.key_limit > 1:
+            self._let_first_stand(key, line)
 
     def release(self, task: T) -> bool:
         """A task is over, and does not hold its key any more.
@@ -336,7 +353,11 @@ class PriorityQueue(Generic[T]):
         if line is None or task not in line.holders:
             return False
         del line.holders[task]
-        self._let_first_stand(task.key, line)
+        if line.holders or not line.waiting:
+            self._let_first_stand(task.key, line)
+        else:
+            self._chosen = None
+            self._stand(next(iter(line.waiting)), line)
         standing = line.standing
         return standing is not None and standing[3].key_limit > 1 and line.has_room_for_two()
 
@@ -355,19 +376,23 @@ class PriorityQueue(Generic[T]):
                 self._keys.pop(key, None)
             return
         first = next(iter(line.waiting))
-        if not line.has_room_for(first):
+        if line.holders and not line.has_room_for(first):
             line.standing = None
             return
+        self._stand(first, line)
+
+    def _stand(self, first: T, line: _KeyLine[T]) -> None:
+        """The first of its key stands in the line from now on, unless it does already."""
         if line.standing is not None and line.standing[3] is first:
             return
         rank, number, _ = entry = self._entries[first]
         turn = (rank, 0, number, first)  # if it comes back, it is the next
-        if rank != -math.inf:
+        if rank != _NEXT:
             # As if it had been accepted when its key had its last turn, unless it was later still.
             since = max(number, line.accepted) - self._stride * first.priority
             turn = (since, line.turn, number, first)
-        heapq.heappush(self._heap, entry)
-        heapq.heappush(self._turns, turn)
+        heappush(self._heap, entry)
+        heappush(self._turns, turn)
         line.standing = turn
 
     def _sweep(self) -> None:

@@ -295,11 +295,19 @@ class TaskFuture(Future[T]):
             Cancelled, DeadlineExceeded: its context has ended.
             TaskExpired: it has waited for too long, and its timer is late.
         """
-        if self.sent:
-            return
-        if self._may_be_over(now) and (context := self.task_context()).cancelled:
-            on_context_end(self)  # perhaps nobody has told it yet
-            context.check()
+        home, context = self.mailbox.context, self.own_context
+        if context is not None:
+            deadline = context._deadline
+            if (
+                home._end is not None
+                or context._end is not None
+                or (deadline is not None and now >= deadline)
+                or len(context._parents) != 1
+                or context._parents[0] is not home
+            ):
+                self._check_context()
+        elif home._end is not None:
+            self._check_context()
         if self.expires_at is None:
             return
         if self.mailbox.deadlines.exact:
@@ -312,15 +320,14 @@ class TaskFuture(Future[T]):
             self._run_callbacks(callbacks)
             raise error
 
-    def _may_be_over(self, now: float) -> bool:
-        """Whether its context may have ended: a quick look, before a thorough one."""
-        home, context = self.mailbox.context, self.own_context
-        if home._end is not None or context is None:
-            return home._end is not None
-        if context._end is not None or len(context._parents) != 1:
-            return True
-        deadline = context._deadline
-        return context._parents[0] is not home or (deadline is not None and now >= deadline)
+    def _check_context(self) -> None:
+        """A thorough look, if a quick one has not shown that it goes on."""
+        if self.sent:
+            return
+        context = self.task_context()
+        if context.cancelled:
+            on_context_end(self)  # perhaps nobody has told it yet
+            context.check()
 
     def spare_variables(self) -> None:
         """It may be run again: keep its variables as they are now."""
@@ -328,13 +335,14 @@ class TaskFuture(Future[T]):
 
     def begin_anew(self, now: float, *, begun: bool) -> None:
         """It is to be queued again: what its last try has left behind must not touch the next."""
-        self.withdrawn = self.sent = False
-        self.queued_at = now if self.queued_at is None else self.queued_at
+        task = self  # names that `self` gets would take up places: see _make_known()
+        task.withdrawn = task.sent = False
+        task.queued_at = now if task.queued_at is None else task.queued_at
         if begun:
-            self.expires_at = None  # it had begun in time
-        self.accepted_at = now
-        if self._spare is not None:
-            self.variables = own_values(self._spare.copy())
+            task.expires_at = None  # it had begun in time
+        task.accepted_at = now
+        if task._spare is not None:
+            task.variables = own_values(task._spare.copy())
 
     # -- how it ends; each returns the callbacks, to be run by the caller without any lock ---
 

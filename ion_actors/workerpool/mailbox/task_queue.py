@@ -493,13 +493,14 @@ class TaskQueue:
     def offer_ranked(self, task: TaskFuture[Any], waiter: Waiter | None = None) -> bool:
         """:meth:`offer` for a task that has a priority or a key."""
         with self._lock:
-            queue = self._ranked()
+            queue = self._queue
+            if not isinstance(queue, PriorityQueue):
+                queue = self._ranked()
             try:
                 if self._refusal is None:
-                    if not queue.may_begin(task):
+                    if not self._idle or not queue.may_begin(task):
                         return self._queue_up(task, waiter)
-                    if self._idle:
-                        queue.take_key(task)
+                    queue.take_key(task)
                 return self.offer(task, waiter)
             except BaseException:  # Ctrl-C, or refused: if nobody runs it, nobody gives it back
                 if task._state is not RUNNING:
@@ -513,7 +514,10 @@ class TaskQueue:
         accepted = len(self._queue) - self._dead < self._room
         if accepted:
             task.queued_at = self._now()
-            self._enter(task)
+            if task.due is None:
+                self._queue.append(task)
+            else:
+                self._enter(task)
         elif waiter is not None:
             self._waiters.append(waiter)
         return accepted
@@ -535,7 +539,8 @@ class TaskQueue:
             worker: who will come for the next task in a moment, if anybody will.
         """
         with self._lock:
-            several = self._release(task)
+            queue = self._queue
+            several = isinstance(queue, PriorityQueue) and queue.release(task)
             comes = worker is not None and not (worker.doomed or worker.has_control)
             heirs = [] if comes and not several else self._hand_out()
         for heir in heirs:

@@ -441,20 +441,11 @@ class PoolWorker(IsolatedActor):
     def _leave_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
         """This worker is done with a task that has a key."""
         if task is not self.put_back:
-            self.release_key(task, comes=comes)
+            self._mailbox.release(task, self if comes else None)
+            if not task._built_callbacks:  # else it was interrupted while it ran them
+                self.telling = None
         elif not self._done:  # it is tried again, and keeps its key until then
             self.put_back = None
-
-    def release_key(self, task: TaskFuture[Any], *, comes: bool) -> None:
-        """A task is over: the next of its key may begin.
-
-        Args:
-            task: which one.
-            comes: this worker will come for another task in a moment.
-        """
-        self._mailbox.release(task, self if comes else None)
-        if not task._built_callbacks:  # else it was interrupted while it ran them
-            self.telling = None
 
     # -- what has raised: see ion_actors.workerpool.worker.settlement ------------------------
 
