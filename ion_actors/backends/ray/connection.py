@@ -14,7 +14,7 @@ After a failed ``init``, the next "succeeds"   the failure is remembered
 A local cluster listens on all interfaces      its cluster mode is switched off while it starts
 Its workers run at niceness 15                 set to 0
 Log lines about tokens, metrics, signals       Ray's logger is quiet meanwhile
-It prints that an actor's process has died     that is left out: the pool reports it
+It prints that a process or a node has died    that is left out: the pool reports it
 =============================================  ====================================================
 """
 
@@ -143,19 +143,24 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-_DEATH = "A worker died or was killed"
+# How what it prints of an actor's process, and of a node, begins.
+_DEATHS = (
+    "A worker died or was killed",
+    "Raylet is terminated",
+    "The node with node id",
+)
 _print = "print_to_stdstream"  # Ray's function for what it prints
 
 
 def _leave_out_deaths() -> None:
-    """Have Ray not print, for each actor that dies, that a process has died."""
+    """Have Ray not print, for each actor or node that dies, that it has died."""
     worker = importlib.import_module("ray._private.worker")
     before: Any = getattr(worker, _print, None)
     if before is None or hasattr(before, "before"):  # another version of Ray; or done already
         return
 
     def print_others(data: Any, *args: Any, **kwargs: Any) -> None:
-        if not any(str(line).startswith(_DEATH) for line in data.get("lines", ())):
+        if not any(str(line).startswith(_DEATHS) for line in data.get("lines", ())):
             before(data, *args, **kwargs)
 
     print_others.before = before  # type: ignore[attr-defined]

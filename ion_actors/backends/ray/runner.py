@@ -21,7 +21,7 @@ from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.site import RaySite, enter
 from ion_actors.backends.ray.wire import ActorStart, Call, PlaceOf, check_sendable
 from ion_actors.context import Context
-from ion_actors.errors import TaskNotPicklable
+from ion_actors.errors import TaskNotPicklable, WorkerDied
 
 if TYPE_CHECKING:
     from ion_actors.backends.protocol import Task
@@ -32,6 +32,9 @@ __all__ = ["RayRunner"]
 
 # Seconds without a place for an actor until that is reported, and then again.
 _NOTICE = 10.0
+
+# How many actors of a worker may die before they were placed, until that is a failed start.
+_TRIES = 3
 
 _NO_PLACE = (
     "worker %s has waited %d s for a place in the Ray cluster: it needs %s; there are %s, and free "
@@ -107,7 +110,17 @@ class RayRunner:
                 return actor
             self._see_off(actor)
         assert self._site is not None, "an actor before the start"
-        actor = RemoteActor(self._site, self._worker, self._settings, self._context)
+        tries = 0
+        while True:
+            actor = RemoteActor(self._site, self._worker, self._settings, self._context)
+            try:
+                return self._prepared(actor)
+            except WorkerDied:  # the node of its place may have died before it was there
+                tries += 1
+                if actor.pid is not None or self._killed or tries == _TRIES:
+                    raise
+
+    def _prepared(self, actor: RemoteActor) -> RemoteActor:
         with self._lock:
             self._actor = actor
         registration = self._context.add_callback(actor.kill)

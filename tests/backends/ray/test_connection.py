@@ -165,6 +165,8 @@ def test_a_local_cluster_that_cannot_start(ray: FakeRay) -> None:
 def test_only_deaths_are_not_printed(ray: FakeRay) -> None:
     found = connect(None, {})
     ray.say("A worker died or was killed while executing a task")
+    ray.say("Raylet is terminated. Termination is unexpected. Possible reasons include: ...")
+    ray.say("The node with node id: 12 and address: there has been marked dead because ...")
     ray.say("something else")
     found.close()
     ray.say("A worker died or was killed later")
