@@ -108,29 +108,53 @@ class Mailbox(TaskQueue):
 
         Its callbacks run here or, if this thread must not be kept, elsewhere.
         """
-        with self._lock:
-            if task._state is not PENDING or task.withdrawn:
-                return False
-            reason = self._reason(error)
-            callbacks = self._bury(task, error, reason)
-            if delayed := task in self._delayed:
-                woken: list[Waiter | Taker] = [*self._leave_delayed(task)]
+        try:
+            with self._lock:
+                if task._state is not PENDING or task.withdrawn:
+                    return False
+                reason = self._reason(error)
+                callbacks = self._bury(task, error, reason)
+                if delayed := task in self._delayed:
+                    woken: list[Waiter | Taker] = [*self._leave_delayed(task)]
+                else:
+                    self._vacate(task)
+                    woken = [*self._admit()]
+                    # The next of its key may have room where this one had none.
+                    woken += self._hand_out() if isinstance(self._queue, PriorityQueue) else ()
+            for one in woken:
+                one.wake()
+            if delayed:
+                self._alarm.set()
+            release_references([task.release_call(), task._give_up_key()])
+            self._dropped(task, error, reason)
+            if elsewhere:
+                run_callbacks_in_thread([(task, callbacks)])
             else:
-                self._vacate(task)
-                woken = [*self._admit()]
-                # The next of its key may have room where this one had none.
-                woken += self._hand_out() if isinstance(self._queue, PriorityQueue) else ()
+                task._run_callbacks(callbacks)
+        except BaseException:  # thrown in from outside
+            self._end_after_all([(task, error)])
+            raise
+        return True
+
+    def _end_after_all(self, ended: list[tuple[TaskFuture[Any], IonError]]) -> None:
+        """Whoever was ending these queued tasks was interrupted: end them, tell all who wait."""
+        with self._lock:
+            for task, error in ended:
+                if task._state is not PENDING:
+                    continue
+                if task.withdrawn:
+                    with task._lock:
+                        task.end_early(error)
+                else:
+                    self._bury(task, error, self._reason(error))
+            woken: list[Waiter | Taker] = [*self.mend(), *self._admit()]
         for one in woken:
             one.wake()
-        if delayed:
-            self._alarm.set()
-        release_references([task.release_call(), task._give_up_key()])
-        self._dropped(task, error, reason)
-        if elsewhere:
-            run_callbacks_in_thread([(task, callbacks)])
-        else:
-            task._run_callbacks(callbacks)
-        return True
+        for task, error in ended:
+            if not task.released:
+                release_references([task.release_call(), task._give_up_key()])
+            self._dropped(task, error, self._reason(error))
+            task.wake_again()
 
     def _vacate(self, task: TaskFuture[Any]) -> None:
         """Give up the place of a task that has ended in the queue; under the lock."""
@@ -407,29 +431,38 @@ class Mailbox(TaskQueue):
         Raises:
             PoolClosed, BrokenPool: the pool accepts nothing any more.
         """
-        dropped = []
-        with self._lock:
-            # Perhaps more than one: what is tried again is queued beyond the limit.
-            while not self.offer_any(task):
-                # There may be none: the limit may be 0, or all places be taken by delayed ones.
-                victim = (self._pop_oldest() if self._room > 0 else None) or task
-                error = self._crowded_out(victim, DropReason.OLDEST)
-                dropped.append((victim, error, self._bury(victim, error, error.why)))
-                if victim is task:
-                    break
-            heirs = self._hand_out()
-        for heir in heirs:
-            heir.wake()
-        for victim, error, callbacks in dropped:
-            self._let_go(victim, error, callbacks)
+        dropped: list[tuple[TaskFuture[Any], IonError]] = []
+        to_tell = []
+        try:
+            with self._lock:
+                # Perhaps more than one: what is tried again is queued beyond the limit.
+                while not self.offer_any(task):
+                    # There may be none: the limit may be 0, or all places be taken by delayed ones.
+                    victim = (self._oldest() if self._room > 0 else None) or task
+                    error = self._crowded_out(victim, DropReason.OLDEST)
+                    dropped.append((victim, error))
+                    to_tell.append((victim, error, self._bury(victim, error, error.why)))
+                    if victim is task:
+                        break
+                    self._queue.remove(victim)
+                heirs = self._hand_out()
+            for heir in heirs:
+                heir.wake()
+            for victim, error, callbacks in to_tell:
+                self._let_go(victim, error, callbacks)
+        except BaseException:  # thrown in from outside: nobody else would end them
+            self._end_after_all([one for one in dropped if one[0] is not task])
+            raise
 
-    def _pop_oldest(self) -> TaskFuture[Any] | None:
+    def _oldest(self) -> TaskFuture[Any] | None:
+        """The task that has been queued for longest. The places before it, of dead ones, go."""
         queue = self._queue
         while len(queue):
-            task = queue.pop_oldest() if isinstance(queue, PriorityQueue) else queue.popleft()
-            if task._state is PENDING and not task.withdrawn:
+            task = queue.oldest() if isinstance(queue, PriorityQueue) else queue[0]
+            if self._is_queued(task):
                 return task
             self._count_dead(task)
+            queue.remove(task)
         return None
 
     def _crowded_out(self, task: TaskFuture[Any], why: DropReason) -> TaskDropped:

@@ -289,15 +289,13 @@ class PriorityQueue(Generic[T]):
         del self._entries[task]
         self._sweep()
 
-    def pop_oldest(self) -> T:
-        """Take out the task that was accepted first, and leave its key alone.
+    def oldest(self) -> T:
+        """The task that was accepted first.
 
         Raises:
-            KeyError: there is none.
+            StopIteration: there is none.
         """
-        task = next(iter(self._entries))
-        self.remove(task)
-        return task
+        return next(iter(self._entries))
 
     def remove(self, task: T) -> None:
         """Take a task out that will not begin.

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -713,6 +714,55 @@ def test_ctrl_c_while_a_task_with_a_key_is_submitted_keeps_no_key():
             return where
 
         assert len(every_point(make)) > 20
+
+
+def cancel(pool: Pool, waiting: list[Future[int]]) -> object:
+    return waiting[0].cancel()
+
+
+def purge(pool: Pool, waiting: list[Future[int]]) -> object:
+    return pool.purge()
+
+
+def submit_one_more(pool: Pool, waiting: list[Future[int]]) -> object:
+    return pool.submit(int)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"key": "k"}], ids=["plain", "keyed"])
+@pytest.mark.parametrize("call", [cancel, purge, submit_one_more])
+def test_whoever_is_interrupted_while_ending_a_queued_task_leaves_none_pending(
+    call: Callable[[Pool, list[Future[int]]], object],
+    options: dict[str, object],
+    kind: type[BaseException],
+) -> None:
+    """Neither the task itself nor any other: they are queued, or they have ended and say so."""
+    told: Counter[Future[int]] = Counter()
+
+    def tell(future: Future[int]) -> None:
+        told[future] += 1
+
+    every: list[Future[int]] = []
+    with Pool(1, 2, overflow="drop_oldest") as pool, busy(pool):
+
+        def make(point: int) -> str:
+            waiting = [pool.options(**options).submit(int) for _ in range(2)]  # type: ignore[arg-type]
+            every.extend(waiting)
+            for one in waiting:
+                one.add_done_callback(tell)
+            where, _ = interrupt(point, lambda: call(pool, waiting), kind)
+            assert counts_add_up(pool), where
+            pending = sum(not one.done() for one in waiting)
+            assert pool.metrics().queued in (pending, pending + 1), where
+            for one in waiting:
+                one.cancel()
+            pool.purge()
+            return where
+
+        assert len(every_point(make)) > 10
+    assert all(one.done() for one in every)
+    assert set(told.values()) == {1}
+    assert len(told) == len(every)
 
 
 def test_an_unhashable_key_is_refused():

@@ -185,7 +185,8 @@ class RankedMachine(RuleBasedStateMachine):
     @rule()
     def drop_oldest(self) -> None:
         oldest = self.model.line()[0]
-        assert self.queue.pop_oldest() is oldest
+        assert self.queue.oldest() is oldest
+        self.queue.remove(oldest)
         self.model.remove(oldest)
 
     @rule(key=st.sampled_from(["a", "b", "c"]), limit=LIMITS)
