@@ -170,9 +170,13 @@ class Site:
 
     def post(self, call: Callable[[], object]) -> None:
         """Have the loop call this soon."""
-        self._posted.append(call)
-        if not self._ringing:  # else whoever has rung has not been heard yet, and it will be found
-            self._ring()
+        try:
+            self._posted.append(call)
+            if not self._ringing:  # else whoever has rung has not been heard yet: it will be found
+                self._ring()
+        except BaseException:  # thrown in from outside: all who post would rely on this ring
+            self._ring()  # perhaps once more
+            raise
 
     def _ring(self) -> None:
         self._ringing = True

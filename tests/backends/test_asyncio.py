@@ -40,6 +40,7 @@ from ion_actors import (
 from ion_actors.observe import HOOKS
 from ion_actors.pipeline import Pipeline
 from ion_actors.testing import RecordingTracer, VirtualClock
+from tests.interrupts import KINDS, every_point, interrupt
 from tests.workerpool.helpers import PATIENCE, eventually
 
 variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
@@ -1034,3 +1035,16 @@ async def test_an_asynchronous_iterable_feeds_a_map() -> None:
 
     async with Pool(2, backend="asyncio") as pool:
         assert [one async for one in pool.amap(double, numbers())] == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loop_is_in_reach_after_a_submission_was_interrupted(kind: type[BaseException]) -> None:
+    with Pool(1, backend="asyncio") as pool:
+
+        def make(point: int) -> str:
+            assert pool.submit(int).result(PATIENCE) == 0
+            where, _ = interrupt(point, lambda: pool.submit(int), kind)
+            assert pool.submit(int).result(PATIENCE) == 0, where
+            return where
+
+        assert len(every_point(make)) > 10
