@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from _thread import RLock
 from collections.abc import Callable
 
+from ion_actors.clock import system_clock
 from ion_actors.context import Context, Signal, Waker, call_in_loop
 
 __all__ = ["WaitingRoom", "Wake"]
 
 Wake = Callable[[], object]
+
+# Seconds after which those who wait look again without the GIL; with it, they do not. There, what a
+# thread has made is freed by that thread only, when it runs code again. And the last reference to
+# the reader of a stream may have been released while the thread that made it waits for its end.
+_GLANCE = None if getattr(sys, "_is_gil_enabled", lambda: True)() else 0.1
 
 
 class WaitingRoom:
@@ -38,7 +45,7 @@ class WaitingRoom:
             wake()
 
     def wait(self, may_go: Callable[[], bool], context: Context) -> None:
-        """Block until the condition may hold, or the context has ended.
+        """Block until the condition may hold, or the context has ended. May return too early.
 
         Args:
             may_go: the condition; it is asked under the lock.
@@ -50,7 +57,10 @@ class WaitingRoom:
             registration = context.add_callback(Waker(wake))
             try:
                 if self._enlist(wake, may_go):
-                    signal.wait(context.clock, None)
+                    if _GLANCE is None:
+                        signal.wait(context.clock, None)
+                    else:
+                        signal.wait(system_clock, system_clock.monotonic() + _GLANCE)
             finally:
                 registration.remove()
         finally:
@@ -62,6 +72,7 @@ class WaitingRoom:
 
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
+        glance = None if _GLANCE is None else loop.call_later(_GLANCE, woken.set)
 
         def wake() -> None:
             call_in_loop(loop, woken.set)
@@ -74,6 +85,8 @@ class WaitingRoom:
             finally:
                 registration.remove()
         finally:
+            if glance is not None:
+                glance.cancel()
             self._discharge(wake)
 
     def _enlist(self, wake: Wake, may_go: Callable[[], bool]) -> bool:
