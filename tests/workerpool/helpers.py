@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ion_actors import BrokenPool, IonError, Pool, logs
 from ion_actors.awaitables import running_loop
@@ -125,6 +128,16 @@ def run_in_thread(call: object, *args: object) -> Future[object]:
 def eventually(condition: Callable[[], object], else_: str = "it never came true") -> None:
     """Wait until it is so: for what others do and nobody announces."""
     assert comes_true(condition, PATIENCE), else_
+
+
+def is_logged(text: str, caplog: pytest.LogCaptureFixture) -> bool:
+    """Whether it is logged by now, also if it is logged when an object is freed.
+
+    Without the GIL, references that another thread has released are settled later.
+    """
+    if text not in caplog.text:
+        gc.collect()
+    return text in caplog.text
 
 
 def comes_true(condition: Callable[[], object], patience: float) -> bool:

@@ -25,7 +25,7 @@ from ion_actors import (
 )
 from ion_actors.actors.stateful import Method, Receive, Residence
 from ion_actors.testing import VirtualClock
-from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, why_broken
+from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, is_logged, why_broken
 
 
 class Poisoned(Exception):
@@ -242,7 +242,7 @@ def test_a_call_can_be_deferred(caplog: pytest.LogCaptureFixture) -> None:
         assert counter.add.defer(5) is None
         assert counter.add().result(PATIENCE) == 6
         counter.fail.defer(Poisoned("nobody hears this"))
-    assert "Poisoned: nobody hears this" in caplog.text
+    eventually(lambda: is_logged("Poisoned: nobody hears this", caplog))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_ask_and_tell_reach_on_receive(caplog: pytest.LogCaptureFixture) -> None
         pool.tell(Poisoned("told"))
         assert pool.metrics().restarts == 0
     assert pool.metrics().submitted == 4
-    assert "Poisoned: told" in caplog.text
+    eventually(lambda: is_logged("Poisoned: told", caplog))
 
 
 def test_pykkas_own_messages_are_understood() -> None:
