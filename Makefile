@@ -5,6 +5,8 @@ PYTHON ?= python3
 IMAGES ?=
 ARGS ?=
 ROUNDS ?= 10
+SOAK ?= 3600
+SEED ?=
 # Each process of pytest has threads and child processes of its own, so they do not disturb each other.
 # Five, also on two cores: a third of the time, a test waits for what it has started.
 PARALLEL ?= -n 5 --dist worksteal
@@ -83,7 +85,11 @@ coverage: $(VENV)/.installed-test ## all tests, and how much of the code they re
 	$(BIN)/coverage report
 
 .PHONY: soak
-soak: $(VENV)/.installed-test ## all tests ROUNDS times, each in another order and with more examples
+soak: $(VENV)/.installed-test ## everything at once to pools of all kinds, for SOAK seconds (SEED: as before)
+	$(BIN)/python -m tests.soak --seconds $(SOAK) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: soak-tests
+soak-tests: $(VENV)/.installed-test ## all tests ROUNDS times, each in another order and with more examples
 	for round in $$(seq $(ROUNDS)); do \
 		HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest --quiet $(PARALLEL) $(ARGS) || exit; \
 	done

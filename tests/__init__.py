@@ -13,7 +13,7 @@ __all__ = ["NO_THREADS_AT_EXIT", "THOROUGH", "collect_garbage", "rounds", "slow_
 #: Whether no thread can be started once the exit has begun (CPython issue 113964).
 NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 2)
 
-#: Whether time does not matter: ``make soak``, where all is repeated more often.
+#: Whether time does not matter: ``make soak-tests``, where all is repeated more often.
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 
