@@ -72,7 +72,8 @@ def test_what_is_still_being_written_is_not_taken(example: Start, inbox: Path) -
         for number in range(3):  # many looks pass
             (inbox / f"{number}.png").write_bytes(picture(50))
             program.expect(f"made +{number}.png")
-        assert "a slow one" not in program.output
+        # A writer that this machine keeps waiting seems to be done. That is noticed before the end.
+        assert not re.search("made +a slow one", program.output)
     finally:
         over.set()
         writer.join()
