@@ -19,7 +19,7 @@ from collections.abc import (
     Iterator,
 )
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ion_actors._arguments import seconds, whole_number
 from ion_actors.clock import Clock, system_clock
@@ -138,13 +138,14 @@ def _tracker(
 
 #: A task of the window, and the list its results are in; None for a single call.
 _Piece = tuple[Future[Any], "list[Any] | None"]
-_Rows = list[tuple[Any, ...]]
+#: The arguments of several calls: tuples, or if each call has one, this itself.
+_Rows = list[Any]
 
 
 def _submit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
     if plan.chunksize == 1:
         return submitter.submit(plan.fn, *rows[0]), None
-    chunk = Chunk(plan.fn, rows, plan.refuses_generators)
+    chunk = Chunk(plan.fn, rows, plan.refuses_generators, packed=len(plan.iterables) > 1)
     return submitter.submit(chunk), chunk.results
 
 
@@ -177,7 +178,10 @@ class _Tracked:
 
 
 def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
-    rows = zip(*plan.iterables)  # noqa: B905  # as map() does
+    if plan.chunksize > 1 and len(plan.iterables) == 1:
+        rows: Iterator[Any] = iter(cast("Iterable[Any]", plan.iterables[0]))
+    else:
+        rows = zip(*plan.iterables)  # noqa: B905  # as map() does
     while chunk := list(itertools.islice(rows, plan.chunksize)):
         yield chunk
 
@@ -296,8 +300,8 @@ def _in_order(
             if error is None:
                 for rows in itertools.islice(chunks, 1):  # before yielding: workers stay busy
                     window.append(_submit(submitter, plan, rows))
-            while values:
-                yield values.pop()  # held by nobody but the one who takes it
+            # Each is held by nobody but the one who takes it.
+            yield from map(list.pop, itertools.repeat(values, len(values)))
             if error is not None:
                 raise error
     finally:
@@ -337,8 +341,7 @@ def _as_they_come(
             if error is None:
                 for rows in itertools.islice(chunks, 1):
                     arrivals.expect(_submit(submitter, plan, rows))
-            while values:
-                yield values.pop()
+            yield from map(list.pop, itertools.repeat(values, len(values)))
             if error is not None:
                 raise error
     finally:
