@@ -102,56 +102,92 @@ _current = CURRENT.get
 _set_current = CURRENT.set
 
 
-def _way_in(mailbox: Mailbox, options: TaskOptions | None) -> Callable[[TaskFuture[Any]], bool]:
-    """How tasks with these options are offered to the mailbox."""
-    if options is None or not (options.timed or options.ranked):
+def _way_in(mailbox: Mailbox, terms: TaskTerms) -> Callable[[TaskFuture[Any]], bool]:
+    """How tasks on these terms are offered to the mailbox."""
+    if not (terms.timed or terms.ranked):
         return mailbox.offer
-    if options.delayed and not mailbox.limit:
+    if not mailbox.limit and (terms.delay or terms.at is not None):
         raise ValueError(
             f"pool {mailbox.name!r} has queue_size=0: a delayed task has no place to wait"
         )
-    return mailbox.offer_timed if options.timed else mailbox.offer_ranked
+    return mailbox.offer_timed if terms.timed else mailbox.offer_ranked
 
 
 def _terms_of(options: TaskOptions) -> TaskTerms:
+    limit, ttl = seconds("timeout", options.timeout), seconds("ttl", options.ttl)
+    retries = options.retry_on_worker_death or 0
     return TaskTerms(
-        options.name, seconds("timeout", options.timeout), seconds("ttl", options.ttl),
-        options.delay, options.at, options.retry, options.retry_on_worker_death or 0,
+        options.name, limit, ttl, options.delay, options.at, options.retry, retries,
         options.priority or 0, options.key_limit or 1, options.ranked, options.timed,
+        options.bare, options.endless,
+        limited=options.timed or ttl is not None or limit is not None,
+        again=retries > 0 or options.retry is not None,
+        brief=not (options.timed or ttl is not None or retries),
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _simple(
+    timeout: float | None,
+    name: str | None,
+    ttl: float | None,
+    priority: int | None,
+    retries: int | None,
+    delay: float | None,
+) -> tuple[TaskOptions, TaskTerms]:
+    """Options that have no objects of the user's, which ``pool.options(...).submit(...)`` makes for
+    each task, mostly the same ones."""
+    options = TaskOptions(
+        timeout=timeout, name=name, ttl=ttl, priority=priority, retry_on_worker_death=retries,
+        delay=delay,
+    )  # fmt: skip
+    return options, _terms_of(options)
+
+
+_SIMPLE = frozenset((type(None), bool, int, float, str))
 
 
 class Submitter:
     """The verbs that bring tasks to a pool; ``Pool`` has them, and so has ``Pool.options(...)``."""
 
     def __init__(
-        self, core: PoolCore, options: TaskOptions | None = None, origin: Submitter | None = None
+        self,
+        core: PoolCore,
+        options: TaskOptions | None = None,
+        origin: Submitter | None = None,
+        terms: TaskTerms | None = None,
     ) -> None:
         self._core = core
         self._origin = origin  # a pool is not forgotten as long as there are submitters to it
         self._options = options
-        self._mailbox = core.mailbox
-        self._pool_context = core.spec.context
-        self._parents = (core.spec.context,)
-        self._clock = core.spec.context.clock
+        self._mailbox = mailbox = core.mailbox
+        self._pool_context = context = core.spec.context
+        self._parents = (context,)
+        self._clock = context.clock
         self._hooks = core.spec.hooks
-        # Whether a task may need more than the bare minimum: decided once, not per task.
-        given = options or _DEFAULTS
-        self._terms = terms = _terms_of(given) if options is not None else PLAIN
-        endless = self._pool_context.deadline is None
-        self._bare = endless and given.bare
-        self._endless = endless and given.endless
-        self._unbound = given.context is None
-        self._limited = terms.timed or terms.ttl is not None or terms.limit is not None
-        self._again = terms.retries > 0 or terms.retry is not None
-        more = terms.timed or terms.ttl is not None or self._again or given.pass_context
-        self._brief = terms.limit if endless and not more else None
-        self._hooked = self._hooks is not None or core.mailbox.sheds
-        self._plain = options is None and self._bare and not self._hooked
-        self._key = None if given.key is None else core.keys.key(given.key)
-        self._stray_limit = given.key is None and given.key_limit is not None
-        self._offer = _way_in(core.mailbox, options)
         self._overflow = core.spec.overflow
+        if terms is None:
+            terms = PLAIN if options is None else _terms_of(options)
+        self._terms = terms
+        # Whether a task may need more than the bare minimum: decided once, not per task.
+        endless = context.deadline is None
+        self._bare = endless and terms.bare
+        self._endless = endless and terms.endless
+        self._brief = terms.limit if endless and terms.brief else None
+        self._hooked = self._hooks is not None or mailbox.sheds
+        self._plain = options is None and self._bare and not self._hooked
+        self._key = None
+        self._stray_limit = self._passes_context = False
+        self._unbound = True
+        if options is not None:
+            self._unbound = options.context is None
+            if options.pass_context:
+                self._passes_context, self._brief = True, None
+            if options.key is not None:
+                self._key = core.keys.key(options.key)
+            elif options.key_limit is not None:
+                self._stray_limit = True
+        self._offer = _way_in(mailbox, terms)
 
     @property
     def size(self) -> int:
@@ -220,14 +256,14 @@ class Submitter:
             context._inherit(self._parents if alone else self._parents_here(), None)
             task.variables.run(_set_current, context)
             task.own_context = context
-            if alone and self._brief is not None:  # the same, at less cost
-                context._deadline = self._clock.monotonic() + self._brief
+            if alone and self._brief is not None:
+                context._deadline = self._clock.monotonic() + self._brief  # the same, in less time
                 return
-        if self._limited:
+        if self._terms.limited:
             task.begin_limits(self._clock.monotonic)
-        if self._again:
+        if self._terms.again:
             task.spare_variables()
-        if self._options is not None and self._options.pass_context:
+        if self._passes_context:
             if task.given_name is None:
                 task.terms = replace(task.terms, name=describe(task.fn))
             task.fn = functools.partial(call_with_context, task.fn)
@@ -387,6 +423,12 @@ class Submitter:
         """
         if unknown:
             raise unexpected_keyword("options", unknown, Submitter.options)
+        objects = context is not None or key is not None or retry is not None
+        if self._options is None and not objects and key_limit is None:
+            given = timeout, name, ttl, priority, retry_on_worker_death, delay
+            if pass_context is False and _SIMPLE.issuperset(map(type, given)):
+                options, terms = _simple(*given)
+                return Submitter(self._core, options, self, terms)
         old = self._options or _DEFAULTS
         merged = TaskOptions(
             context=old.context if context is None else context,

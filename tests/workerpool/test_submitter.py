@@ -511,3 +511,26 @@ def test_a_chain_of_tasks_that_submit_their_successor_does_not_grow() -> None:
         pool.submit(step, pool, 2000)
         assert done.wait(PATIENCE)
     assert max(depths) < 10
+
+
+def test_options_that_were_made_before_are_checked_by_type_nevertheless() -> None:
+    with Pool(1) as pool:
+        assert pool.options(priority=1, timeout=1).submit(int).result(PATIENCE) == 0
+        for wrong in ({"priority": True}, {"timeout": True}, {"priority": 1.0}, {"ttl": "1"}):
+            for _ in range(2):
+                with pytest.raises(TypeError):
+                    pool.options(**wrong)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="timeout"):
+                pool.options(timeout=-1.0)
+
+
+def test_options_made_for_each_task_do_not_mix() -> None:
+    with Pool(1) as pool:
+        first, second = pool.options(name="first"), pool.options(name="second", timeout=60.0)
+        assert "'first'" in repr(first.submit(int))
+        assert "'second'" in repr(second.submit(int))
+        assert "'third'" in repr(second.options(name="third").submit(int))
+        assert "'second'" in repr(pool.options(name="second").submit(int))
+        with pytest.raises(DeadlineExceeded):
+            pool.options(name="second", timeout=0.0).submit(int).result(PATIENCE)

@@ -28,6 +28,11 @@ class TaskTerms:
         key_limit: how many of its key may run while it does, itself included.
         ranked: it has a priority or a key.
         timed: it has a delay, or may be tried again.
+        bare: it has nothing but a name, a priority and a key: it ends by itself, or with its pool.
+        endless: it needs no context of its own.
+        limited: it has a moment when it ends, or before which it does not begin.
+        again: it may be tried again, or run again.
+        brief: a timeout is all that may matter once it is accepted.
     """
 
     name: str | None = None
@@ -41,6 +46,11 @@ class TaskTerms:
     key_limit: int = 1
     ranked: bool = False
     timed: bool = False
+    bare: bool = True
+    endless: bool = True
+    limited: bool = False
+    again: bool = False
+    brief: bool = False
 
 
 #: Those of a task without options.
