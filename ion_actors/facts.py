@@ -39,6 +39,8 @@ class DropReason(enum.Enum):
     QUARANTINED = "quarantined"  #: it took down several workers in a row
     SKIPPED = "skipped"  #: it failed, and the pipeline that it was part of went on without it
 
+    __hash__ = object.__hash__  # the base's is written in Python, and asked for each dropped task
+
 
 class TaskState(enum.Enum):
     """The state of an unfinished task."""

@@ -173,19 +173,19 @@ class Mailbox(TaskQueue):
     def _dropped(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
         """Tell of a task that ended without its worker; not under the lock."""
         if self._on_dropped is not None or self._letters is not None:
-            self._all_dropped([(task, error, reason)])
+            self._all_dropped([(task, error, reason, None)])
 
     def _all_dropped(
-        self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None]]
+        self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None, Any]]
     ) -> None:
         if self._on_dropped is not None:
-            news = [(task.take_ending(), error, reason) for task, error, reason in ended]
+            news = [(task.take_ending(), error, reason) for task, error, reason, _ in ended]
             tell = functools.partial(_tell_of, self._on_dropped, news)
             if is_kept_free():
                 HOOKS.post(tell)
             else:
                 tell()
-        if self._letters is not None and any(reason is not None for _, _, reason in ended):
+        if self._letters is not None and any(reason is not None for _, _, reason, _ in ended):
             self._letters.tell()
 
     def _lose(
@@ -204,14 +204,24 @@ class Mailbox(TaskQueue):
 
     def _reason(self, error: IonError) -> DropReason | None:
         """Why the pool gives up a queued task; None if that is its submitter's wish."""
+        if (reason := reason_of(error)) is not None:
+            return reason
         # A task that knows of its pool's end before the supervisor does ends by its own context.
-        ended = DropReason.CLOSED if self.context.is_over() else None  # it is asked under the lock
-        return reason_of(error) or ended
+        return DropReason.CLOSED if self.context.is_over() else None  # it is asked under the lock
 
-    def _bury(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> Any:
+    def _bury(
+        self,
+        task: TaskFuture[Any],
+        error: IonError,
+        reason: DropReason | None,
+        *,
+        gone: bool = False,
+    ) -> Any:
+        """End a queued task; under the lock. Its place will be passed over, or is gone."""
         self._lose(task, (task.fn, task.args, task.kwargs), error, reason)
         with task._lock:
-            task.withdrawn = True
+            if not gone:  # else it would only cost each of many tasks a dict
+                task.withdrawn = True
             self.ledger.withdrawn += 1
             return task.end_early(error)
 
@@ -233,7 +243,8 @@ class Mailbox(TaskQueue):
                     elif task._state is PENDING:
                         error = make_error(task)
                         reason = self._reason(error)
-                        ended.append((task, error, reason, self._bury(task, error, reason)))
+                        callbacks = self._bury(task, error, reason, gone=True)
+                        ended.append((task, error, reason, callbacks))
                     else:  # a stranger has settled it
                         self.ledger.withdrawn += 1
                 over = not self._queue
@@ -243,7 +254,7 @@ class Mailbox(TaskQueue):
             dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
             if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
                 release_references(keys)
-            self._all_dropped([one[:3] for one in ended])
+            self._all_dropped(ended)
             for worker in retiring:
                 worker.wake()
             if over:

@@ -422,7 +422,8 @@ class TaskFuture(Future[T]):
 
     def end_early(self, error: IonError) -> _Callbacks:
         """It ends while queued, or without its worker; under both locks."""
-        self.fenced = True
+        if self._state is RUNNING:
+            self.fenced = True
         self.tell_past_tries(error)
         if self._state is not RUNNING and is_a(error, Cancelled):
             self._ended_by = error
