@@ -21,11 +21,20 @@ from ion_actors.raised import traceback_of
 __all__ = ["ActorThread", "Flag"]
 
 
-class Flag(threading.Event):
-    """An event without a lock, which an exception thrown into ``set`` could leave locked."""
+# Seconds after which those who wait for a flag ask whether it can still be set.
+_LOOK = 0.5
 
-    def __init__(self) -> None:
+
+class Flag(threading.Event):
+    """An event without a lock, which an exception thrown into ``set`` could leave locked.
+
+    Args:
+        hopeless: whether nobody is left to set it: then those who wait go on.
+    """
+
+    def __init__(self, hopeless: Callable[[], bool] | None = None) -> None:
         # The base's constructor would build a lock and a condition.
+        self._hopeless = hopeless
         self._raised = False
         self._sleepers: deque[Any] = deque()  # a lock for each thread that waits
 
@@ -59,7 +68,10 @@ class Flag(threading.Event):
         try:
             self._sleepers.append(sleeper)
             if not self._raised:
-                if timeout is None:
+                if self._hopeless is not None and timeout is None:
+                    while not (sleeper.acquire(timeout=_LOOK) or self._hopeless()):
+                        pass
+                elif timeout is None:
                     acquire(sleeper)
                 else:
                     sleeper.acquire(timeout=max(0.0, min(timeout, threading.TIMEOUT_MAX)))
@@ -75,14 +87,16 @@ class ActorThread(threading.Thread):
     CPython calls ``on_end`` with one argument when it frees the thread's function, which it does
     however the thread ended. If ``on_end`` consists of C functions only (``functools.partial`` of
     ``SimpleQueue.put``), no exception that is thrown into the thread can prevent it. It is also
-    called if the thread could not be started. :meth:`forget` removes it.
+    called if the thread could not be started, and if it died before it began, for want of memory.
+    :meth:`forget` removes it.
     """
 
     def __init__(
         self, target: Callable[[], object], name: str, on_end: Callable[[Any], object]
     ) -> None:
         super().__init__(target=target, name=name, daemon=DAEMON, **no_variables())
-        self._started = Flag()  # start() waits for it, and may be interrupted there
+        # start() waits for it, and may be interrupted there.
+        self._started = Flag(functools.partial(_died_at_birth, weakref.ref(self)))
         self._on_end: Callable[[Any], object] | None = on_end
         self._watch: weakref.ref[Any] | None = None
 
@@ -139,6 +153,18 @@ class ActorThread(threading.Thread):
     def forget(self) -> None:
         """Do not report its end."""
         self._on_end = self._watch = None
+
+
+def _died_at_birth(ref: weakref.ref[ActorThread]) -> bool:
+    """Whether the thread that was started ended before it could say that it has begun."""
+    thread = ref()
+    if thread is None:
+        return True
+    vars(thread).pop("_bootstrap", None)  # CPython has it: the last reference is the thread's own
+    if not thread.over:
+        return False
+    getattr(threading, "_limbo", {}).pop(thread, None)
+    return True
 
 
 def _boot(thread: ActorThread) -> None:

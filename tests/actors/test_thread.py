@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from ion_actors import Pool
 from ion_actors.actors import ActorThread
 from tests.interrupts import KINDS, every_point, interrupt
 
@@ -53,3 +54,37 @@ def test_a_thread_that_is_struck_off_while_it_begins_runs_all_the_same(
     assert ended.wait(PATIENCE)
     thread.join(PATIENCE)
     assert thread not in threading.enumerate()
+
+
+@pytest.fixture
+def stillborn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of threads that are to end before they can say that they have begun."""
+    names: list[str] = []
+    begin = threading.Thread._bootstrap  # type: ignore[attr-defined]
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name in names:
+            names.remove(thread.name)
+            raise SystemExit  # as MemoryError, but nobody shows it
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "_bootstrap", fail)
+    return names
+
+
+def test_a_thread_that_dies_before_it_begins_keeps_nobody_waiting(stillborn: list[str]) -> None:
+    stillborn.append("actor")
+    ended = threading.Event()
+    thread = ActorThread(lambda: None, "actor", lambda _: ended.set())
+    thread.start()
+    assert ended.wait(PATIENCE)
+    assert thread.over
+    assert not thread.is_alive()
+    assert thread not in threading.enumerate()
+
+
+def test_a_worker_whose_thread_dies_before_it_begins_is_replaced(stillborn: list[str]) -> None:
+    stillborn.append("p-0")
+    with Pool(1, name="p") as pool:
+        assert pool.submit(pow, 2, 3).result(PATIENCE) == 8
+    assert stillborn == []

@@ -58,7 +58,17 @@ def _of_others() -> set[str]:
     """Names that Python, its executors and pykka have: ours have them for their clients."""
     pool, future = concurrent.futures.ThreadPoolExecutor(1), concurrent.futures.Future[int]()
     processes = concurrent.futures.ProcessPoolExecutor(1)
-    things = [pool, processes, future, pykka.ActorRef, os, sys, threading, threading.Semaphore()]
+    things = [
+        pool,
+        processes,
+        future,
+        pykka.ActorRef,
+        os,
+        sys,
+        threading,
+        threading.Semaphore(),
+        threading.Thread,
+    ]
     names = {name for one in things for name in dir(one) if name.startswith("_")}
     pool.shutdown()
     processes.shutdown()
