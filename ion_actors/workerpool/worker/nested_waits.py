@@ -99,9 +99,11 @@ class WorkersHelp:
 
     def _wait_for(self, task: TaskFuture[Any] | Answer[Any]) -> None:
         # Whoever has its key may go without a worker being left that would come for it, and so may
-        # everybody until its time has come: so look again from time to time. All else that closes a
-        # circle is a wait.
-        looks = isinstance(task, TaskFuture) and (task.timed or task.key is not None)
+        # everybody until its time has come, or those that another size leaves over: so look again
+        # from time to time. All else that closes a circle is a wait.
+        looks = isinstance(task, TaskFuture) and (
+            task.timed or task.key is not None or not self._spec.helping
+        )
         again = _LOOK_AGAIN if looks else None
         context = current_context()
         try:

@@ -772,3 +772,24 @@ def test_the_stack_of_a_busy_worker_is_not_used_by_strangers() -> None:
         with pytest.raises(TimeoutError):
             future.result(0.01)
     assert ran_in == [f"{pool.name}-0"]
+
+
+def test_a_circle_that_another_size_closes_is_found() -> None:
+    """The worker that could have come for the task is let go."""
+    both_run, submitted, gate = threading.Event(), threading.Event(), threading.Event()
+    with Pool(2, 10, helping=False) as pool:
+
+        def outer() -> object:
+            assert both_run.wait(PATIENCE)
+            inner = pool.submit(int)
+            submitted.set()
+            return inner.result()
+
+        waits = pool.submit(outer)
+        other = pool.submit(lambda: (both_run.set(), gate.wait(PATIENCE)))
+        assert submitted.wait(PATIENCE)
+        pool.resize(1)
+        gate.set()
+        assert other.result(PATIENCE)
+        with pytest.raises(DeadlockError, match="'int'"):
+            waits.result(PATIENCE)
