@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import dataclasses
 import faulthandler
+import functools
 import gc
+import itertools
 import logging
 import platform
 import random
@@ -30,6 +32,9 @@ PATIENCE = 30.0
 
 # CPython issue 148874: `with lock:` keeps the lock if a signal handler raises in between.
 INTERRUPTS = sys.version_info[:2] != (3, 14)
+# asyncio is safe in several threads without the GIL "since Python 3.14", as its documentation says.
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+LOOPS = GIL or sys.version_info >= (3, 14)
 
 
 def main() -> int:
@@ -40,6 +45,9 @@ def main() -> int:
     print(f"soak of {options.seconds:g} s on {name}; seed {seed}", flush=True)
     if not INTERRUPTS:
         print("without interruptions: on 3.14 a lock may be lost to them (CPython 148874)")
+    if not LOOPS:
+        print("without event loops: before 3.14, several need the GIL")
+        options.backends = tuple(one for one in options.backends if one != "asyncio")
     options.into.mkdir(parents=True, exist_ok=True)
     soak = Soak(seed, options)
     with _all_errors_are_faults(soak.faults):
@@ -67,13 +75,15 @@ class Soak:
     def run(self) -> None:
         """Until the time is up, or something is wrong."""
         options = self._options
-        residents = [Resident(backend) for backend in options.backends]
+        draw = functools.partial(
+            plan.draw, backends=options.backends, interrupts=INTERRUPTS, loops=LOOPS
+        )
+        residents = [Resident(backend, loops=LOOPS) for backend in options.backends]
         began = time.monotonic()
         if options.round is not None:
-            drawn = [plan.draw(self._seed, options.round, options.backends, interrupts=INTERRUPTS)]
-            chosen: Iterator[plan.Round] = iter(drawn)
+            chosen: Iterator[plan.Round] = iter([draw(self._seed, options.round)])
         else:
-            chosen = plan.rounds(self._seed, options.backends, interrupts=INTERRUPTS)
+            chosen = map(functools.partial(draw, self._seed), itertools.count())
         for one in chosen:
             if time.monotonic() - began >= options.seconds or self.faults:
                 break

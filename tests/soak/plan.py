@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BACKENDS", "Blow", "Ending", "Job", "Lot", "Round", "Strike", "draw", "rounds"]
+__all__ = ["BACKENDS", "Blow", "Ending", "Job", "Lot", "Round", "Strike", "draw"]
 
 BACKENDS = ("thread", "process", "asyncio")
 
@@ -49,6 +49,7 @@ LOTS: dict[str, dict[Lot, int]] = {
     "asyncio": {**ANYWHERE, Lot.NESTED: 4},
     "process": {**ANYWHERE, Lot.KILLED: 1, Lot.LEAVES: 1, Lot.UNSENDABLE: 1},
 }
+ON_LOOPS = frozenset((Lot.COROUTINE, Lot.FLOCK))
 #: They make more tasks than the one whose future is kept, or none that is.
 UNCOUNTED = frozenset((Lot.NESTED, Lot.BURST, Lot.STREAM, Lot.FLOCK))
 
@@ -154,22 +155,23 @@ class Round:
         return Strike.KILL in self.strikes
 
 
-def rounds(seed: int, backends: tuple[str, ...], *, interrupts: bool = True) -> Iterator[Round]:
-    """All rounds of a soak, which never ends.
+def draw(
+    seed: int,
+    number: int,
+    backends: tuple[str, ...],
+    *,
+    interrupts: bool = True,
+    loops: bool = True,
+) -> Round:
+    """One round of a soak, which goes on with the next number and so on.
 
     Args:
-        seed: what they are drawn from.
+        seed: what all rounds are drawn from.
+        number: which one it is.
         backends: of the pools.
         interrupts: whether submitters are interrupted by signals.
+        loops: whether there are event loops, each in a thread of its own.
     """
-    number = 0
-    while True:
-        yield draw(seed, number, backends, interrupts=interrupts)
-        number += 1
-
-
-def draw(seed: int, number: int, backends: tuple[str, ...], *, interrupts: bool = True) -> Round:
-    """One round of :func:`rounds`."""
     chance = random.Random(f"{seed}/{number}")
     backend = chance.choice(backends)
     queue_size = chance.choice((0, 1, 8, 64, 64, 1000))
@@ -178,7 +180,8 @@ def draw(seed: int, number: int, backends: tuple[str, ...], *, interrupts: bool 
         policies.append("caller_runs")
     most = 60 if backend == "process" else 300
     lengths = [chance.randint(most // 6, most) for _ in range(chance.randint(1, 4))]
-    jobs = [[_job(chance, backend, queue_size) for _ in range(length)] for length in lengths]
+    lots = {lot: weight for lot, weight in LOTS[backend].items() if loops or lot not in ON_LOOPS}
+    jobs = [[_job(chance, lots, queue_size) for _ in range(length)] for length in lengths]
     return Round(
         number=number,
         backend=backend,
@@ -194,8 +197,7 @@ def draw(seed: int, number: int, backends: tuple[str, ...], *, interrupts: bool 
     )
 
 
-def _job(chance: random.Random, backend: str, queue_size: int) -> Job:
-    lots = LOTS[backend]
+def _job(chance: random.Random, lots: dict[Lot, int], queue_size: int) -> Job:
     lot = chance.choices(list(lots), list(lots.values()))[0]
     if lot in UNCOUNTED:
         return Job(lot, size=chance.choice((1, 20, 20, 2000 if lot is Lot.BURST else 50)))

@@ -15,9 +15,17 @@ ITEMS = 200  # calls of a map, in each round
 
 
 class Resident:
-    """One of them."""
+    """One of them.
 
-    def __init__(self, backend: str) -> None:
+    Args:
+        backend: the pool's.
+        loops: whether its workers may have event loops.
+    """
+
+    def __init__(self, backend: str, *, loops: bool) -> None:
+        self._pause = (errands.rest, errands.linger_async)
+        if not loops:
+            self._pause = (errands.pause, errands.linger)  # type: ignore[assignment]
         self._pool: Pool = pool_of(f"resident-{backend}", backend, size=2, drain_timeout=PATIENCE)
         self._seen: Counter[str] = Counter()
 
@@ -25,8 +33,8 @@ class Resident:
         """Have it do something of everything. Returns what was wrong."""
         results = list(self._pool.map(errands.echo, range(ITEMS), timeout=PATIENCE))
         self._seen["completed"] += ITEMS
-        futures = [self._pool.submit(one) for one in (errands.fail, errands.stray, errands.rest)]
-        late = self._pool.options(timeout=0.01).submit(errands.linger_async)
+        futures = [self._pool.submit(one) for one in (errands.fail, errands.stray, self._pause[0])]
+        late = self._pool.options(timeout=0.01).submit(self._pause[1])
         for future in (*futures, late):
             future.exception(PATIENCE)
             self._seen[outcome(future)] += 1

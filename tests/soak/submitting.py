@@ -98,12 +98,16 @@ class Submitting:
             if isinstance(action, Blow):
                 self._strike(action)
                 continue
-            # What is left of a loop that was interrupted while it was made is not ours to mend.
-            self.may_be_interrupted = action.lot is not Lot.FLOCK
+            self.may_be_interrupted = not self._runs_loop_here(action)
             try:
                 self._submit(action)
             finally:
                 self.may_be_interrupted = False
+
+    def _runs_loop_here(self, job: Job) -> bool:
+        """Whether an event loop may run in this thread: interrupted, it may forget to go on."""
+        by_caller = self._round.overflow == "caller_runs" and job.lot is Lot.COROUTINE
+        return by_caller or job.lot is Lot.FLOCK
 
     def _strike(self, blow: Blow) -> None:
         try:
