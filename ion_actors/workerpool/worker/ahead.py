@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures._base import PENDING
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ion_actors.backends.protocol import SendsAhead, Task
 from ion_actors.errors import Cancelled
@@ -26,9 +26,10 @@ from ion_actors.workerpool.mailbox.task import (
     on_context_end,
     run_callbacks_in_thread,
 )
+from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Outcome
 from ion_actors.workerpool.worker.failure import classify
-from ion_actors.workerpool.worker.settlement import SettlingWorker, TaskItem
+from ion_actors.workerpool.worker.settlement import TaskItem
 
 if TYPE_CHECKING:
     from ion_actors.backends.protocol import Runner
@@ -36,16 +37,26 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkersAhead", "look_ahead"]
 
-
-class SendingWorker(Sending, SettlingWorker, Protocol):
-    """A worker with such a runner."""
+_ItemOf: TypeAlias = Callable[[TaskFuture[Any]], TaskItem]
 
 
 class WorkersAhead:
-    """One worker's, as its runner sees them; see :class:`ion_actors.backends.TasksAhead`."""
+    """One worker's, as its runner sees them; see :class:`ion_actors.backends.TasksAhead`.
 
-    def __init__(self, worker: SendingWorker, mailbox: Mailbox, spec: PoolSpec) -> None:
+    Args:
+        worker: whose.
+        item_of: makes of one of its tasks what is settled.
+        tally: where it counts them.
+        mailbox: where they come from.
+        spec: the pool's.
+    """
+
+    def __init__(
+        self, worker: Sending, item_of: _ItemOf, tally: Tally, mailbox: Mailbox, spec: PoolSpec
+    ) -> None:
         self._worker = worker
+        self._item_of = item_of
+        self._tally = tally
         self._mailbox = mailbox
         self._spec = spec
 
@@ -82,18 +93,19 @@ class WorkersAhead:
 
     def _end(self, task: TaskFuture[Any]) -> None:
         """End what cannot be queued: the pool ends, or it has ended without its worker."""
-        item = TaskItem(task, self._spec, self._mailbox, self._worker)
+        item = self._item_of(task)
         over = self._spec.context
         error = over._error() if over.cancelled else Cancelled("the task was given back")
         try:
             failure = classify(item, error, self._spec)
             if failure.reason is None:
                 task.release_call()
-                callbacks = task.fail(error, self._worker.tally, Outcome.CANCELLED)
+                callbacks = task.fail(error, self._tally, Outcome.CANCELLED)
             else:
                 outcome, reason = failure.outcome, failure.reason
-                tally = self._worker.tally
-                callbacks = self._mailbox.give_back(task, failure.shown, tally, outcome, reason)
+                callbacks = self._mailbox.give_back(
+                    task, failure.shown, self._tally, outcome, reason
+                )
             # Elsewhere: here another task is the current one.
             run_callbacks_in_thread([(task, callbacks)])
         finally:
@@ -109,13 +121,21 @@ class WorkersAhead:
 
 
 def look_ahead(
-    runner: Runner, worker: SendingWorker, mailbox: Mailbox, spec: PoolSpec
+    runner: Runner,
+    worker: Sending,
+    item_of: _ItemOf,
+    tally: Tally,
+    mailbox: Mailbox,
+    spec: PoolSpec,
 ) -> WorkersAhead | None:
-    """What such a runner uses from now on; None if tasks have to wait for their turn here."""
+    """What such a runner uses from now on; None if tasks have to wait for their turn here.
+
+    The other arguments are for :class:`WorkersAhead`.
+    """
     if spec.residence is not None or spec.hooks is not None or spec.task_wrapper is not None:
         return None  # they have to be told, or asked, when a task begins
     if mailbox.sheds or not isinstance(runner, SendsAhead):
         return None
-    found = WorkersAhead(worker, mailbox, spec)
+    found = WorkersAhead(worker, item_of, tally, mailbox, spec)
     runner.look_ahead(found)
     return found

@@ -150,7 +150,7 @@ class PoolWorker(IsolatedActor):
         """How to come to the next task, unless by asking the mailbox."""
         if self._runner.inline:
             return self._mailbox.take
-        found = look_ahead(self._runner, self, self._mailbox, spec)
+        found = look_ahead(self._runner, self, self._item, self.tally, self._mailbox, spec)
         return self._mailbox.take if found is None else found.next
 
     def sent_ahead(self) -> Sequence[TaskFuture[Any]]:
