@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import subprocess
 import sys
@@ -222,3 +223,39 @@ def test_where_it_refused_is_told():
     (note,) = caught.value.__cause__.__notes__
     assert "in __reduce__" in note
     assert "cloudpickle" not in note
+
+
+class Buffered:
+    """Its bytes are a buffer that stays in the pickle, as those of a small array do."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+
+    def __reduce_ex__(self, protocol):
+        return Buffered, (pickle.PickleBuffer(self.data),)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("sizes", [(60_000,), (60_000, 60_000), (10,), (0,)])
+def test_a_pipe_beside_buffers_is_found_wherever_it_is(place, sizes):
+    here, there = multiprocessing.Pipe()
+    with here, there:
+        found = [Buffered(bytearray(size)) for size in sizes]
+        found.insert(min(place, len(found)), here)
+        _, buffers = pack(found)
+        assert len(buffers) == 1  # a copy of its descriptor, and not its bare number
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_function_of_the_main_module_beside_a_buffer_is_found(place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pickling, "_main_is_there", lambda: asked.append(True) or True)
+    monkeypatch.setattr(double, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "double", double, raising=False)
+    found = [Buffered(bytearray(60_000))]
+    found.insert(place, double)
+    pack(found)
+    assert asked
+    asked.clear()
+    pack([Buffered(bytearray(30_000) + b"__main__" + bytearray(30_000))])
+    assert not asked  # a word in the data is none of a name

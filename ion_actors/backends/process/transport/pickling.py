@@ -193,7 +193,7 @@ def pack_simply(obj: object) -> Packed:
     Raises:
         BaseException: whatever pickle raised.
     """
-    found = _simply(obj)
+    found = _simply(obj, [])
     if isinstance(found, tuple):
         return found
     try:
@@ -224,10 +224,12 @@ def _refuse_descriptors(buffer: pickle.PickleBuffer) -> bool:
 
 
 def _attempt(obj: object) -> Packed | BaseException:
-    found = _simply(obj)
+    inside: list[int] = []
+    found = _simply(obj, inside)
     if isinstance(found, tuple):
         # The last one is slow to import.
-        if b"__main__" not in found[0] or _main_is_there() or _cloud_pickler() is None:
+        there = not any(b"__main__" in part for part in _outside(found[0], inside))
+        if there or _main_is_there() or _cloud_pickler() is None:
             return found
         found = pickle.PicklingError("the child cannot import it by its name")
     # A BaseException is not an error of pickling: something wants to end this.
@@ -240,15 +242,30 @@ def _attempt(obj: object) -> Packed | BaseException:
         del found, obj  # an error's traceback leads back to this frame
 
 
-def _simply(obj: object) -> Packed | BaseException:
+def _simply(obj: object, inside: list[int]) -> Packed | BaseException:
+    """By plain pickle, if that is enough. ``inside`` gets the sizes of buffers in the bytes."""
     if not reducers.plain_is_enough():
         return _by(CarefulPickler, obj)
     buffers: list[pickle.PickleBuffer] = []
+    take = functools.partial(set_apart, buffers, inside=inside)
     try:
-        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=functools.partial(set_apart, buffers))
+        header = pickle.dumps(obj, _PROTOCOL, buffer_callback=take)
     except BaseException as error:
         return error
-    return _by(CarefulPickler, obj) if reducers.may_hold_a_pipe(header) else (header, buffers)
+    if any(map(reducers.may_hold_a_pipe, _outside(header, inside))):
+        return _by(CarefulPickler, obj)
+    return header, buffers
+
+
+def _outside(pickled: bytes, inside: list[int]) -> Iterable[bytes]:
+    """Parts of the pickle that have all that is not in its buffers.
+
+    To look for a word in an array takes several times as long as to pickle it.
+    """
+    rest = len(pickled) - inside[0] if len(inside) == 1 else len(pickled)
+    if 2 * rest >= len(pickled):
+        return (pickled,)
+    return pickled[:rest], pickled[-rest:]  # one buffer has it all before itself, and behind
 
 
 def _by(kind: Any, obj: object) -> Packed | BaseException:
@@ -261,18 +278,28 @@ def _by(kind: Any, obj: object) -> Packed | BaseException:
     return file.getvalue(), buffers
 
 
-def set_apart(apart: list[pickle.PickleBuffer], buffer: pickle.PickleBuffer) -> bool:
+def set_apart(
+    apart: list[pickle.PickleBuffer],
+    buffer: pickle.PickleBuffer,
+    *,
+    inside: list[int] | None = None,
+) -> bool:
     """Pickle's callback for each buffer: returns whether it stays in the bytes.
 
     Args:
         apart: gets those that do not.
         buffer: the buffer.
+        inside: gets the sizes of those that do.
     """
     try:
         with buffer.raw() as raw:
             if raw.nbytes < LARGE and not isinstance(raw.obj, Descriptor):
+                if inside is not None:
+                    inside.append(raw.nbytes)
                 return True
     except BufferError:  # not in one piece
+        if inside is not None:
+            inside.append(0)  # it counts, and nothing is left out
         return True
     apart.append(buffer)
     return False
