@@ -27,7 +27,7 @@ from tests.soak.play import play
 from tests.soak.residents import Resident
 from tests.soak.submitting import SoftLimit
 
-HANG = 100  # seconds after which a round hangs: all stacks are shown, and that is the end
+HANG = 110  # seconds after which a round hangs: all stacks are shown, and that is the end
 PATIENCE = 30.0
 
 # CPython issue 148874: `with lock:` keeps the lock if a signal handler raises in between.

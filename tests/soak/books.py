@@ -61,9 +61,9 @@ def blurred(job: Job, ended: str) -> bool:
     """Whether the pool may have counted something else than the future says.
 
     A panic is counted when it comes. The future is told after the supervisor and the handler, and
-    the task's time may be up by then.
+    the task's time, or the pool's, may be up by then.
     """
-    return ended == "cancelled" and job.limited and _NATURAL.get(job.lot) == "panicked"
+    return ended == "cancelled" and _NATURAL.get(job.lot) == "panicked"
 
 
 def unbalanced(numbers: PoolMetrics) -> bool:

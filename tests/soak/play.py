@@ -173,6 +173,11 @@ def _told(submitters: list[Submitting]) -> list[str]:
         while len(one.told) < len(one.kept) - one.unsure and time.monotonic() < until:
             time.sleep(0.001)
     counts = Counter(count for one in submitters for count in one.told.values())
-    missing = sum(max(0, len(one.kept) - one.unsure - len(one.told)) for one in submitters)
-    faults = [f"{missing} callbacks were never called"] if missing else []
-    return faults + [f"{n} callbacks were called {k} times" for k, n in counts.items() if k != 1]
+    faults = [f"{n} callbacks were called {k} times" for k, n in counts.items() if k != 1]
+    for one in submitters:
+        silent = [(job, future) for job, future in one.kept if future not in one.told]
+        # The callback of a submission that was interrupted may not have been added.
+        if len(silent) > one.unsure:
+            shown = "; ".join(f"{job}: {_shown(future)}" for job, future in silent)
+            faults.append(f"callbacks were never called: {shown}")
+    return faults

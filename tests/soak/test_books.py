@@ -81,9 +81,9 @@ def test_how_a_task_may_end(lot: Lot, expected: str) -> None:
     assert allowed(plain, starved) == set(OUTCOMES)
 
 
-def test_a_panic_may_be_counted_before_the_time_limit_ends_its_future() -> None:
+def test_a_panic_may_be_counted_before_a_time_limit_or_a_close_ends_its_future() -> None:
     assert blurred(Job(Lot.EXIT, cancel=True), "cancelled")
-    assert not blurred(Job(Lot.EXIT), "cancelled")
+    assert blurred(Job(Lot.EXIT), "cancelled")
     assert not blurred(Job(Lot.EXIT, cancel=True), "panicked")
     assert not blurred(Job(Lot.WELL, cancel=True), "cancelled")
 
