@@ -35,6 +35,8 @@ INTERRUPTS = sys.version_info[:2] != (3, 14)
 # asyncio is safe in several threads without the GIL "since Python 3.14", as its documentation says.
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 LOOPS = GIL or sys.version_info >= (3, 14)
+# A child that was forked while other threads ran has hung in a look-up in `sys.modules`.
+FORKS = GIL
 
 
 def main() -> int:
@@ -42,12 +44,15 @@ def main() -> int:
     options = _parser().parse_args()
     seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
     name = f"{platform.python_implementation()} {platform.python_version()}{sys.abiflags}"
+    faulthandler.enable()  # also in a forked child that hangs, which is aborted
     print(f"soak of {options.seconds:g} s on {name}; seed {seed}", flush=True)
     if not INTERRUPTS:
         print("without interruptions: on 3.14 a lock may be lost to them (CPython 148874)")
     if not LOOPS:
         print("without event loops: before 3.14, several need the GIL")
         options.backends = tuple(one for one in options.backends if one != "asyncio")
+    if not FORKS:
+        print("without forks: a forked child may hang there without the GIL")
     options.into.mkdir(parents=True, exist_ok=True)
     soak = Soak(seed, options)
     with _all_errors_are_faults(soak.faults):
@@ -76,7 +81,11 @@ class Soak:
         """Until the time is up, or something is wrong."""
         options = self._options
         draw = functools.partial(
-            plan.draw, backends=options.backends, interrupts=INTERRUPTS, loops=LOOPS
+            plan.draw,
+            backends=options.backends,
+            interrupts=INTERRUPTS,
+            loops=LOOPS,
+            forks=FORKS,
         )
         residents = [Resident(backend, loops=LOOPS) for backend in options.backends]
         began = time.monotonic()

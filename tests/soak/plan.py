@@ -162,6 +162,7 @@ def draw(
     *,
     interrupts: bool = True,
     loops: bool = True,
+    forks: bool = True,
 ) -> Round:
     """One round of a soak, which goes on with the next number and so on.
 
@@ -171,6 +172,7 @@ def draw(
         backends: of the pools.
         interrupts: whether submitters are interrupted by signals.
         loops: whether there are event loops, each in a thread of its own.
+        forks: whether the process is forked while other threads run.
     """
     chance = random.Random(f"{seed}/{number}")
     backend = chance.choice(backends)
@@ -192,7 +194,7 @@ def draw(
         helping=backend == "asyncio" or chance.random() < 0.8,
         virtual=backend != "process" and chance.random() < 0.2,
         interrupted=interrupts and chance.random() < 0.3,
-        submitters=_struck(chance, jobs, _strikes(chance, backend)),
+        submitters=_struck(chance, jobs, _strikes(chance, backend, forks=forks)),
         ending=chance.choice(list(Ending)),
     )
 
@@ -225,14 +227,15 @@ def _options(chance: random.Random, queue_size: int) -> dict[str, Any]:
     return {name: found[name] for name in chance.sample(sorted(found), chance.randint(1, 3))}
 
 
-def _strikes(chance: random.Random, backend: str) -> list[Strike]:
+def _strikes(chance: random.Random, backend: str, *, forks: bool) -> list[Strike]:
     found = [*HARMLESS]
     if backend == "process":
         found.append(Strike.KILL)
     if chance.random() < 0.3:
         found.append(Strike.PURGE)
     # A fork while there is no memory says nothing about the library.
-    found += chance.choice(([Strike.FORK], [Strike.FORK], list(EXHAUSTING_IN_ORDER), []))
+    fork = [Strike.FORK] if forks else []
+    found += chance.choice((fork, fork, list(EXHAUSTING_IN_ORDER), []))
     drawn = chance.choices(found, k=chance.randint(0, 4))
     if chance.random() < 0.2:
         drawn.append(chance.choice((Strike.DRAIN, Strike.CLOSE)))

@@ -198,5 +198,5 @@ class interrupting:
         signal.setitimer(signal.ITIMER_REAL, BEAT, BEAT)
 
     def __exit__(self, *_: object) -> None:
+        # The handler stays: one that is taken away while its signal is on the way is an error.
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -70,9 +70,11 @@ def test_in_the_long_run_everything_happens() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_only_what_is_asked_for_is_drawn(backend: str) -> None:
-    found = [draw(1, one, (backend,), interrupts=False, loops=False) for one in range(50)]
+    found = [
+        draw(1, one, (backend,), interrupts=False, loops=False, forks=False) for one in range(50)
+    ]
     assert {one.backend for one in found} == {backend}
-    assert not any(one.interrupted for one in found)
+    assert not any(one.interrupted or Strike.FORK in one.strikes for one in found)
     jobs = [job for one in found for job in actions(one) if isinstance(job, Job)]
     assert ON_LOOPS.isdisjoint(job.lot for job in jobs)
 
