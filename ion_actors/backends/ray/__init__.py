@@ -15,10 +15,13 @@ From the top down, each importing only from below::
     runner        a worker's use of its actor: calls, replacement, the end
     remote_actor  one Ray actor, seen from here, from its start to its end
     site          the connection that the pools of this process share
+    line          the tasks that were sent to an actor, from both sides
     connection    how Ray is imported, found, connected to and left
     task_actor    what runs in the Ray actor
     wire          what is sent to an actor and back
     settings      what a worker has to know of the backend
+    window        how many tasks are sent ahead: decisions
+    journal       what an actor has begun and ended, for when it has died
 
 Ray itself is imported with the first worker.
 """

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RayBackend"]
 
+_MOST = 10_000  # tasks in one message
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayBackend:
@@ -36,6 +38,9 @@ class RayBackend:
             ``ray.util.scheduling_strategies``.
         max_tasks_per_child: how many tasks an actor may run before a fresh one replaces it; None
             for any number.
+        window: how many tasks may be under way for each worker. So many are if they are small;
+            fewer, the longer they take. 1: the next is sent when the last has ended.
+        batch: how many of those may go in one message.
         writable: whether large buffers (the data of numpy's arrays) arrive as copies that may be
             written to. False: as views of Ray's shared memory, which are not copied.
         connect_timeout: seconds that it may take to connect to a running cluster.
@@ -57,6 +62,8 @@ class RayBackend:
     resources: Mapping[str, float] = field(default_factory=dict, hash=False)
     scheduling: Any = "SPREAD"
     max_tasks_per_child: int | None = None
+    window: int = 64
+    batch: int = 32
     writable: bool = True
     connect_timeout: float = 10.0
     start_timeout: float | None = 60.0
@@ -71,6 +78,9 @@ class RayBackend:
         self._set("resources", _checked_resources(self.resources))
         if self.max_tasks_per_child is not None:
             whole_number("max_tasks_per_child", self.max_tasks_per_child, minimum=1)
+        for name in ("window", "batch"):
+            if whole_number(name, getattr(self, name), minimum=1) > _MOST:
+                raise ValueError(f"{name} must be at most {_MOST}, not {getattr(self, name)!r}")
         boolean("writable", self.writable)
         self._set("connect_timeout", duration("connect_timeout", self.connect_timeout))
         self._set("start_timeout", positive_seconds("start_timeout", self.start_timeout))

@@ -13,10 +13,12 @@ import enum
 import functools
 import os
 import platform
+import secrets
 import select
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -24,23 +26,31 @@ from ion_actors.backends.process.parent.escalation import KILL, TERMINATE, Escal
 from ion_actors.backends.process.parent.inlet import Inlet
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
+from ion_actors.backends.ray.journal import JournalReader, read_and_remove
+from ion_actors.backends.ray.line import NearLine, Sent
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
-from ion_actors.backends.ray.wire import Call, Item, Reply
+from ion_actors.backends.ray.window import LONG, SendWindow
+from ion_actors.backends.ray.wire import ActorStart, Batch, Call, CallEnd, Item, Reply
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied
 
 if TYPE_CHECKING:
+    from ion_actors.backends.process.transport.log_relay import Settings
+    from ion_actors.backends.process.transport.pickling import Packed
     from ion_actors.backends.protocol import Task
     from ion_actors.backends.ray.site import RaySite
-    from ion_actors.context import Registration
 
 __all__ = ["Lost", "RemoteActor"]
 
-_DEFAULT_GRACE = 1.0  # seconds that an actor gets to leave, unless grace= says otherwise
-_RAYS_TIME = 0.2  # seconds that Ray gets to end an actor; then the kernel is asked
-_PATIENCE = 2.0  # seconds that any other call of Ray's gets
+# Seconds that an actor gets to leave, if grace= sets no other limit; that Ray may take to end it,
+# until the kernel is asked; and that anything else may take.
+_DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.2, 2.0
+
+# Seconds that it may take to read the journal of an actor elsewhere, where Ray may have to start a
+# process for that; and between looks whether the pool closes meanwhile.
+_FAR_READ, _GLANCE = 10.0, 0.1
 
 _NO_VARIABLES = contextvars.Context()
 
@@ -51,11 +61,14 @@ class Lost(Exception):
 
 class _Kind(enum.Enum):
     REPLY = enum.auto()
+    TASKS = enum.auto()  # the end of a call with tasks
+    RECALLED = enum.auto()
     NEWS = enum.auto()
     LOST = enum.auto()
 
 
-_Message = tuple[_Kind, int, Any]  # its kind; the number of the call; a future of Ray's answer
+# Its kind; the number of the call, or the numbers of its tasks; a future of Ray's answer.
+_Message = tuple[_Kind, Any, Any]
 
 
 class RemoteActor:
@@ -75,28 +88,41 @@ class RemoteActor:
     ) -> None:
         self.worker = worker
         self.pid: int | None = None  # of its process, once it has been placed
-        self.tasks = 0  # that it was given so far
+        self.tasks = 0  # that it was given so far, and that have begun as far as is known
+        self.line = NearLine()
+        self.window = SendWindow(settings.window, settings.batch)
+        self.unbegun: list[Sent] = []  # out of the line; its runner gives them back
+        self._secret = secrets.randbits(63) | 1 if settings.window > 1 else 0
+        self._journal: JournalReader | None = None
+        self._journal_path = ""  # of one on another machine
+        self._long_at = 0.0  # when no answer has come for long
+        self._recalls = False  # it was asked for what has not begun, and has not answered
         self._site, self._context = site, context
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self._writable = settings.writable
         self._node = ""
         self._died: BaseException | None = None  # Ray's words on its death
         self._messages: SimpleQueue[_Message] = SimpleQueue()
-        self._number = 0  # of calls so far
+        self._node_id = ""
+        self._number = 0  # of calls so far, besides tasks
         self._batches = 0  # of news so far
-        self._busy = False  # it runs a task
-        self._cancel: Cancel | None = None  # of the current task, if that must end
-        self._inlet: Inlet | None = None  # for its items, if it is a stream
-        self._followed: Registration | None = None  # with the context of the current task
-        # Guards what must not change while a context ends: the current task, the process's
-        # descriptor. Reentrant: a context may have ended when its callback is added.
+        self._left = False  # it has ended by itself
+        self._buried = False
+        self._spoilt = False  # its worker was interrupted, and knows nothing of its tasks
+        self._cancel: Cancel | None = None  # of what it is being made to end
+        self._ending: Sent | None = None  # which task that is
+        self._all: Cancel | None = None  # of all that it has: the pool ends
+        # Guards what must not change while a context ends: the line, the process's descriptor.
+        # Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
         self._pidfd: int | None = None  # of its process, if that is on this machine
         self._poll = select.poll()
         self._escalation = Escalation(context.clock, self._send_signal)
         self._handle = _create(site, settings)
         self._run = self._handle.run
-        self._with_pool = context.add_callback(functools.partial(self._context_ended, context))
+        self._with_pool = context.add_callback(
+            functools.partial(self._context_ended, context, None)
+        )
 
     # -- its start -----------------------------------------------------------------------------
 
@@ -109,9 +135,10 @@ class RemoteActor:
         if self._number == 0:
             self._ask(self._handle.hello)
         try:
-            pid, self._node = self._receive(until=system_clock.monotonic() + patience)
+            found = self._receive(until=system_clock.monotonic() + patience)
         except TimeoutError:
             return False
+        pid, self._node, self._node_id = found
         self.pid = pid
         with self._lock:
             if self._node == platform.node() and hasattr(signal, "pidfd_send_signal"):
@@ -120,11 +147,11 @@ class RemoteActor:
                     self._poll.register(self._pidfd)
         return True
 
-    def start(self, message: bytes, *packed: Any, timeout: float | None) -> Reply:
+    def start(self, settings: Settings, packed: Packed, timeout: float | None) -> Reply:
         """Have it run the initializer.
 
         Args:
-            message: how to start.
+            settings: what it relays.
             packed: the initializer.
             timeout: seconds until it is killed.
 
@@ -134,79 +161,55 @@ class RemoteActor:
         if timeout is not None:
             self._escalation.begin((Step(timeout, KILL),))
         self._listen()
-        self._ask(self._handle.start, message, *packed)
+        first = ActorStart(self.worker, settings, self._writable, self._secret)
+        self._ask(self._handle.start, first.pack(), packed[0], *packed[1])
         reply = Reply.of(self._receive())
         self._escalation.pause()
-        return self._heard(reply)
+        if reply.fine and self._secret:
+            self._find_journal(reply.value(str, writable=False))
+        self._hear(reply)
+        return reply
+
+    def _find_journal(self, path: str) -> None:
+        """Without one, or if it cannot be read, no task is sent ahead."""
+        if not path:
+            self.window = replace(self.window, most=1)
+            return
+        try:
+            if self._pidfd is None:
+                raise FileNotFoundError(path)
+            self._journal = JournalReader(path, self._secret)
+        except OSError:
+            self._journal_path = path
 
     # -- a task --------------------------------------------------------------------------------
 
     def is_usable(self) -> bool:
         """Whether it can run a task: it is idle, has not died, and was not told to end."""
-        if self._busy or self._escalation.sent is not None:
+        if self._spoilt or self._escalation.sent is not None:
             return False
         with contextlib.suppress(Empty):
             while True:
                 try:
-                    self._take(self._messages.get_nowait(), _NO_VARIABLES)
+                    self._take(self._messages.get_nowait(), None)
                 except Lost:
                     return False
         return self._died is None and not self._has_ended()
 
-    def exchange(self, task: Task, call: Callable[[int], Call]) -> Reply:
-        """Give it a task, and wait for the reply.
-
-        Args:
-            task: when its context ends, the actor is told, and forced in the end.
-            call: makes the call, given its number.
-
-        Raises:
-            Lost: it died.
-            TaskNotPicklable: an item of the stream could not be rebuilt. The actor is idle again.
-            Exception: an object reference among the arguments has failed.
-        """
-        if task.stream is None:
-            return self._exchange(task, call)
-        inlet = self._inlet = self._inlet_for(task)
-        try:
-            reply = self._exchange(task, call)
-        finally:
-            self._inlet = None
-            inlet.close()
-        if inlet.error is not None:
-            raise inlet.error
-        return reply
-
-    def _exchange(self, task: Task, call: Callable[[int], Call]) -> Reply:
+    def add(self, task: Task) -> Sent:
+        """A task is about to be sent: when its context ends, the actor is told from now on."""
         with self._lock:
-            self.tasks += 1
-            self._number += 1
-            self._busy = True
-        task.follower = self._follow
-        try:
-            if task.own_context is not None:
-                self._follow(task.own_context)
-            made = call(self._number)
-            self._await(self._run.remote(*made.arguments()), _Kind.REPLY, self._number)
-            if self._context.cancelled:  # perhaps just before the task was set
-                self._context_ended(self._context)
-            reply = Reply.of(self._receive(task.variables))
-        except Lost:
-            self._leave(task)
-            raise
-        except Exception:  # the call was not made
-            self._leave(task, busy=False)
-            self._escalation.pause()
-            raise
-        except BaseException:
-            self._leave(task)
-            raise
-        self._leave(task, busy=False)  # from here on nothing escalates for this task
-        self._escalation.pause()
-        return self._heard(reply, task.variables)
+            sent = self.line.add(task)
+        self.tasks += 1
+        if task.stream is not None:
+            sent.inlet = self._inlet_for(sent)
+        task.follower = functools.partial(self._follow, sent)
+        if task.own_context is not None:
+            self._follow(sent, task.own_context)
+        return sent
 
-    def _inlet_for(self, task: Task) -> Inlet:
-        number, writable = self._number + 1, self._writable
+    def _inlet_for(self, sent: Sent) -> Inlet:
+        number, task, writable = sent.number, sent.task, self._writable
 
         def opened(item: Item) -> Any:
             return item.value(task.task_name, writable=writable)
@@ -217,32 +220,134 @@ class RemoteActor:
 
         return Inlet(task, opened, grant)
 
-    def _follow(self, context: Context) -> None:
-        """Follow this context of the current task. May be called twice, and too late."""
+    def drop(self, sent: Sent) -> None:
+        """The last that was added is not sent after all."""
         with self._lock:
-            if self._busy and self._followed is None:
-                ended = functools.partial(self._context_ended, context, self.tasks)
-                self._followed = context.add_callback(ended)
+            self.line.drop(sent)
+        self._leave(sent)
+        self.tasks -= 1
 
-    def _leave(self, task: Task, *, busy: bool = True) -> None:
-        """Detach from the task, which may still be running there."""
-        task.follower = None
+    def send(self, calls: Sequence[Call]) -> None:
+        """Send tasks that were added, in one call of Ray's."""
+        line = self.line
+        batch = Batch(line.stretch, line.arrived, calls)
+        if not line.calls:
+            self._long_at = system_clock.monotonic() + LONG
+        line.calls += 1
+        numbers = range(calls[0].number, calls[-1].number + 1)
+        try:
+            self._await(self._run.remote(*batch.arguments()), _Kind.TASKS, numbers)
+        except BaseException:
+            self._spoilt = True  # nobody knows whether they were sent
+            raise
+        if self._context.cancelled:  # perhaps just before they were added
+            self._context_ended(self._context, None)
+
+    def attend(self, current: Sent) -> None:
+        """Wait for the next message, and take it.
+
+        If no answer comes for long, and other tasks are behind the one that runs, it is asked for
+        those that have not begun.
+
+        Args:
+            current: the task that its worker waits for.
+
+        Raises:
+            Lost: it has died, or was ended.
+        """
+        left: float | None = None
+        if len(self.line) > 1 and not self._recalls:
+            left = max(0.0, self._long_at - system_clock.monotonic())
+        try:
+            message = self._messages.get(timeout=left)
+        except Empty:
+            self._recall()
+            return
+        self._take(message, current)
+
+    def attend_now(self) -> None:
+        """Take the messages that have come.
+
+        Raises:
+            Lost: it has died, or was ended.
+        """
+        while not self._messages.empty():
+            self._take(self._messages.get(), None)
+
+    def _recall(self) -> None:
+        self.window = self.window.closed()
+        self._recalls = True
+        recall = self._handle.recall.options(concurrency_group=CONTROL)
+        stretch, post = self.line.stretch, self._messages.put
+
+        def ask() -> None:
+            reference = recall.remote(stretch)
+            reference.future().add_done_callback(lambda done: post((_Kind.RECALLED, 0, done)))
+
+        self._site.post(ask)
+
+    def heard(self, sent: Sent) -> Reply:
+        """A task's reply, which has come, after all news that were sent before it.
+
+        Raises:
+            Lost: the actor has died, and items of the stream with it.
+            BaseException: there is an error instead.
+        """
+        try:
+            self._show(sent.news, sent)
+            if sent.error is not None:
+                raise sent.error
+            assert sent.reply is not None, "a task that was not answered"
+            self._hear(sent.reply, sent)
+            if sent.inlet is not None and sent.inlet.error is not None:
+                raise sent.inlet.error
+            return sent.reply
+        finally:
+            self.line.leave(sent)
+            del sent  # the error's traceback keeps this frame, and the task will keep the error
+
+    # -- the ends of contexts --------------------------------------------------------------------
+
+    def _follow(self, sent: Sent, context: Context) -> None:
+        """Follow this context of a task. May be called twice, and too late."""
         with self._lock:
-            self._busy, self._cancel = busy, None
-            followed, self._followed = self._followed, None
+            if not sent.answered and sent.followed is None:
+                ended = functools.partial(self._context_ended, context, sent)
+                sent.followed = context.add_callback(ended)
+
+    def _leave(self, sent: Sent) -> None:
+        """Detach from a task that is answered, or out of the line."""
+        sent.task.follower = None
+        with self._lock:
+            followed, sent.followed = sent.followed, None
         if followed is not None:
             followed.remove()
 
-    def _context_ended(self, context: Context, task: int | None = None) -> None:
-        """A task must end: that one, or any. The thread that ends a context calls it."""
+    def _context_ended(self, context: Context, sent: Sent | None) -> None:
+        """A task must end: that one, or all. The thread that ends a context calls it."""
         expired = isinstance(context._error(), DeadlineExceeded)
+        reason = context.reason or ""
         with self._lock:
-            if not self._busy or task not in (None, self.tasks) or self._cancel is not None:
-                return
-            self._cancel = Cancel(self._number, expired, context.reason or "")
-            self._tell(self._cancel)
-            if self._escalation.idle:  # else it is being ended already
-                self._escalation.begin(plan(self._grace, self._kill_after))
+            head = self.line.head
+            if sent is None:
+                if head is None or self._all is not None:
+                    return
+                self._all = Cancel(0, expired, reason)
+                self._tell(self._all)
+            else:
+                if sent.answered or sent.cancel is not None:
+                    return
+                sent.cancel = Cancel(sent.number, expired, reason)
+                self._tell(sent.cancel)
+            self._see_to_the_end()
+
+    def _see_to_the_end(self) -> None:
+        """Have the task that runs end by force, if it must end; under the lock."""
+        head = self.line.head
+        cancel = None if head is None else self._all or head.cancel
+        if cancel is not None and self._escalation.idle:  # else it is being ended already
+            self._cancel, self._ending = cancel, head
+            self._escalation.begin(plan(self._grace, self._kill_after))
 
     def _tell(self, cancel: Cancel) -> None:
         control = self._handle.control.options(concurrency_group=CONTROL)
@@ -266,14 +371,12 @@ class RemoteActor:
         news = self._handle.listen.options(concurrency_group=NEWS)
         self._await(news.remote(), _Kind.NEWS, 0)
 
-    def _await(self, reference: Any, kind: _Kind, number: int) -> None:
+    def _await(self, reference: Any, kind: _Kind, number: Any) -> None:
         post = self._messages.put
         reference.future().add_done_callback(lambda future: post((kind, number, future)))
 
-    def _receive(
-        self, variables: contextvars.Context = _NO_VARIABLES, until: float | None = None
-    ) -> Any:
-        """What the last call has returned.
+    def _receive(self, until: float | None = None) -> Any:
+        """What the last call has returned, which had no tasks.
 
         Raises:
             Lost: the actor has died, or was ended.
@@ -286,10 +389,16 @@ class RemoteActor:
                 message = self._messages.get(timeout=left)
             except Empty:
                 raise TimeoutError from None
-            if (found := self._take(message, variables)) is not None:
+            if (found := self._take(message, None)) is not None:
                 return found
 
-    def _take(self, message: _Message, variables: contextvars.Context) -> Any:
+    def _take(self, message: _Message, current: Sent | None) -> Any:
+        """Take a message. Returns what a call without tasks has returned.
+
+        Args:
+            message: which one.
+            current: the task that its worker waits for, if it does.
+        """
         kind, number, future = message
         if kind is _Kind.LOST:
             raise Lost
@@ -298,13 +407,60 @@ class RemoteActor:
         error = future.exception()
         if error is not None:
             self._check_death(error, kind)
-        elif kind is _Kind.REPLY:
+            if kind is _Kind.TASKS:
+                self._leave_all(self.line.fail(number, error))
+                return None
+            raise error
+        if kind is _Kind.REPLY:
             return future.result()
+        if kind is _Kind.NEWS:
+            self._take_news(future.result(), current)
         else:
-            self._show(future.result(), variables)
-            self._batches += 1
-            self._listen()
+            self._take_answer(CallEnd.of(future.result()), kind)
         return None
+
+    def _take_answer(self, answer: CallEnd, kind: _Kind) -> None:
+        self._long_at = system_clock.monotonic() + LONG
+        if kind is _Kind.RECALLED:
+            self._recalls = False
+        with self._lock:
+            answered, unbegun = self.line.take(answer)
+        self.unbegun += unbegun
+        self.tasks -= len(unbegun)
+        if not answered and not unbegun:
+            return
+        window = self.window
+        for one in answered:
+            reply = one.reply
+            if reply is None or reply.packed[1]:
+                window = window.closed()  # what is large is not sent ahead
+            else:
+                window = window.answered(reply.seconds)
+        self.window = window
+        self._leave_all((*answered, *unbegun))
+
+    def _leave_all(self, gone: Iterable[Sent]) -> None:
+        """These are out of the line: from here on nothing escalates for them."""
+        ends = False
+        for one in gone:
+            self._leave(one)
+            ends = ends or one is self._ending
+        if ends:
+            self._ending = None
+            self._escalation.pause()
+        if self._all is not None or ((head := self.line.head) is not None and head.cancel):
+            with self._lock:
+                self._see_to_the_end()
+
+    def _take_news(self, news: Any, current: Sent | None) -> None:
+        number, pieces = news
+        self._batches += 1
+        self._listen()
+        sent = self.line.numbered(number)
+        if sent is None or sent is current:
+            self._show(pieces, sent)
+        else:
+            sent.news += pieces  # its turn comes
 
     def _check_death(self, error: BaseException, kind: _Kind) -> None:
         exceptions = self._site.connected.result().ray.exceptions
@@ -314,37 +470,36 @@ class RemoteActor:
             if kind is _Kind.NEWS or died:
                 self._died = error
                 raise Lost from None
-            raise error
         finally:
             del error
 
-    def _show(self, news: Any, variables: contextvars.Context) -> None:
+    def _show(self, news: Iterable[Any], sent: Sent | None = None) -> None:
+        variables = _NO_VARIABLES if sent is None else sent.task.variables
         for piece in news:
             if type(piece) is bytes:
                 variables.copy().run(show, piece)  # a wrapper of the task may be in them
-            elif self._inlet is not None and piece.number == self._number:
-                self._inlet.take(piece)
+            elif sent is not None and sent.inlet is not None:
+                sent.inlet.take(piece)
 
-    def _heard(self, reply: Reply, variables: contextvars.Context = _NO_VARIABLES) -> Reply:
-        """The reply, after all news that were sent before it.
-
-        Raises:
-            Lost: the actor has died, and items of the stream with it.
-        """
-        if self._inlet is not None:  # none may be missing
+    def _hear(self, reply: Reply, sent: Sent | None = None) -> None:
+        """Show what a reply has brought, after all news that were sent before it."""
+        if sent is not None and sent.inlet is not None:  # no item may be missing
             while self._batches < reply.before:
-                self._take(self._messages.get(), variables)
-        until = system_clock.monotonic() + _PATIENCE
-        with contextlib.suppress(Lost, TimeoutError):
-            while self._batches < reply.before:
-                left = max(0.0, until - system_clock.monotonic())
-                try:
-                    message = self._messages.get(timeout=left)
-                except Empty:
-                    break
-                self._take(message, variables)
-        self._show(reply.news, variables)
-        return reply
+                if self._buried:
+                    raise Lost
+                self._take(self._messages.get(), sent)
+        if self._batches < reply.before and not self._buried:
+            until = system_clock.monotonic() + _PATIENCE
+            with contextlib.suppress(Lost):
+                while self._batches < reply.before:
+                    left = max(0.0, until - system_clock.monotonic())
+                    try:
+                        message = self._messages.get(timeout=left)
+                    except Empty:
+                        break
+                    self._take(message, sent)
+        if reply.news:
+            self._show(reply.news, sent)
 
     # -- its end -------------------------------------------------------------------------------
 
@@ -364,11 +519,14 @@ class RemoteActor:
             self._ask(self._handle.stop, failure if self.tasks else None)
             with contextlib.suppress(Exception):
                 self._receive(until=system_clock.monotonic() + grace)
+                self._left = True
         self.kill()
         self.bury()
 
     def bury(self) -> WorkerDied:
-        """Wait for its end, for a moment. Returns how it died."""
+        """Wait for its end, for a moment. Returns how it died. Its tasks are ended, or unbegun."""
+        if self._buried:
+            return self._obituary()
         self._with_pool.remove()
         if not self.was_forced:
             self._end()
@@ -379,12 +537,66 @@ class RemoteActor:
             pidfd, self._pidfd = self._pidfd, None
         if pidfd is not None:
             os.close(pidfd)
+        self._buried = True
+        self._settle_line()
+        return self._obituary()
+
+    def _obituary(self, more: str = "") -> WorkerDied:
         process = "" if self.pid is None else f" in process {self.pid} on {self._node}"
         return WorkerDied(
-            f"the Ray actor of worker {self.worker}{process} {self._how()}",
+            f"the Ray actor of worker {self.worker}{process} {self._how()}{more}",
             worker=self.worker,
             pid=self.pid,
         )
+
+    def _settle_line(self) -> None:
+        """What became of the tasks that were sent, as its journal says."""
+        try:
+            if (journal := self._journal) is not None:
+                self._journal = None
+                begun, replies = journal.read()
+                journal.close()
+            else:
+                begun, replies = self._read_far_journal()
+        except Exception:  # there is none; or its node is gone, too, or the control plane
+            self._settle_without()
+            return
+        with self._lock:
+            ended, unbegun = self.line.lose(begun, replies, self._obituary)
+        self.unbegun += unbegun
+        self._leave_all((*ended, *unbegun))
+
+    def _settle_without(self) -> None:
+        count, more = len(self.line), ""
+        if count > 1:
+            more = f"; {count} tasks had been sent to it, and which of them had begun is not known"
+        with self._lock:
+            ended = self.line.lose_all(lambda: self._obituary(more))
+        self._leave_all(ended)
+
+    def _read_far_journal(self) -> tuple[int, dict[int, bytes]]:
+        """Have a task on its node read the journal, and remove it."""
+        if not self._journal_path:
+            raise FileNotFoundError("it has no journal")
+        found: SimpleQueue[Any] = SimpleQueue()
+        if not self._left:
+            self._site.post(functools.partial(self._ask_for_journal, found))
+        if not len(self.line):
+            return 0, {}
+        until = system_clock.monotonic() + _FAR_READ
+        while system_clock.monotonic() < until and not self._context.cancelled:
+            with contextlib.suppress(Empty):
+                result: tuple[int, dict[int, bytes]] = found.get(timeout=_GLANCE).result()
+                return result
+        raise TimeoutError("its journal could not be read in time")
+
+    def _ask_for_journal(self, found: SimpleQueue[Any]) -> None:
+        ray = self._site.connected.result().ray
+        strategies = ray.util.scheduling_strategies
+        where = strategies.NodeAffinitySchedulingStrategy(self._node_id, soft=False)
+        read = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(read_and_remove)
+        reference = read.remote(self._journal_path, self._secret)
+        reference.future().add_done_callback(found.put)
 
     def _kill_process(self) -> None:
         """Ray does not answer, or is late."""

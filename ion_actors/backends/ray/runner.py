@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,15 +17,16 @@ from ion_actors.backends.process.transport.messages import pack_request, raise_p
 from ion_actors.backends.process.transport.pickling import Packed, far_side, pack_call
 from ion_actors.backends.process.transport.remote_errors import pack_error
 from ion_actors.backends.protocol import Broken, Hopeless, NotReady, give_results
+from ion_actors.backends.ray.line import Sent
 from ion_actors.backends.ray.remote_actor import Lost, RemoteActor
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.site import RaySite, enter
-from ion_actors.backends.ray.wire import ActorStart, Call, PlaceOf, check_sendable
+from ion_actors.backends.ray.wire import Call, PlaceOf, check_sendable
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable, WorkerDied
 
 if TYPE_CHECKING:
-    from ion_actors.backends.protocol import Task
+    from ion_actors.backends.protocol import Task, TasksAhead
     from ion_actors.backends.ray.wire import Reply
     from ion_actors.observe import Log
 
@@ -35,6 +37,9 @@ _NOTICE = 10.0
 
 # How many actors of a worker may die before they were placed, until that is a failed start.
 _TRIES = 3
+
+# Bytes of the tasks in one call: Ray sends more by way of its object store.
+_MOST_BYTES = 64 * 1024
 
 _NO_PLACE = (
     "worker %s has waited %d s for a place in the Ray cluster: it needs %s; there are %s, and free "
@@ -62,6 +67,11 @@ class RayRunner:
         self._lock = threading.Lock()  # guards the actor, for kill()
         self._actor: RemoteActor | None = None
         self._killed = False
+        self._ahead: TasksAhead | None = None
+        self._share = settings.max_tasks_per_child or sys.maxsize  # of tasks, for one actor
+        self._reference: Any = ()  # Ray's class of object references
+        # What became of tasks whose actor is gone, and whose call is to come, by their ids.
+        self._lost: dict[int, tuple[RemoteActor, Sent]] = {}
 
     # -- starting ------------------------------------------------------------------------------
 
@@ -79,6 +89,7 @@ class RayRunner:
         self._context.check()
         self._site = enter(self._settings.address, self._settings.init, self._context)
         self._await_connection(self._site)
+        self._reference = self._site.connected.result().ray.ObjectRef
         self._ready_actor()
 
     def _await_connection(self, site: RaySite) -> None:
@@ -137,14 +148,12 @@ class RayRunner:
 
     def _make_ready(self, actor: RemoteActor) -> None:
         assert self._initializer is not None, "an actor before the start"
-        header, buffers = self._initializer
-        first = ActorStart(self._worker, settings_here(), self._settings.writable)
         timeout = self._settings.start_timeout
         placed = False
         try:
             self._await_place(actor)
             placed = True
-            reply = actor.start(first.pack(), header, *buffers, timeout=timeout)
+            reply = actor.start(settings_here(), self._initializer, timeout)
         except Lost:
             self._context.check()
             died = actor.bury()
@@ -190,12 +199,16 @@ class RayRunner:
 
         self._site.post(tell)
 
-    # -- a task --------------------------------------------------------------------------------
+    # -- tasks: see ion_actors.backends.ray.line -------------------------------------------------
+
+    def look_ahead(self, tasks: TasksAhead) -> None:
+        """From now on it may take tasks before their turn."""
+        self._ahead = tasks
 
     def call(self, task: Task) -> Any:
         """Make the call in the actor: see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
-            reply = self._exchange(self._actor_for(task), task)
+            reply = self._exchange(task)
             if not reply.fine:
                 raise_packed(reply.packed, task.task_name)
             value = reply.value(task.task_name, writable=self._settings.writable)
@@ -205,6 +218,26 @@ class RayRunner:
         finally:
             del task  # the error's traceback keeps this frame, and the task will keep the error
 
+    def _exchange(self, task: Task) -> Reply:
+        sent: Sent | None = None
+        lost: tuple[RemoteActor, Sent] | None = None
+        try:
+            if (lost := self._lost.pop(id(task), None)) is not None:
+                return _outcome(*lost)
+            while True:
+                actor = self._actor
+                sent = None if actor is None else actor.line.find(task)
+                if actor is None or sent is None:
+                    actor = self._actor_for(task)
+                    sent = self._send(actor, task)
+                if (reply := self._reply_to(actor, sent)) is not None:
+                    break
+        finally:
+            del task, lost, sent
+        if actor.tasks >= self._share and not actor.line.rest():
+            self._see_off(actor)
+        return reply
+
     def _actor_for(self, task: Task) -> RemoteActor:
         try:
             actor = self._ready_actor()
@@ -213,31 +246,118 @@ class RayRunner:
         task.task_context().check()  # it may have ended meanwhile
         return actor
 
-    def _exchange(self, actor: RemoteActor, task: Task) -> Reply:
+    def _reply_to(self, actor: RemoteActor, sent: Sent) -> Reply | None:
+        """Wait for it, and send more meanwhile. None: the task has not begun, and is to be sent."""
         try:
-            reply = actor.exchange(task, self._packer(task))
+            actor.attend_now()
+            while not (self._gives_back(actor, sent) or sent.answered):
+                self._send_more(actor)
+                actor.attend(sent)
+            if sent.reply is not None and sent.reply.fine:
+                self._send_more(actor)
         except Lost:
-            died = actor.bury()
-            self._forget(actor)
-            if actor.was_forced and (context := task.task_context()).cancelled:
-                context.check()
-            raise died from None
+            actor.bury()
+            if self._parts_with(actor, sent):
+                _check_forced(actor, sent)
+                return None
+        except BaseException:  # thrown in from outside: nobody knows what it has begun
+            actor.kill()
+            actor.bury()
+            self._parts_with(actor, sent)
+            raise
+        try:
+            return _outcome(actor, sent) if sent.answered else None
+        finally:
+            del sent
+
+    def _gives_back(self, actor: RemoteActor, current: Sent | None) -> bool:
+        """Give back what is out of the line. Returns whether the current task is, too."""
+        if not actor.unbegun:
+            return False
+        unbegun, actor.unbegun = actor.unbegun, []
+        others = [one.task for one in unbegun if one is not current]
+        if others and self._ahead is not None:
+            self._ahead.give_back(others)
+        return current in unbegun
+
+    def _parts_with(self, actor: RemoteActor, current: Sent | None = None) -> bool:
+        """The actor is gone: keep what became of its tasks. Returns as :meth:`_gives_back`."""
+        self._forget(actor)
+        self._lost = {id(one.task): (actor, one) for one in actor.line.rest() if one is not current}
+        return self._gives_back(actor, current)
+
+    # -- what is sent ----------------------------------------------------------------------------
+
+    def _send(self, actor: RemoteActor, task: Task) -> Sent:
+        """Send the current task, and some others in the same call."""
+        self._gives_back(actor, None)
+        sent = actor.add(task)
+        try:
+            first = self._pack(sent)
+        except BaseException:
+            actor.drop(sent)
+            raise
         finally:
             del task
-        if actor.tasks == self._settings.max_tasks_per_child:
-            self._see_off(actor)
-        return reply
+        calls = [first]
+        if sent.alone:
+            actor.window = actor.window.closed()
+        else:
+            room = actor.window.room(len(actor.line), actor.line.calls)
+            calls += self._take(actor, min(room, actor.window.batch - 1), len(first.packed[0]))
+        actor.send(calls)
+        return sent
 
-    def _packer(self, task: Task) -> Callable[[int], Call]:
-        assert self._site is not None, "a task before the start"
-        kind = self._site.connected.result().ray.ObjectRef
-        references = [
-            one for one in (*task.args, *(task.kwargs or {}).values()) if isinstance(one, kind)
-        ]
+    def _send_more(self, actor: RemoteActor) -> None:
+        """Send as many tasks as should be under way now."""
+        head = actor.line.head
+        if head is not None and head.alone:
+            return
+        calls = self._take(actor, actor.window.room(len(actor.line), actor.line.calls), 0)
+        if calls:
+            actor.send(calls)
+
+    def _take(self, actor: RemoteActor, room: int, size: int) -> list[Call]:
+        """So many tasks, before their turn, as long as they are small.
+
+        Args:
+            actor: for which.
+            room: so many at most.
+            size: bytes that go with them.
+        """
+        room = min(room, self._share - actor.tasks)
+        if room <= 0 or self._ahead is None:
+            return []
+        tasks = self._ahead.take(room, self._fits)
+        calls: list[Call] = []
+        for task in tasks:
+            sent = actor.add(task)
+            call = None
+            with contextlib.suppress(Exception):  # raised by its own call, when its turn comes
+                call = self._pack(sent)
+            size += 0 if call is None else len(call.packed[0])
+            if call is None or sent.alone or size > _MOST_BYTES:
+                actor.drop(sent)
+                self._ahead.give_back(tasks[len(calls) :])
+                break
+            calls.append(call)
+        return calls
+
+    def _fits(self, task: Task) -> bool:
+        return not any(issubclass(type(one), self._reference) for one in _arguments(task))
+
+    def _pack(self, sent: Sent) -> Call:
+        task = sent.task
+        name = task.task_name()
+        references = [one for one in _arguments(task) if issubclass(type(one), self._reference)]
         if references:
-            task = _with_places(task, kind)
-        packed = check_sendable(pack_request(task), task.task_name(), "the call")
-        return lambda number: Call(number, references, packed)
+            task = _with_places(task, self._reference)
+        try:
+            packed = check_sendable(pack_request(task), name, "the call")
+        finally:
+            del task
+        sent.alone = bool(references or packed[1] or sent.inlet)
+        return Call(sent.number, references, packed)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -252,6 +372,7 @@ class RayRunner:
 
     def stop(self, failure: BaseException | None = None) -> None:
         """Have the actor leave, and wait for it, for a moment."""
+        self._ahead = None
         try:
             if self._actor is not None:
                 packed = None if failure is None else pack_error(failure)
@@ -266,7 +387,7 @@ class RayRunner:
         try:
             actor.dismiss(failure)
         finally:
-            self._forget(actor)
+            self._parts_with(actor)
 
     def _forget(self, actor: RemoteActor) -> None:
         with self._lock:
@@ -283,6 +404,29 @@ class RayRunner:
     def on_top(self) -> Iterator[None]:
         """Nothing is to be done: the tasks below are in the actor, not in this thread."""
         yield
+
+
+def _outcome(actor: RemoteActor, sent: Sent) -> Reply:
+    """What became of a task."""
+    try:
+        if type(sent.error) is WorkerDied:
+            _check_forced(actor, sent)
+        return actor.heard(sent)
+    except Lost:  # and items of its stream with it
+        raise actor.bury() from None
+    finally:
+        del sent
+
+
+def _check_forced(actor: RemoteActor, sent: Sent) -> None:
+    """The actor was ended. Raises the error of the task's context, if it was for that."""
+    if actor.was_forced and (context := sent.task.task_context()).cancelled:
+        actor.line.leave(sent)
+        context.check()
+
+
+def _arguments(task: Task) -> tuple[Any, ...]:
+    return task.args if task.kwargs is None else (*task.args, *task.kwargs.values())
 
 
 @dataclass(slots=True)
@@ -302,7 +446,7 @@ def _with_places(task: Task, kind: Any) -> Any:
 
     def replaced(value: Any) -> Any:
         nonlocal found
-        if not isinstance(value, kind):
+        if not issubclass(type(value), kind):
             return value
         found += 1
         return PlaceOf(found - 1)

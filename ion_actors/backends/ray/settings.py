@@ -20,6 +20,8 @@ class ActorSettings:
     resources: Mapping[str, float]
     scheduling: Any
     max_tasks_per_child: int | None
+    window: int
+    batch: int
     writable: bool
     connect_timeout: float
     start_timeout: float | None

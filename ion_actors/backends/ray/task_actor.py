@@ -2,8 +2,8 @@
 
 Ray runs the methods of each concurrency group in threads of their own. ``run`` and what else has to
 do with tasks are in the default group, which has one thread. ``control`` ends a task's context
-meanwhile, and raises an exception in it when its time to end by itself has passed. ``listen``
-returns the next news.
+meanwhile, and raises an exception in it when its time to end by itself has passed. ``recall`` cuts
+the line of tasks (:mod:`ion_actors.backends.ray.line`). ``listen`` returns the next news.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib
 import os
 import platform
 import threading
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 from ion_actors.actors.stateful import leave_quietly
@@ -32,9 +34,13 @@ from ion_actors.backends.process.transport.pickling import (
 )
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
 from ion_actors.backends.protocol import Broken, take_results
+from ion_actors.backends.ray.journal import Journal
+from ion_actors.backends.ray.line import FarLine
 from ion_actors.backends.ray.wire import (
     ActorStart,
+    Batch,
     Call,
+    CallEnd,
     Item,
     News,
     Reply,
@@ -62,17 +68,18 @@ class TaskActor:
         server = self._server = ActorServer()
         self._perform = server.run
 
-    def hello(self) -> tuple[int, str]:
-        """That it has been placed: its process id, and the name of its machine."""
-        return os.getpid(), platform.node()
+    def hello(self) -> tuple[int, str, str]:
+        """That it has been placed: its process id, the name of its machine, and Ray's of it."""
+        ray: Any = importlib.import_module("ray")
+        return os.getpid(), platform.node(), ray.get_runtime_context().get_node_id()
 
     def start(self, message: bytes, header: bytes, *buffers: Any) -> Any:
         """Get ready, and run the initializer."""
         return self._server.start(ActorStart.unpack(message), (header, buffers))
 
     def run(self, head: bytes, *beside: Any) -> Any:
-        """Run a task."""
-        return self._perform(Call.of(head, beside))
+        """Run some tasks."""
+        return self._perform(Batch.of(head, beside)).sent()
 
     def stop(self, failure: bytes | None) -> bool:
         """Leave: the process ends soon. A resident actor is told of the failure."""
@@ -86,7 +93,11 @@ class TaskActor:
         """There is room for more items of that task's stream: so many in all."""
         self._server.grant(number, granted)
 
-    def listen(self) -> Sequence[bytes | Item]:
+    def recall(self, stretch: int) -> Any:
+        """Begin no more of what was sent; returns what has begun and ended."""
+        return self._server.line.cut(stretch).sent()
+
+    def listen(self) -> tuple[int, Sequence[bytes | Item]]:
         """The next news."""
         return self._server.news.wait()
 
@@ -96,49 +107,82 @@ class ActorServer:
 
     def __init__(self) -> None:
         self.news = News()
+        self.line = FarLine(None)
+        self._journal: Journal | None = None
         self._runner = ThreadRunner()
         self._worker = ""
         self._writable = True
         self._thread = 0  # the one that runs tasks
         self._running: RunningTask | None = None
-        self._cancel: Cancel | None = None  # the last one that came
-        # Guards whether the task may be interrupted: an exception must not reach the next one.
+        self._cancels: dict[int, Cancel] = {}  # that came before their tasks
+        self._begun = 0  # the number of the last task that was
+        # Guards whether the task may be interrupted, as an exception must not reach the next one;
+        # and the two above.
         self._gate = threading.Lock()
 
     # -- in the thread of the tasks ------------------------------------------------------------
 
     def start(self, start: ActorStart, packed: Packed) -> Any:
-        """Get ready, and run the initializer."""
+        """Get ready, and run the initializer. The result is the path of the journal, if any."""
         self._worker, self._writable = start.worker, start.writable
+        path = ""
         try:
             relay_to(self.news.add, start.settings)
             of_thread.task_context = self._task_context
             serve_streams(self._open_outlet)
             initializer, initargs, _, _ = self._opened(packed, "initializer")
             self._runner.start(initializer, initargs)
+            if start.secret:
+                path = self._keep_journal(start.secret)
         except BaseException as error:
-            return self._reply(False, pack_error(error, self._worker))
-        return self._reply(True, (b"", ()))
+            return self._reply(0, False, pack_error(error, self._worker)).body()
+        return self._reply(0, True, pack_result(str, path)).body()
 
-    def run(self, call: Call) -> Any:
-        """Run a task."""
+    def _keep_journal(self, secret: int) -> str:
+        try:
+            journal = self._journal = Journal(secret)
+        except (OSError, ImportError):
+            return ""
+        self.line = FarLine(journal)
+        return journal.path
+
+    def run(self, batch: Batch) -> CallEnd:
+        """Run tasks, until the line is cut."""
         self._thread = threading.get_ident()
-        running = self._running = RunningTask(call.number)
-        cancel = self._cancel  # after the above: one side sees what the other has written
-        if cancel is not None and cancel.number == call.number:
+        line, stretch = self.line, batch.stretch
+        line.enter(stretch, batch.calls[0].number, len(batch.calls), batch.arrived)
+        for call in batch.calls:
+            if not line.begin(stretch, call.number):
+                break
+            began = perf_counter()
+            fine, packed = self._run_one(call)
+            line.end(stretch, self._reply(call.number, fine, packed, perf_counter() - began))
+        return line.answer(stretch)
+
+    def _run_one(self, call: Call) -> tuple[bool, Packed]:
+        number = call.number
+        self.news.begin(number)
+        running = RunningTask(number)
+        with self._gate:
+            self._running, self._begun = running, number
+            cancel = self._cancels.pop(number, None) if self._cancels else None
+        if cancel is not None:  # it never begins
             running.cancel(cancel)
-            running.terminated = cancel.forced
-        fine, packed = self._perform(running, call)
+            self._running = None
+            return False, pack_error(running.error(), self._worker)
+        found = self._perform(running, call)
         self._running = None
         if running.terminated:
             self._renew_runner()
-        return self._reply(fine, packed)
+        return found
 
     def stop(self, failure: bytes | None) -> bool:
         """Leave: the process ends soon. A resident actor is told of the failure."""
         if failure is not None:
             leave_quietly(unpack_error((failure, ())))
         self._runner.stop()
+        if self._journal is not None:
+            self._journal.remove()
         return True
 
     def _perform(self, running: RunningTask, call: Call) -> tuple[bool, Packed]:
@@ -226,9 +270,9 @@ class ActorServer:
         except TaskNotPicklable:
             return False, error
 
-    def _reply(self, fine: bool, packed: Packed) -> Any:
+    def _reply(self, number: int, fine: bool, packed: Packed, seconds: float = 0.0) -> Reply:
         news, before = self.news.rest()
-        return Reply(fine, before, packed, news).sent()
+        return Reply(number, fine, before, packed, news, seconds)
 
     def _renew_runner(self) -> None:
         """Close the event loop, which may have been interrupted."""
@@ -243,11 +287,18 @@ class ActorServer:
     # -- in other threads ----------------------------------------------------------------------
 
     def cancel(self, cancel: Cancel) -> None:
-        """End a task's context; or, if that was done before, the task."""
-        self._cancel = cancel
-        running = self._running
-        if running is None or running.number != cancel.number:
-            return
+        """End a task's context; or, if that was done before, the task.
+
+        The number 0 is all that was sent.
+        """
+        if cancel.number == 0:
+            self.line.cut_now()
+        with self._gate:
+            running = self._running
+            if running is None or cancel.number not in (0, running.number):
+                waiting = (*self._cancels.values(), cancel)
+                self._cancels = {one.number: one for one in waiting if one.number > self._begun}
+                return
         running.cancel(cancel)
         if not cancel.forced:
             return

@@ -1,4 +1,4 @@
-"""What is sent to a Ray actor and back: calls, replies, and the news in between.
+"""What is sent to a Ray actor and back: batches of calls, replies, and the news in between.
 
 A small message is a single ``bytes``, which Ray sends without pickling. Large buffers go beside it,
 by the object store; so do object references, which Ray replaces by what they refer to.
@@ -21,7 +21,9 @@ from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
     "ActorStart",
+    "Batch",
     "Call",
+    "CallEnd",
     "Item",
     "News",
     "PlaceOf",
@@ -30,8 +32,10 @@ __all__ = [
     "put_in_place",
 ]
 
-_CALL = struct.Struct("<QH")  # the number of the task, and of its references
-_REPLY = struct.Struct("<?Q")  # whether it is a result, and how many batches of news came before
+_BATCH = struct.Struct("<QQQHH")  # three numbers; then how many calls, and references
+_REPLY = struct.Struct("<Q?QfH")  # last, how many pieces of news follow
+_ANSWER = struct.Struct("<QQ??H")  # last, how many replies follow
+_LENGTH = 4  # bytes of the length of a piece
 
 
 class PlaceOf(NamedTuple):
@@ -41,46 +45,76 @@ class PlaceOf(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A task to run, as the arguments of a call of Ray's."""
+    """A task to run."""
 
     number: int
     references: Sequence[Any]
     packed: Packed
 
+
+class Batch(NamedTuple):
+    """Tasks to run, one after the other, as the arguments of a call of Ray's.
+
+    One with references or large buffers is alone.
+    """
+
+    stretch: int  # of the line: see ion_actors.backends.ray.line
+    arrived: int  # the number of the last reply that has
+    calls: Sequence[Call]
+
     def arguments(self) -> tuple[Any, ...]:
         """The arguments."""
-        header, buffers = self.packed
-        head = _CALL.pack(self.number, len(self.references))
-        return (head + header, *self.references, *buffers)
+        calls = self.calls
+        first, count = calls[0], len(calls)
+        head = _BATCH.pack(self.stretch, self.arrived, first.number, count, len(first.references))
+        if count == 1:
+            header, buffers = first.packed
+            return (head + header, *first.references, *buffers)
+        bodies = [one.packed[0] for one in calls]
+        return (b"".join((head, _lengths(bodies), *bodies)),)
 
     @classmethod
-    def of(cls, head: bytes, beside: Sequence[Any]) -> Call:
-        """The call that came with these arguments."""
-        number, count = _CALL.unpack_from(head)
-        packed = bytes(memoryview(head)[_CALL.size :]), beside[count:]
-        return cls(number, beside[:count], packed)
+    def of(cls, head: bytes, beside: Sequence[Any]) -> Batch:
+        """The tasks that came with these arguments."""
+        stretch, arrived, first, count, references = _BATCH.unpack_from(head)
+        if count == 1:
+            packed = bytes(memoryview(head)[_BATCH.size :]), beside[references:]
+            return cls(stretch, arrived, [Call(first, beside[:references], packed)])
+        bodies = _split(head, _BATCH.size, count)
+        calls = [Call(first + place, (), (body, ())) for place, body in enumerate(bodies)]
+        return cls(stretch, arrived, calls)
 
 
 class Reply(NamedTuple):
-    """What came of a call."""
+    """What came of a task."""
 
+    number: int
     fine: bool  # a result; else an error
     before: int  # batches of news that were sent before by themselves
     packed: Packed
     news: Sequence[bytes | Item] = ()  # those after them
+    seconds: float = 0.0  # that it took
 
-    def sent(self) -> Any:
-        """What the call of Ray's returns."""
-        header, buffers = self.packed
-        body = _REPLY.pack(self.fine, self.before) + header
-        return (body, self.news, buffers) if self.news or buffers else body
+    @property
+    def whole(self) -> bool:
+        """Whether its body is all that there is of it: no large buffers, and no items."""
+        return not self.packed[1] and not any(type(one) is Item for one in self.news)
+
+    def body(self) -> bytes:
+        """As bytes, without its large buffers and its items."""
+        news = [one for one in self.news if isinstance(one, bytes)]
+        head = _REPLY.pack(self.number, self.fine, self.before, self.seconds, len(news))
+        if not news:
+            return head + self.packed[0]
+        return b"".join((head, _lengths(news), *news, self.packed[0]))
 
     @classmethod
-    def of(cls, returned: Any) -> Reply:
+    def of(cls, body: bytes, buffers: Sequence[Any] = (), items: Sequence[Item] = ()) -> Reply:
         """The reply that came so."""
-        body, news, buffers = (returned, (), ()) if isinstance(returned, bytes) else returned
-        fine, before = _REPLY.unpack_from(body)
-        return cls(fine, before, (bytes(memoryview(body)[_REPLY.size :]), buffers), news)
+        number, fine, before, seconds, count = _REPLY.unpack_from(body)
+        news = _split(body, _REPLY.size, count) if count else []
+        start = _REPLY.size + sum(map(len, news)) + _LENGTH * count
+        return cls(number, fine, before, (bytes(body[start:]), buffers), [*news, *items], seconds)
 
     def value(self, name: Callable[[], str], *, writable: bool) -> Any:
         """The value that was returned.
@@ -116,12 +150,58 @@ class Item(NamedTuple):
             del self, name  # as above
 
 
+class CallEnd(NamedTuple):
+    """What an actor says at the end of a call, or when it is asked."""
+
+    stretch: int  # of the line: see ion_actors.backends.ray.line
+    begun: int  # the number of the last task that was
+    cut: bool  # nothing more of this stretch will begin
+    asked: bool  # it was asked: this is not the end of a call
+    replies: Sequence[Reply]  # only the last may be not whole
+
+    def sent(self) -> Any:
+        """What the call of Ray's returns."""
+        bodies = [one.body() for one in self.replies]
+        head = _ANSWER.pack(self.stretch, self.begun, self.cut, self.asked, len(bodies))
+        body = b"".join((head, _lengths(bodies), *bodies))
+        if not bodies or self.replies[-1].whole:
+            return body
+        last = self.replies[-1]
+        return body, last.packed[1], [one for one in last.news if type(one) is Item]
+
+    @classmethod
+    def of(cls, returned: Any) -> CallEnd:
+        """The answer that came so."""
+        body, buffers, items = (returned, (), ()) if isinstance(returned, bytes) else returned
+        stretch, begun, cut, asked, count = _ANSWER.unpack_from(body)
+        bodies = _split(body, _ANSWER.size, count)
+        replies = [Reply.of(one) for one in bodies[:-1]]
+        replies += [Reply.of(one, buffers, items) for one in bodies[-1:]]
+        return cls(stretch, begun, cut, asked, replies)
+
+
+def _lengths(pieces: Sequence[bytes]) -> bytes:
+    return struct.pack(f"<{len(pieces)}I", *map(len, pieces))
+
+
+def _split(data: bytes, start: int, count: int) -> list[bytes]:
+    """The pieces that follow their lengths, from there on."""
+    lengths = struct.unpack_from(f"<{count}I", data, start)
+    start += _LENGTH * count
+    pieces = []
+    for length in lengths:
+        pieces.append(data[start : start + length])
+        start += length
+    return pieces
+
+
 class ActorStart(NamedTuple):
     """The first message to an actor."""
 
     worker: str
     settings: Settings  # what it relays
     writable: bool
+    secret: int  # of its journal: see ion_actors.backends.ray.journal; 0: it needs none
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -130,8 +210,8 @@ class ActorStart(NamedTuple):
     @classmethod
     def unpack(cls, body: bytes) -> ActorStart:
         """The packed object."""
-        worker, settings, writable = pickle.loads(body)
-        return cls(worker, Settings(*settings), writable)
+        worker, settings, *rest = pickle.loads(body)
+        return cls(worker, Settings(*settings), *rest)
 
 
 def opened(packed: Packed, *, writable: bool) -> Any:
@@ -180,23 +260,29 @@ class News:
     def __init__(self) -> None:
         self._pieces: deque[bytes | Item] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()  # to add a piece must be interruptible
-        self._lock = threading.Lock()  # guards what is taken, and the next
+        self._lock = threading.Lock()  # guards what is taken, and the next two
         self._batches = 0
+        self._number = 0  # of the task that makes them
 
     def add(self, piece: bytes | Item) -> None:
         """Add a piece."""
         self._pieces.append(piece)
         self._bell.put(None)
 
-    def wait(self) -> list[bytes | Item]:
-        """The next batch; waits for one."""
+    def begin(self, number: int) -> None:
+        """The task with that number begins."""
+        with self._lock:
+            self._number = number
+
+    def wait(self) -> tuple[int, list[bytes | Item]]:
+        """The next batch, and the number of the task that made it; waits for one."""
         while True:
             self._bell.get()
             self._silence()
             with self._lock:
                 if found := self._taken():
                     self._batches += 1
-                    return found
+                    return self._number, found
 
     def rest(self) -> tuple[list[bytes | Item], int]:
         """What is left, and how many batches came before."""

@@ -19,7 +19,7 @@ from ion_actors import Cancelled, DeadlineExceeded
 from ion_actors.backends.process.transport.messages import Cancel, raise_packed
 from ion_actors.backends.process.transport.pickling import pack_call
 from ion_actors.backends.ray.task_actor import ActorServer
-from ion_actors.backends.ray.wire import Call, PlaceOf, Reply
+from ion_actors.backends.ray.wire import Batch, Call, CallEnd, PlaceOf
 from tests import rounds
 from tests.backends.process import errands
 from tests.workerpool.helpers import PATIENCE, eventually
@@ -30,18 +30,27 @@ class Server:
 
     def __init__(self, thread: ThreadPoolExecutor) -> None:
         self.server = ActorServer()
+        self.stretch = 0
         self._thread = thread
 
     def submit(self, number: int, fn: Any, *args: Any, references: Any = ()) -> Future[Any]:
+        """Have it run a task alone, in the stretch of the line that it is in by then."""
         call = Call(number, references, pack_call(str, fn, args, None))
-        return self._thread.submit(self.server.run, Call.of(call.arguments()[0], references))
+
+        def run() -> Any:
+            head = Batch(self.stretch, 0, [call]).arguments()[0]
+            answer = self.server.run(Batch.of(head, references))
+            self.stretch += answer.cut
+            return answer.sent()
+
+        return self._thread.submit(run)
 
     def run(self, number: int, fn: Any, *args: Any, references: Any = ()) -> Any:
         return answer(self.submit(number, fn, *args, references=references))
 
 
 def answer(future: Future[Any]) -> Any:
-    reply = Reply.of(future.result(PATIENCE))
+    (reply,) = CallEnd.of(future.result(PATIENCE)).replies
     if not reply.fine:
         raise_packed(reply.packed, str)
     return reply.value(str, writable=True)

@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,37 +15,83 @@ from hypothesis import strategies as st
 from ion_actors import TaskNotPicklable
 from ion_actors.backends.process.transport import pickling
 from ion_actors.backends.process.transport.pickling import far_side, pack_call, pack_result
-from ion_actors.backends.ray.wire import Call, News, PlaceOf, Reply, check_sendable, put_in_place
+from ion_actors.backends.ray.wire import (
+    Batch,
+    Call,
+    CallEnd,
+    Item,
+    News,
+    PlaceOf,
+    Reply,
+    check_sendable,
+    put_in_place,
+)
 
 PIECES = st.lists(st.binary(max_size=20), max_size=5)
+NUMBERS = st.integers(0, 2**64 - 1)
 
 
-@given(st.integers(0, 2**64 - 1), PIECES, st.binary(), PIECES)
+@given(NUMBERS, NUMBERS, NUMBERS, PIECES, st.binary(), PIECES)
 def test_a_call_arrives_as_it_was_sent(
-    number: int, references: list[bytes], header: bytes, buffers: list[bytes]
+    stretch: int,
+    arrived: int,
+    number: int,
+    references: list[bytes],
+    header: bytes,
+    buffers: list[bytes],
 ) -> None:
     views = [memoryview(one) for one in buffers]
-    head, *beside = Call(number, references, (header, views)).arguments()
-    found = Call.of(head, beside)
+    call = Call(number, references, (header, views))
+    head, *beside = Batch(stretch, arrived, [call]).arguments()
+    batch = Batch.of(head, beside)
+    assert batch[:2] == (stretch, arrived)
+    (found,) = batch.calls
     assert (found.number, list(found.references), found.packed[0]) == (number, references, header)
     assert [bytes(one) for one in found.packed[1]] == buffers
 
 
-@given(st.booleans(), st.integers(0, 2**64 - 1), st.binary(), PIECES, PIECES)
-def test_a_reply_arrives_as_it_was_sent(
-    fine: bool, before: int, header: bytes, buffers: list[bytes], news: list[bytes]
+@given(st.integers(0, 2**32), st.lists(st.binary(), min_size=1, max_size=40))
+def test_a_batch_arrives_as_it_was_sent(first: int, headers: list[bytes]) -> None:
+    calls = [Call(first + n, (), (one, ())) for n, one in enumerate(headers)]
+    (head,) = Batch(1, 2, calls).arguments()
+    found = Batch.of(head, ())
+    assert [(one.number, one.packed[0]) for one in found.calls] == [
+        (first + n, one) for n, one in enumerate(headers)
+    ]
+
+
+REPLIES = st.builds(
+    Reply,
+    number=NUMBERS,
+    fine=st.booleans(),
+    before=NUMBERS,
+    packed=st.tuples(st.binary(), st.just(())),
+    news=PIECES,
+    seconds=st.floats(0, 1e6, width=32),
+)
+
+
+@given(NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.lists(REPLIES, max_size=5), PIECES)
+def test_an_answer_arrives_as_it_was_sent(
+    stretch: int, begun: int, cut: bool, asked: bool, replies: list[Reply], buffers: list[bytes]
 ) -> None:
-    views = [memoryview(one) for one in buffers]
-    sent = Reply(fine, before, (header, views), news).sent()
-    assert isinstance(sent, bytes) == (not buffers and not news)
-    found = Reply.of(sent)
-    assert (found.fine, found.before, found.packed[0], list(found.news)) == (
-        fine,
-        before,
-        header,
-        news,
-    )
-    assert [bytes(one) for one in found.packed[1]] == buffers
+    if replies:
+        last = replies[-1]
+        item = Item(last.number, (b"item", ()))
+        news = [*last.news, item] if buffers else last.news
+        packed = last.packed[0], [memoryview(one) for one in buffers]
+        last = Reply(last.number, last.fine, last.before, packed, news, last.seconds)
+        replies = [*replies[:-1], last]
+    sent = CallEnd(stretch, begun, cut, asked, replies).sent()
+    assert isinstance(sent, bytes) == (not (buffers and replies))
+    found = CallEnd.of(sent)
+    assert found[:4] == (stretch, begun, cut, asked)
+    assert [_shape(one) for one in found.replies] == [_shape(one) for one in replies]
+
+
+def _shape(reply: Reply) -> Any:
+    number, fine, before, (header, buffers), news, seconds = reply
+    return number, fine, before, header, [bytes(one) for one in buffers], [*news], seconds
 
 
 def test_references_are_put_in_place() -> None:
@@ -54,16 +101,18 @@ def test_references_are_put_in_place() -> None:
 @pytest.mark.parametrize("writable", [True, False])
 def test_large_buffers_are_copied_if_they_are_to_be_writable(writable: bool) -> None:
     data = pickle.PickleBuffer(bytearray(1_000_000))
-    reply = Reply.of(Reply(True, 0, pack_result(str, data)).sent())
+    (reply,) = CallEnd.of(
+        CallEnd(0, 1, False, False, [Reply(1, True, 0, pack_result(str, data))]).sent()
+    ).replies
     shared = [bytes(one) for one in reply.packed[1]]
-    found = Reply(True, 0, (reply.packed[0], shared)).value(str, writable=writable)
+    found = Reply(1, True, 0, (reply.packed[0], shared)).value(str, writable=writable)
     assert (found is shared[0]) == (not writable)
     assert memoryview(found).readonly == (not writable)
 
 
 def test_a_result_that_cannot_be_rebuilt() -> None:
     with pytest.raises(TaskNotPicklable, match="task 'name' cannot be rebuilt"):
-        Reply(True, 0, (b"", ())).value(lambda: "name", writable=True)
+        Reply(1, True, 0, (b"", ())).value(lambda: "name", writable=True)
 
 
 def test_what_exists_on_this_machine_only_is_refused() -> None:
@@ -98,33 +147,34 @@ def test_a_main_module_that_is_not_there_is_sent_by_value(monkeypatch: pytest.Mo
 
 def test_news_leave_in_order_by_themselves_and_with_the_reply() -> None:
     news = News()
+    news.begin(7)
     news.add(b"1")
     news.add(b"2")
-    assert news.wait() == [b"1", b"2"]
+    assert news.wait() == (7, [b"1", b"2"])
     news.add(b"3")
     assert news.rest() == ([b"3"], 1)
     assert news.rest() == ([], 1)
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(news.wait)  # the bell of the third rings, and it is gone
         news.add(b"4")
-        assert waiting.result(30) == [b"4"]
+        assert waiting.result(30) == (7, [b"4"])
     assert news.rest() == ([], 2)
 
 
 def test_no_news_are_lost_or_overtaken() -> None:
-    news, found = News(), list[tuple[int, list[bytes]]]()
+    news, found = News(), list[tuple[int, list[Any]]]()
     ended = threading.Event()
 
     def listen() -> None:
         batches = 0
         while not ended.is_set():
-            batch = news.wait()
+            _, batch = news.wait()
             batches += 1
             found.append((batches, batch))
 
     with ThreadPoolExecutor(1) as thread:
         listening = thread.submit(listen)
-        replies = list[tuple[list[bytes], int]]()
+        replies = list[tuple[list[Any], int]]()
         for number in range(1000):
             news.add(b"%d" % number)
             if number % 7 == 0:
