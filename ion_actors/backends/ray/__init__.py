@@ -19,6 +19,7 @@ From the top down, each importing only from below::
     connection    how Ray is imported, found, connected to and left
     task_actor    what runs in the Ray actor
     wire          what is sent to an actor and back
+    in_place      large buffers that may be written to
     settings      what a worker has to know of the backend
     window        how many tasks are sent ahead: decisions
     journal       what an actor has begun and ended, for when it has died

@@ -41,8 +41,8 @@ class RayBackend:
         window: how many tasks may be under way for each worker. So many are if they are small;
             fewer, the longer they take. 1: the next is sent when the last has ended.
         batch: how many of those may go in one message.
-        writable: whether large buffers (the data of numpy's arrays) arrive as copies that may be
-            written to. False: as views of Ray's shared memory, which are not copied.
+        writable: whether large buffers (the data of numpy's arrays) may be written to where they
+            arrive. False: they are views of Ray's shared memory that nobody may write to.
         connect_timeout: seconds that it may take to connect to a running cluster.
         start_timeout: seconds that an actor, once it has been placed, may take until its
             initializer has returned; None for any time. Until it is placed it may wait for ever.

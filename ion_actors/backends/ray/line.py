@@ -86,12 +86,6 @@ class NearLine:
         self._sent[id(task)] = sent
         return sent
 
-    def drop(self, sent: Sent) -> None:
-        """The last one, which was not sent after all."""
-        self._waiting.pop()
-        self._number -= 1
-        del self._sent[id(sent.task)]
-
     def find(self, task: Task) -> Sent | None:
         """The task, if it was sent and its call is still to come."""
         return self._sent.get(id(task))

@@ -50,7 +50,7 @@ _DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.2, 2.0
 
 # Seconds that it may take to read the journal of an actor elsewhere, where Ray may have to start a
 # process for that; and between looks whether the pool closes meanwhile.
-_FAR_READ, _GLANCE = 10.0, 0.1
+_FAR_READ, _GLANCE = 30.0, 0.1
 
 _NO_VARIABLES = contextvars.Context()
 
@@ -196,10 +196,16 @@ class RemoteActor:
                     return False
         return self._died is None and not self._has_ended()
 
-    def add(self, task: Task) -> Sent:
-        """A task is about to be sent: when its context ends, the actor is told from now on."""
+    def add(self, task: Task, *, alone: bool = False) -> Sent:
+        """A task is about to be sent: when its context ends, the actor is told from now on.
+
+        Args:
+            task: which one.
+            alone: nothing is sent with it, or while it runs.
+        """
         with self._lock:
             sent = self.line.add(task)
+            sent.alone = alone
         self.tasks += 1
         if task.stream is not None:
             sent.inlet = self._inlet_for(sent)
@@ -219,13 +225,6 @@ class RemoteActor:
             self._site.post(functools.partial(method.remote, number, granted))
 
         return Inlet(task, opened, grant)
-
-    def drop(self, sent: Sent) -> None:
-        """The last that was added is not sent after all."""
-        with self._lock:
-            self.line.drop(sent)
-        self._leave(sent)
-        self.tasks -= 1
 
     def send(self, calls: Sequence[Call]) -> None:
         """Send tasks that were added, in one call of Ray's."""
@@ -265,14 +264,15 @@ class RemoteActor:
             return
         self._take(message, current)
 
-    def attend_now(self) -> None:
-        """Take the messages that have come.
+    def turn_to(self, current: Sent) -> None:
+        """Its worker waits for that task from now on: take the messages that have come.
 
         Raises:
             Lost: it has died, or was ended.
         """
+        self._show_held(current)
         while not self._messages.empty():
-            self._take(self._messages.get(), None)
+            self._take(self._messages.get(), current)
 
     def _recall(self) -> None:
         self.window = self.window.closed()
@@ -294,7 +294,7 @@ class RemoteActor:
             BaseException: there is an error instead.
         """
         try:
-            self._show(sent.news, sent)
+            self._show_held(sent)
             if sent.error is not None:
                 raise sent.error
             assert sent.reply is not None, "a task that was not answered"
@@ -480,6 +480,11 @@ class RemoteActor:
                 variables.copy().run(show, piece)  # a wrapper of the task may be in them
             elif sent is not None and sent.inlet is not None:
                 sent.inlet.take(piece)
+
+    def _show_held(self, sent: Sent) -> None:
+        """Show the news of a task that came before its turn."""
+        news, sent.news = sent.news, []
+        self._show(news, sent)
 
     def _hear(self, reply: Reply, sent: Sent | None = None) -> None:
         """Show what a reply has brought, after all news that were sent before it."""

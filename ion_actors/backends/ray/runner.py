@@ -8,7 +8,7 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +249,7 @@ class RayRunner:
     def _reply_to(self, actor: RemoteActor, sent: Sent) -> Reply | None:
         """Wait for it, and send more meanwhile. None: the task has not begun, and is to be sent."""
         try:
-            actor.attend_now()
+            actor.turn_to(sent)
             while not (self._gives_back(actor, sent) or sent.answered):
                 self._send_more(actor)
                 actor.attend(sent)
@@ -283,7 +283,8 @@ class RayRunner:
     def _parts_with(self, actor: RemoteActor, current: Sent | None = None) -> bool:
         """The actor is gone: keep what became of its tasks. Returns as :meth:`_gives_back`."""
         self._forget(actor)
-        self._lost = {id(one.task): (actor, one) for one in actor.line.rest() if one is not current}
+        rest = [one for one in actor.line.rest() if one is not current]
+        self._lost |= {id(one.task): (actor, one) for one in rest}
         return self._gives_back(actor, current)
 
     # -- what is sent ----------------------------------------------------------------------------
@@ -291,21 +292,24 @@ class RayRunner:
     def _send(self, actor: RemoteActor, task: Task) -> Sent:
         """Send the current task, and some others in the same call."""
         self._gives_back(actor, None)
-        sent = actor.add(task)
         try:
-            first = self._pack(sent)
-        except BaseException:
-            actor.drop(sent)
-            raise
+            parts = self._pack(task)
+            sent = actor.add(task, alone=_is_large(task, parts))
         finally:
             del task
-        calls = [first]
-        if sent.alone:
-            actor.window = actor.window.closed()
-        else:
-            room = actor.window.room(len(actor.line), actor.line.calls)
-            calls += self._take(actor, min(room, actor.window.batch - 1), len(first.packed[0]))
-        actor.send(calls)
+        calls = [Call(sent.number, *parts)]
+        try:
+            if sent.alone:
+                actor.window = actor.window.closed()
+            else:
+                room = actor.window.room(len(actor.line), actor.line.calls)
+                calls += self._take(actor, min(room, actor.window.batch - 1), len(parts[1][0]))
+            actor.send(calls)
+        except BaseException:  # thrown in from outside: nobody knows what was sent
+            actor.kill()
+            actor.bury()
+            self._parts_with(actor, sent)
+            raise
         return sent
 
     def _send_more(self, actor: RemoteActor) -> None:
@@ -331,33 +335,33 @@ class RayRunner:
         tasks = self._ahead.take(room, self._fits)
         calls: list[Call] = []
         for task in tasks:
-            sent = actor.add(task)
-            call = None
+            parts = None
             with contextlib.suppress(Exception):  # raised by its own call, when its turn comes
-                call = self._pack(sent)
-            size += 0 if call is None else len(call.packed[0])
-            if call is None or sent.alone or size > _MOST_BYTES:
-                actor.drop(sent)
+                parts = self._pack(task)
+            size += 0 if parts is None else len(parts[1][0])
+            if parts is None or _is_large(task, parts) or size > _MOST_BYTES:
                 self._ahead.give_back(tasks[len(calls) :])
                 break
-            calls.append(call)
+            calls.append(Call(actor.add(task).number, *parts))
         return calls
 
     def _fits(self, task: Task) -> bool:
         return not any(issubclass(type(one), self._reference) for one in _arguments(task))
 
-    def _pack(self, sent: Sent) -> Call:
-        task = sent.task
+    def _pack(self, task: Task) -> tuple[Sequence[Any], Packed]:
+        """The object references among its arguments, and the call.
+
+        Raises:
+            TaskNotPicklable: it cannot be sent.
+        """
         name = task.task_name()
         references = [one for one in _arguments(task) if issubclass(type(one), self._reference)]
         if references:
             task = _with_places(task, self._reference)
         try:
-            packed = check_sendable(pack_request(task), name, "the call")
+            return references, check_sendable(pack_request(task), name, "the call")
         finally:
             del task
-        sent.alone = bool(references or packed[1] or sent.inlet)
-        return Call(sent.number, references, packed)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -423,6 +427,12 @@ def _check_forced(actor: RemoteActor, sent: Sent) -> None:
     if actor.was_forced and (context := sent.task.task_context()).cancelled:
         actor.line.leave(sent)
         context.check()
+
+
+def _is_large(task: Task, parts: tuple[Sequence[Any], Packed]) -> bool:
+    """Whether nothing may be sent with it."""
+    references, (_, buffers) = parts
+    return bool(references or buffers) or task.stream is not None
 
 
 def _arguments(task: Task) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ion_actors.backends.process.transport.descriptors import Descriptor
 from ion_actors.backends.process.transport.log_relay import Settings
 from ion_actors.backends.process.transport.pickling import Packed, not_rebuilt, unpack
+from ion_actors.backends.ray import in_place
 from ion_actors.errors import TaskNotPicklable
 
 __all__ = [
@@ -219,12 +220,12 @@ def opened(packed: Packed, *, writable: bool) -> Any:
 
     Args:
         packed: as it came.
-        writable: whether its large buffers are copied. Ray's own memory must not be written to.
+        writable: whether its large buffers may be written to.
     """
     header, buffers = packed
     if not buffers:
         return unpack(header)
-    return unpack(header, [bytearray(one) if writable else one for one in buffers])
+    return unpack(header, [in_place.writable(one) if writable else one for one in buffers])
 
 
 def check_sendable(packed: Packed, task: str, what: str) -> Packed:

@@ -210,11 +210,3 @@ def test_a_call_that_was_not_made(count: int) -> None:
     failed = model.near.fail(range(1, count + 1), KeyError("no"))
     assert len(failed) == count
     assert (len(model.near), model.near.calls) == (0, 0)
-
-
-def test_the_last_can_be_dropped() -> None:
-    line = NearLine()
-    first = line.add(FakeTask())  # type: ignore[arg-type]
-    line.drop(line.add(FakeTask()))  # type: ignore[arg-type]
-    assert line.add(FakeTask()).number == first.number + 1  # type: ignore[arg-type]
-    assert line.head is first

@@ -152,7 +152,7 @@ def test_a_profiler_works_after_a_task_was_ended_by_force() -> None:
         from ion_actors.backends.process.transport.messages import Cancel
         from ion_actors.backends.process.transport.pickling import pack_call
         from ion_actors.backends.ray.task_actor import ActorServer
-        from ion_actors.backends.ray.wire import Call
+        from ion_actors.backends.ray.wire import Batch, Call
 
         def spin():
             begun.set()
@@ -163,7 +163,7 @@ def test_a_profiler_works_after_a_task_was_ended_by_force() -> None:
 
         def serve():
             call = Call(1, (), pack_call(str, spin, (), None))
-            server.run(Call.of(call.arguments()[0], ()))
+            server.run(Batch.of(Batch(0, 0, [call]).arguments()[0], ()))
             over.set()
             stay.wait()  # what a thread leaves pending counts as long as it lives, and longer
 

@@ -270,6 +270,20 @@ def test_a_long_task_gives_back_what_is_ahead_of_it() -> None:
         assert [one.result(PATIENCE) for one in (futures[0], *futures[2:])] == [1, 4, 8]
 
 
+def test_what_is_given_back_is_next() -> None:
+    with Held(window=3) as held:
+        begun, go, order = threading.Event(), threading.Event(), list[int]()
+        futures = [held.pool.submit(_long, begun, go)]
+        futures += [held.pool.submit(order.append, n) for n in range(8)]
+        held.go.set()
+        assert begun.wait(PATIENCE)
+        assert held.pool.metrics().queued == 8
+        go.set()
+        for one in futures:
+            one.result(PATIENCE)
+        assert order == list(range(8))
+
+
 @pytest.mark.parametrize("crash", [_die_alone, _leave])
 def test_a_crash_costs_one_task(crash: Any) -> None:
     with Held() as held:
