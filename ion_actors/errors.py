@@ -340,7 +340,7 @@ class TaskQuarantined(TaskPanicked):
 
 
 class WorkerDied(IonError, ChildProcessError):
-    """The child process that ran a task died, or was killed.
+    """The child process, or the Ray actor, that ran a task died, or was killed.
 
     Attributes:
         worker: the name of the worker whose child it was.
@@ -352,6 +352,8 @@ class WorkerDied(IonError, ChildProcessError):
         memory_peak: how many bytes it held then, at most; else None.
         last_words: its last output, such as the stack from ``faulthandler``; may be empty. Each
             line but the first is indented, so that none looks like a line of a log.
+        node: the machine that it was on, if that may be another one; else None.
+        actor_id: Ray's id of the actor; None if it was none.
     """
 
     def __init__(
@@ -365,9 +367,13 @@ class WorkerDied(IonError, ChildProcessError):
         last_words: str = "",
         memory_limit: int | None = None,
         memory_peak: int | None = None,
+        node: str | None = None,
+        actor_id: str | None = None,
     ):
         super().__init__(message)
         self.worker = worker
+        self.node = node
+        self.actor_id = actor_id
         self.pid = pid
         self.exitcode = exitcode
         self.signal = signal

@@ -22,6 +22,9 @@ From the top down, each importing only from below::
     in_place      large buffers that may be written to
     settings      what a worker has to know of the backend
     window        how many tasks are sent ahead: decisions
+    printing      what tasks print
+    whereabouts   where the task of an actor is
+    last_words    what is known of the end of an actor on this machine
     journal       what an actor has begun and ended, for when it has died
 
 Ray itself is imported with the first worker.

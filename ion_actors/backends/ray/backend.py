@@ -43,6 +43,9 @@ class RayBackend:
         batch: how many of those may go in one message.
         writable: whether large buffers (the data of numpy's arrays) may be written to where they
             arrive. False: they are views of Ray's shared memory that nobody may write to.
+        capture_output: keep what a task prints to the standard output and error, also from native
+            code: see :attr:`ion_actors.Future.output`. By default it appears here as if it had been
+            printed here, as far as Python prints it, unless Ray shows it (``log_to_driver``).
         connect_timeout: seconds that it may take to connect to a running cluster.
         start_timeout: seconds that an actor, once it has been placed, may take until its
             initializer has returned; None for any time. Until it is placed it may wait for ever.
@@ -65,6 +68,7 @@ class RayBackend:
     window: int = 64
     batch: int = 32
     writable: bool = True
+    capture_output: bool = False
     connect_timeout: float = 10.0
     start_timeout: float | None = 60.0
     grace: float | None = 1.0
@@ -82,6 +86,7 @@ class RayBackend:
             if whole_number(name, getattr(self, name), minimum=1) > _MOST:
                 raise ValueError(f"{name} must be at most {_MOST}, not {getattr(self, name)!r}")
         boolean("writable", self.writable)
+        boolean("capture_output", self.capture_output)
         self._set("connect_timeout", duration("connect_timeout", self.connect_timeout))
         self._set("start_timeout", positive_seconds("start_timeout", self.start_timeout))
         self._set("grace", seconds("grace", self.grace))

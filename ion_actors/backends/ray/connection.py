@@ -55,6 +55,7 @@ class Connection(NamedTuple):
     address: str  # of the cluster's head
     own: bool  # made here, so it is closed here
     local: bool  # the cluster was started here, and ends with it
+    relays: bool = False  # Ray does not show what tasks print, so it is relayed
 
     def close(self) -> None:
         """Close it, if it was made here."""
@@ -107,7 +108,7 @@ def _start_local(ray: Any, init: Mapping[str, Any]) -> Connection:
             _leave_out_deaths()
     except Exception as error:
         raise Hopeless(f"no local Ray cluster can be started: {in_a_line(error)}") from error
-    return Connection(ray, str(ray.get_runtime_context().gcs_address), own=True, local=True)
+    return _made(ray, init, local=True)
 
 
 def _join(ray: Any, address: str, init: Mapping[str, Any]) -> Connection:
@@ -127,7 +128,12 @@ def _join(ray: Any, address: str, init: Mapping[str, Any]) -> Connection:
         with contextlib.suppress(Exception), _quiet():
             ray.shutdown()
         raise Hopeless(_failures[address]) from error
-    return Connection(ray, str(ray.get_runtime_context().gcs_address), own=True, local=False)
+    return _made(ray, init, local=False)
+
+
+def _made(ray: Any, init: Mapping[str, Any], *, local: bool) -> Connection:
+    address = str(ray.get_runtime_context().gcs_address)
+    return Connection(ray, address, True, local, not init.get("log_to_driver"))
 
 
 def _check_reachable(address: str) -> None:

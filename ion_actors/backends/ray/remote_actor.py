@@ -17,24 +17,29 @@ import secrets
 import select
 import signal
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.backends.process.parent.escalation import KILL, TERMINATE, Escalation, Step, plan
+from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.inlet import Inlet
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
 from ion_actors.backends.ray.journal import JournalReader, read_and_remove
+from ion_actors.backends.ray.last_words import exit_code, last_words
 from ion_actors.backends.ray.line import NearLine, Sent
+from ion_actors.backends.ray.printing import Printed
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
+from ion_actors.backends.ray.whereabouts import AskedActor
 from ion_actors.backends.ray.window import LONG, SendWindow
 from ion_actors.backends.ray.wire import ActorStart, Batch, Call, CallEnd, Item, Reply
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied
+from ion_actors.futures import Output
 
 if TYPE_CHECKING:
     from ion_actors.backends.process.transport.log_relay import Settings
@@ -100,10 +105,15 @@ class RemoteActor:
         self._site, self._context = site, context
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self._writable = settings.writable
+        self._captures = settings.capture_output
+        self._relays = site.connected.result().relays
         self._node = ""
         self._died: BaseException | None = None  # Ray's words on its death
         self._messages: SimpleQueue[_Message] = SimpleQueue()
         self._node_id = ""
+        self._errors = ""  # the file of its standard error, on its node
+        self._exitcode: int | None = None  # once it is buried, if it is known
+        self._words = ""  # its last ones, likewise
         self._number = 0  # of calls so far, besides tasks
         self._batches = 0  # of news so far
         self._left = False  # it has ended by itself
@@ -138,7 +148,7 @@ class RemoteActor:
             found = self._receive(until=system_clock.monotonic() + patience)
         except TimeoutError:
             return False
-        pid, self._node, self._node_id = found
+        pid, self._node, self._node_id, self._errors = found
         self.pid = pid
         with self._lock:
             if self._node == platform.node() and hasattr(signal, "pidfd_send_signal"):
@@ -161,7 +171,8 @@ class RemoteActor:
         if timeout is not None:
             self._escalation.begin((Step(timeout, KILL),))
         self._listen()
-        first = ActorStart(self.worker, settings, self._writable, self._secret)
+        output = "kept" if self._captures else "relayed" if self._relays else ""
+        first = ActorStart(self.worker, settings, self._writable, self._secret, output)
         self._ask(self._handle.start, first.pack(), packed[0], *packed[1])
         reply = Reply.of(self._receive())
         self._escalation.pause()
@@ -207,6 +218,8 @@ class RemoteActor:
             sent = self.line.add(task)
             sent.alone = alone
         self.tasks += 1
+        if self._captures:
+            task.captured_output = Output("", "")
         if task.stream is not None:
             sent.inlet = self._inlet_for(sent)
         task.follower = functools.partial(self._follow, sent)
@@ -305,6 +318,17 @@ class RemoteActor:
         finally:
             self.line.leave(sent)
             del sent  # the error's traceback keeps this frame, and the task will keep the error
+
+    def where(self) -> AskedActor | None:
+        """Ask where its task is; None if it has none. Any thread may call this."""
+        head = self.line.head
+        if head is None or self.pid is None:
+            return None
+        return AskedActor(self._locate, f"process {self.pid} on {self._node}", head.number)
+
+    def _locate(self, take: Callable[[Any], object]) -> None:
+        locate = self._handle.locate.options(concurrency_group=CONTROL)
+        self._site.post(lambda: locate.remote().future().add_done_callback(take))
 
     # -- the ends of contexts --------------------------------------------------------------------
 
@@ -478,6 +502,9 @@ class RemoteActor:
         for piece in news:
             if type(piece) is bytes:
                 variables.copy().run(show, piece)  # a wrapper of the task may be in them
+            elif type(piece) is Printed:
+                if sent is not None:
+                    sent.task.captured_output = Output(*piece)
             elif sent is not None and sent.inlet is not None:
                 sent.inlet.take(piece)
 
@@ -541,6 +568,8 @@ class RemoteActor:
         with self._lock:
             pidfd, self._pidfd = self._pidfd, None
         if pidfd is not None:
+            if not self._left:
+                self._exitcode, self._words = exit_code(pidfd), last_words(self._errors)
             os.close(pidfd)
         self._buried = True
         self._settle_line()
@@ -552,6 +581,11 @@ class RemoteActor:
             f"the Ray actor of worker {self.worker}{process} {self._how()}{more}",
             worker=self.worker,
             pid=self.pid,
+            exitcode=self._exitcode,
+            signal=signal_name(self._exitcode),
+            last_words=self._words,
+            node=self._node or None,
+            actor_id=self._handle._actor_id.hex(),
         )
 
     def _settle_line(self) -> None:
@@ -627,6 +661,8 @@ class RemoteActor:
     def _how(self) -> str:
         if self.was_forced:
             return "was ended"
+        if self._exitcode is not None:
+            return how_it_died(self._exitcode)
         return _reason(str(self._died or ""))
 
     def _end(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import os
 import queue
 import sys
 import threading
@@ -22,12 +23,14 @@ from ion_actors.backends.ray.remote_actor import Lost, RemoteActor
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.site import RaySite, enter
 from ion_actors.backends.ray.wire import Call, PlaceOf, check_sendable
+from ion_actors.backends.stacks import Seen, stack_of
 from ion_actors.context import Context
 from ion_actors.errors import TaskNotPicklable, WorkerDied
 
 if TYPE_CHECKING:
     from ion_actors.backends.protocol import Task, TasksAhead
     from ion_actors.backends.ray.wire import Reply
+    from ion_actors.backends.stacks import Stack
     from ion_actors.observe import Log
 
 __all__ = ["RayRunner"]
@@ -67,6 +70,8 @@ class RayRunner:
         self._lock = threading.Lock()  # guards the actor, for kill()
         self._actor: RemoteActor | None = None
         self._killed = False
+        self._starts = False  # this worker's thread waits for an actor
+        self._process = os.getpid()  # a fork must not talk to the actor
         self._ahead: TasksAhead | None = None
         self._share = settings.max_tasks_per_child or sys.maxsize  # of tasks, for one actor
         self._reference: Any = ()  # Ray's class of object references
@@ -149,7 +154,7 @@ class RayRunner:
     def _make_ready(self, actor: RemoteActor) -> None:
         assert self._initializer is not None, "an actor before the start"
         timeout = self._settings.start_timeout
-        placed = False
+        placed, self._starts = False, True
         try:
             self._await_place(actor)
             placed = True
@@ -163,6 +168,8 @@ class RayRunner:
                     "seconds (start_timeout), and was killed",
                 )
             raise died from None
+        finally:
+            self._starts = False
         if not reply.fine:
             raise_packed(reply.packed, lambda: "initializer")
 
@@ -362,6 +369,32 @@ class RayRunner:
             return references, check_sendable(pack_request(task), name, "the call")
         finally:
             del task
+
+    # -- where it is -----------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of its actor, on that one's node, once it has been placed."""
+        actor = self._own_actor()
+        return None if actor is None else actor.pid
+
+    @property
+    def starting(self) -> bool:
+        """Whether an actor is being started, or waits for its place."""
+        return self._starts and self._process == os.getpid()
+
+    def where(self, thread: threading.Thread | None) -> Stack:
+        """Where its task is: in the actor, before it is there, or after it has come back."""
+        actor = self._own_actor()
+        if actor is not None and self._starts:
+            if actor.pid is None:
+                return Seen("(its Ray actor waits for a place in the cluster)\n")
+            return Seen(f"(its Ray actor is starting, in process {actor.pid})\n")
+        asked = None if actor is None else actor.where()
+        return stack_of(thread) if asked is None else asked
+
+    def _own_actor(self) -> RemoteActor | None:
+        return self._actor if self._process == os.getpid() else None
 
     # -- the end -------------------------------------------------------------------------------
 

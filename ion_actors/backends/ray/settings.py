@@ -23,6 +23,7 @@ class ActorSettings:
     window: int
     batch: int
     writable: bool
+    capture_output: bool
     connect_timeout: float
     start_timeout: float | None
     grace: float | None

@@ -16,6 +16,7 @@ import os
 import platform
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -36,6 +37,7 @@ from ion_actors.backends.process.transport.remote_errors import pack_error, unpa
 from ion_actors.backends.protocol import Broken, take_results
 from ion_actors.backends.ray.journal import Journal
 from ion_actors.backends.ray.line import FarLine
+from ion_actors.backends.ray.printing import Keeps, Relays
 from ion_actors.backends.ray.wire import (
     ActorStart,
     Batch,
@@ -48,6 +50,7 @@ from ion_actors.backends.ray.wire import (
     opened,
     put_in_place,
 )
+from ion_actors.backends.stacks import TaskStack
 from ion_actors.backends.stream.producer import refuse_generators, serve_streams
 from ion_actors.backends.thread import ThreadRunner
 from ion_actors.clock import system_clock
@@ -68,10 +71,15 @@ class TaskActor:
         server = self._server = ActorServer()
         self._perform = server.run
 
-    def hello(self) -> tuple[int, str, str]:
-        """That it has been placed: its process id, the name of its machine, and Ray's of it."""
+    def hello(self) -> tuple[int, str, str, str]:
+        """That it has been placed: its process id, the name of its machine, Ray's of it, and the
+        file of its standard error.
+        """
         ray: Any = importlib.import_module("ray")
-        return os.getpid(), platform.node(), ray.get_runtime_context().get_node_id()
+        errors = ""
+        with contextlib.suppress(OSError):
+            errors = str(Path("/proc/self/fd/2").readlink())
+        return os.getpid(), platform.node(), ray.get_runtime_context().get_node_id(), errors
 
     def start(self, message: bytes, header: bytes, *buffers: Any) -> Any:
         """Get ready, and run the initializer."""
@@ -93,11 +101,15 @@ class TaskActor:
         """There is room for more items of that task's stream: so many in all."""
         self._server.grant(number, granted)
 
+    def locate(self) -> tuple[int, Any]:
+        """The number of its task, or 0, and where that is."""
+        return self._server.locate()
+
     def recall(self, stretch: int) -> Any:
         """Begin no more of what was sent; returns what has begun and ended."""
         return self._server.line.cut(stretch).sent()
 
-    def listen(self) -> tuple[int, Sequence[bytes | Item]]:
+    def listen(self) -> tuple[int, Sequence[Any]]:
         """The next news."""
         return self._server.news.wait()
 
@@ -111,8 +123,10 @@ class ActorServer:
         self._journal: Journal | None = None
         self._runner = ThreadRunner()
         self._worker = ""
+        self._output: Keeps | Relays | None = None
         self._writable = True
         self._thread = 0  # the one that runs tasks
+        self._its_thread: threading.Thread | None = None  # the same
         self._running: RunningTask | None = None
         self._cancels: dict[int, Cancel] = {}  # that came before their tasks
         self._begun = 0  # the number of the last task that was
@@ -125,9 +139,14 @@ class ActorServer:
     def start(self, start: ActorStart, packed: Packed) -> Any:
         """Get ready, and run the initializer. The result is the path of the journal, if any."""
         self._worker, self._writable = start.worker, start.writable
+        self._its_thread = threading.current_thread()
         path = ""
         try:
             relay_to(self.news.add, start.settings)
+            if start.output == "relayed":
+                self._output = Relays(self.news.add)
+            elif start.output == "kept":
+                self._output = Keeps()
             of_thread.task_context = self._task_context
             serve_streams(self._open_outlet)
             initializer, initargs, _, _ = self._opened(packed, "initializer")
@@ -172,6 +191,8 @@ class ActorServer:
             return False, pack_error(running.error(), self._worker)
         found = self._perform(running, call)
         self._running = None
+        if self._output is not None and (printed := self._output.take()) is not None:
+            self.news.add(printed)
         if running.terminated:
             self._renew_runner()
         return found
@@ -307,6 +328,12 @@ class ActorServer:
             if running.may_be_interrupted:
                 running.may_be_interrupted = False
                 _raise_in(self._thread, Terminated)
+
+    def locate(self) -> tuple[int, tuple[Any, ...]]:
+        """The number of its task, or 0, and where that is."""
+        running, thread = self._running, self._its_thread
+        stack = TaskStack([], []) if thread is None else self._runner.look(thread)
+        return 0 if running is None else running.number, tuple(stack)
 
     def grant(self, number: int, granted: int) -> None:
         """There is room for more items of that task's stream: so many in all."""

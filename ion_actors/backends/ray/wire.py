@@ -93,13 +93,13 @@ class Reply(NamedTuple):
     fine: bool  # a result; else an error
     before: int  # batches of news that were sent before by themselves
     packed: Packed
-    news: Sequence[bytes | Item] = ()  # those after them
+    news: Sequence[Any] = ()  # those after them
     seconds: float = 0.0  # that it took
 
     @property
     def whole(self) -> bool:
         """Whether its body is all that there is of it: no large buffers, and no items."""
-        return not self.packed[1] and not any(type(one) is Item for one in self.news)
+        return not self.packed[1] and not any(not isinstance(one, bytes) for one in self.news)
 
     def body(self) -> bytes:
         """As bytes, without its large buffers and its items."""
@@ -168,7 +168,7 @@ class CallEnd(NamedTuple):
         if not bodies or self.replies[-1].whole:
             return body
         last = self.replies[-1]
-        return body, last.packed[1], [one for one in last.news if type(one) is Item]
+        return body, last.packed[1], [one for one in last.news if not isinstance(one, bytes)]
 
     @classmethod
     def of(cls, returned: Any) -> CallEnd:
@@ -203,6 +203,7 @@ class ActorStart(NamedTuple):
     settings: Settings  # what it relays
     writable: bool
     secret: int  # of its journal: see ion_actors.backends.ray.journal; 0: it needs none
+    output: str = ""  # what becomes of what tasks print: "relayed", "kept", or else Ray's business
 
     def pack(self) -> bytes:
         """As bytes."""
@@ -259,13 +260,13 @@ class News:
     """
 
     def __init__(self) -> None:
-        self._pieces: deque[bytes | Item] = deque()
+        self._pieces: deque[Any] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()  # to add a piece must be interruptible
         self._lock = threading.Lock()  # guards what is taken, and the next two
         self._batches = 0
         self._number = 0  # of the task that makes them
 
-    def add(self, piece: bytes | Item) -> None:
+    def add(self, piece: Any) -> None:
         """Add a piece."""
         self._pieces.append(piece)
         self._bell.put(None)
@@ -275,7 +276,7 @@ class News:
         with self._lock:
             self._number = number
 
-    def wait(self) -> tuple[int, list[bytes | Item]]:
+    def wait(self) -> tuple[int, list[Any]]:
         """The next batch, and the number of the task that made it; waits for one."""
         while True:
             self._bell.get()
@@ -285,7 +286,7 @@ class News:
                     self._batches += 1
                     return self._number, found
 
-    def rest(self) -> tuple[list[bytes | Item], int]:
+    def rest(self) -> tuple[list[Any], int]:
         """What is left, and how many batches came before."""
         with self._lock:
             return self._taken() if self._pieces else [], self._batches
@@ -297,5 +298,5 @@ class News:
         except Empty:
             return
 
-    def _taken(self) -> list[bytes | Item]:
+    def _taken(self) -> list[Any]:
         return [self._pieces.popleft() for _ in range(len(self._pieces))]

@@ -11,8 +11,11 @@ import importlib
 import logging
 import multiprocessing.connection
 import os
+import pickle
+import platform
 import random
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -38,6 +41,7 @@ from ion_actors import (
     WorkerDied,
 )
 from ion_actors.backends.ray import remote_actor, runner
+from ion_actors.futures import Output
 from tests.backends.process import errands
 from tests.workerpool.helpers import PATIENCE, all_is_told, eventually, is_alive, why_broken
 
@@ -87,7 +91,7 @@ def test_a_crash_costs_one_task(crash: tuple[Any, ...]) -> None:
         assert isinstance(died, WorkerDied)
         assert (died.worker, died.pid) == ("p-0", before)
         assert f"process {before}" in str(died)
-        assert "\n" not in str(died)
+        assert "\n" not in died.args[0]
         assert [one.result(PATIENCE) for one in others] == [1, 2, 4, 8, 16]
         assert pool.metrics().restarts == 1
 
@@ -486,3 +490,64 @@ def test_logs_of_the_pool_are_one_each(caplog: pytest.LogCaptureFixture) -> None
         for number in range(20):
             pool.submit(errands.log, f"<{number}>").result(PATIENCE)
             assert caplog.text.count(f"<{number}>") == 1
+
+
+def test_where_a_task_is(mark: Path) -> None:
+    with pool_of() as pool:
+        future = pool.submit(errands.await_go, mark, mark.with_suffix(".go"))
+        pid = await_mark(mark)
+        (worker,) = pool.dump().workers
+        assert worker.pid == pid
+        assert "in await_go" in worker.stack
+        assert "ray" not in worker.stack.replace(str(Path(errands.__file__)), "")
+        mark.with_suffix(".go").touch()
+        future.result(PATIENCE)
+
+
+def test_what_a_task_prints_is_kept() -> None:
+    backend = RayBackend(num_cpus=0, capture_output=True)
+    with Pool(1, backend=backend) as pool:
+        loud, silent = pool.submit(_print, "some words"), pool.submit(pow, 2, 5)
+        assert loud.result(PATIENCE) == "some words"
+        assert loud.output == Output("some words, from elsewhere\n", "and an error\n")
+        assert silent.result(PATIENCE) == 32
+        assert silent.output == Output("", "")
+        futures = [pool.submit(print, number) for number in range(20)]
+        for number, future in enumerate(futures):
+            future.result(PATIENCE)
+            assert future.output == Output(f"{number}\n", "")
+
+
+def _print(words: str) -> str:
+    print(words, end="", flush=True)
+    os.write(1, b", from elsewhere\n")
+    print("and an error", file=sys.stderr)
+    return words
+
+
+def test_where_a_worker_is_that_has_no_place() -> None:
+    backend = RayBackend(num_cpus=0, resources={"seat": 9})
+    with Pool(1, backend=backend) as pool:
+        future = pool.submit(pow, 2, 5)
+        eventually(lambda: "waits for a place in the cluster" in str(pool.dump()))
+        future.cancel()
+        pool.close(PATIENCE)
+
+
+def test_how_an_actor_has_ended() -> None:
+    with pool_of() as pool:
+        deaths: list[tuple[Any, int, str | None, str]] = [
+            ((errands.leave, 3), 3, None, ""),
+            ((errands.kill_self, signal.SIGKILL), -9, "SIGKILL", ""),
+            ((errands.segfault,), -11, "SIGSEGV", "in segfault"),
+        ]
+        for crash, exitcode, name, words in deaths:
+            died = pool.submit(*crash).exception(PATIENCE).__cause__
+            assert isinstance(died, WorkerDied)
+            assert (died.node, len(died.actor_id or "")) == (platform.node(), 32)
+            assert words in died.last_words if words else died.last_words == ""
+            assert "task_actor" not in died.last_words
+            if tuple(map(int, platform.release().split(".")[:2])) >= (6, 15):
+                assert (died.exitcode, died.signal) == (exitcode, name)
+            copy = pickle.loads(pickle.dumps(died))
+            assert (copy.node, copy.actor_id) == (died.node, died.actor_id)

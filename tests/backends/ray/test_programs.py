@@ -92,7 +92,10 @@ def processes_of(session: str) -> list[int]:
 
 
 def test_a_program_with_a_cluster_of_its_own(tmp_path: Path) -> None:
-    """Its main module goes there by value; nobody else can connect; nothing is printed, or left."""
+    """Its main module goes there by value; nobody else can connect; nothing is left.
+
+    What it prints is printed here, and nothing else.
+    """
     found = run(
         tmp_path,
         f"""
@@ -116,12 +119,15 @@ def test_a_program_with_a_cluster_of_its_own(tmp_path: Path) -> None:
             for one in there:
                 assert one.split(":")[0] in LOOPBACK, one
             assert signal.getsignal(signal.SIGTERM) is handler
+            sys.stdout.flush()
             print(found.value, session())
         """,
         top=f"{_TOP}\nlogging.getLogger('ion_actors').setLevel(logging.CRITICAL)",
         patience=_PATIENCE,
     )
-    value, session = found.split()
+    printed, result = found.splitlines()
+    assert printed == "printed in the actor"
+    value, session = result.split()
     assert value == "42"
     eventually(lambda: processes_of(session) == [])
 

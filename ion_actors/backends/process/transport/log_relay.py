@@ -1,4 +1,4 @@
-"""Log records, warnings and progress of a child process, relayed to its parent.
+"""Log records, warnings and progress of a child process, relayed to its parent; output, if asked.
 
 ::
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import logging
 import pickle
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TextIO
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, TextIO
 from ion_actors.backends.process.transport.pickling import pickle_value
 from ion_actors.context import of_thread
 
-__all__ = ["Settings", "relay_to", "settings_here", "show"]
+__all__ = ["Settings", "relay_output", "relay_to", "settings_here", "show"]
 
 logger = logging.getLogger("ion_actors")
 
@@ -34,6 +35,7 @@ class RelayKind(enum.IntEnum):
     LOG = 1
     WARNING = 2
     PROGRESS = 3
+    OUTPUT = 4
 
 
 class Settings(NamedTuple):
@@ -92,6 +94,11 @@ def relay_to(send: Callable[[bytes], object], settings: Settings) -> None:
         _tell(send, RelayKind.PROGRESS, fraction, message)
 
     of_thread.report = report
+
+
+def relay_output(send: Callable[[bytes], object], name: str, text: str) -> None:
+    """Send what was printed to the standard stream of that name."""
+    _tell(send, RelayKind.OUTPUT, name, text)
 
 
 def _tell(send: Callable[[bytes], object], kind: RelayKind, *what: object) -> bool:
@@ -260,8 +267,16 @@ def _show_progress(fraction: float, message: str) -> None:
         of_thread.report(fraction, message)
 
 
+def _show_output(name: str, text: str) -> None:
+    stream: TextIO | None = getattr(sys, name)
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
+
+
 _SHOW: dict[RelayKind, Callable[..., None]] = {
     RelayKind.LOG: _show_log,
     RelayKind.WARNING: _show_warning,
     RelayKind.PROGRESS: _show_progress,
+    RelayKind.OUTPUT: _show_output,
 }

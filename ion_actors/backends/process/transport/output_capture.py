@@ -46,15 +46,20 @@ class OutputCapture:
         stdout, stderr = (_emptied(fd) for fd in self._fds)
         return Output(stdout, stderr)
 
-    def redirect(self) -> None:
-        """In the child: redirect the standard output and error to these files."""
+    def redirect(self, *, keep: bool = False) -> None:
+        """In the child: redirect the standard output and error to these files.
+
+        Args:
+            keep: whether it is this process that takes what is written there.
+        """
         import fcntl  # noqa: PLC0415 - not everywhere; nor can it be asked for there
 
         for fd, target in zip(self._fds, (1, 2), strict=True):
             # Emptying the file leaves no hole: writing appends to it.
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
             os.dup2(fd, target)
-        self.close()
+        if not keep:
+            self.close()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 with contextlib.suppress(ValueError):  # it is closed already
