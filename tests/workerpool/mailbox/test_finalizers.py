@@ -207,4 +207,5 @@ def test_a_running_task_keeps_what_it_was_given(recorder: Recorder):
         del thing
         assert begun.wait(PATIENCE)
         assert future.exception(PATIENCE)
+    recorder.await_finalizer()
     assert len(recorder.threads) == 1
