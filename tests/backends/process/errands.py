@@ -104,9 +104,9 @@ def nap(mark: Path) -> None:
 
 def stubborn(mark: Path) -> None:
     """Hold on for dear life."""
-    here(mark)
     while True:
         try:
+            here(mark)
             time.sleep(FOREVER)
         except BaseException:
             mark.with_suffix(".asked").touch()
