@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,12 @@ def test_a_task_in_a_child_process_is_seen_with_its_stack() -> None:
     assert SECRET not in json.dumps(found)
 
 
+def _stands_still(pid: int) -> bool:
+    """Whether all of its threads have heard of SIGSTOP."""
+    states = Path(f"/proc/{pid}/task").glob("*/stat")
+    return all(one.read_text().rpartition(")")[2].split()[0] == "T" for one in states)
+
+
 def test_children_that_do_not_answer_take_a_second_together() -> None:
     gate = Gate()
     with (
@@ -58,6 +65,7 @@ def test_children_that_do_not_answer_take_a_second_together() -> None:
             for pid in pids:
                 assert pid is not None
                 os.kill(pid, signal.SIGSTOP)
+                eventually(lambda pid=pid: _stands_still(pid))
             began = time.monotonic()
             quick = ion_actors.snapshot(stacks=False)
             took_without = time.monotonic() - began

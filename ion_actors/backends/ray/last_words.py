@@ -13,6 +13,7 @@ import struct
 import time
 from pathlib import Path
 
+from ion_actors.clock import system_clock
 from ion_actors.naming import indented
 
 __all__ = ["exit_code", "last_words"]
@@ -33,9 +34,9 @@ _BELOW = re.compile(r'\n  File "[^"]*[/\\]backends[/\\]ray[/\\]task_actor\.py"')
 
 def exit_code(pidfd: int) -> int | None:
     """How a process has ended: below zero by a signal; None if the kernel does not tell."""
-    until = time.monotonic() + _PATIENCE
+    until = system_clock.monotonic() + _PATIENCE
     while (status := _status(pidfd)) is None:
-        if time.monotonic() > until:
+        if system_clock.monotonic() > until:
             return None
         time.sleep(_GLANCE)
     return os.waitstatus_to_exitcode(status) if status >= 0 else None
