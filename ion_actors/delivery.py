@@ -88,10 +88,11 @@ class CallbackThreads:
     """Calls of users' code, each on a thread of its own, where it may block for any time.
 
     A call is queued before a thread for it is started, so that none is lost if no thread can be
-    started, or if this is interrupted. Then the thread of a later call makes it, and supervisors
-    try again (:mod:`ion_actors.standby`). As the last resort it is made by the current thread: if
-    there is no supervisor, by a supervisor that ends, or after a second without any thread. To tell
-    everybody who waits is more important than a thread that must not block.
+    started, if that dies before it begins, or if this is interrupted. Then the thread of a later
+    call makes it, too, and supervisors try again (:mod:`ion_actors.standby`). As the last resort it
+    is made by the current thread: if there is no supervisor, by a supervisor that ends, or after a
+    second without any thread. To tell everybody who waits is more important than a thread that must
+    not block.
     """
 
     def __init__(self) -> None:
@@ -178,11 +179,12 @@ class CallbackThreads:
         ticket = object()
         self._under_way.append(ticket)  # first: flush() finds the call in one list or the other
         try:
-            try:
-                call = self._calls.popleft()
-            except IndexError:
-                return  # another thread has made it
-            call()
+            while True:  # also those whose threads have died before they could begin
+                try:
+                    call = self._calls.popleft()
+                except IndexError:
+                    return  # another thread has made it
+                call()
         finally:
             self._under_way.remove(ticket)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ion_actors.delivery import CallQueue, is_kept_free
+from ion_actors.delivery import CallbackThreads, CallQueue, is_kept_free
 
 PATIENCE = 30.0
 SHORT = 0.05  # seconds for what must time out
@@ -137,3 +137,16 @@ def test_a_burst_from_many_threads_is_delivered_whole(lost):
         one.join()
     assert delivery.flush(PATIENCE)
     assert (len(made), lost) == (4000, [])
+
+
+def test_a_call_whose_thread_dies_before_it_begins_is_made_by_the_next_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads, made = CallbackThreads(), []
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "_start", lambda: True)  # nothing more is heard of that one
+        threads.post(lambda: made.append("first"))
+    for name in "second", "third":
+        threads.post(lambda name=name: made.append(name))
+        assert threads.flush(PATIENCE)
+    assert made == ["first", "second", "third"]

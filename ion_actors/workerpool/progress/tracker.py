@@ -14,6 +14,7 @@ logged, once, and the map goes on without it.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,6 +43,8 @@ class Tracker:
         self._expected: dict[Future[Any], int] = {}
         self._news: deque[int] = deque()  # calls that have ended and are not shown yet, by task
         self._bells: deque[Future[None]] = deque()  # whoever takes one out settles it
+        # Guards that what is no longer expected is news. A signal handler may end a task, too.
+        self._lock = threading.RLock()
 
     def expect(self, task: Future[Any], calls: int) -> None:
         """A task with so many calls was submitted."""
@@ -50,10 +53,11 @@ class Tracker:
 
     def ended(self, task: Future[Any]) -> None:
         """A task has ended. Counted once, in whichever thread comes first; runs no user's code."""
-        calls = self._expected.pop(task, 0)
-        if not calls or task.cancelled():
-            return
-        self._news.append(calls)
+        with self._lock:
+            calls = self._expected.pop(task, 0)
+            if not calls or task.cancelled():
+                return
+            self._news.append(calls)
         with contextlib.suppress(IndexError):
             self._bells.pop().set(None)
 

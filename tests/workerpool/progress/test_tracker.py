@@ -71,3 +71,28 @@ def test_a_cancelled_task_is_not_counted() -> None:
     task.cancel()
     tracker.take(task)
     assert display.shown == []
+
+
+def test_what_a_worker_is_counting_is_not_left_out() -> None:
+    """The worker has taken note of a task, and its count is not there yet."""
+    display, task = Shown(), Future[int]()
+    tracker = Tracker(display)
+    tracker.expect(task, 3)
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Future[int]):
+        def cancelled(self) -> bool:
+            entered.set()
+            assert go_on.wait(PATIENCE)
+            return False
+
+    slow = Slow()
+    tracker.expect(slow, 4)
+    with ThreadPoolExecutor(2) as executor:
+        counting = executor.submit(tracker.ended, slow)
+        assert entered.wait(PATIENCE)
+        taking = executor.submit(tracker.take, slow)
+        go_on.set()
+        counting.result(PATIENCE)
+        taking.result(PATIENCE)
+    assert [sum(ended) for ended in display.shown] == [4]
