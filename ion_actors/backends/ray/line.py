@@ -64,6 +64,9 @@ class NearLine:
         self._number = 0
         self._waiting: deque[Sent] = deque()  # not answered, in order
         self._sent: dict[int, Sent] = {}  # whose call is still to come, by the task's id
+        # By their numbers, replies that came before those of earlier tasks: Ray tells of the ends
+        # of calls in any order.
+        self._early: dict[int, Reply] = {}
 
     def __len__(self) -> int:
         """How many are not answered."""
@@ -106,12 +109,14 @@ class NearLine:
 
     def take(self, answer: CallEnd) -> tuple[list[Sent], list[Sent]]:
         """Take an answer. Returns who is answered, and who has not begun and is out of the line."""
-        answered = []
+        waiting, answered = self._waiting, []
         for reply in answer.replies:
-            if self._waiting and self._waiting[0].number == reply.number:  # else it came before
-                answered.append(self._waiting.popleft())
-                answered[-1].reply = reply
-                self.arrived = reply.number
+            if waiting and reply.number >= waiting[0].number:  # else it came before
+                self._early[reply.number] = reply
+        while waiting and waiting[0].number in self._early:
+            answered.append(waiting.popleft())
+            self.arrived = answered[-1].number
+            answered[-1].reply = self._early.pop(self.arrived)
         if answer.stretch != self.stretch:
             return answered, []
         if not answer.cut:
@@ -137,11 +142,11 @@ class NearLine:
         ended = list(self._waiting)
         self._waiting.clear()
         for one in ended:
-            body = replies.get(one.number)
-            if body is None:
-                one.error = make_error()
-            else:
+            one.reply = self._early.pop(one.number, None)
+            if one.reply is None and (body := replies.get(one.number)) is not None:
                 one.reply = Reply.of(body)
+            if one.reply is None:
+                one.error = make_error()
         return ended, unbegun
 
     def lose_all(self, make_error: Callable[[], BaseException]) -> list[Sent]:
@@ -149,7 +154,9 @@ class NearLine:
         ended = list(self._waiting)
         self._waiting.clear()
         for one in ended:
-            one.error = make_error()
+            one.reply = self._early.pop(one.number, None)
+            if one.reply is None:
+                one.error = make_error()
         return ended
 
     def _cut(self, begun: int) -> list[Sent]:

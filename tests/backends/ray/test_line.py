@@ -43,7 +43,10 @@ class Notes:
 
 
 class Model:
-    """One near side, one far side, and what is on its way between them, in order."""
+    """One near side, one far side, and what is on its way between them.
+
+    Ray makes calls in order, and tells of their ends in any order.
+    """
 
     def __init__(self) -> None:
         self.near = NearLine()
@@ -51,7 +54,7 @@ class Model:
         self.far = FarLine(self.notes)
         self.calls: deque[tuple[int, int, list[Sent]]] = deque()
         self.recalls: deque[int] = deque()
-        self.answers: deque[CallEnd] = deque()
+        self.answers: list[CallEnd] = []
         self.running: tuple[int, deque[Sent]] | None = None
         self.open: list[Sent] = []
 
@@ -87,10 +90,10 @@ class Model:
             self.answers.append(self.far.answer(stretch))
             self.running = None
 
-    def hear(self) -> None:
+    def hear(self, place: int = 0) -> None:
         if not self.answers:
             return
-        answer = CallEnd.of(self.answers.popleft().sent())
+        answer = CallEnd.of(self.answers.pop(place % len(self.answers)).sent())
         self.settle(*self.near.take(answer))
 
     def settle(self, answered: list[Sent], unbegun: list[Sent]) -> None:
@@ -120,7 +123,8 @@ class Model:
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.integers(1, 4)),
-        st.sampled_from([("recall",), ("far_recall",), ("hear",), ("run",), ("run",), ("fail",)]),
+        st.tuples(st.just("hear"), st.integers(0, 2)),
+        st.sampled_from([("recall",), ("far_recall",), ("run",), ("run",), ("fail",)]),
     ),
     max_size=60,
 )
@@ -193,6 +197,27 @@ def test_a_call_that_overtakes_another_begins_nothing() -> None:
     model.finish()
     assert [one.number for one in model.open] == []
     assert model.near.stretch == 1
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_answer_that_overtakes_another_waits_for_it(dies: bool) -> None:
+    model = Model()
+    for count in (2, 1, 3):
+        model.send(count)
+    while len(model.answers) < 3:
+        model.far_step(fine=True)
+    model.hear(2)
+    model.hear(1)
+    assert len(model.open) == 6, "the first is still on its way"
+    assert model.near.arrived == 0, "the journal must keep what may be lost"
+    if dies:
+        model.notes.replies = {n: one for n, one in model.notes.replies.items() if n <= 2}
+        model.die()
+    else:
+        model.hear()
+        assert model.near.arrived == 6
+    assert not model.open
+    assert all(one.reply is not None for one in model.near.rest())
 
 
 def test_nothing_is_known_without_a_journal() -> None:
