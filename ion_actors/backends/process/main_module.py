@@ -34,6 +34,7 @@ __all__ = [
     "after_fork",
     "check_bootstrapped",
     "check_main",
+    "hide_main",
     "leave_if_unguarded",
     "main_can_be_imported",
     "preparation",
@@ -54,6 +55,12 @@ _failure: BaseException | None = None  # of the import of the main module, in a 
 def remember_main() -> None:
     """Remember the file now, while the program runs."""
     main_can_be_imported()
+
+
+def hide_main() -> None:
+    """This process's main module is no part of the program: its children have none."""
+    with _lock:
+        _files[sys.modules["__main__"]] = None
 
 
 def main_can_be_imported() -> bool:

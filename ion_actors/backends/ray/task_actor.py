@@ -33,11 +33,12 @@ from ion_actors.backends.process.transport.pickling import (
     pack_item,
     pack_result,
 )
+from ion_actors.backends.process.transport.print_relay import PrintRelay
 from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
 from ion_actors.backends.protocol import Broken, take_results
 from ion_actors.backends.ray.journal import Journal
 from ion_actors.backends.ray.line import FarLine
-from ion_actors.backends.ray.printing import Keeps, Relays
+from ion_actors.backends.ray.printing import Keeps
 from ion_actors.backends.ray.wire import (
     ActorStart,
     Batch,
@@ -123,7 +124,7 @@ class ActorServer:
         self._journal: Journal | None = None
         self._runner = ThreadRunner()
         self._worker = ""
-        self._output: Keeps | Relays | None = None
+        self._output: Keeps | PrintRelay | None = None
         self._writable = True
         self._thread = 0  # the one that runs tasks
         self._its_thread: threading.Thread | None = None  # the same
@@ -144,7 +145,7 @@ class ActorServer:
         try:
             relay_to(self.news.add, start.settings)
             if start.output == "relayed":
-                self._output = Relays(self.news.add)
+                self._output = PrintRelay(self.news.add)
             elif start.output == "kept":
                 self._output = Keeps()
             of_thread.task_context = self._task_context

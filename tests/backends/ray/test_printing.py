@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from ion_actors.backends.process.transport.log_relay import show
+from ion_actors.backends.process.transport.print_relay import PrintRelay
 from ion_actors.backends.ray.last_words import last_words
-from ion_actors.backends.ray.printing import Relays
 
 
 def streams(monkeypatch: pytest.MonkeyPatch) -> tuple[io.StringIO, io.StringIO]:
@@ -26,7 +26,7 @@ def test_whole_lines_are_sent_and_the_rest_at_the_end_of_the_task(
 ) -> None:
     sent: list[bytes] = []
     below = streams(monkeypatch)
-    relays = Relays(sent.append)
+    relays = PrintRelay(sent.append)
     print("one", "two")
     assert len(sent) == 1
     print("no end", end="")
@@ -49,7 +49,7 @@ def test_whole_lines_are_sent_and_the_rest_at_the_end_of_the_task(
 def test_a_program_without_output_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[bytes] = []
     streams(monkeypatch)
-    Relays(sent.append)
+    PrintRelay(sent.append)
     print("words")
     monkeypatch.setattr(sys, "stdout", None)  # as in a program without a console
     show(sent[0])

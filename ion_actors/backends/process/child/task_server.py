@@ -61,6 +61,7 @@ from ion_actors.backends.process.transport.messages import (
     unpack_request,
 )
 from ion_actors.backends.process.transport.pickling import Packed, pack_item, pack_result
+from ion_actors.backends.process.transport.print_relay import PrintRelay
 from ion_actors.backends.process.transport.shared_buffers import Receiver, SharedBuffers
 from ion_actors.backends.protocol import Broken, Hopeless, take_results
 from ion_actors.backends.stacks import TaskStack
@@ -133,6 +134,8 @@ class TaskServer:
             preload(self._setup.preload)
             start = open_start(self._buffers, message[2])
             relay_to(self._tell, start.settings)
+            if start.settings.output:
+                PrintRelay(self._tell)
             self._runner.start(start.initializer, start.initargs)
         except BaseException as error:
             self._reply(MessageKind.ERROR, self._buffers.seal(self._pack_error(error)), 0)

@@ -21,7 +21,7 @@ from ion_actors.backends.process.parent.escalation import (
 )
 from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.heartbeat import Heartbeat
-from ion_actors.backends.process.parent.inlet import Inlet
+from ion_actors.backends.process.parent.inlet import Inlet, Reception
 from ion_actors.backends.process.parent.launch import ChildSettings, forget, register
 from ion_actors.backends.process.parent.memory_guard import Excess, MemoryGuard
 from ion_actors.backends.process.parent.outside_view import OutsideView
@@ -35,8 +35,7 @@ from ion_actors.backends.process.transport.channel import (
     MessageKind,
     Unread,
 )
-from ion_actors.backends.process.transport.log_relay import show
-from ion_actors.backends.process.transport.messages import Cancel, Grant, open_item
+from ion_actors.backends.process.transport.messages import Cancel, Grant
 from ion_actors.clock import system_clock
 from ion_actors.context import Context, Registration
 from ion_actors.errors import DeadlineExceeded, WorkerDied
@@ -72,15 +71,22 @@ class Child:
         settings: those of its backend.
         context: the pool's.
         start: the content of its first message.
+        reception: what becomes of what it tells.
 
     Raises:
         Exception: it cannot be started.
     """
 
     def __init__(
-        self, worker: str, settings: ChildSettings, context: Context, start: Packed
+        self,
+        worker: str,
+        settings: ChildSettings,
+        context: Context,
+        start: Packed,
+        reception: Reception,
     ) -> None:
         self.worker = worker
+        self._reception = reception
         self.ready = False  # it has reported so
         self.output: Output | None = None  # of its last task, if output is captured
         self.exitcode: int | None = None  # once it is buried, if it is known
@@ -172,7 +178,8 @@ class Child:
         inlet: Inlet | None = None
         try:
             if task.stream is not None:
-                opened = functools.partial(open_item, self.buffers, name=task.task_name)
+                opened = self._reception.open_item
+                opened = functools.partial(opened, self.buffers, name=task.task_name)
                 inlet = Inlet(task, opened, functools.partial(self._grant, self._number))
             self._give(request)
             message = self._receive(task.variables, inlet)
@@ -236,7 +243,8 @@ class Child:
                 if inlet is not None:
                     inlet.take(message[2])
             elif message[0] == NEWS:
-                variables.copy().run(show, message[2])  # a wrapper of the task may be in them
+                # A wrapper of the task may be in them.
+                variables.copy().run(self._reception.show, message[2])
             else:
                 return message
 

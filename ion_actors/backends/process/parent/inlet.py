@@ -1,15 +1,25 @@
-"""Where the items of a generator in another process arrive: the thread of its worker."""
+"""Where what a child sends during a task arrives: the thread of its worker."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from ion_actors.backends.process.transport.log_relay import Settings, settings_here, show
+from ion_actors.backends.process.transport.messages import open_item
 from ion_actors.backends.protocol import Task
 from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.errors import TaskNotPicklable
 
-__all__ = ["Inlet"]
+__all__ = ["Inlet", "Reception"]
+
+
+class Reception(NamedTuple):
+    """What becomes of what children tell. By default, it is as if this process had made it."""
+
+    settings: Callable[[], Settings] = settings_here  # what a child has to relay
+    show: Callable[[bytes | bytearray], object] = show  # handles a piece of news
+    open_item: Callable[..., Any] = open_item  # rebuilds an item of a stream
 
 
 class Inlet:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ion_actors.backends.process.main_module import UNGUARDED, unguarded
 from ion_actors.backends.process.parent.child_process import Child, Unsent
+from ion_actors.backends.process.parent.inlet import Reception
 from ion_actors.backends.process.parent.launch import ChildSettings
 from ion_actors.backends.process.transport.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.transport.descriptors import close_all
 from ion_actors.backends.process.transport.initializer import Initializer, initializer_of
-from ion_actors.backends.process.transport.log_relay import settings_here
 from ion_actors.backends.process.transport.messages import (
     open_result,
     pack_request,
@@ -48,6 +48,9 @@ _TOO_LARGE = (
 )
 
 
+_SHOWN = Reception()
+
+
 class ProcessRunner:
     """Runs the tasks of one worker in a child process; see :class:`ion_actors.backends.Runner`.
 
@@ -58,8 +61,16 @@ class ProcessRunner:
 
     inline = False
 
-    def __init__(self, settings: ChildSettings, worker: str, context: Context, log: Log) -> None:
+    def __init__(
+        self,
+        settings: ChildSettings,
+        worker: str,
+        context: Context,
+        log: Log,
+        reception: Reception = _SHOWN,
+    ) -> None:
         self._settings = settings
+        self._reception = reception
         self._worker = worker
         self._context = context
         self._log = log
@@ -83,8 +94,12 @@ class ProcessRunner:
             WorkerDied: the child died, or was not ready in time.
             BaseException: whatever the initializer raised.
         """
-        self._initializer = initializer_of(self._context, initializer, initargs)
-        self._initializer.pack()
+        self.start_with(initializer_of(self._context, initializer, initargs))
+
+    def start_with(self, initializer: Initializer) -> None:
+        """The same with an initializer that may be packed."""
+        self._initializer = initializer
+        initializer.pack()
         try:
             self._ready_child()
             return
@@ -122,8 +137,8 @@ class ProcessRunner:
     def _launch(self) -> Child:
         """Start a child, which runs the initializer while this thread goes on."""
         assert self._initializer is not None, "a child before the start"
-        first = self._initializer.message(settings_here())
-        child = Child(self._worker, self._settings, self._context, first)
+        first = self._initializer.message(self._reception.settings())
+        child = Child(self._worker, self._settings, self._context, first, self._reception)
         with self._lock:
             self._child = child
             if self._killed:
@@ -160,7 +175,7 @@ class ProcessRunner:
     def call(self, task: Task) -> Any:
         """Make the call in the child: see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
-            child, (kind, _, body) = self._ask(task, pack_request(task))
+            child, (kind, _, body) = self.ask(task, pack_request(task))
             if kind != RESULT:
                 raise_error(child.buffers, body, task.task_name)
             value = open_result(child.buffers, body, task.task_name)
@@ -170,8 +185,11 @@ class ProcessRunner:
         finally:
             del task  # the error's traceback keeps this frame, and the task will keep the error
 
-    def _ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
-        """Give the task to a child; to another one, if the first died before it read the task."""
+    def ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
+        """:meth:`call` in bytes: returns the reply, and the child whose buffers it is in.
+
+        If the child dies before it has read the task, another one gets it.
+        """
         tries = 0
         try:
             while True:
@@ -259,8 +277,12 @@ class ProcessRunner:
 
     def stop(self, failure: BaseException | None = None) -> None:
         """Tell the child to end, and wait for it."""
+        self.stop_with(None if failure is None else pack_error(failure))
+
+    def stop_with(self, failure: Packed | None) -> None:
+        """The same with the failure in bytes."""
         if self._child is not None:
-            self._see_off(self._child, None if failure is None else pack_error(failure))
+            self._see_off(self._child, failure)
         self._bury_leaving()
         self._initializer = None
 

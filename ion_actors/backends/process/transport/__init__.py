@@ -4,6 +4,7 @@ From the top down, each importing only from below::
 
     messages        the contents of messages
     initializer     the initializer and its arguments, packed once for all children
+    print_relay     what tasks print, line by line
     log_relay       log records, warnings and progress of the child
     context_vars    context variables and traces
     remote_errors   exceptions of the child

@@ -58,6 +58,13 @@ class Initializer:
         self._lock = threading.Lock()  # guards the next: the first thread packs, others wait for it
         self._packed: tuple[Descriptor | None, list[Any]] | None = None
 
+    @classmethod
+    def of_bytes(cls, packed: Packed) -> Initializer:
+        """One that was packed elsewhere."""
+        made = cls(None, ())
+        made._packed = _put_away(packed)
+        return made
+
     def is_of(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> bool:
         """Whether these are packed here."""
         mine = self._initializer

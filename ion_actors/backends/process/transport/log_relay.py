@@ -46,11 +46,13 @@ class Settings(NamedTuple):
         disabled: the level up to which logging is switched off altogether.
         filters: the filters of warnings, in order, each a pickle of action, message, category,
             module, line. The child may not have the category of each.
+        output: whether what tasks print is relayed, too.
     """
 
     levels: dict[str, int]
     disabled: int
     filters: Sequence[bytes]
+    output: bool = False
 
 
 def settings_here() -> Settings:
