@@ -14,7 +14,7 @@ from ion_actors.backends.process.parent.launch import ChildSettings
 from ion_actors.backends.process.parent.runner import ProcessRunner
 from ion_actors.backends.process.transport.channel import RESULT
 from ion_actors.backends.process.transport.initializer import Initializer
-from ion_actors.backends.process.transport.log_relay import settings_here
+from ion_actors.backends.process.transport.log_relay import Settings, settings_here
 from ion_actors.backends.process.transport.pickling import pack_call
 from ion_actors.context import background
 from ion_actors.observe import Log
@@ -51,7 +51,7 @@ def _answer(given: Elsewhere) -> Elsewhere:
 
 def test_calls_news_and_the_initializer_are_bytes() -> None:
     news: list[bytes] = []
-    settings = settings_here()._replace(output=True)
+    settings = Settings(*settings_here()[:3], output=True)
     reception = Reception(lambda: settings, lambda one: news.append(bytes(one)))
     backend = ProcessBackend()
     fields = {name: getattr(backend, name) for name in ChildSettings.__dataclass_fields__}
