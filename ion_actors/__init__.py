@@ -118,8 +118,8 @@ if TYPE_CHECKING:
     from ion_actors.workerpool.pool import Pool
     from ion_actors.workerpool.proxy import WorkerProxy, worker_method
     from ion_actors.workerpool.snapshot import PoolSnapshot
-    from ion_actors.workerpool.stream import Stream
-    from ion_actors.workerpool.submitter import Submitter
+    from ion_actors.workerpool.submission.stream import Stream
+    from ion_actors.workerpool.submission.submitter import Submitter
 
 __all__ = [
     "AcquireTimeout",
@@ -266,10 +266,10 @@ _HOMES = {
     "Retry": "workerpool.model.retry",
     "Snapshot": "dashboard.overview",
     "StorageUnavailable": "errors",
-    "Stream": "workerpool.stream",
+    "Stream": "workerpool.submission.stream",
     "StuckTask": "workerpool.model.reports",
     "Submit": "workerpool.messages",
-    "Submitter": "workerpool.submitter",
+    "Submitter": "workerpool.submission.submitter",
     "SupervisorFailed": "errors",
     "SupervisorForked": "errors",
     "TaskAbandoned": "errors",

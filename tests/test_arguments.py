@@ -36,7 +36,7 @@ from ion_actors.workerpool.messages import Close, Drain, Resize
 from ion_actors.workerpool.model.backoff import Backoff
 from ion_actors.workerpool.model.overflow import CoDel
 from ion_actors.workerpool.model.recovery import PanicRecovery
-from ion_actors.workerpool.submitter import TaskOptions
+from ion_actors.workerpool.task_options import TaskOptions
 
 anything = st.one_of(
     st.none(),

@@ -17,7 +17,7 @@ from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Drain, Resize
 from ion_actors.workerpool.snapshot import in_short, pool_id
-from ion_actors.workerpool.submitter import Submitter
+from ion_actors.workerpool.submission.submitter import Submitter
 
 __all__ = ["cancel", "drain", "find_pool", "pause", "replay", "resize", "resume"]
 

@@ -14,7 +14,7 @@ from ion_actors.forking import check, on_fork
 from ion_actors.observe.living import POOLS
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.dead_letters import KeptLetters
-from ion_actors.workerpool.submitter import letters_of
+from ion_actors.workerpool.submission.submitter import letters_of
 
 __all__ = ["letters_kept"]
 

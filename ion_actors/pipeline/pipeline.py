@@ -24,7 +24,7 @@ from ion_actors.pipeline.drivers import outputs, outputs_async
 from ion_actors.pipeline.metrics import PipelineMetrics
 from ion_actors.pipeline.run import Run
 from ion_actors.pipeline.stages import OnError, Stage
-from ion_actors.workerpool.submitter import Submitter
+from ion_actors.workerpool.submission.submitter import Submitter
 
 if TYPE_CHECKING:
     from ion_actors.workerpool.progress.displays import MapProgress

@@ -31,7 +31,7 @@ from ion_actors.pipeline.flow import Cell, Flow
 from ion_actors.pipeline.metrics import PipelineMetrics, StageMetrics
 from ion_actors.pipeline.stages import Stage
 from ion_actors.raised import add_note
-from ion_actors.workerpool.place import Place
+from ion_actors.workerpool.submission.place import Place
 
 __all__ = ["Run"]
 

@@ -10,7 +10,7 @@ from ion_actors._arguments import boolean, optional, positive_seconds, whole_num
 from ion_actors.naming import describe
 from ion_actors.pipeline.calls import StageCall, Verb
 from ion_actors.pipeline.flow import Shape, Work
-from ion_actors.workerpool.submitter import Submitter
+from ion_actors.workerpool.submission.submitter import Submitter
 
 __all__ = ["OnError", "Stage"]
 

@@ -6,13 +6,10 @@ From the top down, each importing only from below::
     shutdown      how it is ended: by drain, close, shutdown, or by a signal
     exit_hooks    interpreter exit and fork
     snapshot      the pool at one moment, as JSON can hold it
-    submitter     submit, try_submit, asubmit, call, ask: how a task is made and let in
+    submission/   submit, try_submit, asubmit, call, ask: how a task is made and let in
     parallel_map  map, map_unordered, amap
     progress/     shows how far a map is
     chunk         several calls of a map as one task
-    stream        what Pool.stream returns: the items of a generator, as its reader sees them
-    place         a task that waits for room without blocking its submitter
-    caller_runs   a submitter that runs its task itself, as the overflow policy says
     supervisor/   starts, replaces and ends workers; handles stuck tasks and the end of the pool
     proxy         what Pool.proxy returns: the class of workers that have state
     core          what the pool, the supervisor and the exit hook share
@@ -20,7 +17,8 @@ From the top down, each importing only from below::
     messages      what the supervisor understands
     mailbox/      the tasks that wait, and their way to a worker
     mistakes      hints at what to write instead of a call that a pool cannot make
-    spec          the checked arguments, of the pool and of its tasks
+    spec          the checked arguments of the pool
+    task_options  the options of tasks, checked, and what they say about each task
     hooks         what the pool's logger, metrics and tracer are told
     model/        pure decisions and facts
 """

@@ -29,7 +29,7 @@ from ion_actors.observe import HOOKS
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.messages import Forgotten
 from ion_actors.workerpool.model.metrics import PoolState
-from ion_actors.workerpool.stream import leave_at_exit
+from ion_actors.workerpool.submission.stream import leave_at_exit
 
 __all__ = ["exit_first", "forked", "is_exiting", "register", "run_before_drains"]
 

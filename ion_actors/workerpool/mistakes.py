@@ -9,7 +9,7 @@ from typing import Any
 
 from ion_actors.awaitables import is_awaitable, is_coroutine
 from ion_actors.raised import args_of
-from ion_actors.workerpool.spec import TaskOptions
+from ion_actors.workerpool.task_options import TaskOptions
 
 __all__ = ["hint_at_options", "not_callable"]
 

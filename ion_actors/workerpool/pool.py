@@ -48,7 +48,7 @@ from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, QueuedTask, StuckTask
 from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
 from ion_actors.workerpool.spec import UNBOUNDED, Dialect, PoolSpec, TaskWrapper
-from ion_actors.workerpool.submitter import Submitter, letters_of
+from ion_actors.workerpool.submission.submitter import Submitter, letters_of
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:

@@ -81,6 +81,27 @@ class WorkerProxy:
     def __init__(self, submit: Submit, owner: str, path: tuple[str, ...], kind: Any) -> None:
         vars(self).update(_submit=submit, _owner=owner, _path=path, _kind=kind)
 
+    @classmethod
+    def checked(cls, submit: Submit, actor_class: type[pykka.Actor], kind: Any) -> WorkerProxy:
+        """The proxy of a pool's worker class, if that is the one which was asked for.
+
+        Args:
+            submit: the pool's.
+            actor_class: what lives in its workers.
+            kind: see ``Submitter.proxy``.
+
+        Raises:
+            TypeError: the pool's workers are of another class.
+        """
+        if kind is not None and not isinstance(kind, type):
+            raise TypeError(f"kind must be a class or None, not {kind!r}")
+        if kind is not None and issubclass(kind, pykka.Actor) and kind not in actor_class.__mro__:
+            raise TypeError(
+                f"kind must be a class of the pool's workers, which is {actor_class.__qualname__}, "
+                f"not {kind.__qualname__}"
+            )
+        return cls(submit, actor_class.__qualname__, (), actor_class)
+
     def __getattr__(self, name: str) -> Any:
         member = self._find(name)
         path = (*self._path, name)

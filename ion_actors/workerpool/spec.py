@@ -1,4 +1,4 @@
-"""What a pool was asked to be, and what its tasks are to be: the checked arguments."""
+"""What a pool was asked to be: its checked arguments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ion_actors._arguments import (
     boolean,
-    make_plain,
-    moment,
-    number,
     optional,
     optional_callable,
     positive_seconds,
@@ -24,7 +21,6 @@ from ion_actors._arguments import (
 from ion_actors.actors.stateful import Residence
 from ion_actors.backends.protocol import Backend, LoopBackend, LoopSite
 from ion_actors.backends.thread import ThreadBackend
-from ion_actors.clock import Clock
 from ion_actors.context import Context, background
 from ion_actors.errors import BrokenPool, TaskPanicked
 from ion_actors.naming import printable
@@ -33,12 +29,11 @@ from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy, checked_overflow
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import Panic, StuckTask
-from ion_actors.workerpool.model.retry import Retry
 
 if TYPE_CHECKING:
     from ion_actors.adaptive.sizing import Adaptive
 
-__all__ = ["DEFAULT_QUEUE_SIZE", "UNBOUNDED", "Dialect", "PoolSpec", "TaskOptions", "TaskWrapper"]
+__all__ = ["DEFAULT_QUEUE_SIZE", "UNBOUNDED", "Dialect", "PoolSpec", "TaskWrapper"]
 
 #: Tasks that may wait by default: a few megabytes of them.
 DEFAULT_QUEUE_SIZE = 10_000
@@ -188,79 +183,6 @@ class PoolSpec:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class TaskOptions:
-    """What belongs to a task and not to its arguments: see ``Submitter.options``."""
-
-    context: Context | None = None
-    timeout: float | None = None
-    name: str | None = None
-    pass_context: bool = False
-    ttl: float | None = None
-    priority: int | None = None
-    key: Hashable | None = None
-    key_limit: int | None = None
-    retry_on_worker_death: int | None = None
-    retry: Retry | None = None
-    delay: float | None = None
-    at: float | None = None  # instead: a moment of the pool's clock
-
-    def __post_init__(self) -> None:
-        if self.context is not None and not isinstance(self.context, Context):
-            raise TypeError(f"context must be a Context or None, not {self.context!r}")
-        seconds("timeout", self.timeout)
-        if self.name is not None and not isinstance(self.name, str):
-            raise TypeError(f"name must be a string or None, not {self.name!r}")
-        if self.name is not None:  # no subclass: it is shown on threads that must not block
-            object.__setattr__(self, "name", str.__str__(self.name))
-        seconds("ttl", self.ttl)
-        if self.priority is not None:
-            object.__setattr__(self, "priority", whole_number("priority", self.priority))
-        if self.key_limit is not None:
-            whole_number("key_limit", self.key_limit, minimum=1)
-        if self.retry_on_worker_death is not None:
-            whole_number("retry_on_worker_death", self.retry_on_worker_death, minimum=0)
-        _check_retry(self.retry)
-        if self.delay is not None:
-            number("delay", self.delay, minimum=0)
-        make_plain(
-            self, "timeout", "ttl", "priority", "key_limit", "retry_on_worker_death", "delay"
-        )
-        try:
-            hash(self.key)
-        except TypeError:
-            raise TypeError(f"key must be hashable, not {self.key!r}") from None
-
-    @property
-    def delayed(self) -> bool:
-        """Whether the tasks have to wait for their time."""
-        return bool(self.delay) or self.at is not None
-
-    @property
-    def timed(self) -> bool:
-        """Whether they have to, or may have to between two tries."""
-        return self.delayed or self.retry is not None
-
-    @property
-    def bare(self) -> bool:
-        """Whether the tasks have nothing but a name, a priority and a key: they end by themselves,
-        or with their pool."""
-        at_once = self.delay is None and self.at is None and self.ttl is None
-        once = self.retry is None and not self.retry_on_worker_death
-        return self.endless and at_once and once
-
-    @property
-    def endless(self) -> bool:
-        """Whether the tasks need no context of their own: no deadline ends them, and they do not
-        ask for it as an argument."""
-        return self.context is None and self.timeout is None and not self.pass_context
-
-    @property
-    def ranked(self) -> bool:
-        """Whether the tasks may begin in another order than that of acceptance."""
-        return bool(self.priority) or self.key is not None
-
-
 def _checked_size(given: Any, default: int) -> tuple[int, Adaptive | None]:
     """The first size, and how it changes by itself if it does."""
     if given is None:
@@ -273,30 +195,6 @@ def _checked_size(given: Any, default: int) -> tuple[int, Adaptive | None]:
         if given is Adaptive:
             raise TypeError(f"size must be an instance of {given!r}: write Adaptive(2, 64)")
     return whole_number("size", given, minimum=1), None
-
-
-def _check_retry(given: object) -> None:
-    if given is not None and not isinstance(given, Retry):
-        hint = f": write Retry(attempts={given})" if type(given) is int else ""
-        raise TypeError(f"retry must be a Retry or None, not {given!r}{hint}")
-
-
-def moment_of(when: object, clock: Clock) -> float:
-    """The moment of that clock which was meant: see ``Submitter.submit_at``.
-
-    Raises:
-        TypeError, ValueError: none.
-    """
-    from datetime import UTC, datetime  # noqa: PLC0415 - seldom wanted
-
-    if isinstance(when, datetime):
-        if when.utcoffset() is None:
-            raise ValueError(f"when must have a time zone, as datetime.now(UTC) has, not {when!r}")
-        return clock.monotonic() + (when - datetime.now(UTC)).total_seconds()
-    found = moment("when", when)
-    if when is None or found is None:
-        raise TypeError(f"when must be a datetime or a moment of the clock, not {when!r}")
-    return found
 
 
 def available_cpus() -> int:

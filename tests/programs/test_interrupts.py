@@ -165,7 +165,7 @@ def test_an_interrupted_submit_has_submitted_nothing(start: Start) -> None:
     program = start(
         """
         release = threading.Event()
-        when_main_thread_is_in("_wait_for_room", lambda: say("blocked"))
+        when_main_thread_is_in("wait_for_room", lambda: say("blocked"))
         with Pool(1, 0) as pool:
             first = pool.submit(release.wait, 60)
             try:

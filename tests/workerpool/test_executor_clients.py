@@ -176,7 +176,7 @@ def test_a_task_that_is_over_before_submit_returns_is_not_kept_by_its_own_contex
         accepted(self, task)
 
     with Pool(1) as pool, Context():
-        monkeypatch.setattr("ion_actors.workerpool.submitter.Submitter._accepted", late)
+        monkeypatch.setattr("ion_actors.workerpool.submission.submitter.Submitter._accepted", late)
         watched = weakref.ref(pool.submit(str))
         monkeypatch.undo()
         until(lambda: pool.submit(str).result(PATIENCE) == "" and watched() is None)

@@ -10,7 +10,6 @@ From the top down, each importing only from below::
     priority_queue  the order of tasks that have a priority or a key
     dead_letters    what is told of tasks that the pool gave up
     task            a task and its future
-    terms           what the options say about each task
     deadlines       when time limits end the tasks
     alarm           one timer for the first of many moments
 """

@@ -36,11 +36,11 @@ from ion_actors.own_variables import own_values
 from ion_actors.raised import add_note, is_a
 from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.mailbox.deadlines import Deadlines
-from ion_actors.workerpool.mailbox.terms import PLAIN, TaskTerms
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import DropReason, Outcome
 from ion_actors.workerpool.model.reports import WorkerDeath
 from ion_actors.workerpool.model.retry import PastTries
+from ion_actors.workerpool.task_options import PLAIN, TaskTerms
 
 if TYPE_CHECKING:
     import asyncio

@@ -28,8 +28,8 @@ from ion_actors import (
 )
 from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
-from ion_actors.workerpool.mailbox.terms import TaskTerms
 from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.task_options import TaskTerms
 from tests.interrupts import every_point, interrupt
 from tests.workerpool.helpers import PATIENCE, Gate, busy, eventually, run_in_thread, until_waiting
 from tests.workerpool.mailbox.test_keys_and_workers import FakeWorker, keyed_task

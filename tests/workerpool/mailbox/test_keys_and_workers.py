@@ -10,8 +10,8 @@ import pytest
 from ion_actors import Context, PanicRecovery, Pool, TaskPanicked
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture
-from ion_actors.workerpool.mailbox.terms import TaskTerms
 from ion_actors.workerpool.model.metrics import Tally
+from ion_actors.workerpool.task_options import TaskTerms
 from ion_actors.workerpool.worker import deadlock
 from tests.inside import core_of
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread, until_waiting

@@ -1,9 +1,10 @@
 """Submitting: from a call to a task in the mailbox, in the submitter's thread.
 
 ``submit``, ``try_submit`` and ``asubmit`` share everything but what they do when there is no room.
-The non-blocking ``Mailbox.offer`` is the algorithm; the others only add the wait. What belongs to a
-task and not to its arguments is in its
-:class:`~ion_actors.workerpool.spec.TaskOptions`.
+The non-blocking ``Mailbox.offer`` is the algorithm; the others only add the wait.
+What becomes of a task that finds no room is in
+:mod:`ion_actors.workerpool.submission.admission`, and what belongs to a task and not to its
+arguments in :mod:`ion_actors.workerpool.task_options`.
 """
 
 from __future__ import annotations
@@ -30,13 +31,12 @@ from typing import (
     Never,
     ParamSpec,
     TypeVar,
-    assert_never,
     overload,
 )
 
 import pykka
 
-from ion_actors._arguments import seconds, unexpected_keyword, whole_number
+from ion_actors._arguments import unexpected_keyword, whole_number
 from ion_actors.actors.stateful import Method, Receive, Residence
 from ion_actors.awaitables import running_loop
 from ion_actors.backends.stream.conduit import Conduit
@@ -48,31 +48,39 @@ from ion_actors.context import (
     Turn,
     await_turn,
     current_context,
-    helper_here,
     of_thread,
-    wait_turn,
 )
-from ion_actors.errors import DeadlockError
 from ion_actors.forking import HOOKS_RAN, run_hooks
 from ion_actors.futures import Future
 from ion_actors.naming import describe
 from ion_actors.own_variables import own_values
 from ion_actors.workerpool import parallel_map
-from ion_actors.workerpool.caller_runs import Caller
 from ion_actors.workerpool.core import PoolCore
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
-from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture, on_context_end
-from ion_actors.workerpool.mailbox.terms import PLAIN, TaskTerms
 from ion_actors.workerpool.mistakes import not_callable
 from ion_actors.workerpool.model.outcomes import DropReason
-from ion_actors.workerpool.model.overflow import CoDel, Overflow
 from ion_actors.workerpool.model.retry import Retry
-from ion_actors.workerpool.place import Place
 from ion_actors.workerpool.proxy import UnboundMethod, WorkerProxy, no_worker_class
-from ion_actors.workerpool.spec import TaskOptions, moment_of
-from ion_actors.workerpool.stream import Entrance, Stream
-from ion_actors.workerpool.worker.nested_waits import WorkersHelp
+from ion_actors.workerpool.submission.admission import (
+    drop_one,
+    run_in_this_thread,
+    run_on_loop,
+    run_on_worker,
+    wait_for_room,
+    way_in,
+)
+from ion_actors.workerpool.submission.place import Place
+from ion_actors.workerpool.submission.stream import Entrance, Stream
+from ion_actors.workerpool.task_options import (
+    NO_OPTIONS,
+    PLAIN,
+    TaskOptions,
+    TaskTerms,
+    moment_of,
+    simple_options,
+    terms_of,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -93,7 +101,6 @@ def call_with_context(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     return fn(current_context(), *args, **kwargs)
 
 
-_DEFAULTS = TaskOptions()
 _new = object.__new__
 _allocate_lock = RLock  # see Future.__init__
 _copy_context = contextvars.copy_context
@@ -102,48 +109,7 @@ _current = CURRENT.get
 _set_current = CURRENT.set
 
 
-def _way_in(mailbox: Mailbox, terms: TaskTerms) -> Callable[[TaskFuture[Any]], bool]:
-    """How tasks on these terms are offered to the mailbox."""
-    if not (terms.timed or terms.ranked):
-        return mailbox.offer
-    if not mailbox.limit and (terms.delay or terms.at is not None):
-        raise ValueError(
-            f"pool {mailbox.name!r} has queue_size=0: a delayed task has no place to wait"
-        )
-    return mailbox.offer_timed if terms.timed else mailbox.offer_ranked
-
-
-def _terms_of(options: TaskOptions) -> TaskTerms:
-    limit, ttl = seconds("timeout", options.timeout), seconds("ttl", options.ttl)
-    retries = options.retry_on_worker_death or 0
-    return TaskTerms(
-        options.name, limit, ttl, options.delay, options.at, options.retry, retries,
-        options.priority or 0, options.key_limit or 1, options.ranked, options.timed,
-        options.bare, options.endless,
-        limited=options.timed or ttl is not None or limit is not None,
-        again=retries > 0 or options.retry is not None,
-        brief=not (options.timed or ttl is not None or retries),
-    )  # fmt: skip
-
-
-@functools.lru_cache(maxsize=256, typed=True)
-def _simple(
-    timeout: float | None,
-    name: str | None,
-    ttl: float | None,
-    priority: int | None,
-    retries: int | None,
-    delay: float | None,
-) -> tuple[TaskOptions, TaskTerms]:
-    """Options that have no objects of the user's, which ``pool.options(...).submit(...)`` makes for
-    each task, mostly the same ones."""
-    options = TaskOptions(
-        timeout=timeout, name=name, ttl=ttl, priority=priority, retry_on_worker_death=retries,
-        delay=delay,
-    )  # fmt: skip
-    return options, _terms_of(options)
-
-
+# What options(...) is mostly given, which makes the same objects for each task.
 _SIMPLE = frozenset((type(None), bool, int, float, str))
 
 
@@ -167,7 +133,7 @@ class Submitter:
         self._hooks = core.spec.hooks
         self._overflow = core.spec.overflow
         if terms is None:
-            terms = PLAIN if options is None else _terms_of(options)
+            terms = PLAIN if options is None else terms_of(options)
         self._terms = terms
         # Whether a task may need more than the bare minimum: decided once, not per task.
         endless = context.deadline is None
@@ -187,7 +153,7 @@ class Submitter:
                 self._key = core.keys.key(options.key)
             elif options.key_limit is not None:
                 self._stray_limit = True
-        self._offer = _way_in(mailbox, terms)
+        self._offer = way_in(mailbox, terms)
 
     @property
     def size(self) -> int:
@@ -282,77 +248,11 @@ class Submitter:
     # -- no room -----------------------------------------------------------------------------
 
     def _drop_one(self, task: TaskFuture[Any]) -> bool:
-        """Drop this task or another, if that is the policy. Returns whether it is.
-
-        Raises:
-            QueueFull: the policy is to refuse the task.
-        """
-        policy = self._overflow
-        if policy is Overflow.BLOCK or policy is Overflow.CALLER_RUNS:
+        if not drop_one(self._mailbox, self._overflow, task):
             return False
-        if policy is Overflow.DROP_NEWEST:
-            self._mailbox.drop_newest(task)
-        elif policy is Overflow.DROP_OLDEST:
-            self._mailbox.drop_oldest(task)
-        elif policy is Overflow.REJECT or isinstance(policy, CoDel):
-            raise self._mailbox.full()
-        else:
-            assert_never(policy)
         if task.special:
             self._accepted(task)
         return True
-
-    def _run_in_this_thread(self, task: TaskFuture[Any]) -> bool:
-        """Run the task in this thread, if that is the policy, or to wait would be a deadlock."""
-        try:
-            if task.due is not None:
-                return False  # its time has not come
-            if self._run_on_worker(task):
-                return True
-            helper = of_thread.helper
-            if self._overflow is not Overflow.CALLER_RUNS or (
-                isinstance(helper, WorkersHelp) and helper.serves(self._mailbox)
-            ):
-                return False
-            return Caller(self._core).run(task, self._accepted)
-        finally:
-            del task  # its error holds this frame
-
-    def _run_on_worker(self, task: TaskFuture[Any]) -> bool:
-        """There is no room. If that would make a worker wait for itself, run the task instead."""
-        helper = of_thread.helper
-        try:
-            if task.due is not None or not isinstance(helper, WorkersHelp):
-                return False
-            return helper.run_new(task, self._accepted)
-        finally:
-            del task
-
-    async def _run_on_loop(self, task: TaskFuture[Any]) -> bool:
-        """:meth:`_run_on_worker`, if the workers share this event loop; waits for its end."""
-        helper = self._mailbox.helper
-        here: object = helper_here()
-        try:
-            if helper is None or here is not helper:
-                return False
-            return await helper.run_new(task, self._accepted)
-        finally:
-            del task
-
-    def _wait_for_room(self, task: TaskFuture[Any]) -> None:
-        if self._mailbox.loop is not None and running_loop() is self._mailbox.loop:
-            raise DeadlockError(
-                f"pool {self._mailbox.name!r} has no room for task {task.task_name()!r}, and to "
-                "wait for it here would block the event loop that has to make room: write "
-                "`await pool.asubmit(...)`, or use try_submit()",
-                tasks=(task.task_name(),),
-            )
-        helper = of_thread.helper
-        if isinstance(helper, WorkersHelp):
-            with helper.waiting_for_room(task, self._parent()):
-                wait_turn(self._mailbox, task, Terms(self._parent(), self._clock))
-        else:
-            wait_turn(self._mailbox, task, Terms(self._parent(), self._clock))
 
     # -- what a special task needs once it is accepted --------------------------------------
 
@@ -427,28 +327,15 @@ class Submitter:
         if self._options is None and not objects and key_limit is None:
             given = timeout, name, ttl, priority, retry_on_worker_death, delay
             if pass_context is False and _SIMPLE.issuperset(map(type, given)):
-                options, terms = _simple(*given)
+                options, terms = simple_options(*given)
                 return Submitter(self._core, options, self, terms)
-        old = self._options or _DEFAULTS
-        merged = TaskOptions(
-            context=old.context if context is None else context,
-            timeout=old.timeout if timeout is None else timeout,
-            name=old.name if name is None else name,
-            pass_context=old.pass_context or pass_context,
-            ttl=old.ttl if ttl is None else ttl,
-            priority=old.priority if priority is None else priority,
-            key=old.key if key is None else key,
-            key_limit=old.key_limit if key_limit is None else key_limit,
-            retry_on_worker_death=(
-                old.retry_on_worker_death
-                if retry_on_worker_death is None
-                else retry_on_worker_death
-            ),
-            retry=old.retry if retry is None else retry,
-            delay=old.delay if delay is None else delay,
-            at=old.at if delay is None else None,
-        )
-        return Submitter(self._core, merged, self)
+        new = TaskOptions(
+            context, timeout, name, pass_context, ttl, priority, key, key_limit,
+            retry_on_worker_death, retry, delay,
+        )  # fmt: skip
+        if self._options is not None:
+            new = self._options.overridden_by(new)
+        return Submitter(self._core, new, self)
 
     # -- one task --------------------------------------------------------------------------
 
@@ -476,12 +363,12 @@ class Submitter:
         """
         task = self._new_task(fn, args, kwargs)
         if not self._offer(task):
-            if self._drop_one(task) or self._run_in_this_thread(task):
+            if self._drop_one(task) or run_in_this_thread(self._core, task, self._accepted):
                 try:
                     return task
                 finally:
                     del task  # its error holds the frames below it, too
-            self._wait_for_room(task)
+            wait_for_room(self._mailbox, task, self._parent(), self._clock)
         if task.special:
             self._accepted(task)
         return task
@@ -516,7 +403,7 @@ class Submitter:
         Raises:
             TypeError, ValueError: ``when`` makes no sense; also those of :meth:`submit`.
         """
-        options = replace(self._options or _DEFAULTS, delay=None, at=moment_of(when, self._clock))
+        options = replace(self._options or NO_OPTIONS, delay=None, at=moment_of(when, self._clock))
         return Submitter(self._core, options, self).submit(fn, *args, **kwargs)
 
     @overload
@@ -560,8 +447,11 @@ class Submitter:
         if not self._offer(task):
             if (
                 self._drop_one(task)
-                or self._run_on_worker(task)
-                or (self._mailbox.helper is not None and await self._run_on_loop(task))
+                or run_on_worker(task, self._accepted)
+                or (
+                    self._mailbox.helper is not None
+                    and await run_on_loop(self._mailbox, task, self._accepted)
+                )
             ):
                 try:
                     return task
@@ -592,7 +482,7 @@ class Submitter:
         turn: Turn[TaskFuture[Any]] | None = None
         try:
             if not self._offer(task):
-                if self._run_on_worker(task):
+                if run_on_worker(task, self._accepted):
                     return Place(self._mailbox, task, None, self._accepted)
                 turn = Turn(task, wake)
                 if self._mailbox.join(turn):
@@ -677,7 +567,7 @@ class Submitter:
 
     def _enter(self, task: TaskFuture[Any]) -> None:
         """Wait for room, and accept the task."""
-        self._wait_for_room(task)
+        wait_for_room(self._mailbox, task, self._parent(), self._clock)
         if task.special:
             self._accepted(task)
 
@@ -847,15 +737,7 @@ class Submitter:
         Raises:
             TypeError: the pool's workers are of another class.
         """
-        if kind is not None and not isinstance(kind, type):
-            raise TypeError(f"kind must be a class or None, not {kind!r}")
-        actor_class = self._residence().actor_class
-        if kind is not None and issubclass(kind, pykka.Actor) and kind not in actor_class.__mro__:
-            raise TypeError(
-                f"kind must be a class of the pool's workers, which is {actor_class.__qualname__}, "
-                f"not {kind.__qualname__}"
-            )
-        return WorkerProxy(self.submit, actor_class.__qualname__, (), actor_class)
+        return WorkerProxy.checked(self.submit, self._residence().actor_class, kind)
 
     @overload
     def method(self, method: UnboundMethod[P, T, Any], /) -> Callable[P, T]: ...
