@@ -163,7 +163,7 @@ def _await_told(cores: list[PoolCore]) -> None:
     for core in cores:
         limit = core.spec.drain_timeout
         left = None if limit is None else max(0.0, limit - (system_clock.monotonic() - began))
-        core.mailbox.tell_letters(left)
+        core.mailbox.notices.join(left)
 
 
 def _after_fork_in_child() -> None:

@@ -3,18 +3,17 @@
 A queued task is *withdrawn* when it was cancelled, and *dropped* when the pool ends or has no room
 or time for it. A running one is *fenced* when it will not end: it ends for its submitter, and what
 its worker may still make of it is ignored. What the pool gives up on its own account is counted by
-its reason, and told to those who listen to dead letters. A task may also be claimed before its
-turn, put back after it, or crowded out; and it may have to wait for its time, before its first try
-or between two of them (:mod:`ion_actors.workerpool.mailbox.delayed`).
+its reason, and told to those who listen to dead letters
+(:mod:`ion_actors.workerpool.mailbox.notices`). A task may also be claimed before its turn, put back
+after it, or crowded out; and it may have to wait for its time, before its first try or between two
+of them (:mod:`ion_actors.workerpool.mailbox.delayed`).
 
 One object with one lock, that of :mod:`ion_actors.workerpool.mailbox.task_queue`. What happens to a
-task is decided under it, so it happens at most once. Letters are written under it, so that whoever
-has seen a task's end finds its letter; hooks and subscribers are told without.
+task is decided under it, so it happens at most once.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import threading
 from collections import deque
@@ -25,14 +24,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from typing_extensions import override
 
 from ion_actors.context import Context
-from ion_actors.delivery import is_kept_free, release_references
+from ion_actors.delivery import release_references
 from ion_actors.errors import IonError, TaskDropped
-from ion_actors.observe import HOOKS
-from ion_actors.workerpool.hooks import Ending
 from ion_actors.workerpool.mailbox.alarm import Alarm
 from ion_actors.workerpool.mailbox.dead_letters import DeadLetters
 from ion_actors.workerpool.mailbox.deadlines import Deadlines
 from ion_actors.workerpool.mailbox.delayed import Delayed
+from ion_actors.workerpool.mailbox.notices import Notices, OnDropped
 from ion_actors.workerpool.mailbox.priority_queue import PriorityQueue
 from ion_actors.workerpool.mailbox.protocols import (
     NOT_BEGUN,
@@ -55,24 +53,12 @@ from ion_actors.workerpool.model.overflow import CoDel, Delays
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Mailbox", "OnDropped", "SheddingMailbox"]
-
-#: Told how a task ended that the pool dropped, and why if it gave it up.
-OnDropped = Callable[[Ending, BaseException, DropReason | None], object]
+__all__ = ["Mailbox", "SheddingMailbox"]
 
 T = TypeVar("T")
 
-_TOLD: Ending = (False, None)  # its worker has told the hooks of its end
-
 _CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
 _MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
-
-
-def _tell_of(
-    on_dropped: OnDropped, news: Iterable[tuple[Ending, BaseException, DropReason | None]]
-) -> None:
-    for one in news:
-        on_dropped(*one)
 
 
 class Mailbox(TaskQueue):
@@ -98,8 +84,7 @@ class Mailbox(TaskQueue):
         self.context = context
         self.loop: asyncio.AbstractEventLoop | None = None
         self.helper: HelpsOnLoop | None = None
-        self._on_dropped = on_dropped
-        self._letters: DeadLetters | None = None  # once somebody has asked for them
+        self.notices = Notices(self.ledger, on_dropped)
         self._alarm = Alarm(context.clock, self._first_moment, self._ring)
         self.deadlines: Deadlines[TaskFuture[Any]] = Deadlines(context.clock)
 
@@ -126,7 +111,7 @@ class Mailbox(TaskQueue):
             if delayed:
                 self._alarm.set()
             release_references([task.release_call(), task._give_up_key()])
-            self._dropped(task, error, reason)
+            self.notices.tell(task, error, reason)
             if elsewhere:
                 run_callbacks_in_thread([(task, callbacks)])
             else:
@@ -153,7 +138,7 @@ class Mailbox(TaskQueue):
         for task, error in ended:
             if not task.released:
                 release_references([task.release_call(), task._give_up_key()])
-            self._dropped(task, error, self._reason(error))
+            self.notices.tell(task, error, self._reason(error))
             task.wake_again()
 
     def _vacate(self, task: TaskFuture[Any]) -> None:
@@ -169,38 +154,6 @@ class Mailbox(TaskQueue):
         if self._dead:
             self._queue = deque(one for one in self._queue if not one.withdrawn)
             self._dead = 0
-
-    def _dropped(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
-        """Tell of a task that ended without its worker; not under the lock."""
-        if self._on_dropped is not None or self._letters is not None:
-            self._all_dropped([(task, error, reason, None)])
-
-    def _all_dropped(
-        self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None, Any]]
-    ) -> None:
-        if self._on_dropped is not None:
-            news = [(task.take_ending(), error, reason) for task, error, reason, _ in ended]
-            tell = functools.partial(_tell_of, self._on_dropped, news)
-            if is_kept_free():
-                HOOKS.post(tell)
-            else:
-                tell()
-        if self._letters is not None and any(reason is not None for _, _, reason, _ in ended):
-            self._letters.tell()
-
-    def _lose(
-        self,
-        task: TaskFuture[Any],
-        call: tuple[Any, ...],
-        error: BaseException,
-        reason: DropReason | None,
-    ) -> None:
-        """Note that the pool gives a task up, before anybody can see its end; under the lock."""
-        if reason is None:
-            return
-        self.ledger.dropped[reason] += 1
-        if self._letters is not None:
-            self._letters.note(task.given_name, call, reason, error, task.history)
 
     def _reason(self, error: IonError) -> DropReason | None:
         """Why the pool gives up a queued task; None if that is its submitter's wish."""
@@ -218,7 +171,7 @@ class Mailbox(TaskQueue):
         gone: bool = False,
     ) -> Any:
         """End a queued task; under the lock. Its place will be passed over, or is gone."""
-        self._lose(task, (task.fn, task.args, task.kwargs), error, reason)
+        self.notices.note(task, (task.fn, task.args, task.kwargs), error, reason)
         with task._lock:
             if not gone:  # else it would only cost each of many tasks a dict
                 task.withdrawn = True
@@ -254,7 +207,7 @@ class Mailbox(TaskQueue):
             dropped += [(task, task.release_call(), callbacks) for task, _, _, callbacks in ended]
             if keys := [task._give_up_key() for task, *_ in ended if task.key is not None]:
                 release_references(keys)
-            self._all_dropped(ended)
+            self.notices.tell_all(ended)
             for worker in retiring:
                 worker.wake()
             if over:
@@ -280,9 +233,9 @@ class Mailbox(TaskQueue):
                 return None
             if not task.counted:
                 self.ledger.fenced += 1
-            self._lose(task, call, error, reason)
+            self.notices.note(task, call, error, reason)
             callbacks = task.end_early(error) or []
-        self._dropped(task, error, reason)
+        self.notices.tell(task, error, reason)
         return callbacks
 
     def give_back(
@@ -298,44 +251,22 @@ class Mailbox(TaskQueue):
         with self._lock:
             lost = task._state is RUNNING
             if lost:
-                self._lose(task, call, error, reason)
+                self.notices.note(task, call, error, reason)
             callbacks = task.fail(error, tally, outcome)
-        if lost and self._on_dropped is not None:
-            self._on_dropped(_TOLD, error, reason)
-        if lost and self._letters is not None:
-            self._letters.tell()
+        if lost:
+            self.notices.tell_given_back(error, reason)
         return callbacks
 
     def letters(self, make: Callable[[], DeadLetters]) -> DeadLetters:
         """The pool's dead letters; made now, if nobody has asked for them before."""
         with self._lock:
-            if self._letters is None:
-                self._letters = make()
-            return self._letters
-
-    def report(
-        self, name: str | None, call: tuple[Any, ...], reason: DropReason, error: BaseException
-    ) -> None:
-        """Tell of a call that its submitter has given up, and the pool has not."""
-        if self._letters is not None:
-            self._letters.note(name, call, reason, error, ())
-            self._letters.tell()
-
-    def tell_letters(self, patience: float | None) -> None:
-        """Wait for those who are told of dead letters, for so many seconds at most."""
-        if self._letters is not None:
-            self._letters.join(patience)
+            if self.notices.letters is None:
+                self.notices.letters = make()
+            return self.notices.letters
 
     @override
     def _turned_away(self, waiters: Iterable[Waiter]) -> None:
-        if self._letters is None:
-            return
-        for waiter in waiters:
-            task, error = waiter.item, waiter.error
-            assert error is not None
-            call = (task.fn, task.args, task.kwargs)
-            self._letters.note(task.given_name, call, DropReason.REFUSED, error, ())
-        self._letters.tell()
+        self.notices.tell_turned_away(waiters)
 
     # -- workers that help themselves: see ion_actors.workerpool.worker.nested_waits ------------
 
@@ -485,7 +416,7 @@ class Mailbox(TaskQueue):
 
     def _let_go(self, task: TaskFuture[Any], error: TaskDropped, callbacks: Any) -> None:
         task.release_call()
-        self._dropped(task, error, error.why)
+        self.notices.tell(task, error, error.why)
         task._run_callbacks(callbacks)
 
     def put_back(self, task: TaskFuture[Any], worker: Returning, *, begun: bool = True) -> bool:
@@ -709,7 +640,7 @@ class Mailbox(TaskQueue):
         self._parked = self._idle = {}
         self.paused = False
         self._dead, self._delayed, self._room = 0, Delayed(), self.limit
-        self._letters = None  # those who subscribed did so in the parent
+        self.notices.letters = None  # those who subscribed did so in the parent
         self.deadlines = Deadlines(self.context.clock)
         self.ledger.withdrawn += len(stranded)
         self.ledger.fenced += len(running)

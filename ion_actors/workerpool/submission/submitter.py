@@ -590,7 +590,7 @@ class Submitter:
     ) -> None:
         """Tell the pool's dead letters of a call that failed, and that its caller goes without."""
         name = None if self._options is None else self._options.name
-        self._mailbox.report(name, (fn, args, None), DropReason.SKIPPED, error)
+        self._mailbox.notices.report(name, (fn, args, None), DropReason.SKIPPED, error)
 
     # -- many tasks ------------------------------------------------------------------------
 

@@ -288,7 +288,7 @@ def test_nobody_subscribed_holds_nothing(without_gc: None) -> None:
     argument = Argument()
     held = weakref.ref(argument)
     pool = Pool(1)
-    assert core_of(pool).mailbox._letters is None
+    assert core_of(pool).mailbox.notices.letters is None
     Basket(pool).subscription.remove()
     with busy(pool) as gate:
         pool.submit(repr, argument)
