@@ -333,7 +333,8 @@ def test_a_program_may_end_while_it_serves() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_does_not_hold_the_port() -> None:
-    told = run("""
+    told = run(
+        """
         import os, signal, sys
         from ion_actors import Pool
         from ion_actors.dashboard import serve
@@ -348,7 +349,10 @@ def test_a_forked_child_does_not_hold_the_port() -> None:
             print("the port is free")
         os.kill(child, signal.SIGTERM)
         os.waitpid(child, 0)
-    """)
+    """,
+        "-W",
+        "ignore:This process:DeprecationWarning",
+    )
     assert told == "the port is free\n"
 
 

@@ -131,6 +131,8 @@ def test_a_directory_that_has_been_moved(method: str, tmp_path: Path) -> None:
 
 @METHODS
 def test_a_directory_that_has_been_removed(method: str, tmp_path: Path) -> None:
+    if method == "spawn" and sys.version_info[:3] == (3, 13, 0):
+        pytest.skip("no program can `import socket` there with CPython 3.13.0")
     (tmp_path / "gone").mkdir()
     os.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()

@@ -272,7 +272,7 @@ def test_the_reloader_of_flask_drains_the_pool(serve: Serve, tmp_path: Path) -> 
 def test_django(serve: Serve, tmp_path: Path) -> None:
     server = serve.program(sys.executable, "-c", RUNSERVER)  # type: ignore[attr-defined]
     assert server.get() == "1024"
-    server.await_reload(tmp_path / "wsgi.py", "Starting development server", 2)
+    server.await_reload(tmp_path / "wsgi.py", "development server at", 2)
     assert server.get() == "1024"
     server.stop()
 
