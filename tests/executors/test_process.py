@@ -19,6 +19,7 @@ import pytest
 
 from ion_actors import PanicRecovery, Pool, ProcessBackend, WorkerDied
 from ion_actors.executors import ProcessPoolExecutor
+from tests.workerpool.helpers import eventually
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="there are no child processes there")
 
@@ -140,8 +141,7 @@ def test_a_task_that_exits_raises_that() -> None:
 def test_the_workers_of_newer_pythons_are_ended_at_once(verb: str, tmp_path: Path) -> None:
     with ProcessPoolExecutor(1) as executor:
         running = executor.submit(_sleep_after, tmp_path / "begun")
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
+        eventually((tmp_path / "begun").exists)
         queued = executor.submit(int)
         [process] = executor._processes.values()
         assert process.is_alive()

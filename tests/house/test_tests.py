@@ -49,6 +49,15 @@ TOUCHES: dict[str, dict[str, str]] = {
     "tests/workerpool/test_pains.py": {"_requests": "that the supervisor has heard three drains"},
 }
 
+#: What leaves a test out, and whether its first argument may be the reason.
+_SKIPS = {
+    "pytest.skip": True,
+    "pytest.xfail": True,
+    "pytest.mark.skip": True,
+    "pytest.mark.skipif": False,
+    "pytest.mark.xfail": False,
+}
+
 #: How often, all in all, :data:`INSIDE` included. May be lowered and never raised.
 MOST_TOUCHES = 38
 
@@ -115,6 +124,19 @@ def test_each_look_inside_has_its_reason() -> None:
     looks = [one for one in looks if not one.decorator_list]  # no overloads
     assert looks
     assert [one.name for one in looks if not ast.get_docstring(one)] == []
+
+
+def test_each_test_that_is_skipped_says_why() -> None:
+    silent = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(_parsed(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in _SKIPS
+        and not any(one.arg == "reason" for one in node.keywords)
+        and not (_SKIPS[ast.unparse(node.func)] and node.args)
+    ]
+    assert silent == []
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 8))

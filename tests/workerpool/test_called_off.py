@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ion_actors import Pool, TaskAbandoned
+from tests.workerpool.helpers import eventually
 
 
 def _news(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -66,8 +67,7 @@ def test_processes_are_ended_without_a_word(
 ) -> None:
     pool = Pool(1, backend="process", name="off")
     running = pool.submit(_begin, tmp_path / "begun")
-    while not (tmp_path / "begun").exists():
-        time.sleep(0.01)
+    eventually((tmp_path / "begun").exists)
     pool.close(timeout=0)
     assert isinstance(running.exception(), TaskAbandoned)
     assert _news(caplog) == ["pool 'off' was called off: 1 task had not ended"]

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ion_actors import Close, Context, Future, Pool, current_context
+from ion_actors import Close, Context, Future, Pool
 from ion_actors.delivery import FINALIZERS, is_kept_free
+from ion_actors.testing import VirtualClock
 from ion_actors.workerpool.model.backoff import Backoff
 from ion_actors.workerpool.model.recovery import PanicRecovery
 
@@ -193,19 +194,23 @@ def test_those_of_a_callback_of_a_context_do_not_keep_the_clock(recorder: Record
     assert "ion_actors-timer" not in recorder.threads
 
 
-def test_a_running_task_keeps_what_it_was_given(recorder: Recorder):
+def test_a_running_task_keeps_what_it_was_given(recorder: Recorder, clock: VirtualClock):
     thing = recorder.thing()
-    begun = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
+    kept = []
 
-    def task(given: Thing) -> bool:
+    def task(given: Thing) -> None:
         begun.set()
-        current_context().wait(timeout=PATIENCE)
-        return not is_kept_free() and not given.recorder.threads
+        assert ended.wait(PATIENCE)
+        kept.append(not is_kept_free() and not given.recorder.threads)
 
-    with Pool(size=1) as pool:
-        future = pool.options(timeout=LIMIT).submit(task, thing)
+    with Pool(size=1, context=Context(clock=clock)) as pool:
+        future = pool.options(timeout=1.0).submit(task, thing)
         del thing
         assert begun.wait(PATIENCE)
+        clock.advance(1.0)
         assert future.exception(PATIENCE)
+        ended.set()
     recorder.await_finalizer()
+    assert kept == [True]
     assert len(recorder.threads) == 1

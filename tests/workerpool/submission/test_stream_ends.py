@@ -33,7 +33,7 @@ from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
 from tests.interrupts import KINDS, every_point, interrupt
 from tests.ray_cluster import ON_RAY, backend_of
 from tests.workerpool.helpers import PATIENCE, all_is_told, busy, eventually
-from tests.workerpool.streams import COUNTS, ENDLESS, count, note, notes
+from tests.workerpool.submission.streams import COUNTS, ENDLESS, count, note, notes
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from ion_actors.executors import ThreadPoolExecutor as DropIn
 from ion_actors.semaphore import WeightedSemaphore
 from tests.ray_cluster import ON_RAY, backend_of
 from tests.workerpool.helpers import PATIENCE, eventually
-from tests.workerpool.streams import (
+from tests.workerpool.submission.streams import (
     COUNTS,
     ENDLESS,
     await_note,

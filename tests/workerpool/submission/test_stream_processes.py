@@ -16,7 +16,7 @@ import pytest
 from ion_actors import Pool, TaskNotPicklable, TaskPanicked, WorkerDied
 from ion_actors.backends.process import ProcessBackend
 from tests.workerpool.helpers import PATIENCE, eventually
-from tests.workerpool.streams import (
+from tests.workerpool.submission.streams import (
     ENDLESS,
     arrays,
     await_note,
