@@ -8,21 +8,42 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ion_actors.awaitables import PLAIN_TYPES, is_coroutine
 from ion_actors.backends.protocol import Broken, give_results, take_results
 from ion_actors.backends.stream.producer import refuse_generators
+from ion_actors.clock import system_clock
+from ion_actors.context import current_context
 from ion_actors.errors import TaskPanicked
 from ion_actors.futures import Future
 from ion_actors.naming import named_after_func
 
-__all__ = ["Chunk", "results_of"]
+__all__ = ["Chunk", "Results", "results_of"]
 
 T = TypeVar("T")
 
-_AT_ONCE = 100  # calls that are made before their results are looked at
+_SHORT = 0.001  # seconds without a look at the context
+_MOST = 1000  # calls without one
+_STEP = 32  # times as many the next time, or as few
+
+#: Types whose objects nobody misses: how long they live can only be seen by the memory they take.
+_LIGHT = frozenset((type(None), bool, int, float, complex, str, bytes))
+
+
+class Results(list[T]):
+    """The results of a chunk.
+
+    Attributes:
+        light: all of them may be held for a while after they were handed on.
+    """
+
+    __slots__ = ("light",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.light = False
 
 
 @named_after_func
@@ -39,13 +60,17 @@ class Chunk(Generic[T]):
     __slots__ = ("_packed", "_refuses", "func", "items", "results")
 
     def __init__(
-        self, func: Callable[..., T], items: list[Any], refuses: bool = True, packed: bool = True
+        self,
+        func: Callable[..., T],
+        items: Sequence[Any],
+        refuses: bool = True,
+        packed: bool = True,
     ) -> None:
         self.func = func
         self.items = items
         self._refuses = refuses
         self._packed = packed
-        self.results: list[T] = []
+        self.results: Results[T] = Results()
 
     def __call__(self, *first: Any) -> Coroutine[Any, Any, None] | None:
         """Call them, each with these arguments before its own. A coroutine is the rest of it."""
@@ -60,13 +85,13 @@ class Chunk(Generic[T]):
 class RemoteChunk(Generic[T]):
     """A chunk in another process, from where the results have to be sent back."""
 
-    def __init__(self, func: Callable[..., T], items: list[Any], packed: bool) -> None:
+    def __init__(self, func: Callable[..., T], items: Sequence[Any], packed: bool) -> None:
         self._func = func
         self._items = items
         self._packed = packed
 
     def __call__(self, *first: Any) -> list[T] | Broken | Coroutine[Any, Any, list[T] | Broken]:
-        results: list[T] = []
+        results: Results[T] = Results()
         try:
             calls = _calls(self._func, first, self._items, self._packed)
             rest = _call_each(self._func, calls, len(self._items), results)
@@ -75,9 +100,11 @@ class RemoteChunk(Generic[T]):
         except BaseException as error:  # the end of this worker, which others see to
             give_results(error, results)
             raise
-        return results if rest is None else self._await(rest, results)
+        return list(results) if rest is None else self._await(rest, results)
 
-    async def _await(self, rest: Coroutine[Any, Any, None], results: list[T]) -> list[T] | Broken:
+    async def _await(
+        self, rest: Coroutine[Any, Any, None], results: Results[T]
+    ) -> list[T] | Broken:
         try:
             await rest
         except Exception as error:
@@ -85,11 +112,11 @@ class RemoteChunk(Generic[T]):
         except BaseException as error:  # as above
             give_results(error, results)
             raise
-        return results
+        return list(results)
 
 
 def _calls(
-    func: Callable[..., T], first: tuple[Any, ...], items: list[Any], packed: bool
+    func: Callable[..., T], first: tuple[Any, ...], items: Sequence[Any], packed: bool
 ) -> Iterator[T]:
     """Makes the next call for each item, with these arguments before its own."""
     call = functools.partial(func, *first) if first else func
@@ -100,7 +127,7 @@ def _call_each(
     func: Callable[..., T],
     calls: Iterator[T],
     count: int,
-    results: list[T],
+    results: Results[T],
     refuses: bool = True,
 ) -> Coroutine[Any, Any, None] | None:
     """Make one call after the other. The results come one by one: those before an error stay.
@@ -114,62 +141,66 @@ def _call_each(
 
     Returns:
         A coroutine that goes on, as soon as a call returns one.
+
+    Raises:
+        Cancelled, DeadlineExceeded: the current context ended in between.
     """
-    error: BaseException | None = None
-    try:
-        for value in calls:
-            found = [value]
-            if type(value) in PLAIN_TYPES:  # the next ones are likely to be plain, too
-                error = _make_some(calls, count - len(results), found)
-                if PLAIN_TYPES.issuperset(map(type, found)):
-                    results += found
-                    found.clear()
-            for place, one in enumerate(found):
+    kinds: set[type] = set()
+    pace = _Pace()
+    while len(results) < count:
+        if results:
+            pace.look()
+        end = min(len(results) + pace.calls, count)
+        some = itertools.islice(calls, end - len(results))
+        # This looks at each type in C, while the object is at hand: to go through all of them once
+        # more would take twice as long.
+        for kind, group in itertools.groupby(some, type):
+            kinds.add(kind)
+            if kind in PLAIN_TYPES:
+                results += group
+                continue
+            for one in group:
                 if is_coroutine(one):
-                    return _await_each(found[place:], error, calls, count, results)
+                    return _await_each(one, calls, count, results)
                 if refuses:
                     refuse_generators(one, func)
                 results.append(one)
-            if error is not None:
-                raise error
-        _check(count, results)
-        return None
-    finally:
-        error = None  # its traceback has this frame
+        _check(end, results)
+    results.light = kinds <= _LIGHT
+    return None
 
 
-def _make_some(calls: Iterator[T], most: int, found: list[T]) -> BaseException | None:
-    """Make more calls, so that most of them are found. Returns what one of them has raised."""
-    try:
-        found.extend(itertools.islice(calls, _AT_ONCE))
-    except BaseException as error:
-        return error
-    # If there are less, a call has raised this, which is no end of ours.
-    return StopIteration() if len(found) < min(1 + _AT_ONCE, most) else None
+class _Pace:
+    """How many calls to make before a look at the context: more and more, unless they take long."""
+
+    __slots__ = ("_looked", "calls")
+
+    def __init__(self) -> None:
+        self.calls = 1
+        self._looked = system_clock.monotonic()
+
+    def look(self) -> None:
+        """Some calls were made.
+
+        Raises:
+            Cancelled, DeadlineExceeded: the current context has ended.
+        """
+        before, self._looked = self._looked, system_clock.monotonic()
+        if self._looked - before < _SHORT:
+            self.calls = min(self.calls * _STEP, _MOST)
+        else:
+            self.calls = max(self.calls // _STEP, 1)
+            current_context().check()
 
 
 async def _await_each(
-    found: list[Any],
-    error: BaseException | None,
-    calls: Iterator[Any],
-    count: int,
-    results: list[Any],
+    coroutine: Coroutine[Any, Any, Any], calls: Iterator[Any], count: int, results: list[Any]
 ) -> None:
-    """Await what calls have returned, unless it is a result; then make the others."""
-    try:
-        while found:
-            results.append(await found[0] if is_coroutine(found[0]) else found[0])
-            del found[0]
-        if error is not None:
-            raise error
-        for value in calls:
-            results.append(await value if is_coroutine(value) else value)  # noqa: PERF401
-        _check(count, results)
-    finally:
-        for one in found[1:]:
-            if is_coroutine(one):
-                one.close()
-        error = None  # its traceback has this frame
+    """Await what a call has returned; then make the others."""
+    results.append(await coroutine)
+    for value in calls:
+        results.append(await value if is_coroutine(value) else value)  # noqa: PERF401
+    _check(count, results)
 
 
 def _check(count: int, results: list[Any]) -> None:
@@ -181,7 +212,7 @@ def _check(count: int, results: list[Any]) -> None:
 def results_of(future: Future[Any], here: list[Any], error: BaseException | None) -> list[Any]:
     """The results of a chunk, which may have been made in another process."""
     if here:
-        return here
+        return here if error is None else here.copy()  # it may go on, if it was given up
     if error is None:
         return future.result() or []
     if type(error) is TaskPanicked and error.__cause__ is not None:

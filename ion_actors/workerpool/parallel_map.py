@@ -15,10 +15,13 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ion_actors._arguments import seconds, whole_number
@@ -26,7 +29,7 @@ from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, helper_here
 from ion_actors.futures import Future
 from ion_actors.naming import describe
-from ion_actors.workerpool.chunk import Chunk, results_of
+from ion_actors.workerpool.chunk import Chunk, Results, results_of
 
 if TYPE_CHECKING:
     from ion_actors.workerpool.progress.displays import MapProgress
@@ -139,7 +142,7 @@ def _tracker(
 #: A task of the window, and the list its results are in; None for a single call.
 _Piece = tuple[Future[Any], "list[Any] | None"]
 #: The arguments of several calls: tuples, or if each call has one, this itself.
-_Rows = list[Any]
+_Rows = Sequence[Any]
 
 
 def _submit(submitter: _Submits, plan: Plan[Any], rows: _Rows) -> _Piece:
@@ -179,15 +182,30 @@ class _Tracked:
 
 def _chunks(plan: Plan[Any]) -> Iterator[_Rows]:
     if plan.chunksize > 1 and len(plan.iterables) == 1:
-        rows: Iterator[Any] = iter(cast("Iterable[Any]", plan.iterables[0]))
-    else:
-        rows = zip(*plan.iterables)  # noqa: B905  # as map() does
-    while chunk := list(itertools.islice(rows, plan.chunksize)):
+        items: Any = plan.iterables[0]
+        if type(items) in (range, tuple, list):
+            return _slices(items, plan.chunksize)
+        return _pulled(iter(items), plan.chunksize)
+    return _pulled(zip(*plan.iterables), plan.chunksize)  # noqa: B905  # as map() does
+
+
+def _pulled(rows: Iterator[Any], size: int) -> Iterator[_Rows]:
+    while chunk := list(itertools.islice(rows, size)):
         yield chunk
 
 
+def _slices(items: Sequence[Any], size: int) -> Iterator[_Rows]:
+    """:func:`_pulled` of such an object, of which its iterator gives the same."""
+    for start in itertools.count(0, size):
+        rows = items[start : start + size]
+        if rows:
+            yield rows
+        if len(rows) < size:  # its iterator has ended, even if the list becomes longer
+            return
+
+
 def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
-    """The values of a piece, the last one first, and the error that came after them, if any.
+    """The values of a piece, and the error that came after them, if any.
 
     Waits for it. An error of the task's own is never raised here.
 
@@ -203,9 +221,62 @@ def _outcome(piece: _Piece) -> tuple[list[Any], BaseException | None]:
             error = cancelled
         if results is None:
             return ([] if error is not None else [future.result()]), error
-        return results_of(future, results, error)[::-1], error
+        return results_of(future, results, error), error
     finally:
         del piece, future, error  # the error of a task that is run here holds this frame, too
+
+
+#: The values of a piece, to be handed on one by one.
+_Batch = Iterable[Any]
+
+
+def _batch(values: list[Any]) -> _Batch:
+    return values if type(values) is Results and values.light else _one_by_one(values)
+
+
+def _one_by_one(values: list[Any]) -> Iterator[Any]:
+    """Each is held by nobody but the one who takes it."""
+    values.reverse()
+    while values:
+        yield values.pop()
+
+
+class _MapResults(itertools.chain[T]):
+    """The results of a map. It hands them on in C, which takes a fraction of a generator's time."""
+
+    _batches: _Batches[T]
+
+    @classmethod
+    def of(cls, batches: Generator[_Batch, None, None]) -> _MapResults[T]:
+        """The results in these batches; ``close()`` closes the generator."""
+        source: _Batches[T] = _Batches(batches)
+        made: Any = cls.from_iterable(source)
+        made._batches = source
+        return cast("_MapResults[T]", made)
+
+    def close(self) -> None:
+        """Leave the map: what has not come is cancelled."""
+        self._batches.close()
+
+
+class _Batches(Generic[T]):
+    """Takes the batches from their generator, for one thread at a time."""
+
+    def __init__(self, batches: Generator[_Batch, None, None]) -> None:
+        self._generator = cast("GeneratorType[_Batch, None, None]", batches)
+        self.close = batches.close
+        self._shared = False
+
+    def __iter__(self) -> Iterator[_Batch]:
+        return self
+
+    def __next__(self) -> _Batch:
+        if self._generator.gi_running:
+            self._shared = True  # an error ends the iteration in C, for all threads
+        batch = next(self._generator)
+        if self._shared:
+            raise ValueError("the results of a map were taken by two threads at the same time")
+        return batch
 
 
 def _in_time(future: Future[Any], plan: Plan[Any]) -> bool:
@@ -277,12 +348,13 @@ def in_order(submitter: _Submits, plan: Plan[T]) -> Iterator[T]:
     except BaseException:
         _cancel(window)
         raise
-    return _in_order(submitter, plan, chunks, window)
+    return _MapResults.of(_in_order(submitter, plan, chunks, window))
 
 
 def _in_order(
-    submitter: _Submits, plan: Plan[T], chunks: Iterator[_Rows], window: deque[_Piece]
-) -> Iterator[T]:
+    submitter: _Submits, plan: Plan[Any], chunks: Iterator[_Rows], window: deque[_Piece]
+) -> Generator[_Batch, None, None]:
+    values: list[Any] = []
     error: BaseException | None = None
     tracker = plan.tracker
     try:
@@ -300,12 +372,12 @@ def _in_order(
             if error is None:
                 for rows in itertools.islice(chunks, 1):  # before yielding: workers stay busy
                     window.append(_submit(submitter, plan, rows))
-            # Each is held by nobody but the one who takes it.
-            yield from map(list.pop, itertools.repeat(values, len(values)))
+            yield _batch(values)
             if error is not None:
                 raise error
     finally:
         error = None  # its traceback holds this frame
+        values.clear()  # it was left in the middle of them
         _end(window, plan)
 
 
@@ -320,12 +392,13 @@ def as_they_come(submitter: _Submits, plan: Plan[T]) -> Iterator[T]:
     except BaseException:
         _cancel(arrivals.expected.items())
         raise
-    return _as_they_come(submitter, plan, chunks, arrivals)
+    return _MapResults.of(_as_they_come(submitter, plan, chunks, arrivals))
 
 
 def _as_they_come(
-    submitter: _Submits, plan: Plan[T], chunks: Iterator[_Rows], arrivals: _Arrivals
-) -> Iterator[T]:
+    submitter: _Submits, plan: Plan[Any], chunks: Iterator[_Rows], arrivals: _Arrivals
+) -> Generator[_Batch, None, None]:
+    values: list[Any] = []
     error: BaseException | None = None
     tracker = plan.tracker
     try:
@@ -341,11 +414,12 @@ def _as_they_come(
             if error is None:
                 for rows in itertools.islice(chunks, 1):
                     arrivals.expect(_submit(submitter, plan, rows))
-            yield from map(list.pop, itertools.repeat(values, len(values)))
+            yield _batch(values)
             if error is not None:
                 raise error
     finally:
         error = None
+        values.clear()
         _end(arrivals.expected.items(), plan)
 
 
@@ -437,6 +511,7 @@ async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]
                 async for rows in chunks:
                     window.append(await _asubmit(submitter, plan, rows))
                     break
+            values.reverse()
             while values:
                 yield values.pop()
             if error is not None:
@@ -448,7 +523,7 @@ async def in_order_async(submitter: _Submits, plan: Plan[T]) -> AsyncIterator[T]
 
 
 async def _achunks(plan: Plan[Any]) -> AsyncGenerator[_Rows, None]:
-    chunk: _Rows = []
+    chunk: list[Any] = []
     async for row in _azip(plan.iterables):
         chunk.append(row)
         if len(chunk) == plan.chunksize:
