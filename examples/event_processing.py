@@ -84,6 +84,7 @@ def changed_files(tree: Path, limit: int) -> list[Event]:
         for path in tree.rglob("*.py")
         # The standard library's tests have files that are meant to be broken.
         if not {"site-packages", "test", "tests"} & set(path.relative_to(tree).parts)
+        and path.is_file()  # and not a link to what is not there
     ]
     latest = sorted(found)[-limit:]
     return [Event("file-changed", str(Path(path).relative_to(tree)), path) for _, path in latest]

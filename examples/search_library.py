@@ -164,7 +164,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--for", dest="questions", action="append", metavar="QUESTION")
     parser.add_argument("--workers", type=int, default=2, help="default: 2")
     options = parser.parse_args(arguments)
-    options.files = sorted(options.folder.glob("*.py"))
+    options.files = sorted(one for one in options.folder.glob("*.py") if one.is_file())
     if not options.files:
         parser.error(f"there are no Python files in {str(options.folder)!r}")
     if options.workers < 1:

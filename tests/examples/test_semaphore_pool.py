@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     top = tmp_path / "some of it"
     for package in ("json", "email", "asyncio"):
         shutil.copytree(LIBRARY / package, top / package)
-    modules = sorted(LIBRARY.glob("*.py"))
+    modules = sorted(one for one in LIBRARY.glob("*.py") if one.is_file())
     (top / "large.py").write_bytes(b"".join(one.read_bytes() for one in modules)[: 3 * 2**20])
     (top / "empty.txt").touch()
     return top
