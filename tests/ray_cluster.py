@@ -6,6 +6,7 @@ import importlib.util
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,14 @@ import pytest
 from ion_actors import RayBackend
 from ion_actors.backends.ray.connection import connect, engine
 
-__all__ = ["ON_RAY", "RAY_IS_HERE", "backend_of", "param_of", "ray_cluster"]
+__all__ = [
+    "ON_RAY",
+    "RAY_IS_HERE",
+    "backend_of",
+    "in_shared_memory",
+    "param_of",
+    "ray_cluster",
+]
 
 RAY_IS_HERE = importlib.util.find_spec("ray") is not None
 
@@ -30,6 +38,12 @@ ON_RAY = [param_of("ray")] if RAY_IS_HERE else []
 def backend_of(place: str) -> Any:
     """What makes a pool of that backend; on Ray, it is hasty."""
     return RayBackend(num_cpus=0, grace=0.5) if place == "ray" else place
+
+
+def in_shared_memory() -> set[str]:
+    """The names of files there that are ours or Ray's."""
+    prefixes = ("ion_actors", "plasma", "ray")
+    return {one.name for one in Path("/dev/shm").glob("*") if one.name.startswith(prefixes)}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,7 @@ import pickle
 import platform
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -43,6 +44,8 @@ from ion_actors import (
 from ion_actors.backends.ray import remote_actor, runner
 from ion_actors.futures import Output
 from tests.backends.process import errands
+from tests.backends.process.programs import ROOT
+from tests.ray_cluster import in_shared_memory
 from tests.workerpool.helpers import PATIENCE, all_is_told, eventually, is_alive, why_broken
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed: it is the extra 'ray'")
@@ -410,7 +413,7 @@ def test_an_initializer_that_takes_too_long() -> None:
 
 
 def test_more_workers_than_the_cluster_holds(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(runner, "_NOTICE", 0.5)
     with pool_of(1, SEATED) as small:
@@ -421,21 +424,12 @@ def test_more_workers_than_the_cluster_holds(
             ]
             eventually(lambda: "for a place in the Ray cluster" in caplog.text)
             assert "it needs seat 1; there are seat 2" in caplog.text
-            small.resize(1)
             small.close(PATIENCE)  # there is room
-            eventually(lambda: len({pool.submit(errands.pid).result(PATIENCE) for _ in "12"}) > 0)
-            eventually(lambda: _pids(pool) == 2)
+            # Each waits for the other: it takes two workers.
+            files = [tmp_path / "one", tmp_path / "other"]
+            futures = [pool.submit(errands.await_go, *pair) for pair in (files, files[::-1])]
+            assert [one.result(PATIENCE) for one in futures] == ["went", "went"]
         all_is_told()
-
-
-def _pids(pool: Pool) -> int:
-    futures = [pool.submit(_linger) for _ in range(4)]
-    return len({one.result(PATIENCE) for one in futures})
-
-
-def _linger() -> int:
-    time.sleep(0.02)
-    return os.getpid()
 
 
 def test_another_cluster_needs_another_process() -> None:
@@ -532,6 +526,59 @@ def test_where_a_worker_is_that_has_no_place() -> None:
         eventually(lambda: "waits for a place in the cluster" in str(pool.dump()))
         future.cancel()
         pool.close(PATIENCE)
+
+
+_KILLED = """
+import os, sys, time
+import numpy
+from ion_actors import Pool, RayBackend
+
+if __name__ == "__main__":
+    seated = RayBackend(address=sys.argv[1], num_cpus=0, resources={"seat": 1})
+    pool = Pool(2, 1000, backend=seated)
+    kept = [pool.submit(numpy.ones, 1_000_000).result(90) for _ in range(3)]
+    for one in [pool.submit(pow, 2, 5) for _ in range(300)]:  # from now on some are sent ahead
+        one.result(90)
+    tasks = [pool.submit(time.sleep, 600), pool.submit(time.sleep, 600)]
+    while not all(one.running() for one in tasks):
+        time.sleep(0.01)
+    print(*(one.pid for one in pool.dump().workers), flush=True)
+    pool.drain()
+"""
+
+
+def test_a_program_that_is_killed_leaves_nothing_in_the_cluster(tmp_path: Path) -> None:
+    program = tmp_path / "killed.py"
+    program.write_text(_KILLED)
+    eventually(_all_is_free)
+    files = in_shared_memory()
+    with subprocess.Popen(
+        [sys.executable, program, ray.get_runtime_context().gcs_address],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as driver:
+        assert driver.stdout is not None
+        pids = [*map(int, driver.stdout.readline().split())]
+        assert len(pids) == 2
+        assert all(map(is_alive, pids))
+        assert not _all_is_free()
+        driver.kill()
+    eventually(lambda: not any(map(is_alive, pids)))
+    eventually(_all_is_free)  # of actors, of placements, and of the object store
+    eventually(lambda: in_shared_memory() <= files)
+    assert _living_actors() == 0
+
+
+def _all_is_free() -> bool:
+    found: bool = ray.available_resources() == ray.cluster_resources()
+    return found
+
+
+def _living_actors() -> int:
+    state = importlib.import_module("ray._private.state")
+    return sum(one["State"] != "DEAD" for one in state.actors().values())
 
 
 def test_how_an_actor_has_ended() -> None:

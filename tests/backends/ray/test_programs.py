@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends.process.programs import ROOT, run
+from tests.ray_cluster import in_shared_memory
 from tests.workerpool.helpers import eventually
 
 pytest.importorskip("ray", reason="Ray is not installed: it is the extra 'ray'")
@@ -146,6 +147,7 @@ def test_one_pool_after_the_other(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+    before = in_shared_memory()
     path = tmp_path / "program.py"
     path.write_text(f"""
 import os, time
@@ -171,6 +173,7 @@ if __name__ == "__main__":
         assert processes_of(session)
         program.send_signal(signal.SIGKILL)
     eventually(lambda: processes_of(session) == [])
+    eventually(lambda: in_shared_memory() <= before)
 
 
 def test_an_address_that_nobody_answers(tmp_path: Path) -> None:
