@@ -59,7 +59,12 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     # Ray sets a handler for SIGTERM if it can; and the kernel ends the cluster with this thread.
     assert threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
-    init = {"num_cpus": 2, "resources": {"seat": 2}, "object_store_memory": 200_000_000}
+    init = {
+        "num_cpus": 2,
+        "num_gpus": 2,  # Ray believes it
+        "resources": {"seat": 2},
+        "object_store_memory": 200_000_000,
+    }
     connection = connect("local", init)
     signal.signal(signal.SIGTERM, before)
     yield

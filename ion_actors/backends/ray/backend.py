@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ion_actors._arguments import boolean, duration, number, positive_seconds, seconds, whole_number
@@ -30,6 +32,9 @@ class RayBackend:
             this process has, or else the cluster in the variable ``RAY_ADDRESS``, or else a new
             local one, which only this machine can reach and which ends with the last pool.
         init: further arguments for ``ray.init``, such as ``runtime_env``.
+        ship: code of the program that the nodes do not have: modules, or paths of a package's
+            folder, a ``.py`` file or a wheel. It is sent when this process connects to Ray; if the
+            program has done that itself, it has to send it, too.
         num_cpus: logical CPUs that Ray sets aside for each worker. In a local cluster that the
             backend has started itself, none are counted.
         num_gpus: accelerators for each worker; a fraction lets workers share one.
@@ -60,6 +65,7 @@ class RayBackend:
 
     address: str | None = None
     init: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)  # has secrets
+    ship: Sequence[ModuleType | str | os.PathLike[str]] = ()
     num_cpus: float = 1
     num_gpus: float = 0
     resources: Mapping[str, float] = field(default_factory=dict, hash=False)
@@ -77,6 +83,7 @@ class RayBackend:
     def __post_init__(self) -> None:
         _check_address(self.address)
         self._set("init", _checked_init(self.init))
+        self._set("ship", _checked_ship(self.ship))
         number("num_cpus", self.num_cpus, minimum=0)
         number("num_gpus", self.num_gpus, minimum=0)
         self._set("resources", _checked_resources(self.resources))
@@ -135,6 +142,29 @@ def _checked_init(given: object) -> Mapping[str, Any]:
     if "address" in given:
         raise ValueError("init must not have an address: give RayBackend(address=...)")
     return MappingProxyType(dict(given))
+
+
+def _checked_ship(given: object) -> tuple[str, ...]:
+    """The paths."""
+    if isinstance(given, str | os.PathLike | ModuleType) or not isinstance(given, Iterable):
+        raise TypeError(f"ship must be a list of modules and paths, not {given!r}")
+    return tuple(str(_path_of(one).absolute()) for one in given)
+
+
+def _path_of(given: object) -> Path:
+    if isinstance(given, ModuleType):
+        folders: list[str] = list(getattr(given, "__path__", ()))
+        found: Any = folders[0] if folders else getattr(given, "__file__", None)
+    elif isinstance(given, str | os.PathLike):
+        found = given
+    else:
+        raise TypeError(f"ship must be a list of modules and paths, not of {given!r}")
+    path = None if found is None else Path(found)
+    if path is None or not (path.is_dir() or (path.suffix in (".py", ".whl") and path.is_file())):
+        raise ValueError(
+            f"ship must be modules, and paths of folders, .py files and wheels: {given!r} is none"
+        )
+    return path
 
 
 def _checked_resources(given: object) -> Mapping[str, float]:

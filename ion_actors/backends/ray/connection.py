@@ -25,7 +25,7 @@ import importlib
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ion_actors.backends.protocol import Hopeless
@@ -44,6 +44,11 @@ _LOCAL_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_nicene
 _INSTALL = "Install the versions of Ray and Python here that the cluster has"
 #: What to do if a head that can be reached lets nobody in: Ray only says so in its own log.
 WANTS_TOKEN = "If it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here, too"
+
+_TOO_LATE = (
+    "ship= sends code when this process connects to Ray, and it has connected before: give its own "
+    "ray.init the argument runtime_env=dict({})"
+)
 
 _failures: dict[str, str] = {}  # of ``ray.init``, by address; only the site's thread uses it
 
@@ -72,23 +77,34 @@ def engine() -> Any:
     return importlib.import_module("ray")
 
 
-def connect(address: str | None, init: Mapping[str, Any]) -> Connection:
+def connect(address: str | None, init: Mapping[str, Any], ship: Sequence[str] = ()) -> Connection:
     """Use the connection that there is, or make one.
 
     Args:
         address: the cluster's; see :class:`~ion_actors.backends.ray.backend.RayBackend`.
         init: further arguments of ``ray.init``.
+        ship: paths of modules that the nodes get.
 
     Raises:
         Hopeless: there is none, and can be none.
     """
     ray = engine()
     if ray.is_initialized():
+        if ship:
+            raise Hopeless(_TOO_LATE.format(f"py_modules={[*ship]}"))
         return _existing(ray, address)
+    if ship:
+        init = _with_modules(init, ship)
     wanted = address or os.environ.get("RAY_ADDRESS") or "local"
     if wanted == "local":
         return _start_local(ray, init)
     return _join(ray, wanted, init)
+
+
+def _with_modules(init: Mapping[str, Any], ship: Sequence[str]) -> Mapping[str, Any]:
+    environment = dict(init.get("runtime_env") or {})
+    environment["py_modules"] = [*environment.get("py_modules", ()), *ship]
+    return {**init, "runtime_env": environment}
 
 
 def _existing(ray: Any, address: str | None) -> Connection:

@@ -38,6 +38,9 @@ __all__ = ["RayRunner"]
 # Seconds without a place for an actor until that is reported, and then again.
 _NOTICE = 10.0
 
+# The same if there seems to be room: then Ray has to start a process first.
+_SLOW = 60.0
+
 # How many actors of a worker may die before they were placed, until that is a failed start.
 _TRIES = 3
 
@@ -47,6 +50,11 @@ _MOST_BYTES = 64 * 1024
 _NO_PLACE = (
     "worker %s has waited %d s for a place in the Ray cluster: it needs %s; there are %s, and free "
     "are %s. The pool works with the workers that it has"
+)
+
+_NO_PROCESS = (
+    "the Ray actor of worker %s has not started in %d s, though there seems to be room in the "
+    "cluster: it needs %s; free are %s. The pool works with the workers that it has"
 )
 
 
@@ -92,7 +100,8 @@ class RayRunner:
         far_side.has_main = False
         self._initializer = _packed(initializer, initargs)
         self._context.check()
-        self._site = enter(self._settings.address, self._settings.init, self._context)
+        settings = self._settings
+        self._site = enter(settings.address, settings.init, self._context, settings.ship)
         self._await_connection(self._site)
         self._reference = self._site.connected.result().ray.ObjectRef
         self._ready_actor()
@@ -189,19 +198,22 @@ class RayRunner:
 
     def _tell_of_want(self, waited: float) -> None:
         assert self._site is not None, "a wait before the start"
-        settings, ray = self._settings, self._site.connected.result().ray
-        wanted = {"CPU": settings.num_cpus, "GPU": settings.num_gpus, **settings.resources}
+        settings, connection = self._settings, self._site.connected.result()
+        ray, cpus = connection.ray, 0 if connection.local else settings.num_cpus
+        wanted = {"CPU": cpus, "GPU": settings.num_gpus, **settings.resources}
         names = [name for name, amount in wanted.items() if amount]
 
         def tell() -> None:  # Ray may have to ask the head for it
             there, free = ray.cluster_resources(), ray.available_resources()
+            if any(free.get(name, 0) < wanted[name] for name in names):
+                words, amounts = _NO_PLACE, [wanted, there, free]
+            elif waited >= _SLOW:
+                words, amounts = _NO_PROCESS, [wanted, free]
+            else:
+                return
+            shown = [_amounts(names, of) for of in amounts]
             self._log(
-                logging.WARNING,
-                _NO_PLACE,
-                self._worker,
-                int(waited),
-                *(_amounts(names, of) for of in (wanted, there, free)),
-                worker=self._worker,
+                logging.WARNING, words, self._worker, int(waited), *shown, worker=self._worker
             )
 
         self._site.post(tell)

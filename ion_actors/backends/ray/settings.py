@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ class ActorSettings:
 
     address: str | None
     init: Mapping[str, Any]
+    ship: Sequence[str]  # paths
     num_cpus: float
     num_gpus: float
     resources: Mapping[str, float]

@@ -13,7 +13,7 @@ import atexit
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any
@@ -40,10 +40,14 @@ class RaySite:
     Args:
         address: the cluster's, or None for any.
         init: further arguments of ``ray.init``.
+        ship: paths of modules that the nodes get.
     """
 
-    def __init__(self, address: str | None, init: Mapping[str, Any]) -> None:
+    def __init__(
+        self, address: str | None, init: Mapping[str, Any], ship: Sequence[str] = ()
+    ) -> None:
         self.address = address
+        self.ship = ship
         self.connected: Future[Connection] = Future()
         self.actor_class: Any = None  # as Ray knows it, once there was an actor
         self._init = init
@@ -87,7 +91,7 @@ class RaySite:
     def _run(self) -> None:
         with _connection:  # until the last one is closed
             try:
-                connection = connect(self.address, self._init)
+                connection = connect(self.address, self._init, self.ship)
             except BaseException as error:
                 self._fail(error)
                 self._serve()
@@ -134,8 +138,10 @@ _site: RaySite | None = None
 _forked = False  # this process is a fork of one that was connected
 
 
-def enter(address: str | None, init: Mapping[str, Any], context: Context) -> RaySite:
-    """The site, for a worker of the pool with this context.
+def enter(
+    address: str | None, init: Mapping[str, Any], context: Context, ship: Sequence[str] = ()
+) -> RaySite:
+    """The site, for a worker of the pool with this context. The others are as for a site.
 
     Raises:
         Hopeless: this process can have no connection, or has another one.
@@ -149,7 +155,7 @@ def enter(address: str | None, init: Mapping[str, Any], context: Context) -> Ray
     with _lock:
         site = _site
         if site is None:
-            site = RaySite(address, init)
+            site = RaySite(address, init, ship)
             start_thread(site.thread)
             atexit.register(_await_end, site)  # before Ray's, which it has not imported yet
             _site = site
@@ -157,6 +163,11 @@ def enter(address: str | None, init: Mapping[str, Any], context: Context) -> Ray
             raise Hopeless(
                 f"pools of this process use the Ray cluster {site.address or 'local'!r}, and Ray "
                 f"has one connection for each process; address={address!r} needs another process"
+            )
+        elif missing := [one for one in ship if one not in site.ship]:
+            raise Hopeless(
+                "another pool of this process has connected it to Ray, which is when code is sent: "
+                f"give that pool's backend ship={missing}, too"
             )
         first = site.add(context)
     if first:

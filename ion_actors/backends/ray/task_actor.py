@@ -60,7 +60,7 @@ from ion_actors.errors import TaskNotPicklable
 
 __all__ = ["CONTROL", "NEWS", "TaskActor"]
 
-_SEND_CODE = "The node does not have it: send it with RayBackend(init={'runtime_env': ...})"
+_SEND_CODE = "The node does not have it: send it with RayBackend(ship=...)"
 
 CONTROL, NEWS = "ion_control", "ion_news"  # concurrency groups
 

@@ -108,6 +108,41 @@ def test_arguments_of_init(ray: FakeRay) -> None:
     assert (ray.inits[0]["num_cpus"], ray.inits[0]["log_to_driver"]) == (3, True)
 
 
+def test_code_is_sent_with_the_connection(ray: FakeRay) -> None:
+    given = {"runtime_env": {"env_vars": {"A": "b"}, "py_modules": ["/one"]}, "num_cpus": 1}
+    found = connect(None, given, ["/two", "/three.py"])
+    assert ray.inits[0]["runtime_env"] == {
+        "env_vars": {"A": "b"},
+        "py_modules": ["/one", "/two", "/three.py"],
+    }
+    assert given["runtime_env"] == {"env_vars": {"A": "b"}, "py_modules": ["/one"]}
+    found.close()
+    connect(None, {}, ["/two"])
+    assert ray.inits[1]["runtime_env"] == {"py_modules": ["/two"]}
+
+
+def test_code_is_not_sent_later(ray: FakeRay) -> None:
+    ray.address = "there:1"
+    with pytest.raises(Hopeless, match=r"connected before.*runtime_env=dict.py_modules=\['/two'\]"):
+        connect(None, {}, ["/two"])
+    assert ray.inits == []
+
+
+def test_pools_of_one_connection_send_what_the_first_has(ray: FakeRay) -> None:
+    context = Context()
+    found = site.enter(None, {}, context, ["/one", "/two"])
+    assert site.enter(None, {}, context, ["/two"]) is found
+    assert site.enter(None, {}, context) is found
+    with pytest.raises(Hopeless, match=r"give that pool's backend ship=\['/three'\], too"):
+        site.enter(None, {}, context, ["/one", "/three"])
+    found.connected.result(PATIENCE)
+    assert ray.inits[0]["runtime_env"] == {"py_modules": ["/one", "/two"]}
+    context.cancel()
+    for _ in range(3):
+        found.leave(context)
+    found.thread.join(PATIENCE)
+
+
 def test_a_connection_that_there_is_stays(ray: FakeRay) -> None:
     ray.address = "there:1"
     found = connect(None, {})

@@ -432,6 +432,34 @@ def test_more_workers_than_the_cluster_holds(
         all_is_told()
 
 
+def test_accelerators_of_each_worker(tmp_path: Path) -> None:
+    backend = RayBackend(num_cpus=0, num_gpus=1)
+    with Pool(2, backend=backend) as pool:
+        files = [tmp_path / "one", tmp_path / "other"]
+        futures = [pool.submit(_devices, *pair) for pair in (files, files[::-1])]
+        assert {one.result(PATIENCE) for one in futures} == {"0", "1"}
+
+
+def _devices(mark: Path, go: Path) -> str:
+    """Those of a worker, as soon as another one has begun, too."""
+    errands.await_go(mark, go)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_where_there_is_room_only_a_long_wait_is_told(
+    slow: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_NOTICE", 0.001)
+    if slow:
+        monkeypatch.setattr(runner, "_SLOW", 0.002)
+    with pool_of() as pool:
+        assert pool.submit(pow, 2, 5).result(PATIENCE) == 32
+        all_is_told()
+        assert "for a place in the Ray cluster" not in caplog.text
+        assert ("has not started in 0 s" in caplog.text) == slow
+
+
 def test_another_cluster_needs_another_process() -> None:
     pool = Pool(1, backend=RayBackend(address="127.0.0.1:1"))
     with pytest.raises(BrokenPool):
@@ -444,9 +472,14 @@ def test_what_the_node_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(tmp_path)
     double = importlib.import_module("only_here").double
     with pool_of() as pool:
-        with pytest.raises(TaskNotPicklable, match=r"'only_here'\. The node does not"):
+        with pytest.raises(TaskNotPicklable, match=r"'only_here'\. .*RayBackend\(ship=\.\.\.\)"):
             pool.submit(double, 2).result(PATIENCE)
         assert pool.submit(pow, 2, 5).result(PATIENCE) == 32
+
+
+def test_code_cannot_be_sent_to_a_cluster_that_is_connected(tmp_path: Path) -> None:
+    pool = Pool(1, backend=RayBackend(num_cpus=0, ship=[tmp_path]))
+    assert "it has connected before: give its own ray.init" in str(why_broken(pool))
 
 
 def test_an_actor_that_cannot_be_made_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,6 +133,26 @@ def test_a_program_with_a_cluster_of_its_own(tmp_path: Path) -> None:
     eventually(lambda: processes_of(session) == [])
 
 
+def test_code_that_the_nodes_do_not_have_is_sent(tmp_path: Path) -> None:
+    """A module and a package, that are only on the path of the program."""
+    (tmp_path / "only_here" / "shop").mkdir(parents=True)
+    (tmp_path / "only_here" / "helper.py").write_text("def double(number): return 2 * number")
+    (tmp_path / "only_here" / "shop" / "__init__.py").write_text("from shop.of import price")
+    (tmp_path / "only_here" / "shop" / "of.py").write_text("def price(number): return number + 1")
+    found = run(
+        tmp_path,
+        """
+        sys.path.append(str(Path("only_here").absolute()))
+        import helper, shop
+        small = {"num_cpus": 1, "object_store_memory": 100_000_000}
+        with Pool(1, backend=RayBackend(init=small, ship=[helper, "only_here/shop"])) as pool:
+            print(pool.submit(helper.double, 21).result(90), pool.submit(shop.price, 1).result(90))
+        """,
+        patience=_PATIENCE,
+    )
+    assert found == "42 2\n"
+
+
 def test_one_pool_after_the_other(tmp_path: Path) -> None:
     found = run(
         tmp_path,

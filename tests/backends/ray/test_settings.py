@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import email
 import importlib.util
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +35,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"init": []}, TypeError, "init"),
         ({"init": {1: 2}}, TypeError, "init"),
         ({"init": {"address": "auto"}}, ValueError, "RayBackend.address"),
+        ({"ship": "folder"}, TypeError, "ship must be a list"),
+        ({"ship": importlib.util}, TypeError, "ship must be a list"),
+        ({"ship": None}, TypeError, "ship must be a list"),
+        ({"ship": [1]}, TypeError, "ship must be a list of modules and paths, not of 1"),
+        ({"ship": [sys]}, ValueError, "ship must be modules, and paths"),
+        ({"ship": ["nowhere"]}, ValueError, "'nowhere' is none"),
+        ({"ship": ["pyproject.toml"]}, ValueError, "'pyproject.toml' is none"),
         ({"num_cpus": -1}, ValueError, "num_cpus"),
         ({"num_cpus": True}, TypeError, "num_cpus"),
         ({"num_gpus": "1"}, TypeError, "num_gpus"),
@@ -65,6 +75,21 @@ def test_arguments_that_make_no_sense(
 @pytest.mark.parametrize("address", [None, "auto", "local", "head:6379", "[::1]:6379"])
 def test_addresses(address: str | None, installed: None) -> None:
     assert RayBackend(address=address).address == address
+
+
+def test_what_is_shipped_is_known_by_its_path(
+    installed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "helper.py").touch()
+    monkeypatch.chdir(tmp_path)
+    found = RayBackend(ship=[textwrap, email, "shop", Path("helper.py")]).ship
+    assert found == (
+        str(Path(textwrap.__file__)),
+        str(Path(email.__file__).parent),
+        str(tmp_path / "shop"),
+        str(tmp_path / "helper.py"),
+    )
 
 
 def test_what_may_be_secret_is_not_shown(installed: None) -> None:

@@ -515,7 +515,7 @@ def test_a_chain_of_tasks_that_submit_their_successor_does_not_grow() -> None:
 
 def test_options_that_were_made_before_are_checked_by_type_nevertheless() -> None:
     with Pool(1) as pool:
-        assert pool.options(priority=1, timeout=1).submit(int).result(PATIENCE) == 0
+        assert pool.options(priority=1, timeout=90).submit(int).result(PATIENCE) == 0
         for wrong in ({"priority": True}, {"timeout": True}, {"priority": 1.0}, {"ttl": "1"}):
             for _ in range(2):
                 with pytest.raises(TypeError):
