@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import Any
 
 from ion_actors._arguments import seconds
 from ion_actors.adaptive.algorithms import Sample
@@ -145,10 +146,5 @@ class CallBlock:
         else:
             permit.ignore()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+    async def __aexit__(self, *error: Any) -> None:
+        self.__exit__(*error)

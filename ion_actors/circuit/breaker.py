@@ -223,13 +223,8 @@ class CircuitBreaker:
     async def __aenter__(self) -> None:
         self.__enter__()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+    async def __aexit__(self, *error: Any) -> None:
+        self.__exit__(*error)
 
     def _entered(self) -> Guard:
         """The innermost call of this breaker in this context."""

@@ -11,6 +11,7 @@ import logging
 import threading
 import types
 from collections.abc import Callable
+from typing import Any
 
 from ion_actors.circuit.hooks import BreakerHooks
 from ion_actors.circuit.machine import BreakerMachine, Change, CircuitMetrics, CircuitState, Permit
@@ -291,10 +292,5 @@ class Guard:
     async def __aenter__(self) -> None:
         self.__enter__()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+    async def __aexit__(self, *error: Any) -> None:
+        self.__exit__(*error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from types import TracebackType
 from typing import Literal
 
 from ion_actors._arguments import optional, seconds, whole_number
@@ -292,12 +291,7 @@ class Hold:
     def __enter__(self) -> None:
         self._semaphore.acquire(self._n, self._timeout, self._context)
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         receipt: list[bool] = []
         try:
             self._semaphore._give_back(self._n, receipt)
@@ -309,10 +303,5 @@ class Hold:
     async def __aenter__(self) -> None:
         await self._semaphore.aacquire(self._n, self._timeout, self._context)
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
