@@ -6,7 +6,7 @@ From the top down, each importing only from below::
     shutdown      how it is ended: by drain, close, shutdown, or by a signal
     exit_hooks    interpreter exit and fork
     snapshot      the pool at one moment, as JSON can hold it
-    submission/   submit, try_submit, asubmit, call, ask: how a task is made and let in
+    submission/   submit, map, stream, call, ask: how a task is made and let in, or finds no room
     parallel_map  map, map_unordered, amap
     progress/     shows how far a map is
     chunk         several calls of a map as one task
