@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
@@ -55,6 +56,15 @@ def unregister(ref: pykka.ActorRef[Any]) -> None:
     with _registry._actor_refs_lock, contextlib.suppress(ValueError):
         _registry._actor_refs.remove(ref)
     _pykka_logger.debug("Unregistered %s", ref)
+
+
+def _start(thread: ActorThread) -> None:
+    # Its start() may be interrupted, so no other thread has to call it; except where `with` may
+    # leave the lock of threading locked then (CPython issue 148874).
+    if sys.version_info[:2] == (3, 14):
+        start_thread(thread)
+    else:
+        thread.start()
 
 
 class IsolatedActor(pykka.ThreadingActor):
@@ -126,7 +136,7 @@ class IsolatedActor(pykka.ThreadingActor):
         thread = ActorThread(self._actor_loop, self._ion_thread_name(), self._ion_on_thread_end())
         self._ion_thread = thread
         try:
-            start_thread(thread)
+            _start(thread)
         except BaseException:
             if not thread.began:  # else it was Ctrl-C, and the thread runs
                 thread.forget()

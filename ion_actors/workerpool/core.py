@@ -14,6 +14,8 @@ from concurrent.futures._base import RUNNING
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from ion_actors.actors import Envelope, Flag
 from ion_actors.backends.loop_threads import left_behind
 from ion_actors.backends.protocol import LoopSite
@@ -59,10 +61,18 @@ _PAUSE = 0.001
 _PATIENCE = 1.0
 
 
-def _read(reply: Future[DrainReport]) -> None:
-    """Read its exception, so that it is not logged as one that nobody has read."""
-    if not reply.cancelled():
-        reply.exception()
+class _EndReply(Future[DrainReport]):
+    """How the pool ends. An end that is asked for twice need not be waited for.
+
+    So an error that nobody reads is not logged. (A callback could read it, too, but a supervisor
+    has callbacks run by a thread of their own.)
+    """
+
+    @override
+    def set_exception(self, *args: Any, **kwargs: Any) -> None:
+        """Set it, and read it."""
+        super().set_exception(*args, **kwargs)
+        self.exception(0)
 
 
 @dataclass(slots=True, eq=False, repr=False, weakref_slot=True)
@@ -104,8 +114,8 @@ class PoolCore:
 
     def ask_for_end(self, message: object) -> Future[DrainReport]:
         """Send the supervisor a Drain or Close; accept nothing from now on. Never blocks."""
-        reply = self.ask(message)  # first: a worker that is refused work must not seem lost
-        reply.add_done_callback(_read)  # an end that is asked for twice need not be waited for
+        reply = _EndReply()
+        self.inbox.put(Envelope(message, reply))  # first: else a worker that is refused seems lost
         make_error = functools.partial(closed, self.spec.name)
         self.mailbox.refuse(make_error, resume=isinstance(message, Drain))
         return reply

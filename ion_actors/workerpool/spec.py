@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ion_actors._arguments import (
     boolean,
@@ -110,7 +110,7 @@ class PoolSpec:
     def open_site(self) -> LoopSite | None:
         """The event loop that all workers are to share, if the backend has them do so."""
         backend = self.backend
-        if not isinstance(backend, LoopBackend):
+        if not _is_on_loop(backend):
             return None
         return backend.open_site(self.name, self.context, self.log)
 
@@ -153,7 +153,7 @@ class PoolSpec:
         _check_initargs(initargs)
         probe = Probe.checked(metrics, tracer, pool=name)
         where = _checked_backend(backend)
-        default = _SLOTS if isinstance(where, LoopBackend) else available_cpus()
+        default = _SLOTS if _is_on_loop(where) else available_cpus()
         first, adaptive = _checked_size(size, default)
         return cls(
             name=name,
@@ -227,6 +227,11 @@ def _overflow_for(given: object, worker: object, backend: object) -> Overflow | 
                 "tasks in this process, where nothing isolates them"
             )
     return policy
+
+
+def _is_on_loop(backend: Backend) -> TypeGuard[LoopBackend]:
+    # To ask a protocol takes some microseconds if the answer is no.
+    return type(backend) is not ThreadBackend and isinstance(backend, LoopBackend)
 
 
 def _checked_backend(given: object) -> Backend:

@@ -30,10 +30,19 @@ from ion_actors import (
     TrySubmit,
     current_context,
 )
+from ion_actors.delivery import CALLBACK_THREADS
 from ion_actors.futures import Future
 from ion_actors.testing import VirtualClock
 from tests.inside import callbacks_on
-from tests.workerpool.helpers import PATIENCE, Gate, await_threads, busy, eventually, run_in_thread
+from tests.workerpool.helpers import (
+    PATIENCE,
+    Gate,
+    all_is_told,
+    await_threads,
+    busy,
+    eventually,
+    run_in_thread,
+)
 
 
 def test_a_block_left_normally_drains() -> None:
@@ -453,3 +462,23 @@ def test_no_drain_says_that_it_is_done_too_early() -> None:
             pool.submit(done.append, number)
         assert pool.drain().completed + pool.metrics().completed >= 1000
         assert len(done) == 1000
+
+
+def test_an_end_needs_no_thread_that_the_pool_did_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    posted: list[object] = []
+    monkeypatch.setattr(CALLBACK_THREADS, "post", posted.append)
+    with Pool(2) as pool:
+        pool.submit(int).result()
+    assert posted == []
+
+
+def test_a_timeout_of_a_drain_that_nobody_waits_for_is_no_news(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = Pool(1)
+    with busy(pool):
+        pool.begin_drain(0.01)
+        eventually(lambda: pool.is_closed)
+    gc.collect()
+    all_is_told()
+    assert "never read" not in caplog.text
