@@ -3,7 +3,8 @@
 From the top down, each importing only from below::
 
     pool          the public Pool: an executor whose methods send messages to the supervisor
-    shutdown      how it is ended: by drain, close, shutdown, or by a signal
+    shutdown      how it is ended: by drain, close, shutdown
+    signals       a drain on SIGTERM or another signal
     exit_hooks    interpreter exit and fork
     snapshot      the pool at one moment, as JSON can hold it
     submission/   submit, map, stream, call, ask: how a task is made and let in, or finds no room

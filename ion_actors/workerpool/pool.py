@@ -46,13 +46,14 @@ from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState, numbers_
 from ion_actors.workerpool.model.overflow import CoDel, Overflow, OverflowPolicy
 from ion_actors.workerpool.model.recovery import PanicRecovery
 from ion_actors.workerpool.model.reports import DrainReport, Panic, PoolDump, QueuedTask, StuckTask
-from ion_actors.workerpool.shutdown import DrainOnSignal, Shutdown
+from ion_actors.workerpool.shutdown import Shutdown
 from ion_actors.workerpool.spec import UNBOUNDED, Dialect, PoolSpec, TaskWrapper
 from ion_actors.workerpool.submission.submitter import Submitter, letters_of
 from ion_actors.workerpool.supervisor.supervisor import PoolSupervisor
 
 if TYPE_CHECKING:
     from ion_actors.adaptive.sizing import Adaptive
+    from ion_actors.workerpool.signals import DrainOnSignal
     from ion_actors.workerpool.snapshot import PoolSnapshot
 
 __all__ = ["Pool"]
@@ -472,6 +473,8 @@ class Pool(Submitter, concurrent.futures.Executor):
         ``SystemExit(128 + signum)`` in the main thread, so that exit hooks run; if the main thread
         cannot be reached within five seconds (it is in foreign code), without them.
         """
+        from ion_actors.workerpool.signals import DrainOnSignal  # noqa: PLC0415 - seldom wanted
+
         return DrainOnSignal(self, signum, self._ending.patience(timeout))
 
     # -- blocks ----------------------------------------------------------------------------

@@ -187,8 +187,8 @@ def test_a_main_thread_in_foreign_code_is_not_waited_for_for_ever(start: Start) 
     program = start(
         """
         import ctypes
-        from ion_actors.workerpool import shutdown
-        shutdown._NOTICE = 1.0
+        from ion_actors.workerpool import signals
+        signals._NOTICE = 1.0
         pool.drain_on_signal()
         libc = ctypes.CDLL(None)
         lock = (ctypes.c_char * 64)()
