@@ -38,6 +38,14 @@ class Alarm:
         Args:
             exactly: it must not ring before. Else that is cheaper than to set it again.
         """
+        try:
+            self._set(exactly=exactly)
+        except BaseException:
+            # Thrown in from outside. It may have cancelled a timer that another thread relies on.
+            self._set(exactly=exactly)
+            raise
+
+    def _set(self, *, exactly: bool) -> None:
         failed = 0
         while failed < _TRIES:  # another thread may have changed something meanwhile
             when, timer = self._first(), self._timer

@@ -35,6 +35,7 @@ from ion_actors.workerpool.mailbox.alarm import Alarm
 from ion_actors.workerpool.mailbox.delayed import Delayed
 from tests import NO_THREADS_AT_EXIT
 from tests.inside import heap_of
+from tests.interrupts import KINDS, every_point, interrupt
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread
 
 # -- the heap ----------------------------------------------------------------------------------
@@ -92,6 +93,30 @@ def test_there_is_one_timer_for_the_first_moment_or_none(moments):
     clock.advance(100)
     assert len(rung) == (first is not None)
     assert all(at <= first for at in rung if first is not None), "it may look too early"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_moment_that_comes_while_the_timer_is_given_up_is_not_lost(
+    kind: type[BaseException],
+) -> None:
+    def make(point: int) -> str:
+        clock, moments = VirtualClock(), [5.0]
+
+        def first() -> float | None:
+            if moments:
+                return min(moments)
+            moments.append(7.0)  # by another thread, which finds an earlier timer, and is content
+            alarm.set()
+            return None
+
+        alarm = Alarm(clock, first, int)
+        alarm.set()
+        moments.clear()
+        where, _ = interrupt(point, alarm.set, kind, spared=())
+        assert not moments or clock.moments[:1] in ([5.0], [7.0]), where
+        return where
+
+    assert len(every_point(make)) > 5
 
 
 # -- the pool ----------------------------------------------------------------------------------
