@@ -19,6 +19,7 @@ from _pytest.logging import LogCaptureHandler
 from ion_actors import Future, Pool, PoolState, logs
 from ion_actors.testing import VirtualClock, assert_no_leaks
 from tests import collect_garbage, slow_first
+from tests.waiting import PATIENCE, eventually
 
 # A hang is ended by pytest-timeout, which shows all stacks: see pyproject.toml. Deadlines of
 # hypothesis would only find that the machine is busy.
@@ -143,7 +144,6 @@ def without_gc() -> Iterator[None]:
 
 
 #: Seconds after which a wait has failed. Only a broken pool ever takes so long.
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -184,16 +184,7 @@ Until = Callable[[Callable[[], object]], None]
 @pytest.fixture
 def until() -> Until:
     """Waits for a condition that nobody announces, such as a state or a number."""
-    pause = threading.Event()
-
-    def until(condition: Callable[[], object]) -> None:
-        for _ in range(int(PATIENCE * 1000)):
-            if condition():
-                return
-            pause.wait(0.001)
-        raise AssertionError("it never came true")
-
-    return until
+    return eventually
 
 
 @pytest.fixture

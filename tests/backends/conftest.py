@@ -12,7 +12,7 @@ from ion_actors import Pool
 from ion_actors.backends.process.parent import forkserver, interpreter
 from ion_actors.backends.process.parent.launch import running_children
 from tests.ray_cluster import ray_cluster
-from tests.workerpool.helpers import PATIENCE, comes_true, eventually
+from tests.waiting import PATIENCE, comes_true, eventually
 
 __all__ = ["forkserver_runs", "no_child_is_left", "quick_start", "ray_cluster"]
 

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ion_actors.ratelimit import Limiter
+from tests.waiting import PATIENCE, eventually
 
-__all__ = ["PATIENCE", "queue_up", "until"]
-
-PATIENCE = 30.0
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.0005)
+__all__ = ["PATIENCE", "eventually", "queue_up"]
 
 
 def queue_up(
@@ -30,5 +19,5 @@ def queue_up(
     for n in amounts:
         behind = limiter.waiting
         futures.append(threads.submit(limiter.wait, n, **options))
-        until(lambda: limiter.waiting > behind or futures[-1].done())
+        eventually(lambda: limiter.waiting > behind or futures[-1].done())
     return futures

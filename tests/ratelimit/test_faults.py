@@ -15,7 +15,7 @@ from ion_actors.ratelimit import (
     per_second,
 )
 from ion_actors.testing import VirtualClock
-from tests.ratelimit.helpers import PATIENCE, queue_up, until
+from tests.ratelimit.helpers import PATIENCE, eventually, queue_up
 
 
 def test_50_concurrent_waiters_all_succeed() -> None:
@@ -182,4 +182,4 @@ def test_a_granted_wait_never_fails_afterwards(
         assert not limiter.allow()
     for one in waits:
         one.result(PATIENCE)
-    until(lambda: limiter.waiting == 0)
+    eventually(lambda: limiter.waiting == 0)

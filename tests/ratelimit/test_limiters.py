@@ -27,7 +27,7 @@ from ion_actors.ratelimit import LeakyBucket, Rate, TokenBucket, per_minute, per
 from ion_actors.ratelimit.scheduler import WaitingLines
 from ion_actors.testing import VirtualClock
 from tests.inside import scheduler_of, turn_at
-from tests.ratelimit.helpers import PATIENCE, queue_up, until
+from tests.ratelimit.helpers import PATIENCE, eventually, queue_up
 
 
 def empty(clock: VirtualClock, burst: int = 5, **rest: Any) -> TokenBucket:
@@ -279,7 +279,7 @@ def test_a_deadline_that_comes_first_after_all_ends_the_wait(
             limiter.wait()
 
     one = threads.submit(wait)
-    until(lambda: limiter.waiting == 1)
+    eventually(lambda: limiter.waiting == 1)
     limiter.set_rate(per_minute(1))
     clock.advance(2)
     with pytest.raises(RateLimitedPastDeadline) as caught:
@@ -320,7 +320,7 @@ def test_who_is_cancelled_lets_those_behind_move_up(
             limiter.wait(5)
 
     heavy = threads.submit(wait)
-    until(lambda: limiter.waiting == 1)
+    eventually(lambda: limiter.waiting == 1)
     light = queue_up(limiter, threads, 2, 1)
     clock.advance(2)
     context.cancel("enough")
@@ -653,8 +653,8 @@ def test_a_pool_begins_its_tasks_no_faster(clock: VirtualClock) -> None:
     with Pool(3, context=Context(clock=clock), task_wrapper=limiter.wrap) as pool:
         futures = [pool.submit(task) for _ in range(6)]
         for done in range(1, 6):
-            until(lambda: sum(one.done() for one in futures) >= done)
-            until(lambda: limiter.waiting == min(3, 6 - done))
+            eventually(lambda: sum(one.done() for one in futures) >= done)
+            eventually(lambda: limiter.waiting == min(3, 6 - done))
             clock.advance_to_next()
         for one in futures:
             one.result(PATIENCE)
@@ -681,7 +681,7 @@ def test_who_was_served_waits_no_more(
             looked.set()
 
     one = threads.submit(wait)
-    until(lambda: limiter.waiting == 1)
+    eventually(lambda: limiter.waiting == 1)
     monkeypatch.setattr(WaitingLines, "leave", late)
     clock.advance(1)
     assert one.result(PATIENCE) == 0

@@ -18,7 +18,7 @@ from ion_actors.ratelimit.claims import BucketQueue, Claim
 from ion_actors.ratelimit.headers import ServerLimits
 from ion_actors.ratelimit.scheduler import WaitingLines
 from ion_actors.testing import VirtualClock
-from tests.ratelimit.helpers import PATIENCE, queue_up, until
+from tests.ratelimit.helpers import PATIENCE, eventually, queue_up
 
 ONE = Limit(per_second(1), 1)
 
@@ -37,7 +37,7 @@ def served(clock: VirtualClock, futures: dict[str, Future[None]]) -> list[str]:
     while len(order) < len(futures):
         clock.advance(1)
         new = [name for name in futures if name not in order]
-        until(lambda new=new: any(futures[name].done() for name in new))  # type: ignore[misc]
+        eventually(lambda new=new: any(futures[name].done() for name in new))  # type: ignore[misc]
         order += [name for name in new if futures[name].done()]
     return order
 
@@ -102,7 +102,7 @@ def test_who_was_passed_is_next_when_the_other_gives_up(
             limiter.for_(route="GET /a", priority=1).wait()
 
     high = threads.submit(wait)
-    until(lambda: limiter.waiting == 2)
+    eventually(lambda: limiter.waiting == 2)
     context.cancel()
     with pytest.raises(Cancelled):
         high.result(PATIENCE)

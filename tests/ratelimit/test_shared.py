@@ -7,7 +7,6 @@ import functools
 import logging
 import sys
 import threading
-import time
 import types
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -31,6 +30,7 @@ from ion_actors import (
 from ion_actors.ratelimit import Rate, SharedLimiter, WindowStrategy, per, per_second
 from ion_actors.ratelimit.store import Level, until_worth_asking
 from ion_actors.testing import RecordingMetrics, RecordingTracer, VirtualClock
+from tests.waiting import eventually
 
 
 class Outage(Exception):
@@ -111,13 +111,6 @@ def in_thread(threads: ThreadPoolExecutor, clock: VirtualClock, call: Callable[[
             return call()
 
     return threads.submit(run)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.001)
 
 
 async def auntil(condition: Callable[[], bool]) -> None:
@@ -226,7 +219,7 @@ def test_threads_and_coroutines_are_served_in_order_and_only_the_first_asks(
     waiters = []
     for number in range(8):
         waiters.append(in_thread(threads, clock, functools.partial(run, number)))
-        until(lambda: limiter.waiting == number + 1)
+        eventually(lambda: limiter.waiting == number + 1)
     assert storage.asked == 2
     until_done(clock, *waiters)
     assert served == list(range(8))
@@ -275,9 +268,9 @@ def test_the_time_runs_out_in_line(
     limiter = SharedLimiter(per(1, 10), storage=storage, key="k")
     drain(limiter)
     first = in_thread(threads, clock, limiter.wait)
-    until(lambda: limiter.waiting == 1)
+    eventually(lambda: limiter.waiting == 1)
     second = in_thread(threads, clock, lambda: limiter.wait(timeout=3))
-    until(lambda: limiter.waiting == 2)
+    eventually(lambda: limiter.waiting == 2)
     clock.wait_for_timers(2)
     clock.advance(3)
     with pytest.raises(RateLimited):
@@ -299,7 +292,7 @@ def test_losing_the_tokens_to_others_again_and_again_ends_with_the_time(
     storage.before = somebody_else_is_quicker
     waiter = in_thread(threads, clock, lambda: limiter.wait(timeout=5.5))
     while not waiter.done():  # no faster than it can ask
-        until(lambda: clock.timers > 0 or waiter.done())
+        eventually(lambda: clock.timers > 0 or waiter.done())
         if clock.timers:
             clock.advance_to_next()
     with pytest.raises(RateLimited):
@@ -333,7 +326,7 @@ def test_whoever_leaves_the_line_lets_the_others_go_on(
 
     for number, context in enumerate(contexts):
         waiters.append(threads.submit(run, context))
-        until(lambda: limiter.waiting == number + 1)
+        eventually(lambda: limiter.waiting == number + 1)
     clock.wait_for_timers()
     contexts[position].cancel("enough")
     with pytest.raises(Cancelled, match="enough"):

@@ -10,20 +10,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ion_actors.semaphore import WeightedSemaphore
-
-PATIENCE = 30.0  # seconds after which a wait in a test is a failure
+from tests.waiting import PATIENCE, eventually
 
 T = TypeVar("T")
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until it is so: for what other threads do and nobody announces."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never came true")
 
 
 def until_waiting(semaphore: WeightedSemaphore, waiters: int) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pykka
 
 from ion_actors import Pool
 from ion_actors.supervision import Lifecycle, LifecycleEvent, Supervisor
-
-PATIENCE = 30.0  # seconds after which a wait in a test is a failure
+from tests.waiting import PATIENCE, eventually
 
 
 class Diary:
@@ -75,16 +73,6 @@ class Echo(pykka.ThreadingActor):
         if message == "stop":
             self.stop()
         return message
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    """Wait until it is so: for what other threads do and nobody announces."""
-    pause = threading.Event()
-    for _ in range(int(PATIENCE * 1000)):
-        if condition():
-            return
-        pause.wait(0.001)
-    raise AssertionError("it never came true")
 
 
 class Slow:

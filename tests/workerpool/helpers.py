@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from ion_actors.awaitables import running_loop
 from ion_actors.delivery import CALLBACK_THREADS
 from ion_actors.futures import Future
 from ion_actors.observe import HOOKS
-
-PATIENCE = 30.0  # seconds after which a wait in a test is a failure
+from tests.waiting import PATIENCE, eventually
 
 
 class Gate:
@@ -125,11 +124,6 @@ def run_in_thread(call: object, *args: object) -> Future[object]:
     return future
 
 
-def eventually(condition: Callable[[], object], else_: str = "it never came true") -> None:
-    """Wait until it is so: for what others do and nobody announces."""
-    assert comes_true(condition, PATIENCE), else_
-
-
 def is_logged(text: str, caplog: pytest.LogCaptureFixture) -> bool:
     """Whether it is logged by now, also if it is logged when an object is freed.
 
@@ -138,16 +132,6 @@ def is_logged(text: str, caplog: pytest.LogCaptureFixture) -> bool:
     if text not in caplog.text:
         gc.collect()
     return text in caplog.text
-
-
-def comes_true(condition: Callable[[], object], patience: float) -> bool:
-    """Whether it is so within these seconds."""
-    pause = threading.Event()
-    for _ in range(int(patience * 1000)):
-        if condition():
-            return True
-        pause.wait(0.001)
-    return False
 
 
 def is_alive(pid: int) -> bool:
