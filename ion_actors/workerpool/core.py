@@ -23,7 +23,7 @@ from ion_actors.backends.stacks import Seen, Stack, stack_of
 from ion_actors.clock import system_clock
 from ion_actors.context import background, running_task
 from ion_actors.delivery import PATIENCE, is_kept_free
-from ion_actors.errors import IonError, PoolClosed, TaskDropped
+from ion_actors.errors import IonError, PoolClosed
 from ion_actors.forking import check
 from ion_actors.futures import Future
 from ion_actors.keys import Keys
@@ -35,7 +35,6 @@ from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, Performer
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.messages import Drain
 from ion_actors.workerpool.model.metrics import PoolMetrics, PoolState
-from ion_actors.workerpool.model.outcomes import DropReason
 from ion_actors.workerpool.model.reports import (
     DelayedTask,
     DrainReport,
@@ -138,23 +137,24 @@ class PoolCore:
         return full or self.counts
 
     def drop_queue(
-        self, make_error: Callable[[TaskFuture[Any]], IonError]
+        self, make_error: Callable[[TaskFuture[Any]], IonError] | None = None
     ) -> list[tuple[TaskFuture[Any], Any]]:
-        """End what is queued. Returns the tasks with their callbacks, which are to be run."""
+        """End what is queued. Returns the tasks that have callbacks, which are to be run.
+
+        Args:
+            make_error: the error of each task. By default the pool was closed, or broke.
+        """
+        if make_error is None and self.broken is not None:
+            make_error = self._broken_error  # they were on their way to a worker then
         dropped = self.mailbox.drop_queue(make_error)
         self.dropped += [
             UnfinishedTask(fn, args, kwargs or {}, _state_of(task), task.given_name)
             for task, (fn, args, kwargs, _), _ in dropped
         ]
-        return [(task, callbacks) for task, _, callbacks in dropped]
+        return [(task, callbacks) for task, _, callbacks in dropped if callbacks]
 
-    def closed_error(self, task: TaskFuture[Any]) -> IonError:
-        """Why a queued task will not run."""
-        if self.broken is not None and (error := self.mailbox.refusal()) is not None:
-            return error  # it was on its way to a worker when the pool broke
-        name = task.task_name()
-        why = f"pool {self.spec.name!r} was closed before task {name!r} could start"
-        return TaskDropped(why, task=name, why=DropReason.CLOSED)
+    def _broken_error(self, task: TaskFuture[Any]) -> IonError:
+        return self.mailbox.refusal() or task.closed_error()
 
     def ask(self, message: object) -> Future[DrainReport]:
         """Send the supervisor a message; the reply comes later. Never blocks."""

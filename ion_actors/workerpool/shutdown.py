@@ -64,7 +64,7 @@ class Shutdown:
 
     def _cancel_queue(self) -> None:
         # As in the standard executors, callbacks run here: in the thread that cancels.
-        for task, callbacks in self._core.drop_queue(self._core.closed_error):
+        for task, callbacks in self._core.drop_queue():
             task._run_callbacks(callbacks)
 
     def call_off(self, error: BaseException | None) -> None:

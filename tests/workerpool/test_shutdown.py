@@ -18,6 +18,7 @@ from ion_actors import (
     Drain,
     DrainReport,
     DrainTimeout,
+    DropReason,
     GetMetrics,
     GetState,
     Pool,
@@ -26,6 +27,7 @@ from ion_actors import (
     QueueFull,
     Submit,
     TaskAbandoned,
+    TaskDropped,
     TaskState,
     TrySubmit,
     current_context,
@@ -479,6 +481,30 @@ def test_a_timeout_of_a_drain_that_nobody_waits_for_is_no_news(
     with busy(pool):
         pool.begin_drain(0.01)
         eventually(lambda: pool.is_closed)
+    await_threads(pool)
     gc.collect()
     all_is_told()
     assert "never read" not in caplog.text
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_each_reader_of_a_dropped_task_gets_an_error_of_its_own(heard: bool) -> None:
+    pool = Pool(1, name="ended")
+    told: list[object] = []
+    subscription = pool.dead_letters.subscribe(told.append) if heard else None
+    with busy(pool):
+        dropped = pool.submit(abs, 1)
+        pool.close(timeout=0)
+    errors = []
+    for _ in range(2):
+        with pytest.raises(TaskDropped) as error:
+            dropped.result(0)
+        errors.append(error.value)
+    assert errors[0] is not errors[1]
+    for one in errors:
+        assert str(one) == "pool 'ended' was closed before task 'abs' could start"
+        assert (one.task, one.why, one.retry_after) == ("abs", DropReason.CLOSED, None)
+    await_threads(pool)
+    if subscription is not None:
+        eventually(lambda: len(told) == 2)  # the gate, too
+        subscription.remove()

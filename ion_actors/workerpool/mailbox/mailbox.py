@@ -14,6 +14,7 @@ task is decided under it, so it happens at most once.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections import deque
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 __all__ = ["Mailbox", "SheddingMailbox"]
 
 T = TypeVar("T")
+
+#: A task, its error if it was made, why the pool gave it up if it did, and its callbacks.
+_Ended = tuple[TaskFuture[Any], "IonError | None", "DropReason | None", Any]
 
 _CHUNK = 1000  # tasks ended per holding of the lock when the whole queue is dropped
 _MIN_SWEEP = 64  # a queue this short is searched; so many dead places are not worth a sweep
@@ -178,8 +182,14 @@ class Mailbox(TaskQueue):
             self.ledger.withdrawn += 1
             return task.end_early(error)
 
-    def drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> list[Dropped]:
-        """End everything that is queued. The callbacks are to be run by the caller."""
+    def drop_queue(
+        self, make_error: Callable[[TaskFuture[Any]], IonError] | None = None
+    ) -> list[Dropped]:
+        """End everything that is queued. The callbacks are to be run by the caller.
+
+        Args:
+            make_error: the error of each task. By default the pool was closed.
+        """
         dropped: list[Dropped] = []
         while True:
             ended = []
@@ -189,15 +199,14 @@ class Mailbox(TaskQueue):
                 self._queue.extend(one for one in self._delayed if one.due is not None)
                 self._delayed = Delayed()
                 self._room = self.limit
+                quiet = make_error is None and not self.notices.wanted
+                drop = self._drop_quietly if quiet else functools.partial(self._drop, make_error)
                 for _ in range(min(_CHUNK, len(self._queue))):
                     task = self._queue.popleft()
                     if task.withdrawn:
                         self._dead -= 1
                     elif task._state is PENDING:
-                        error = make_error(task)
-                        reason = self._reason(error)
-                        callbacks = self._bury(task, error, reason, gone=True)
-                        ended.append((task, error, reason, callbacks))
+                        ended.append(drop(task))
                     else:  # a stranger has settled it
                         self.ledger.withdrawn += 1
                 over = not self._queue
@@ -213,6 +222,23 @@ class Mailbox(TaskQueue):
             if over:
                 self._alarm.set()
                 return dropped
+
+    def _drop(
+        self, make_error: Callable[[TaskFuture[Any]], IonError] | None, task: TaskFuture[Any]
+    ) -> _Ended:
+        """End a task that was taken out of the queue; under the lock."""
+        error = task.closed_error() if make_error is None else make_error(task)
+        reason = self._reason(error)
+        return task, error, reason, self._bury(task, error, reason, gone=True)
+
+    def _drop_quietly(self, task: TaskFuture[Any]) -> _Ended:
+        """The same if the pool was closed and nobody is told: its error can wait for a reader."""
+        if task.past_tries is not None:  # the error tells of them
+            return self._drop(None, task)
+        self.ledger.dropped[DropReason.CLOSED] += 1
+        with task._lock:
+            self.ledger.withdrawn += 1
+            return task, None, DropReason.CLOSED, task.end_as_closed()
 
     def fence(
         self, task: TaskFuture[Any], error: IonError, call: tuple[Any, ...] = ()

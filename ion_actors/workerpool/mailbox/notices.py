@@ -51,6 +51,11 @@ class Notices:
         self._ledger = ledger
         self._on_dropped = on_dropped
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody is told of the tasks that the pool drops."""
+        return self._on_dropped is not None or self.letters is not None
+
     def note(
         self,
         task: TaskFuture[Any],
@@ -67,15 +72,17 @@ class Notices:
 
     def tell(self, task: TaskFuture[Any], error: IonError, reason: DropReason | None) -> None:
         """Tell of a task that ended without its worker; not under the lock."""
-        if self._on_dropped is not None or self.letters is not None:
+        if self.wanted:
             self.tell_all([(task, error, reason, None)])
 
     def tell_all(
-        self, ended: Iterable[tuple[TaskFuture[Any], IonError, DropReason | None, Any]]
+        self, ended: Iterable[tuple[TaskFuture[Any], IonError | None, DropReason | None, Any]]
     ) -> None:
-        """:meth:`tell` of many; the last of each is not looked at."""
+        """:meth:`tell` of many; the last of each is not looked at, and no error was not wanted."""
         if self._on_dropped is not None:
-            news = [(task.take_ending(), error, reason) for task, error, reason, _ in ended]
+            news = [
+                (task.take_ending(), error, reason) for task, error, reason, _ in ended if error
+            ]
             tell = functools.partial(_tell_of, self._on_dropped, news)
             if is_kept_free():
                 HOOKS.post(tell)

@@ -27,6 +27,7 @@ from ion_actors.errors import (
     DeadlineExceeded,
     DeadlockError,
     IonError,
+    TaskDropped,
     TaskExpired,
 )
 from ion_actors.futures import Future
@@ -119,7 +120,7 @@ class TaskFuture(Future[T]):
     counted = False  # as ended, though its future may not say so yet
     withdrawn = False  # left the queue before its turn; its place may still be there
     admitted = False  # to the mailbox, after a wait; its submitter may not have woken yet
-    _ended_by: Cancelled | None = None  # it was cancelled before it ran
+    _ended_by: Cancelled | DropReason | None = None  # it was cancelled before it ran
     _spare: contextvars.Context | None = None  # the variables for the next try, if there may be one
     history: tuple[WorkerDeath, ...] = ()  # the workers that it took down
     follower: Callable[[Context], object] | None = None  # is told of a context that it gets late
@@ -228,7 +229,9 @@ class TaskFuture(Future[T]):
 
     def _cancelled_error(self) -> Cancelled:
         # A new one each time: those that are raised gather frames.
-        if self._ended_by is not None:
+        if self._ended_by is DropReason.CLOSED:
+            return self.closed_error()
+        if isinstance(self._ended_by, Cancelled):
             return copy.copy(self._ended_by)
         return Cancelled("the future was cancelled", task=self.task_name())
 
@@ -435,6 +438,23 @@ class TaskFuture(Future[T]):
         self._mark_read()  # whoever ended it has said so: no news for the log
         return callbacks
 
+    def end_as_closed(self) -> _Callbacks:
+        """It is queued, and the pool was closed; under both locks.
+
+        For many at once: its error is made when somebody asks for it.
+        """
+        self._ended_by = DropReason.CLOSED
+        self._state = CANCELLED_AND_NOTIFIED
+        for waiter in self._built_waiters or ():
+            waiter.add_cancelled(self)
+        return self._wake_all()
+
+    def closed_error(self) -> TaskDropped:
+        """The error of a task that did not start before its pool was closed."""
+        name = self.task_name()
+        why = f"pool {self.mailbox.name!r} was closed before task {name!r} could start"
+        return TaskDropped(why, task=name, why=DropReason.CLOSED)
+
     def tell_past_tries(self, error: BaseException) -> None:
         """It ends with this error: that of its last try, or of the wait for the next one."""
         if self.past_tries is not None:
@@ -443,8 +463,9 @@ class TaskFuture(Future[T]):
 
     def release_call(self) -> tuple[Any, ...]:
         """Drop the call. It is returned for the caller to let go of, or to report, unlocked."""
-        call = (self.fn, self.args, self.kwargs, self.variables)
-        self.fn = self._function_name()  # type: ignore[assignment]
+        fn = self.fn
+        call = (fn, self.args, self.kwargs, self.variables)
+        self.fn = fn.__qualname__ if type(fn) is FunctionType else self._function_name()  # type: ignore[assignment]
         self.args = ()
         self.kwargs = None
         self.variables = _RELEASED_VARS

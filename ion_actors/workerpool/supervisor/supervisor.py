@@ -365,7 +365,7 @@ class PoolSupervisor(IsolatedActor):
                 worker.wake()  # those that find nothing more to do retire
 
     def _cancel_all(self) -> None:
-        self._drop_queue(self._core.closed_error)
+        self._drop_queue()
         # From here on no worker takes another one, so this misses none that will be stopped.
         self._locator.locate(Locate())
         running = self._core.running(self._locator.whereabouts())
@@ -374,16 +374,16 @@ class PoolSupervisor(IsolatedActor):
         release_references(running)  # some may have ended meanwhile
         self._core.cancels = True
         self._spec.context.cancel(f"pool {self._spec.name!r} was closed")
-        self._drop_queue(self._core.closed_error)  # what came back meanwhile; now none does
+        self._drop_queue()  # what came back meanwhile; now none does
         self._roster.forget_retries()
 
-    def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError]) -> None:
+    def _drop_queue(self, make_error: Callable[[TaskFuture[Any]], IonError] | None = None) -> None:
         run_callbacks_in_thread(self._core.drop_queue(make_error))
 
     def _abandon(self) -> None:
         """The time is up: what still runs goes on alone."""
         # A task may have been put back into the queue, and no worker is left that is not stuck.
-        self._drop_queue(self._core.closed_error)
+        self._drop_queue()
         ended = []
         where = self._locator.whereabouts()
         for task, unfinished in self._core.running(where):
@@ -433,7 +433,7 @@ class PoolSupervisor(IsolatedActor):
             if self._life.phase is Phase.DRAINING:
                 self._roster.seat_one_more()
                 return
-            self._drop_queue(self._core.closed_error)
+            self._drop_queue()
         self._live(self._life.all_ended())
 
     def _finish(self) -> None:
