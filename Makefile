@@ -57,19 +57,29 @@ core: $(VENV)/.installed-test-core ## the core of the tests, which needs few pac
 	$(BIN)/python -m pytest $(PARALLEL) $(CORE) $(ARGS)
 
 # Ray is large, and not there for each Python; so it has an environment of its own. One cluster serves
-# the shared suites; each of the programs starts another one, or two nodes.
+# the shared suites; each of the programs starts another one, or two nodes. CPython's own tests come
+# with some interpreters, from 3.12 on.
+PARTS ?= suites programs conformance
+
 .PHONY: ray
 ray: ## the tests of pools on a Ray cluster, which they start on this machine (ARGS: for pytest)
-	$(MAKE) ray-tests VENV=$(VENV)-ray
+	for part in $(PARTS); do $(MAKE) ray-$$part VENV=$(VENV)-ray || exit; done
 
 .PHONY: ray-installed
 ray-installed:
 	$(MAKE) $(VENV)-ray/.installed-test-ray VENV=$(VENV)-ray
 
-.PHONY: ray-tests
-ray-tests: $(VENV)/.installed-test-ray
+.PHONY: ray-suites
+ray-suites: $(VENV)/.installed-test-ray
 	$(BIN)/python -m pytest -m cluster tests/backends tests/workerpool $(ARGS)
+
+.PHONY: ray-programs
+ray-programs: $(VENV)/.installed-test-ray
 	$(BIN)/python -m pytest tests/backends/ray tests/docs/test_pages.py tests/examples -m "not cluster" -k ray $(ARGS)
+
+.PHONY: ray-conformance
+ray-conformance: $(VENV)/.installed-ray
+	$(BIN)/python tests/conformance/cpython.py ray
 
 .PHONY: test-all
 test-all: ## all tests, on each Python of this machine (ARGS: for pytest)

@@ -28,17 +28,23 @@ _ASK = "import sys, test.test_concurrent_futures.executor; print(*sys.version_in
 _NEEDED = ("pykka", "typing_extensions", "cloudpickle")  # by our own modules, whichever version
 
 
-def _candidates() -> Iterator[str]:
+def _candidates(*, with_ray: bool) -> Iterator[str]:
     yield sys.executable
+    if with_ray:
+        return  # that needs more than any interpreter has
     yield from filter(None, (shutil.which(f"python3.{minor}") for minor in range(12, 20)))
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     yield from map(str, (pyenv / "versions").glob("3.*/bin/python3"))
 
 
-def newest() -> str | None:
-    """The newest interpreter here that comes with these tests; None if none does."""
+def newest(*, with_ray: bool = False) -> str | None:
+    """The newest interpreter here that comes with these tests; None if none does.
+
+    Args:
+        with_ray: this one or none, whose environment has Ray.
+    """
     found: dict[tuple[int, ...], str] = {}
-    for one in _candidates():
+    for one in _candidates(with_ray=with_ray):
         asked = subprocess.run([one, "-c", _ASK], capture_output=True, text=True, check=False)
         if asked.returncode == 0:
             found[tuple(map(int, asked.stdout.split()))] = one
@@ -70,9 +76,11 @@ def run(
 
 def main() -> int:
     """Exit with their code."""
-    interpreter = newest()
+    with_ray = "ray" in sys.argv
+    interpreter = newest(with_ray=with_ray)
     if interpreter is None:
-        print("no Python of this machine comes with CPython's tests of 3.12 or later")
+        which = f"{sys.executable} does not come" if with_ray else "no Python of this machine comes"
+        print(f"{which} with CPython's tests of 3.12 or later: they are not run")
         return 0
     return run(interpreter, *sys.argv[1:]).returncode
 

@@ -42,6 +42,7 @@ _LOCAL = {**_QUIET, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
 _LOCAL_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 
 _INSTALL = "Install the versions of Ray and Python here that the cluster has"
+_START = "Start one on this machine with 'ray start --head', or give address='host:port'"
 #: What to do if a head that can be reached lets nobody in: Ray only says so in its own log.
 WANTS_TOKEN = "If it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here, too"
 
@@ -137,14 +138,20 @@ def _join(ray: Any, address: str, init: Mapping[str, Any]) -> Connection:
             _leave_out_deaths()
     except Exception as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())
-        advice = _INSTALL if "ersion mismatch" in words else WANTS_TOKEN
+        advice = _advice(words)
         _failures[address] = (
             f"there is no connection to the Ray cluster at {address}: {words}. {advice}"
         )
         with contextlib.suppress(Exception), _quiet():
             ray.shutdown()
-        raise Hopeless(_failures[address]) from error
+        raise Hopeless(_failures[address]) from (error if advice is WANTS_TOKEN else None)
     return _made(ray, init, local=False)
+
+
+def _advice(words: str) -> str:
+    if "ersion mismatch" in words:
+        return _INSTALL
+    return _START if "not find any running Ray" in words else WANTS_TOKEN
 
 
 def _made(ray: Any, init: Mapping[str, Any], *, local: bool) -> Connection:
@@ -162,7 +169,7 @@ def _check_reachable(address: str) -> None:
         raise Hopeless(
             f"no Ray cluster can be reached at {address}: {in_a_line(error)}. Is its head running, "
             "and is this the port of its GCS (6379 by default)?"
-        ) from error
+        ) from None
 
 
 # How what it prints of an actor's process, and of a node, begins.

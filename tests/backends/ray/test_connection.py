@@ -165,6 +165,12 @@ def test_a_running_cluster_is_joined(
     assert ray.seen == [(True, None)] * 2
 
 
+def test_where_no_cluster_runs(ray: FakeRay) -> None:
+    ray.failure = ConnectionError("Could not find any running Ray instance. Please specify ...")
+    with pytest.raises(Hopeless, match=r"Could not find .*Start one on this machine with 'ray st"):
+        connect("auto", {})
+
+
 def test_an_address_that_nobody_answers(ray: FakeRay) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
