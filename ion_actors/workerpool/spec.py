@@ -153,8 +153,7 @@ class PoolSpec:
         _check_initargs(initargs)
         probe = Probe.checked(metrics, tracer, pool=name)
         where = _checked_backend(backend)
-        default = _SLOTS if _is_on_loop(where) else available_cpus()
-        first, adaptive = _checked_size(size, default)
+        first, adaptive = _checked_size(size, _default_size(where))
         return cls(
             name=name,
             size=first,
@@ -227,6 +226,10 @@ def _overflow_for(given: object, worker: object, backend: object) -> Overflow | 
                 "tasks in this process, where nothing isolates them"
             )
     return policy
+
+
+def _default_size(backend: Backend) -> int:
+    return _SLOTS if _is_on_loop(backend) else available_cpus()
 
 
 def _is_on_loop(backend: Backend) -> TypeGuard[LoopBackend]:
