@@ -8,10 +8,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 
-__all__ = ["NO_THREADS_AT_EXIT", "THOROUGH", "collect_garbage", "rounds", "slow_first"]
+import pytest
 
-#: Whether no thread can be started once the exit has begun (CPython issue 113964).
-NO_THREADS_AT_EXIT = (3, 12) <= sys.version_info < (3, 12, 2)
+__all__ = ["THOROUGH", "collect_garbage", "needs_threads_at_exit", "rounds", "slow_first"]
+
+#: Marks tests in which a thread is started once the exit has begun.
+needs_threads_at_exit = pytest.mark.skipif(
+    (3, 12) <= sys.version_info < (3, 12, 2),
+    reason="CPython 3.12.0 and 3.12.1 start no thread then (issue 113964)",
+)
 
 #: Whether time does not matter: ``make soak-tests``, where all is repeated more often.
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import NO_THREADS_AT_EXIT
+from tests import needs_threads_at_exit
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are another thing there")
 
@@ -16,7 +16,7 @@ Run = Callable[..., tuple[int, list[str], str]]
 Start = Callable[..., Any]
 
 
-@pytest.mark.skipif(NO_THREADS_AT_EXIT, reason="CPython 3.12.1 starts no thread at its exit")
+@needs_threads_at_exit
 @pytest.mark.parametrize("kind", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
 def test_at_exit_what_was_accepted_is_finished_and_nobody_is_warned(kind: str, run: Run) -> None:
     code, lines, errors = run(

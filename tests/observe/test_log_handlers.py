@@ -20,6 +20,7 @@ from ion_actors.clock import system_clock
 from ion_actors.delivery import keep_free
 from ion_actors.observe import Log
 from ion_actors.supervision import Supervisor, child
+from tests import needs_threads_at_exit
 from tests.workerpool.helpers import threads_of
 
 PATIENCE = 30.0
@@ -250,6 +251,7 @@ def run(source: str, *flags: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@needs_threads_at_exit
 def test_exit_does_not_wait_for_a_handler_or_a_hook_of_warnings():
     code, out, _ = run(
         """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests import needs_threads_at_exit
+
 Run = Callable[..., tuple[int, list[str], str]]
 
 
@@ -41,6 +43,7 @@ def test_a_small_program_runs_without_any_warning(run: Run) -> None:
 # -- at exit ---
 
 
+@needs_threads_at_exit
 def test_an_unclosed_pool_finishes_its_accepted_work_at_exit_and_warns(run: Run) -> None:
     code, lines, errors = run(
         """
@@ -111,6 +114,7 @@ def test_dead_letters_are_told_before_the_interpreter_goes(run: Run) -> None:
     assert code == 0
 
 
+@needs_threads_at_exit
 def test_the_warning_at_exit_may_be_an_error_and_the_work_is_finished_all_the_same(
     run: Run,
 ) -> None:
@@ -166,6 +170,7 @@ def test_a_stuck_task_cannot_keep_a_program_that_fails(run: Run) -> None:
     assert "LookupError: the actual error" in errors
 
 
+@needs_threads_at_exit
 def test_no_task_and_no_pool_begins_once_the_interpreter_exits(run: Run) -> None:
     code, lines, errors = run(
         """
@@ -187,6 +192,7 @@ def test_no_task_and_no_pool_begins_once_the_interpreter_exits(run: Run) -> None
     assert code == 0
 
 
+@needs_threads_at_exit
 def test_a_pool_that_is_draining_at_exit_is_waited_for(run: Run) -> None:
     code, lines, errors = run(
         """

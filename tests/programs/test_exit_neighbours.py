@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import needs_threads_at_exit
 from tests.programs.conftest import ROOT
 
 Run = Callable[..., tuple[int, list[str], str]]
@@ -76,6 +77,7 @@ def run_plainly(source: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@needs_threads_at_exit
 @pytest.mark.parametrize(("before", "between"), [*itertools.product(ORDERS[:3], ORDERS)])
 def test_coroutines_use_the_default_executor_at_exit(before: str, between: str) -> None:
     end = "pool = Pool(1)\npool.submit(job)"
@@ -83,6 +85,7 @@ def test_coroutines_use_the_default_executor_at_exit(before: str, between: str) 
     assert (code, out) == (0, "8\n"), errors
 
 
+@needs_threads_at_exit
 @pytest.mark.parametrize("task", TASKS)
 def test_whatever_needs_threads_has_them_at_exit(task: str) -> None:
     end = "pool = Pool(1)\npool.submit(job)"
@@ -90,6 +93,7 @@ def test_whatever_needs_threads_has_them_at_exit(task: str) -> None:
     assert (code, out) == (0, "8\n"), errors
 
 
+@needs_threads_at_exit
 def test_who_registers_before_the_last_pool_is_made_comes_after_it() -> None:
     end = """
 pool = Pool(1)
@@ -102,6 +106,7 @@ another.submit(job)
     assert (code, out) == (0, "8\na neighbour's hook\n"), errors
 
 
+@needs_threads_at_exit
 def test_an_executor_of_processes_serves_tasks_at_exit(run: Run) -> None:
     code, lines, errors = run(
         """
@@ -122,6 +127,7 @@ def test_an_executor_of_processes_serves_tasks_at_exit(run: Run) -> None:
     assert code == 0
 
 
+@needs_threads_at_exit
 def test_child_processes_begin_and_run_their_tasks_at_exit(run: Run) -> None:
     code, lines, errors = run(
         """
@@ -136,6 +142,7 @@ def test_child_processes_begin_and_run_their_tasks_at_exit(run: Run) -> None:
     assert code == 0
 
 
+@needs_threads_at_exit
 def test_a_tree_is_drained_before_the_pools_whatever_was_imported_first() -> None:
     end = """
 from ion_actors.supervision import Supervisor, child

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ion_actors
+from tests import needs_threads_at_exit
 
 
 def imported_by(program: str) -> set[str]:
@@ -103,6 +104,7 @@ def test_a_coroutine_brings_asyncio_with_it() -> None:
     assert {"asyncio", "ion_actors.backends.event_loop"} <= modules
 
 
+@needs_threads_at_exit
 def test_the_first_coroutine_may_come_at_exit(
     run: Callable[..., tuple[int, list[str], str]],
 ) -> None:

@@ -10,6 +10,8 @@ import textwrap
 
 import pytest
 
+from tests import needs_threads_at_exit
+
 PRELUDE = """
 import os, sys, threading, pykka
 from ion_actors import Pool, SupervisorForked
@@ -35,6 +37,7 @@ def run(program, *flags, code=0):
     return done.stdout, done.stderr
 
 
+@needs_threads_at_exit
 def test_a_tree_that_was_not_stopped_is_drained_at_exit_and_warns():
     out, err = run(
         """

@@ -33,7 +33,7 @@ from ion_actors import (
 from ion_actors.testing import RecordingMetrics, VirtualClock
 from ion_actors.workerpool.mailbox.alarm import Alarm
 from ion_actors.workerpool.mailbox.delayed import Delayed
-from tests import NO_THREADS_AT_EXIT
+from tests import needs_threads_at_exit
 from tests.inside import heap_of
 from tests.interrupts import KINDS, every_point, interrupt
 from tests.workerpool.helpers import PATIENCE, Gate, eventually, run_in_thread
@@ -526,7 +526,7 @@ pool.close()
     assert done.stderr == ""
 
 
-@pytest.mark.skipif(NO_THREADS_AT_EXIT, reason="CPython 3.12.1 starts no thread at its exit")
+@needs_threads_at_exit
 def test_at_the_exit_of_the_interpreter_it_is_waited_for_as_long_as_a_drain_may_take() -> None:
     program = """
 from ion_actors import Pool
