@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ion_actors._arguments import boolean, duration, number, positive_seconds, seconds, whole_number
+from ion_actors.backends.process import ProcessBackend
 from ion_actors.context import Context
 from ion_actors.observe import Log
 
@@ -57,6 +58,14 @@ class RayBackend:
         grace: seconds that a task gets to end by itself when its context has ended. Then an
             exception is raised in it. None: it is never forced.
         kill_after: seconds from then until the actor is killed.
+        isolate: whether tasks run in a child process of the actor instead of the actor itself. Then
+            a task that crashes, or has to be killed, costs that child only, and it is known how the
+            child has ended, on any node; tasks run in a main thread. Large arrays are copied once
+            more on their way.
+        child: further settings of that child, only with ``isolate=True``; by default
+            ``ProcessBackend()``. ``max_tasks_per_child``, ``capture_output``, ``start_timeout``,
+            ``grace`` and ``kill_after`` hold for it, whether they are set here or there.
+            ``native_threads="share"`` is ``num_cpus``, and at least one.
 
     Raises:
         TypeError, ValueError: an argument makes no sense.
@@ -79,6 +88,8 @@ class RayBackend:
     start_timeout: float | None = 60.0
     grace: float | None = 1.0
     kill_after: float = 1.0
+    isolate: bool = False
+    child: ProcessBackend | None = None
 
     def __post_init__(self) -> None:
         _check_address(self.address)
@@ -98,8 +109,36 @@ class RayBackend:
         self._set("start_timeout", positive_seconds("start_timeout", self.start_timeout))
         self._set("grace", seconds("grace", self.grace))
         number("kill_after", self.kill_after, minimum=0)
+        boolean("isolate", self.isolate)
+        self._take_over(self._checked_child())
         if importlib.util.find_spec("ray") is None:
             raise ImportError("the Ray backend needs Ray: install ion_actors with its extra 'ray'")
+
+    def _checked_child(self) -> ProcessBackend | None:
+        given: object = self.child
+        if given is not None and not isinstance(given, ProcessBackend):
+            raise TypeError(f"child must be a ProcessBackend, not {given!r}")
+        if not self.isolate:
+            if given is not None:
+                raise ValueError("child= is for RayBackend(isolate=True): else there is no child")
+            return None
+        child = ProcessBackend() if given is None else given
+        if child.native_threads == "share":
+            child = replace(child, native_threads=max(1, int(self.num_cpus)))
+        return child
+
+    def _take_over(self, child: ProcessBackend | None) -> None:
+        """What both have holds for both, wherever it is set."""
+        if child is None:
+            return
+        for name in _SHARED:
+            default, here, there = _default(name), getattr(self, name), getattr(child, name)
+            if default not in (here, there) and here != there:
+                raise ValueError(
+                    f"{name} is {here!r} for RayBackend, and {there!r} for its child: give one"
+                )
+            self._set(name, there if here == default else here)
+        self._set("child", replace(child, **{name: getattr(self, name) for name in _SHARED}))
 
     @property
     def must_start(self) -> bool:
@@ -116,6 +155,13 @@ class RayBackend:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # the class is frozen
+
+
+_SHARED = ("max_tasks_per_child", "capture_output", "start_timeout", "grace", "kill_after")
+
+
+def _default(name: str) -> object:
+    return next(one.default for one in fields(ProcessBackend) if one.name == name)
 
 
 def _check_address(given: object) -> None:

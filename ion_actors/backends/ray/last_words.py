@@ -29,7 +29,9 @@ _MOST = 4000  # characters
 # What Ray writes there, its handler of signals included.
 _RAYS = re.compile(r".* logging\.cc:\d+: |\*\*\* SIG|PC: @|    @ +0x|:[a-z]+_(id|name):")
 # How a stack comes to the task.
-_BELOW = re.compile(r'\n  File "[^"]*[/\\]backends[/\\]ray[/\\]task_actor\.py"')
+_BELOW = re.compile(
+    r'\n  File "[^"]*[/\\]backends[/\\]ray[/\\](task_actor|placement[/\\]direct)\.py"'
+)
 
 
 def exit_code(pidfd: int) -> int | None:

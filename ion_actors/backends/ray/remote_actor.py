@@ -18,13 +18,14 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.backends.process.parent.escalation import KILL, TERMINATE, Escalation, Step, plan
 from ion_actors.backends.process.parent.handle import how_it_died, signal_name
 from ion_actors.backends.process.parent.inlet import Inlet
+from ion_actors.backends.process.parent.launch import ChildSettings
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
 from ion_actors.backends.ray.journal import JournalReader, read_and_remove
@@ -35,13 +36,14 @@ from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
 from ion_actors.backends.ray.whereabouts import AskedActor
 from ion_actors.backends.ray.window import LONG, SendWindow
-from ion_actors.backends.ray.wire import ActorStart, Batch, Call, CallEnd, Item, Reply
+from ion_actors.backends.ray.wire import ActorStart, Batch, Call, CallEnd, ChildIs, Item, Reply
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied
 from ion_actors.futures import Output
 
 if TYPE_CHECKING:
+    from ion_actors.backends.process import ProcessBackend
     from ion_actors.backends.process.transport.log_relay import Settings
     from ion_actors.backends.process.transport.pickling import Packed
     from ion_actors.backends.protocol import Task
@@ -52,6 +54,9 @@ __all__ = ["Lost", "RemoteActor"]
 # Seconds that an actor gets to leave, if grace= sets no other limit; that Ray may take to end it,
 # until the kernel is asked; and that anything else may take.
 _DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.2, 2.0
+
+# Seconds that an agent gets for what it has to do at the end of the time of its child.
+_AGENTS_TIME = 2.0
 
 # Seconds that it may take to read the journal of an actor elsewhere, where Ray may have to start a
 # process for that; and between looks whether the pool closes meanwhile.
@@ -103,6 +108,8 @@ class RemoteActor:
         self._long_at = 0.0  # when no answer has come for long
         self._recalls = False  # it was asked for what has not begun, and has not answered
         self._site, self._context = site, context
+        self.child_pid: int | None = None  # of its child, if it is an agent
+        self._child = settings.child
         self._grace, self._kill_after = settings.grace, settings.kill_after
         self._writable = settings.writable
         self._captures = settings.capture_output
@@ -169,10 +176,12 @@ class RemoteActor:
             Lost: it has died, or was not ready in time.
         """
         if timeout is not None:
-            self._escalation.begin((Step(timeout, KILL),))
+            more = 0.0 if self._child is None else _AGENTS_TIME
+            self._escalation.begin((Step(timeout + more, KILL),))
         self._listen()
         output = "kept" if self._captures else "relayed" if self._relays else ""
-        first = ActorStart(self.worker, settings, self._writable, self._secret, output)
+        child = None if self._child is None else _fields_of(self._child)
+        first = ActorStart(self.worker, settings, self._writable, self._secret, output, child)
         self._ask(self._handle.start, first.pack(), packed[0], *packed[1])
         reply = Reply.of(self._receive())
         self._escalation.pause()
@@ -371,7 +380,13 @@ class RemoteActor:
         cancel = None if head is None else self._all or head.cancel
         if cancel is not None and self._escalation.idle:  # else it is being ended already
             self._cancel, self._ending = cancel, head
-            self._escalation.begin(plan(self._grace, self._kill_after))
+            self._escalation.begin(self._plan())
+
+    def _plan(self) -> tuple[Step, ...]:
+        if self._child is None or self._grace is None:
+            return plan(self._grace, self._kill_after)
+        # It ends its child by itself.
+        return (Step(self._grace + self._kill_after + _AGENTS_TIME, KILL),)
 
     def _tell(self, cancel: Cancel) -> None:
         control = self._handle.control.options(concurrency_group=CONTROL)
@@ -505,6 +520,8 @@ class RemoteActor:
             elif type(piece) is Printed:
                 if sent is not None:
                     sent.task.captured_output = Output(*piece)
+            elif type(piece) is ChildIs:
+                self.child_pid = piece.pid
             elif sent is not None and sent.inlet is not None:
                 sent.inlet.take(piece)
 
@@ -672,6 +689,11 @@ class RemoteActor:
     def _has_ended(self) -> bool:
         with self._lock:
             return self._pidfd is not None and bool(self._poll.poll(0))
+
+
+def _fields_of(child: ProcessBackend) -> dict[str, Any]:
+    found = {one.name: getattr(child, one.name) for one in fields(ChildSettings)}
+    return {**found, "env": dict(child.env)}
 
 
 def _create(site: RaySite, settings: ActorSettings) -> Any:

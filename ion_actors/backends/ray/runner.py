@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ion_actors.backends.process.transport.log_relay import settings_here
-from ion_actors.backends.process.transport.messages import pack_request, raise_packed
+from ion_actors.backends.process.transport.messages import pack_extra, pack_request, raise_packed
 from ion_actors.backends.process.transport.pickling import Packed, far_side, pack_call
 from ion_actors.backends.process.transport.remote_errors import pack_error
 from ion_actors.backends.protocol import Broken, Hopeless, NotReady, give_results
 from ion_actors.backends.ray.line import Sent
+from ion_actors.backends.ray.placement.values import pack_apart
 from ion_actors.backends.ray.remote_actor import Lost, RemoteActor
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.site import RaySite, enter
@@ -81,7 +82,9 @@ class RayRunner:
         self._starts = False  # this worker's thread waits for an actor
         self._process = os.getpid()  # a fork must not talk to the actor
         self._ahead: TasksAhead | None = None
-        self._share = settings.max_tasks_per_child or sys.maxsize  # of tasks, for one actor
+        # Of tasks, for one actor; an agent counts those of its children.
+        isolated = settings.child is not None
+        self._share = (not isolated and settings.max_tasks_per_child) or sys.maxsize
         self._reference: Any = ()  # Ray's class of object references
         # What became of tasks whose actor is gone, and whose call is to come, by their ids.
         self._lost: dict[int, tuple[RemoteActor, Sent]] = {}
@@ -378,7 +381,10 @@ class RayRunner:
         if references:
             task = _with_places(task, self._reference)
         try:
-            return references, check_sendable(pack_request(task), name, "the call")
+            if not references or self._settings.child is None:
+                return references, check_sendable(pack_request(task), name, "the call")
+            call = pack_call(task.task_name, task.fn, task.args, task.kwargs)
+            return references, pack_apart(check_sendable(call, name, "the call"), pack_extra(task))
         finally:
             del task
 
@@ -386,9 +392,9 @@ class RayRunner:
 
     @property
     def pid(self) -> int | None:
-        """The process id of its actor, on that one's node, once it has been placed."""
+        """The process id of its actor or the child of that, on their node, once there is one."""
         actor = self._own_actor()
-        return None if actor is None else actor.pid
+        return None if actor is None else actor.child_pid or actor.pid
 
     @property
     def starting(self) -> bool:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ion_actors.backends.process import ProcessBackend
 
 __all__ = ["ActorSettings"]
 
@@ -29,3 +32,4 @@ class ActorSettings:
     start_timeout: float | None
     grace: float | None
     kill_after: float
+    child: ProcessBackend | None  # None: tasks run in the actor itself

@@ -20,7 +20,7 @@ class AskedActor:
 
     Args:
         ask: asks an actor, and has the function called with a future of its answer: the number of
-            its task, and the stack.
+            its task, and the stack, or text instead.
         process: which one it is, for people.
         task: the number of the task that is meant.
     """
@@ -49,4 +49,4 @@ class AskedActor:
         number, stack = self._answer.result()
         if number != self._task:
             return f"(the Ray actor in {self._process} has not begun the task, or has ended it)\n"
-        return formatted(TaskStack(*stack))
+        return stack if isinstance(stack, str) else formatted(TaskStack(*stack))

@@ -25,6 +25,7 @@ __all__ = [
     "Batch",
     "Call",
     "CallEnd",
+    "ChildIs",
     "Item",
     "News",
     "PlaceOf",
@@ -118,17 +119,8 @@ class Reply(NamedTuple):
         return cls(number, fine, before, (bytes(body[start:]), buffers), [*news, *items], seconds)
 
     def value(self, name: Callable[[], str], *, writable: bool) -> Any:
-        """The value that was returned.
-
-        Raises:
-            TaskNotPicklable: it cannot be rebuilt.
-        """
-        try:
-            return opened(self.packed, writable=writable)[0]
-        except BaseException as error:
-            raise not_rebuilt(name(), "the result", error) from error
-        finally:
-            del self, name  # the task will keep the error, and so this frame
+        """The value that was returned; see :func:`_value`."""
+        return _value(self.packed, name, "the result", writable=writable)
 
 
 class Item(NamedTuple):
@@ -138,17 +130,14 @@ class Item(NamedTuple):
     packed: Packed
 
     def value(self, name: Callable[[], str], *, writable: bool) -> Any:
-        """The item.
+        """The item; see :func:`_value`."""
+        return _value(self.packed, name, "an item", writable=writable)
 
-        Raises:
-            TaskNotPicklable: it cannot be rebuilt.
-        """
-        try:
-            return opened(self.packed, writable=writable)[0]
-        except BaseException as error:
-            raise not_rebuilt(name(), "an item", error) from error
-        finally:
-            del self, name  # as above
+
+class ChildIs(NamedTuple):
+    """The child in which an actor's tasks run from now on."""
+
+    pid: int
 
 
 class CallEnd(NamedTuple):
@@ -181,6 +170,20 @@ class CallEnd(NamedTuple):
         return cls(stretch, begun, cut, asked, replies)
 
 
+def _value(packed: Packed, name: Callable[[], str], what: str, *, writable: bool) -> Any:
+    """What was packed with its name.
+
+    Raises:
+        TaskNotPicklable: it cannot be rebuilt.
+    """
+    try:
+        return opened(packed, writable=writable)[0]
+    except BaseException as error:
+        raise not_rebuilt(name(), what, error) from error
+    finally:
+        del packed, name  # the task will keep the error, and so this frame
+
+
 def _lengths(pieces: Sequence[bytes]) -> bytes:
     return struct.pack(f"<{len(pieces)}I", *map(len, pieces))
 
@@ -204,6 +207,7 @@ class ActorStart(NamedTuple):
     writable: bool
     secret: int  # of its journal: see ion_actors.backends.ray.journal; 0: it needs none
     output: str = ""  # what becomes of what tasks print: "relayed", "kept", or else Ray's business
+    child: dict[str, Any] | None = None  # the settings of the child that it is the agent of
 
     def pack(self) -> bytes:
         """As bytes."""

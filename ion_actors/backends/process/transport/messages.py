@@ -39,6 +39,7 @@ __all__ = [
     "open_sealed",
     "open_start",
     "pack_error",
+    "pack_extra",
     "pack_request",
     "raise_error",
     "raise_packed",
@@ -152,9 +153,14 @@ def pack_request(task: Task) -> Packed:
     """
     extra = None
     if task.variables or task.own_context is not None:
-        variables, remaining = pack_variables(task.variables), _remaining(task.own_context)
-        extra = None if variables is None and remaining is None else (variables, remaining)
+        extra = pack_extra(task)
     return pack_call(task.task_name, task.fn, task.args, task.kwargs, extra)
+
+
+def pack_extra(task: Task) -> tuple[Any, float | None] | None:
+    """A task's variables, packed, and the seconds until its deadline; None if it has neither."""
+    variables, remaining = pack_variables(task.variables), _remaining(task.own_context)
+    return None if variables is None and remaining is None else (variables, remaining)
 
 
 def _remaining(context: Context | None) -> float | None:
