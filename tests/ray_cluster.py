@@ -28,7 +28,7 @@ RAY_IS_HERE = importlib.util.find_spec("ray") is not None
 
 def param_of(place: str) -> Any:
     """The parameter of a test for the backend of this name."""
-    return pytest.param(place, marks=pytest.mark.cluster if place == "ray" else ())
+    return pytest.param(place, marks=pytest.mark.cluster if place.startswith("ray") else ())
 
 
 #: Parameters for the tests that run on Ray, too.
@@ -36,8 +36,13 @@ ON_RAY = [param_of("ray")] if RAY_IS_HERE else []
 
 
 def backend_of(place: str) -> Any:
-    """What makes a pool of that backend; on Ray, it is hasty."""
-    return RayBackend(num_cpus=0, grace=0.5) if place == "ray" else place
+    """What makes a pool of that backend; on Ray, it is hasty.
+
+    ``"ray-agent"``: on Ray, and the tasks in child processes there.
+    """
+    if not place.startswith("ray"):
+        return place
+    return RayBackend(num_cpus=0, grace=0.5, isolate=place == "ray-agent")
 
 
 def in_shared_memory() -> set[str]:

@@ -45,12 +45,13 @@ BACKENDS: dict[str, Callable[[], Any]] = {
 }
 if RAY_IS_HERE:
     BACKENDS["ray"] = lambda: backend_of("ray")
+    BACKENDS["ray-agent"] = lambda: backend_of("ray-agent")
 
 
 @pytest.fixture(params=[*map(param_of, BACKENDS)])
 def make(request: pytest.FixtureRequest) -> Callable[..., Pool]:
     """Makes pools."""
-    if request.param != "ray":  # Ray has connections that come and go
+    if not request.param.startswith("ray"):  # Ray has connections that come and go
         request.getfixturevalue("no_child_is_left")
 
     def make(size: int = 1, *args: Any, **settings: Any) -> Pool:

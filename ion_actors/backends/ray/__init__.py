@@ -21,6 +21,7 @@ From the top down, each importing only from below::
     task_actor    what runs in the Ray actor
     wire          what is sent to an actor and back
     in_place      large buffers that may be written to
+    remains       what is left of an actor that has died
     settings      what a worker has to know of the backend
     window        how many tasks are sent ahead: decisions
     printing      what tasks print

@@ -11,10 +11,6 @@ import contextlib
 import contextvars
 import enum
 import functools
-import os
-import platform
-import secrets
-import select
 import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -28,10 +24,9 @@ from ion_actors.backends.process.parent.inlet import Inlet
 from ion_actors.backends.process.parent.launch import ChildSettings
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
-from ion_actors.backends.ray.journal import JournalReader, read_and_remove
-from ion_actors.backends.ray.last_words import exit_code, last_words
 from ion_actors.backends.ray.line import NearLine, Sent
 from ion_actors.backends.ray.printing import Printed
+from ion_actors.backends.ray.remains import Remains
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
 from ion_actors.backends.ray.whereabouts import AskedActor
@@ -57,10 +52,6 @@ _DEFAULT_GRACE, _RAYS_TIME, _PATIENCE = 1.0, 0.2, 2.0
 
 # Seconds that an agent gets for what it has to do at the end of the time of its child.
 _AGENTS_TIME = 2.0
-
-# Seconds that it may take to read the journal of an actor elsewhere, where Ray may have to start a
-# process for that; and between looks whether the pool closes meanwhile.
-_FAR_READ, _GLANCE = 30.0, 0.1
 
 _NO_VARIABLES = contextvars.Context()
 
@@ -97,14 +88,11 @@ class RemoteActor:
         self, site: RaySite, worker: str, settings: ActorSettings, context: Context
     ) -> None:
         self.worker = worker
-        self.pid: int | None = None  # of its process, once it has been placed
+        self._remains = Remains(site, journaled=settings.window > 1)
         self.tasks = 0  # that it was given so far, and that have begun as far as is known
         self.line = NearLine()
         self.window = SendWindow(settings.window, settings.batch)
         self.unbegun: list[Sent] = []  # out of the line; its runner gives them back
-        self._secret = secrets.randbits(63) | 1 if settings.window > 1 else 0
-        self._journal: JournalReader | None = None
-        self._journal_path = ""  # of one on another machine
         self._long_at = 0.0  # when no answer has come for long
         self._recalls = False  # it was asked for what has not begun, and has not answered
         self._site, self._context = site, context
@@ -114,14 +102,10 @@ class RemoteActor:
         self._writable = settings.writable
         self._captures = settings.capture_output
         self._relays = site.connected.result().relays
-        self._node = ""
         self._died: BaseException | None = None  # Ray's words on its death
         self._messages: SimpleQueue[_Message] = SimpleQueue()
-        self._node_id = ""
-        self._errors = ""  # the file of its standard error, on its node
-        self._exitcode: int | None = None  # once it is buried, if it is known
-        self._words = ""  # its last ones, likewise
         self._number = 0  # of calls so far, besides tasks
+        self._started = False
         self._batches = 0  # of news so far
         self._left = False  # it has ended by itself
         self._buried = False
@@ -129,17 +113,26 @@ class RemoteActor:
         self._cancel: Cancel | None = None  # of what it is being made to end
         self._ending: Sent | None = None  # which task that is
         self._all: Cancel | None = None  # of all that it has: the pool ends
-        # Guards what must not change while a context ends: the line, the process's descriptor.
+        # Guards what must not change while a context ends: the line.
         # Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
-        self._pidfd: int | None = None  # of its process, if that is on this machine
-        self._poll = select.poll()
         self._escalation = Escalation(context.clock, self._send_signal)
         self._handle = _create(site, settings)
         self._run = self._handle.run
         self._with_pool = context.add_callback(
             functools.partial(self._context_ended, context, None)
         )
+
+    @property
+    def pid(self) -> int | None:
+        """The id of its process, once it has been placed."""
+        return self._remains.pid
+
+    @property
+    def actor_id(self) -> str:
+        """Ray's id of it."""
+        found: str = self._handle._actor_id.hex()
+        return found
 
     # -- its start -----------------------------------------------------------------------------
 
@@ -149,23 +142,19 @@ class RemoteActor:
         Raises:
             Lost: it has died.
         """
+        if self.pid is not None:
+            return True
         if self._number == 0:
             self._ask(self._handle.hello)
         try:
             found = self._receive(until=system_clock.monotonic() + patience)
         except TimeoutError:
             return False
-        pid, self._node, self._node_id, self._errors = found
-        self.pid = pid
-        with self._lock:
-            if self._node == platform.node() and hasattr(signal, "pidfd_send_signal"):
-                with contextlib.suppress(OSError):  # it has died, or the node is not this machine
-                    self._pidfd = os.pidfd_open(pid)
-                    self._poll.register(self._pidfd)
+        self._remains.placed(*found)
         return True
 
     def start(self, settings: Settings, packed: Packed, timeout: float | None) -> Reply:
-        """Have it run the initializer.
+        """Have it run the initializer. An agent may start again, for another worker.
 
         Args:
             settings: what it relays.
@@ -178,29 +167,24 @@ class RemoteActor:
         if timeout is not None:
             more = 0.0 if self._child is None else _AGENTS_TIME
             self._escalation.begin((Step(timeout + more, KILL),))
-        self._listen()
+        again, self._started = self._started, True
+        if not again:
+            self._listen()
+        secret = 0 if again else self._remains.secret
         output = "kept" if self._captures else "relayed" if self._relays else ""
         child = None if self._child is None else _fields_of(self._child)
-        first = ActorStart(self.worker, settings, self._writable, self._secret, output, child)
+        first = ActorStart(self.worker, settings, self._writable, secret, output, child)
         self._ask(self._handle.start, first.pack(), packed[0], *packed[1])
         reply = Reply.of(self._receive())
         self._escalation.pause()
-        if reply.fine and self._secret:
-            self._find_journal(reply.value(str, writable=False))
+        if reply.fine:
+            path, self.child_pid = reply.value(str, writable=False)
+            if path:
+                self._remains.find_journal(path)
+            elif secret:  # without one, no task is sent ahead
+                self.window = replace(self.window, most=1)
         self._hear(reply)
         return reply
-
-    def _find_journal(self, path: str) -> None:
-        """Without one, or if it cannot be read, no task is sent ahead."""
-        if not path:
-            self.window = replace(self.window, most=1)
-            return
-        try:
-            if self._pidfd is None:
-                raise FileNotFoundError(path)
-            self._journal = JournalReader(path, self._secret)
-        except OSError:
-            self._journal_path = path
 
     # -- a task --------------------------------------------------------------------------------
 
@@ -214,7 +198,7 @@ class RemoteActor:
                     self._take(self._messages.get_nowait(), None)
                 except Lost:
                     return False
-        return self._died is None and not self._has_ended()
+        return self._died is None and not self._remains.has_ended()
 
     def add(self, task: Task, *, alone: bool = False) -> Sent:
         """A task is about to be sent: when its context ends, the actor is told from now on.
@@ -333,7 +317,7 @@ class RemoteActor:
         head = self.line.head
         if head is None or self.pid is None:
             return None
-        return AskedActor(self._locate, f"process {self.pid} on {self._node}", head.number)
+        return AskedActor(self._locate, f"process {self.pid} on {self._remains.node}", head.number)
 
     def _locate(self, take: Callable[[Any], object]) -> None:
         locate = self._handle.locate.options(concurrency_group=CONTROL)
@@ -582,38 +566,31 @@ class RemoteActor:
         self._escalation.end()
         if not self._dies_within(_RAYS_TIME):
             self._kill_process()
-        with self._lock:
-            pidfd, self._pidfd = self._pidfd, None
-        if pidfd is not None:
-            if not self._left:
-                self._exitcode, self._words = exit_code(pidfd), last_words(self._errors)
-            os.close(pidfd)
+        self._remains.bury(left=self._left)
         self._buried = True
         self._settle_line()
         return self._obituary()
 
     def _obituary(self, more: str = "") -> WorkerDied:
-        process = "" if self.pid is None else f" in process {self.pid} on {self._node}"
+        remains = self._remains
+        process = "" if self.pid is None else f" in process {self.pid} on {remains.node}"
         return WorkerDied(
             f"the Ray actor of worker {self.worker}{process} {self._how()}{more}",
             worker=self.worker,
             pid=self.pid,
-            exitcode=self._exitcode,
-            signal=signal_name(self._exitcode),
-            last_words=self._words,
-            node=self._node or None,
-            actor_id=self._handle._actor_id.hex(),
+            exitcode=remains.exitcode,
+            signal=signal_name(remains.exitcode),
+            last_words=remains.words,
+            node=remains.node or None,
+            actor_id=self.actor_id,
         )
 
     def _settle_line(self) -> None:
         """What became of the tasks that were sent, as its journal says."""
         try:
-            if (journal := self._journal) is not None:
-                self._journal = None
-                begun, replies = journal.read()
-                journal.close()
-            else:
-                begun, replies = self._read_far_journal()
+            begun, replies = self._remains.read_journal(
+                self._context, wanted=len(self.line) > 0, left=self._left
+            )
         except Exception:  # there is none; or its node is gone, too, or the control plane
             self._settle_without()
             return
@@ -630,38 +607,10 @@ class RemoteActor:
             ended = self.line.lose_all(lambda: self._obituary(more))
         self._leave_all(ended)
 
-    def _read_far_journal(self) -> tuple[int, dict[int, bytes]]:
-        """Have a task on its node read the journal, and remove it."""
-        if not self._journal_path:
-            raise FileNotFoundError("it has no journal")
-        found: SimpleQueue[Any] = SimpleQueue()
-        if not self._left:
-            self._site.post(functools.partial(self._ask_for_journal, found))
-        if not len(self.line):
-            return 0, {}
-        until = system_clock.monotonic() + _FAR_READ
-        while system_clock.monotonic() < until and not self._context.cancelled:
-            with contextlib.suppress(Empty):
-                result: tuple[int, dict[int, bytes]] = found.get(timeout=_GLANCE).result()
-                return result
-        raise TimeoutError("its journal could not be read in time")
-
-    def _ask_for_journal(self, found: SimpleQueue[Any]) -> None:
-        ray = self._site.connected.result().ray
-        strategies = ray.util.scheduling_strategies
-        where = strategies.NodeAffinitySchedulingStrategy(self._node_id, soft=False)
-        read = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(read_and_remove)
-        reference = read.remote(self._journal_path, self._secret)
-        reference.future().add_done_callback(found.put)
-
     def _kill_process(self) -> None:
         """Ray does not answer, or is late."""
-        if self._pidfd is None:
+        if not self._remains.kill(_PATIENCE):
             self._dies_within(_PATIENCE)
-            return
-        with contextlib.suppress(OSError):  # it has ended; or this is not permitted
-            signal.pidfd_send_signal(self._pidfd, KILL)
-        self._poll.poll(_PATIENCE * 1000)
 
     def _dies_within(self, seconds: float) -> bool:
         until = system_clock.monotonic() + seconds
@@ -678,17 +627,13 @@ class RemoteActor:
     def _how(self) -> str:
         if self.was_forced:
             return "was ended"
-        if self._exitcode is not None:
-            return how_it_died(self._exitcode)
+        if self._remains.exitcode is not None:
+            return how_it_died(self._remains.exitcode)
         return _reason(str(self._died or ""))
 
     def _end(self) -> None:
         self._site.end_actor(self._handle)
         self._messages.put((_Kind.LOST, 0, None))
-
-    def _has_ended(self) -> bool:
-        with self._lock:
-            return self._pidfd is not None and bool(self._poll.poll(0))
 
 
 def _fields_of(child: ProcessBackend) -> dict[str, Any]:

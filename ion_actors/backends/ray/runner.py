@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ion_actors.backends.process.transport.log_relay import settings_here
 from ion_actors.backends.process.transport.messages import pack_extra, pack_request, raise_packed
@@ -47,6 +47,8 @@ _TRIES = 3
 
 # Bytes of the tasks in one call: Ray sends more by way of its object store.
 _MOST_BYTES = 64 * 1024
+
+_SEND_CODE = "The node does not have it: send it with RayBackend(init={'runtime_env': ...})"
 
 _NO_PLACE = (
     "worker %s has waited %d s for a place in the Ray cluster: it needs %s; there are %s, and free "
@@ -138,6 +140,11 @@ class RayRunner:
                 return actor
             self._see_off(actor)
         assert self._site is not None, "an actor before the start"
+        while (actor := self._site.take(self._context)) is not None:
+            actor.worker = self._worker
+            if actor.is_usable():
+                return self._prepared(actor)
+            self._see_off(actor)
         tries = 0
         while True:
             actor = RemoteActor(self._site, self._worker, self._settings, self._context)
@@ -183,7 +190,7 @@ class RayRunner:
         finally:
             self._starts = False
         if not reply.fine:
-            raise_packed(reply.packed, lambda: "initializer")
+            _raise(reply, lambda: "initializer")
 
     def _await_place(self, actor: RemoteActor) -> None:
         waited = 0.0
@@ -232,13 +239,31 @@ class RayRunner:
         try:
             reply = self._exchange(task)
             if not reply.fine:
-                raise_packed(reply.packed, task.task_name)
+                self._raise(reply, task.task_name)
             value = reply.value(task.task_name, writable=self._settings.writable)
             if type(value) is Broken:
                 _raise_broken(value, task.task_name)
             return value
         finally:
             del task  # the error's traceback keeps this frame, and the task will keep the error
+
+    def _raise(self, reply: Reply, name: Callable[[], str]) -> NoReturn:
+        try:
+            _raise(reply, name)
+        except WorkerDied as error:
+            self._hand_over(error)
+            raise
+        finally:
+            del reply, name
+
+    def _hand_over(self, died: WorkerDied) -> None:
+        """If a child of the actor has died, this worker is lost: its successor gets the actor."""
+        actor, site = self._actor, self._site
+        if actor is None or site is None or died.actor_id != actor.actor_id:
+            return
+        vars(died).pop("__notes__", None)  # a traceback there, of this library only
+        if actor.is_usable() and not actor.line.rest() and site.keep(self._context, actor):
+            self._forget(actor)
 
     def _exchange(self, task: Task) -> Reply:
         sent: Sent | None = None
@@ -459,6 +484,18 @@ class RayRunner:
     def on_top(self) -> Iterator[None]:
         """Nothing is to be done: the tasks below are in the actor, not in this thread."""
         yield
+
+
+def _raise(reply: Reply, name: Callable[[], str]) -> NoReturn:
+    """Raise the error that it brings."""
+    try:
+        raise_packed(reply.packed, name)
+    except TaskNotPicklable as error:
+        if error.what == "the call" and isinstance(error.__cause__, ModuleNotFoundError):
+            error.args = (f"{error.args[0]}. {_SEND_CODE}",)
+        raise
+    finally:
+        del reply, name  # the task will keep the error, and so this frame
 
 
 def _outcome(actor: RemoteActor, sent: Sent) -> Reply:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from ion_actors.backends.protocol import Hopeless
 from ion_actors.backends.ray.connection import WANTS_TOKEN, Connection, connect
@@ -32,6 +32,12 @@ logger = logging.getLogger("ion_actors")
 # Seconds that the interpreter's exit waits for a connection to be closed. Ray's own exit would
 # close it at the same time.
 _PATIENCE = 10.0
+
+
+class _Actor(Protocol):
+    def kill(self) -> None: ...
+
+    def bury(self) -> object: ...
 
 
 class RaySite:
@@ -52,6 +58,7 @@ class RaySite:
         self.actor_class: Any = None  # as Ray knows it, once there was an actor
         self._init = init
         self._pools: dict[Context, int] = {}  # how many workers of each use it; guarded by _lock
+        self._kept: dict[Context, list[Any]] = {}  # actors of each, for successors; likewise
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self.thread = daemon_thread(self._run, "ion_actors-ray")
 
@@ -62,6 +69,20 @@ class RaySite:
     def end_actor(self, handle: Any) -> None:
         """Have the thread end an actor."""
         self.post(functools.partial(self._end_actor, handle))
+
+    def keep(self, context: Context, actor: _Actor) -> bool:
+        """Keep an actor whose worker is lost, for the next one of its pool. Not if that ends."""
+        with _lock:
+            if not context.cancelled:
+                self._kept.setdefault(context, []).append(actor)
+                return True
+        return False
+
+    def take(self, context: Context) -> Any:
+        """An actor that was kept for this pool, or None."""
+        with _lock:
+            kept = self._kept.get(context)
+            return kept.pop() if kept else None
 
     def leave(self, context: Context) -> None:
         """A worker of the pool with this context needs it no more."""
@@ -78,6 +99,7 @@ class RaySite:
     def _look(self, context: Context) -> None:
         """Has this pool ended, and is it the last?"""
         global _site  # noqa: PLW0603 - Ray has one connection for each process
+        self._end_kept(context)
         with _lock:
             if self._pools.get(context) == 0 and context.cancelled:
                 del self._pools[context]
@@ -85,6 +107,13 @@ class RaySite:
                 return
             _site = None
         self._calls.put(None)
+
+    def _end_kept(self, context: Context) -> None:
+        with _lock:
+            kept = self._kept.pop(context, ()) if context.cancelled else ()
+        for one in kept:
+            one.kill()
+            self.post(one.bury)
 
     # -- in its thread -------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from ion_actors.backends.process.transport.remote_errors import pack_error
 from ion_actors.backends.ray.journal import Journal
 from ion_actors.backends.ray.line import FarLine
 from ion_actors.backends.ray.placement.direct import DirectPlacement
-from ion_actors.backends.ray.placement.placement import CurrentTask, Placement
+from ion_actors.backends.ray.placement.placement import CurrentTask, Placement, Refused
 from ion_actors.backends.ray.wire import ActorStart, Batch, Call, CallEnd, News, Reply
 
 __all__ = ["CONTROL", "NEWS", "TaskActor"]
@@ -102,19 +102,24 @@ class ActorServer:
     # -- in the thread of the tasks ------------------------------------------------------------
 
     def start(self, start: ActorStart, packed: Packed) -> Any:
-        """Get ready, and run the initializer. The result is the path of the journal, if any."""
+        """Get ready, and run the initializer.
+
+        The result is the path of the journal, if any, and the process id of the child, if any.
+        """
         self._worker = start.worker
         path = ""
         try:
-            if start.child is not None:
+            if start.child is not None and type(self._placement) is DirectPlacement:
                 agent = importlib.import_module("ion_actors.backends.ray.placement.agent")
                 self._placement = agent.AgentPlacement(self.news)
             self._placement.start(start, packed)
             if start.secret:
                 path = self._keep_journal(start.secret)
+        except Refused as error:
+            return self._reply(0, False, error.packed).body()
         except BaseException as error:
             return self._reply(0, False, pack_error(error, self._worker)).body()
-        return self._reply(0, True, pack_result(str, path)).body()
+        return self._reply(0, True, pack_result(str, (path, self._placement.child_pid))).body()
 
     def _keep_journal(self, secret: int) -> str:
         try:

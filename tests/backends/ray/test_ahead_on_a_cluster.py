@@ -24,7 +24,7 @@ from ion_actors import (
     TaskPanicked,
     report_progress,
 )
-from ion_actors.backends.ray import remote_actor
+from ion_actors.backends.ray import remains
 from tests.backends.process import errands
 from tests.workerpool.helpers import PATIENCE, eventually
 
@@ -85,14 +85,14 @@ def test_of_many_small_tasks_only_the_guilty_panic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
 ) -> None:
     paths: list[str] = []
-    reader = _elsewhere if journal == "there" else remote_actor.JournalReader
+    reader = _elsewhere if journal == "there" else remains.JournalReader
 
     def noted(path: str, secret: int) -> Any:
         paths.append(path)
         return reader(path, secret)
 
-    monkeypatch.setattr(remote_actor, "JournalReader", noted)
-    monkeypatch.setattr(remote_actor, "_FAR_READ", 120.0)  # on a busy machine, too
+    monkeypatch.setattr(remains, "JournalReader", noted)
+    monkeypatch.setattr(remains, "_FAR_READ", 120.0)  # on a busy machine, too
     chance = random.Random(3)
     lots = ["well"] * 280 + ["fail"] * 10 + ["leave"] * 4
     chance.shuffle(lots)
@@ -115,8 +115,8 @@ def _elsewhere(path: str, secret: int) -> Any:
 def test_without_a_journal_nothing_is_run_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_actor.RemoteActor, "_read_far_journal", _gone)
-    monkeypatch.setattr(remote_actor, "JournalReader", _elsewhere)
+    monkeypatch.setattr(remains.Remains, "_read_far_journal", _gone)
+    monkeypatch.setattr(remains, "JournalReader", _elsewhere)
     with warm() as pool:
         with held(pool, tmp_path):
             lots = ["well"] * 5 + ["leave"] + ["well"] * 200

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ion_actors import Pool, RayBackend
+from ion_actors import Pool, ProcessBackend, RayBackend
 
 _find_spec = importlib.util.find_spec
 
@@ -63,6 +63,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"start_timeout": 0}, ValueError, "start_timeout"),
         ({"grace": -1}, ValueError, "grace"),
         ({"kill_after": -1}, ValueError, "kill_after"),
+        ({"isolate": 1}, TypeError, "isolate"),
+        ({"isolate": True, "child": "process"}, TypeError, "child must be a ProcessBackend"),
+        ({"child": ProcessBackend()}, ValueError, "isolate=True"),
+        (
+            {"isolate": True, "grace": 2, "child": ProcessBackend(grace=3)},
+            ValueError,
+            "grace is 2.0 for RayBackend, and 3.0 for its child",
+        ),
     ],
 )
 def test_arguments_that_make_no_sense(
@@ -103,6 +111,25 @@ def test_settings_do_not_change(installed: None) -> None:
     backend = RayBackend(resources=given)
     given["disk"] = 2
     assert backend.resources == {"disk": 1}
+
+
+def test_what_both_have_holds_wherever_it_is_set(installed: None) -> None:
+    backend = RayBackend(
+        isolate=True, grace=2, child=ProcessBackend(kill_after=3, max_tasks_per_child=4, nice=5)
+    )
+    child = backend.child
+    assert child is not None
+    for one in (backend, child):
+        assert (one.grace, one.kill_after, one.max_tasks_per_child) == (2, 3, 4)
+    assert (child.nice, child.native_threads) == (5, 1)
+
+
+def test_threads_of_a_child_are_the_cpus_of_its_worker(installed: None) -> None:
+    for cpus, threads in ((0, 1), (0.5, 1), (4, 4)):
+        child = RayBackend(isolate=True, num_cpus=cpus).child
+        assert child is not None
+        assert child.native_threads == threads
+    assert RayBackend().child is None
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

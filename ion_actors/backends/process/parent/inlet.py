@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from ion_actors.backends.process.transport.log_relay import Settings, settings_here, show
-from ion_actors.backends.process.transport.messages import open_item
+from ion_actors.backends.process.transport.messages import open_item, raise_error
 from ion_actors.backends.protocol import Task
 from ion_actors.backends.stream.conduit import Conduit
 from ion_actors.errors import TaskNotPicklable
@@ -20,6 +20,7 @@ class Reception(NamedTuple):
     settings: Callable[[], Settings] = settings_here  # what a child has to relay
     show: Callable[[bytes | bytearray], object] = show  # handles a piece of news
     open_item: Callable[..., Any] = open_item  # rebuilds an item of a stream
+    raise_error: Callable[..., NoReturn] = raise_error  # for an initializer that has failed
 
 
 class Inlet:

@@ -164,7 +164,7 @@ class ProcessRunner:
             registration.remove()
         if failure is not None:
             self._see_off(child)
-            raise_error(child.buffers, failure[2], lambda: "initializer")
+            self._reception.raise_error(child.buffers, failure[2], lambda: "initializer")
         if not (child.is_guarded() or self._told_of_start):
             self._told_of_start = True
             self._log(logging.WARNING, _TOO_LARGE, self._worker, worker=self._worker)

@@ -20,7 +20,7 @@ import platform
 import re
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ion_actors.backends.process.main_module import hide_main
 from ion_actors.backends.process.parent.inlet import Reception
@@ -32,8 +32,9 @@ from ion_actors.backends.process.transport.initializer import Initializer
 from ion_actors.backends.process.transport.log_relay import relay_to
 from ion_actors.backends.process.transport.messages import Cancel
 from ion_actors.backends.process.transport.pickling import Packed
-from ion_actors.backends.process.transport.remote_errors import pack_error
+from ion_actors.backends.process.transport.remote_errors import pack_error, unpack_error
 from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
+from ion_actors.backends.ray.placement.placement import Refused
 from ion_actors.backends.ray.placement.values import with_values
 from ion_actors.backends.ray.printing import Printed
 from ion_actors.backends.ray.wire import ActorStart, Call, ChildIs, Item, News, check_sendable
@@ -65,7 +66,7 @@ class AgentPlacement:
         self._news = news
         self._worker = ""
         self._thread: threading.Thread | None = None  # of the tasks
-        self._pid: int | None = None  # of the child, as far as the pool was told
+        self.child_pid: int | None = None  # as far as the pool was told
         self._runner: ProcessRunner | None = None
 
     # -- in the thread of the tasks ------------------------------------------------------------
@@ -74,13 +75,12 @@ class AgentPlacement:
         """Start the child, and wait until the initializer has returned there."""
         assert start.child is not None, "an agent without a child"
         self._worker, self._thread = start.worker, threading.current_thread()
+        self.stop(None)  # of the worker before, if there was one
         hide_main()
         relay_to(self._news.add, start.settings._replace(filters=()))  # of what this module logs
         filters = [one for one in start.settings.filters if not _OF_RAY.search(one)]
-        settings = start.settings._replace(
-            filters=filters, output=start.output == "relayed"
-        )
-        reception = Reception(lambda: settings, self._show, _open_item)
+        settings = start.settings._replace(filters=filters, output=start.output == "relayed")
+        reception = Reception(lambda: settings, self._show, _open_item, _refuse)
         child, log = ChildSettings(**start.child), Log(None, "ion_actors")
         runner = ProcessRunner(child, self._worker, background(), log, reception)
         try:
@@ -91,7 +91,7 @@ class AgentPlacement:
             runner.stop_with(None)
             raise
         self._runner = runner
-        self._tell_of_child(runner)
+        self.child_pid = runner.pid
 
     def make_task(self, number: int) -> AgentTask:
         """The task with that number."""
@@ -108,26 +108,29 @@ class AgentPlacement:
         except BaseException as error:
             if type(error) is WorkerDied:
                 _say_where(error)
+            if type(error.__cause__) is Refused:  # of the next child: this one is rebuilt here
+                error.__cause__ = unpack_error(error.__cause__.packed)
             return False, pack_error(error, self._worker)
         finally:
             printed = task.captured_output
             if printed is not None and (printed.stdout or printed.stderr):
                 self._news.add(Printed(printed.stdout, printed.stderr))
-            if runner.pid != self._pid:
-                self._tell_of_child(runner)
+            if runner.pid != self.child_pid:
+                self._tell_of_child(runner.pid)
 
     def _show(self, news: bytes | bytearray) -> None:
         self._news.add(bytes(news))
 
-    def _tell_of_child(self, runner: ProcessRunner) -> None:
-        self._pid = runner.pid
-        if self._pid is not None:
-            self._news.add(ChildIs(self._pid))
+    def _tell_of_child(self, pid: int | None) -> None:
+        self.child_pid = pid
+        if pid is not None:
+            self._news.add(ChildIs(pid))
 
     def stop(self, failure: bytes | None) -> None:
         """Have the child leave, and wait for it. A resident actor is told of the failure."""
-        if self._runner is not None:
-            self._runner.stop_with(None if failure is None else (failure, ()))
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.stop_with(None if failure is None else (failure, ()))
 
     # -- in other threads ----------------------------------------------------------------------
 
@@ -220,6 +223,10 @@ class _Passage:
         """There is room for so many in all."""
         if (grant := self._grant) is not None:
             grant(granted)
+
+
+def _refuse(shared: SharedBuffers, body: bytes | bytearray, _: object) -> NoReturn:
+    raise Refused(_opened(shared, body, "the error"))
 
 
 def _open_item(shared: SharedBuffers, body: bytes | bytearray, **_: object) -> Packed:

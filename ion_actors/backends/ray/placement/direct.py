@@ -47,8 +47,6 @@ from ion_actors.errors import TaskNotPicklable
 
 __all__ = ["DirectPlacement"]
 
-_SEND_CODE = "The node does not have it: send it with RayBackend(init={'runtime_env': ...})"
-
 
 class DirectPlacement:
     """See :class:`~ion_actors.backends.ray.placement.placement.Placement`.
@@ -68,6 +66,11 @@ class DirectPlacement:
         self._running: RunningTask | None = None
         # Guards whether the task may be interrupted, as an exception must not reach the next one.
         self._gate = threading.Lock()
+
+    @property
+    def child_pid(self) -> int | None:
+        """None: tasks run in this process."""
+        return None
 
     # -- in the thread of the tasks ------------------------------------------------------------
 
@@ -161,10 +164,7 @@ class DirectPlacement:
         try:
             return opened(packed, writable=self._writable)
         except BaseException as error:
-            refused = not_rebuilt(name, "the call", error)
-            if isinstance(error, ModuleNotFoundError):
-                refused.args = (f"{refused.args[0]}. {_SEND_CODE}",)
-            raise refused from error
+            raise not_rebuilt(name, "the call", error) from error
 
     def _shut(self, running: RunningTask) -> None:
         """From here on nothing is raised in this thread for this task, nor is anything pending."""

@@ -9,7 +9,15 @@ from ion_actors.backends.process.transport.pickling import Packed
 from ion_actors.backends.ray.wire import ActorStart, Call
 from ion_actors.errors import ContextEnded
 
-__all__ = ["CurrentTask", "Placement"]
+__all__ = ["CurrentTask", "Placement", "Refused"]
+
+
+class Refused(Exception):
+    """An initializer has failed, in a child. Its error is still packed."""
+
+    def __init__(self, packed: Packed) -> None:
+        super().__init__("the initializer failed")
+        self.packed = packed
 
 
 class CurrentTask(Protocol):
@@ -32,10 +40,16 @@ class CurrentTask(Protocol):
 class Placement(Protocol):
     """Runs the tasks of one worker. One thread uses it, except where it says otherwise."""
 
+    @property
+    def child_pid(self) -> int | None:
+        """The process id of the child in which tasks run; None if they do not run in one."""
+        ...
+
     def start(self, start: ActorStart, packed: Packed, /) -> None:
         """Get ready, and run the initializer.
 
         Raises:
+            Refused: the initializer failed in another process.
             BaseException: it is not ready.
         """
         ...
