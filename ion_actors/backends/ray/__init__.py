@@ -15,7 +15,7 @@ From the top down, each importing only from below::
     runner        a worker's use of its actor: calls, replacement, the end
     remote_actor  one Ray actor, seen from here, from its start to its end
     site          the connection that the pools of this process share
-    placement     where in the actor the tasks run
+    placement/    where in the actor the tasks run
     line          the tasks that were sent to an actor, from both sides
     connection    how Ray is imported, found, connected to and left
     task_actor    what runs in the Ray actor

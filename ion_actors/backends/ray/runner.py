@@ -48,7 +48,7 @@ _TRIES = 3
 # Bytes of the tasks in one call: Ray sends more by way of its object store.
 _MOST_BYTES = 64 * 1024
 
-_SEND_CODE = "The node does not have it: send it with RayBackend(init={'runtime_env': ...})"
+_SEND_CODE = "The node does not have it: send it with RayBackend(ship=...)"
 
 _NO_PLACE = (
     "worker %s has waited %d s for a place in the Ray cluster: it needs %s; there are %s, and free "

@@ -128,7 +128,7 @@ def test_without_a_journal_nothing_is_run_twice(
     assert all(times_begun(tmp_path, number) <= 1 for number in range(len(lots)))
 
 
-def _gone(self: object) -> Any:
+def _gone(self: object, context: object, **_: object) -> Any:
     raise TimeoutError
 
 
