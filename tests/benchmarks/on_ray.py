@@ -6,7 +6,8 @@
 
 All have 2 workers (the start: 4), on one cluster on this machine, and live as long as the
 measurement. ``ActorPool`` is given as many actors, each with a method that does the task; the
-``Pool`` of ``ray.util.multiprocessing`` does the chunks. It needs the extra ``ray``.
+``Pool`` of ``ray.util.multiprocessing`` does the chunks. Pools with ``isolate=True`` are set
+against those without. It needs the extra ``ray``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from time import perf_counter, sleep
 from typing import Any
 
-from ion_actors import Pool
+from ion_actors import Pool, RayBackend
 from tests.benchmarks.command import run_contests
 from tests.benchmarks.measure import Contest, Line, Target
 
@@ -27,6 +28,7 @@ __all__ = ["contests", "main"]
 ACTOR_POOL = "ActorPool"
 RAYS_POOL = "ray.util.multiprocessing"
 BARE = "bare actors"
+DIRECT = "the pool without isolate"
 
 WORKERS = 2
 
@@ -71,11 +73,20 @@ class Does:
 @functools.cache
 def ours() -> Pool:
     """Our pool."""
-    found = Pool(WORKERS, backend="ray")
-    _end_of(ours, found.close)
-    for one in [found.submit(noop, number) for number in range(1000)]:
+    return _warm(ours, Pool(WORKERS, backend="ray"))
+
+
+@functools.cache
+def isolated() -> Pool:
+    """Our pool, with tasks in children of the actors."""
+    return _warm(isolated, Pool(WORKERS, backend=RayBackend(isolate=True)))
+
+
+def _warm(made: Any, pool: Pool) -> Pool:
+    _end_of(made, pool.close)
+    for one in [pool.submit(noop, number) for number in range(1000)]:
         one.result()
-    return found
+    return pool
 
 
 @functools.cache
@@ -109,9 +120,9 @@ def _end_of(made: Any, end: Callable[[], object]) -> None:
     _ends.callback(end)
 
 
-def burst(count: int, fn: Callable[[int], int]) -> tuple[float]:
+def burst(count: int, fn: Callable[[int], int], made: Callable[[], Pool] = ours) -> tuple[float]:
     """Tasks per second, submitted at once."""
-    pool = ours()
+    pool = made()
     began = perf_counter()
     for one in [pool.submit(fn, number) for number in range(count)]:
         one.result()
@@ -127,9 +138,9 @@ def burst_of_actors(count: int, method: str) -> tuple[float]:
     return (count / (perf_counter() - began),)
 
 
-def arrays(count: int) -> tuple[float]:
+def arrays(count: int, made: Callable[[], Pool] = ours) -> tuple[float]:
     """Arrays of 10 MB there and back, per second."""
-    pool, array = ours(), _array()
+    pool, array = made(), _array()
     began = perf_counter()
     for found in pool.map(increased, [array] * count):
         assert found[-1] == 1
@@ -168,10 +179,10 @@ def mapped_by_ray(count: int) -> tuple[float]:
     return (count / (perf_counter() - began),)
 
 
-def start() -> tuple[float]:
+def start(isolate: bool = False) -> tuple[float]:
     """Milliseconds until each of four workers may have done a task, and the end."""
     began = perf_counter()
-    with Pool(4, backend="ray") as pool:
+    with Pool(4, backend=RayBackend(isolate=isolate)) as pool:
         for one in [pool.submit(wait, 1) for _ in range(4)]:
             one.result()
         while len(pool.dump().workers) < 4 or any(one.starting for one in pool.dump().workers):
@@ -226,6 +237,16 @@ def contests(scale: float = 1.0) -> list[Contest]:
         _contest("arrays", "arrays of 10 MB", "tasks/s", 0.9,
                  functools.partial(arrays, few), functools.partial(arrays_of_actors, few)),
         _contest("start", "start of 4 workers", "ms", 1.2, start, start_bare, BARE),
+        _contest("agent-noop", "no-op tasks, isolated", "tasks/s", 0.5,
+                 functools.partial(burst, many, noop, isolated),
+                 functools.partial(burst, many, noop), DIRECT),
+        _contest("agent-wait", "tasks that wait for 1 ms, isolated", "tasks/s", 0.8,
+                 functools.partial(burst, some, wait, isolated),
+                 functools.partial(burst, some, wait), DIRECT),
+        _contest("agent-arrays", "arrays of 10 MB, isolated", "tasks/s", 0.3,
+                 functools.partial(arrays, few, isolated), functools.partial(arrays, few), DIRECT),
+        _contest("agent-start", "start of 4 workers, isolated", "ms", 2.5,
+                 functools.partial(start, True), start, DIRECT),
     ]  # fmt: skip
 
 

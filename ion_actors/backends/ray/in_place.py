@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-__all__ = ["writable"]
+__all__ = ["look_again", "writable"]
 
 #: The part of the store that one process may keep.
 PART = 1 / 8
@@ -43,6 +43,7 @@ class _Store:
         self.start = start
         self.end = end
         self.kept = 0
+        self.sure = True  # it is still there, as far as is known
 
     def has_room_for(self, size: int) -> bool:
         """Whether so many bytes more may be kept."""
@@ -83,14 +84,28 @@ def _place_of(buffer: Any) -> tuple[int, int]:
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(found))
 
 
-def _store_at(address: int) -> _Store | None:
+def look_again() -> None:
+    """There may be another store now: this process may have left its cluster for another one."""
     for store in _stores:
+        store.sure = False
+
+
+def _store_at(address: int) -> _Store | None:
+    for store in list(_stores):
         if store.start <= address < store.end:
-            return store
+            if store.sure or _is_there(store):
+                return store
+            _stores.remove(store)
     found = _find_store(address)
     if found is not None:
         _stores.append(found)
     return found
+
+
+def _is_there(store: _Store) -> bool:
+    found = _find_store(store.start)
+    store.sure = found is not None and (found.start, found.end) == (store.start, store.end)
+    return store.sure
 
 
 def _find_store(address: int) -> _Store | None:

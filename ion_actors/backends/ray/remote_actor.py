@@ -24,6 +24,7 @@ from ion_actors.backends.process.parent.inlet import Inlet
 from ion_actors.backends.process.parent.launch import ChildSettings
 from ion_actors.backends.process.transport.log_relay import show
 from ion_actors.backends.process.transport.messages import Cancel
+from ion_actors.backends.ray import in_place
 from ion_actors.backends.ray.line import NearLine, Sent
 from ion_actors.backends.ray.printing import Printed
 from ion_actors.backends.ray.remains import Remains
@@ -117,6 +118,7 @@ class RemoteActor:
         # Reentrant: a context may have ended when its callback is added.
         self._lock = threading.RLock()
         self._escalation = Escalation(context.clock, self._send_signal)
+        in_place.look_again()  # its replies may come from another cluster than those before
         self._handle = _create(site, settings)
         self._run = self._handle.run
         self._with_pool = context.add_callback(

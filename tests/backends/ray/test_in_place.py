@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ion_actors.backends.ray import in_place
-from ion_actors.backends.ray.in_place import PART, writable
+from ion_actors.backends.ray.in_place import PART, look_again, writable
 
 if not Path("/proc/self/maps").exists():
     pytest.skip("nothing tells where memory is mapped", allow_module_level=True)
@@ -79,6 +80,24 @@ def test_only_a_part_is_kept(store: mmap.mmap) -> None:
     del again
     view.release()
     beyond.release()
+
+
+def test_a_store_that_is_gone_is_not_written_to(store: mmap.mmap) -> None:
+    """So it is after Ray has been left: anything may be mapped there."""
+    view = view_of(store, 4096, 100)
+    found = writable(view)
+    assert type(found) is not bytearray
+    address = ctypes.addressof(found) - 4096
+    libc = ctypes.CDLL(None)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert libc.mprotect(address, SIZE, mmap.PROT_READ) == 0
+    look_again()
+    assert type(writable(view)) is bytearray
+    assert libc.mprotect(address, SIZE, mmap.PROT_READ | mmap.PROT_WRITE) == 0
+    again = writable(view)  # it is found anew
+    assert type(again) is not bytearray
+    del found, again
+    view.release()
 
 
 def test_what_is_used_is_kept_alive(store: mmap.mmap) -> None:
