@@ -19,6 +19,7 @@ __all__ = [
     "PLAIN",
     "TaskOptions",
     "TaskTerms",
+    "check_key",
     "moment_of",
     "simple_options",
     "terms_of",
@@ -63,10 +64,7 @@ class TaskOptions:
         make_plain(
             self, "timeout", "ttl", "priority", "key_limit", "retry_on_worker_death", "delay"
         )
-        try:
-            hash(self.key)
-        except TypeError:
-            raise TypeError(f"key must be hashable, not {self.key!r}") from None
+        check_key(self.key)
 
     def overridden_by(self, given: TaskOptions) -> TaskOptions:
         """The same, but for what is given there."""
@@ -105,6 +103,14 @@ class TaskOptions:
     def ranked(self) -> bool:
         """Whether the tasks may begin in another order than that of acceptance."""
         return bool(self.priority) or self.key is not None
+
+
+def check_key(given: object) -> None:
+    """Raises ``TypeError`` unless it can be hashed."""
+    try:
+        hash(given)
+    except TypeError:
+        raise TypeError(f"key must be hashable, not {given!r}") from None
 
 
 def _check_retry(given: object) -> None:
@@ -179,6 +185,9 @@ def terms_of(options: TaskOptions) -> TaskTerms:
     )  # fmt: skip
 
 
+_ANY = "any"
+
+
 @functools.lru_cache(maxsize=256, typed=True)
 def simple_options(
     timeout: float | None,
@@ -187,12 +196,13 @@ def simple_options(
     priority: int | None,
     retries: int | None,
     delay: float | None,
+    keyed: bool,
 ) -> tuple[TaskOptions, TaskTerms]:
     """Options that have no objects of the user's, which ``pool.options(...).submit(...)`` makes for
-    each task, mostly the same ones."""
+    each task, mostly the same ones. Those with a key have one that stands for any."""
     options = TaskOptions(
         timeout=timeout, name=name, ttl=ttl, priority=priority, retry_on_worker_death=retries,
-        delay=delay,
+        delay=delay, key=_ANY if keyed else None,
     )  # fmt: skip
     return options, terms_of(options)
 

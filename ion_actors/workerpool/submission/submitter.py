@@ -77,6 +77,7 @@ from ion_actors.workerpool.task_options import (
     PLAIN,
     TaskOptions,
     TaskTerms,
+    check_key,
     moment_of,
     simple_options,
     terms_of,
@@ -122,6 +123,7 @@ class Submitter:
         options: TaskOptions | None = None,
         origin: Submitter | None = None,
         terms: TaskTerms | None = None,
+        key: Hashable | None = None,
     ) -> None:
         self._core = core
         self._origin = origin  # a pool is not forgotten as long as there are submitters to it
@@ -150,7 +152,7 @@ class Submitter:
             if options.pass_context:
                 self._passes_context, self._brief = True, None
             if options.key is not None:
-                self._key = core.keys.key(options.key)
+                self._key = core.keys.key(options.key if key is None else key)
             elif options.key_limit is not None:
                 self._stray_limit = True
         self._offer = way_in(mailbox, terms)
@@ -323,19 +325,26 @@ class Submitter:
         """
         if unknown:
             raise unexpected_keyword("options", unknown, Submitter.options)
-        objects = context is not None or key is not None or retry is not None
+        objects = context is not None or retry is not None
         if self._options is None and not objects and key_limit is None:
             given = timeout, name, ttl, priority, retry_on_worker_death, delay
             if pass_context is False and _SIMPLE.issuperset(map(type, given)):
-                options, terms = simple_options(*given)
-                return Submitter(self._core, options, self, terms)
+                if key is not None:
+                    check_key(key)
+                options, terms = simple_options(*given, key is not None)
+                return Submitter(self._core, options, self, terms, key)
         new = TaskOptions(
             context, timeout, name, pass_context, ttl, priority, key, key_limit,
             retry_on_worker_death, retry, delay,
         )  # fmt: skip
         if self._options is not None:
-            new = self._options.overridden_by(new)
+            new = self._whole_options().overridden_by(new)
         return Submitter(self._core, new, self)
+
+    def _whole_options(self) -> TaskOptions:
+        """Its options, with the key that it was given: they may be shared by other submitters."""
+        options = NO_OPTIONS if self._options is None else self._options
+        return options if self._key is None else replace(options, key=self._key.value)
 
     # -- one task --------------------------------------------------------------------------
 
@@ -403,7 +412,7 @@ class Submitter:
         Raises:
             TypeError, ValueError: ``when`` makes no sense; also those of :meth:`submit`.
         """
-        options = replace(self._options or NO_OPTIONS, delay=None, at=moment_of(when, self._clock))
+        options = replace(self._whole_options(), delay=None, at=moment_of(when, self._clock))
         return Submitter(self._core, options, self).submit(fn, *args, **kwargs)
 
     @overload

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ion_actors import Context, PanicRecovery, Pool, TaskPanicked
+from ion_actors import Context, PanicRecovery, Pool, Retry, TaskPanicked
+from ion_actors.futures import Future
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.task import TaskFuture
 from ion_actors.workerpool.model.metrics import Tally
@@ -150,3 +152,28 @@ def test_dropping_the_oldest_makes_room_although_more_are_queued_than_may_be() -
     mailbox.drop_oldest(tasks[2])
     assert [task.done() for task in tasks] == [True, True, False]
     assert mailbox.backlog == 1
+
+
+@pytest.mark.parametrize(
+    "submit",
+    [
+        lambda pool, fn: pool.options(key="a", priority=1).options(name="b").submit(fn),
+        lambda pool, fn: pool.options(key="a").options(retry=Retry(2)).submit(fn),
+        lambda pool, fn: pool.options(key="b").options(key="a").submit(fn),
+        lambda pool, fn: pool.options(key="a").submit_at(0.0, fn),
+    ],
+)
+def test_a_key_stays_what_it_is_whatever_else_is_said(
+    submit: Callable[[Pool, Callable[[], object]], Future[object]],
+) -> None:
+    with Pool(2) as pool:
+        gate = Gate()
+        first = pool.options(key="a").submit(gate)
+        gate.await_entered()
+        second = submit(pool, lambda: None)
+        assert pool.options(key="c").submit(int).result(PATIENCE) == 0  # a worker is free
+        assert not second.running()
+        assert pool.metrics().queued == 1
+        gate.open()
+        assert first.result(PATIENCE) == "through"
+        second.result(PATIENCE)
