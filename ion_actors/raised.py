@@ -7,6 +7,7 @@ anything. So everything here uses the attributes of ``BaseException`` and never 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -33,6 +34,7 @@ __all__ = [
     "set_context",
     "suppresses_context",
     "traceback_of",
+    "unshared",
 ]
 
 Kind = TypeVar("Kind")
@@ -48,6 +50,7 @@ _MEMBERS: Any = BaseExceptionGroup.__dict__["exceptions"]
 _NAME: Any = type.__dict__["__name__"]
 
 _NOTES = "__notes__"
+_MORE_THAN_KEPT = 100  # objects for errors in want of memory
 
 # The attributes of that name, called with the exception.
 cause_of: Callable[[BaseException], BaseException | None] = _CAUSE.__get__
@@ -159,3 +162,33 @@ def _try(show: Callable[[object], str], value: object, otherwise: str) -> str:
 
 def _nameless(value: object) -> str:
     return f"<{name_of(type(value))}>"
+
+
+def unshared(error: BaseException) -> BaseException:
+    """The error; or if it is the ``MemoryError`` that CPython shares, one with its traceback.
+
+    CPython keeps 16 of them, for when there is no memory to make one. From 3.12 on, while all are in
+    use, it raises one and the same object for each further want. Its traceback becomes longer with
+    each, and keeps all their frames for as long as the program runs. Here it lets go of them.
+    """
+    if type(error) is not MemoryError:
+        return error
+    traceback = error.__traceback__  # before the shared one is looked for, which raises it
+    if error is not _shared():
+        return error
+    error.__traceback__ = error.__context__ = None
+    return MemoryError().with_traceback(traceback)
+
+
+@functools.cache
+def _shared() -> MemoryError | None:
+    held: list[MemoryError] = []
+    while len(held) < _MORE_THAN_KEPT:
+        try:
+            bytearray(sys.maxsize)
+        except MemoryError as error:
+            if any(error is one for one in held):
+                error.__traceback__ = None
+                return error
+            held.append(error)
+    return None

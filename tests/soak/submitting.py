@@ -9,7 +9,7 @@ from collections import Counter
 from types import FrameType
 from typing import Any
 
-from ion_actors import Backoff, Future, IonError, Pool, QueueFull, Retry
+from ion_actors import Backoff, Future, IonError, Pool, QueueFull, Retry, TaskPanicked
 from ion_actors.testing import VirtualClock
 from tests.soak import errands
 from tests.soak.blows import strike
@@ -140,6 +140,8 @@ class Submitting:
         if isinstance(error, QueueFull) or self._round.exhausts or self._round.calls_off:
             return
         if self._round.overflow != "block" and not self._round.interrupted:
+            return
+        if isinstance(error, TaskPanicked) and self._round.kills:  # of a map or a stream
             return
         raise error
 

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import TaskPanicked
-from ion_actors.raised import in_a_line
+from ion_actors.raised import in_a_line, unshared
 from ion_actors.workerpool.hooks import PoolHooks
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import Returning
@@ -135,6 +135,7 @@ class Settlement:
     def settle(self, item: WorkItem, error: BaseException) -> None:
         """What was run has raised this."""
         try:
+            error = unshared(error)
             first = classify(item, error, self._spec)
             failure: Failure | None = first
             if first.outcome is Outcome.PANICKED:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
@@ -330,3 +332,18 @@ def test_none_of_their_code_runs_on_a_supervisors_thread() -> None:
     assert flush(PATIENCE)
     assert Watched.threads
     assert not [name for name in Watched.threads if name.endswith("-supervisor")]
+
+
+def want_too_much() -> None:
+    bytearray(sys.maxsize)
+
+
+@pytest.mark.parametrize("overflow", ["block", "caller_runs"])
+def test_each_want_of_memory_has_its_own_error(overflow: Any) -> None:
+    # CPython has 16 and, from 3.12 on, one for all others.
+    with Pool(1, 1, overflow=overflow) as pool:
+        errors = [pool.submit(want_too_much).exception(PATIENCE) for _ in range(60)]
+    assert len({id(error) for error in errors}) == 60
+    for error in errors:
+        lines = traceback.extract_tb(error.__traceback__)
+        assert [line.name for line in lines].count("want_too_much") == 1
