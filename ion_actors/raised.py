@@ -167,9 +167,10 @@ def _nameless(value: object) -> str:
 def unshared(error: BaseException) -> BaseException:
     """The error; or if it is the ``MemoryError`` that CPython shares, one with its traceback.
 
-    CPython keeps 16 of them, for when there is no memory to make one. From 3.12 on, while all are in
-    use, it raises one and the same object for each further want. Its traceback becomes longer with
-    each, and keeps all their frames for as long as the program runs. Here it lets go of them.
+    CPython keeps 16 of them, for when there is no memory to make one. While all are in use, it
+    raises one and the same object for each further want (from 3.12 on). The traceback of that
+    becomes longer with each, and keeps all their frames for as long as the program runs. Here it
+    lets go of them.
     """
     if type(error) is not MemoryError:
         return error
