@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Hashable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 from ion_actors._arguments import make_plain, moment, number, seconds, whole_number
 from ion_actors.clock import Clock
@@ -26,6 +28,12 @@ __all__ = [
 ]
 
 
+_fields_of = attrgetter(
+    "context", "timeout", "name", "ttl", "priority", "key", "key_limit", "retry_on_worker_death",
+    "retry", "delay",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TaskOptions:
     """What belongs to a task and not to its arguments: see ``Submitter.options``."""
@@ -33,7 +41,6 @@ class TaskOptions:
     context: Context | None = None
     timeout: float | None = None
     name: str | None = None
-    pass_context: bool = False
     ttl: float | None = None
     priority: int | None = None
     key: Hashable | None = None
@@ -42,6 +49,7 @@ class TaskOptions:
     retry: Retry | None = None
     delay: float | None = None
     at: float | None = None  # instead: a moment of the pool's clock
+    pass_context: bool = False
 
     def __post_init__(self) -> None:
         if self.context is not None and not isinstance(self.context, Context):
@@ -66,14 +74,13 @@ class TaskOptions:
         )
         check_key(self.key)
 
-    def overridden_by(self, given: TaskOptions) -> TaskOptions:
-        """The same, but for what is given there."""
-        said = {one.name: getattr(given, one.name) for one in fields(given)}
-        said = {name: value for name, value in said.items() if value is not None}
-        said["pass_context"] = self.pass_context or given.pass_context
-        if given.delay is not None:
-            said["at"] = None
-        return replace(self, **said)
+    def overridden_by(self, given: tuple[Any, ...], *, pass_context: bool) -> TaskOptions:
+        """The same, but for what is given: the fields up to the delay, None for what stays."""
+        pairs = zip(_fields_of(self), given, strict=True)
+        merged = [old if new is None else new for old, new in pairs]
+        at = self.at if given[-1] is None else None
+        merged += at, self.pass_context or pass_context
+        return TaskOptions(*merged)
 
     @property
     def delayed(self) -> bool:

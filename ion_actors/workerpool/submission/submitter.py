@@ -333,12 +333,14 @@ class Submitter:
                     check_key(key)
                 options, terms = simple_options(*given, key is not None)
                 return Submitter(self._core, options, self, terms, key)
-        new = TaskOptions(
-            context, timeout, name, pass_context, ttl, priority, key, key_limit,
-            retry_on_worker_death, retry, delay,
+        said = (
+            context, timeout, name, ttl, priority, key, key_limit, retry_on_worker_death, retry,
+            delay,
         )  # fmt: skip
-        if self._options is not None:
-            new = self._whole_options().overridden_by(new)
+        if self._options is None:
+            new = TaskOptions(*said, pass_context=pass_context)
+        else:
+            new = self._whole_options().overridden_by(said, pass_context=pass_context)
         return Submitter(self._core, new, self)
 
     def _whole_options(self) -> TaskOptions:
