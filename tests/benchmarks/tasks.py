@@ -7,12 +7,11 @@ import threading
 import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from time import perf_counter
 from typing import Any
 
-from ion_actors import Pool
+from tests.benchmarks import peers
 from tests.benchmarks.peers import Executing, MakePeer, Peer
 
 __all__ = [
@@ -24,6 +23,7 @@ __all__ = [
     "map_of_threads",
     "memory",
     "producers",
+    "queued",
     "round_trips",
     "start",
 ]
@@ -68,13 +68,15 @@ class _Gate:
         self._entered.wait()
 
 
-def burst(make: MakePeer, size: int, count: int) -> tuple[float]:
-    """Tasks per second, from the first submission until all are done."""
+def burst(
+    make: MakePeer, size: int, count: int, clock: Callable[[], float] = perf_counter
+) -> tuple[float]:
+    """Tasks per second of that clock, from the first submission until all are done."""
     with _working(make, size) as peer:
         submit = peer.submitter()
-        began = perf_counter()
+        began = clock()
         peer.finish([submit(_nothing) for _ in range(count)])
-        return (count / (perf_counter() - began),)
+        return (count / (clock() - began),)
 
 
 def round_trips(make: MakePeer, size: int, count: int) -> tuple[float]:
@@ -88,24 +90,30 @@ def round_trips(make: MakePeer, size: int, count: int) -> tuple[float]:
         return (count / (perf_counter() - began),)
 
 
-def producers(make: MakePeer, size: int, count: int) -> tuple[float]:
-    """Tasks per second when 8 threads submit, each waiting for its own at the end."""
+def producers(
+    make: MakePeer,
+    size: int,
+    count: int,
+    threads: int = _PRODUCERS,
+    clock: Callable[[], float] = perf_counter,
+) -> tuple[float]:
+    """Tasks per second when so many threads submit, each waiting for its own at the end."""
     with _working(make, size) as peer:
-        ready = threading.Barrier(_PRODUCERS + 1)
+        ready = threading.Barrier(threads + 1)
 
         def produce() -> None:
             submit = peer.submitter()
             ready.wait()
-            peer.finish([submit(_nothing) for _ in range(count // _PRODUCERS)])
+            peer.finish([submit(_nothing) for _ in range(count // threads)])
 
-        crew = [threading.Thread(target=produce) for _ in range(_PRODUCERS)]
+        crew = [threading.Thread(target=produce) for _ in range(threads)]
         for thread in crew:
             thread.start()
         ready.wait()
-        began = perf_counter()
+        began = clock()
         for thread in crew:
             thread.join()
-        return (count // _PRODUCERS * _PRODUCERS / (perf_counter() - began),)
+        return (count // threads * threads / (clock() - began),)
 
 
 def memory(make: MakePeer, count: int) -> tuple[float]:
@@ -154,29 +162,41 @@ def growth(make: MakePeer, few: int, many: int) -> tuple[float, float, float]:
     return first * 1e6, last * 1e6, last / first
 
 
-def _queue_and_run(peer: Peer, count: int) -> float:
+def queued(make: MakePeer, count: int, clock: Callable[[], float] = perf_counter) -> tuple[float]:
+    """Tasks per second of that clock, queued and run, when so many are queued."""
+    with _working(make, 1) as peer:
+        return (1 / _queue_and_run(peer, count, clock),)
+
+
+def _queue_and_run(peer: Peer, count: int, clock: Callable[[], float] = perf_counter) -> float:
     """Seconds for each task."""
     gate, submit = _Gate(), peer.submitter()
     gate.block(submit)
-    began = perf_counter()
+    began = clock()
     submitted = [submit(_nothing) for _ in range(count)]
     gate.open()
     peer.finish(submitted[-1:])  # there is one worker, so it is the last
-    return (perf_counter() - began) / count
+    return (clock() - began) / count
 
 
-def map_of_pool(size: int, count: int, chunk: int = _CHUNK) -> tuple[float]:
+def map_of_pool(
+    size: int, count: int, chunk: int = _CHUNK, clock: Callable[[], float] = perf_counter
+) -> tuple[float]:
     """Items per second through ``Pool.map`` in chunks."""
-    with Pool(size) as pool:
-        return _drawn(lambda: pool.map(_cheap, range(count), chunksize=chunk), count)
+    with closing(peers.pool(size)) as peer:
+        pool = peer.executor
+        return _drawn(lambda: pool.map(_cheap, range(count), chunksize=chunk), count, clock)
 
 
-def map_of_threads(size: int, count: int, chunk: int = _CHUNK) -> tuple[float]:
+def map_of_threads(
+    size: int, count: int, chunk: int = _CHUNK, clock: Callable[[], float] = perf_counter
+) -> tuple[float]:
     """The same with chunks made by hand, as ``ThreadPoolExecutor.map`` makes none."""
-    with ThreadPoolExecutor(size) as executor:
+    with closing(peers.threads(size)) as peer:
+        executor = peer.executor
         chunks = (range(at, min(at + chunk, count)) for at in range(0, count, chunk))
         return _drawn(
-            lambda: itertools.chain.from_iterable(executor.map(_map_chunk, chunks)), count
+            lambda: itertools.chain.from_iterable(executor.map(_map_chunk, chunks)), count, clock
         )
 
 
@@ -189,9 +209,11 @@ def _map_chunk(chunk: range) -> list[int]:
     return list(map(_cheap, chunk))
 
 
-def _drawn(begin: Callable[[], Iterator[int]], count: int) -> tuple[float]:
-    began = perf_counter()
+def _drawn(
+    begin: Callable[[], Iterator[int]], count: int, clock: Callable[[], float] = perf_counter
+) -> tuple[float]:
+    began = clock()
     last = deque(begin(), maxlen=1)
-    took = perf_counter() - began
+    took = clock() - began
     assert last.pop() == count, "a map lost something"
     return (count / took,)

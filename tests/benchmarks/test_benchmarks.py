@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -103,6 +104,14 @@ def test_the_sweeps_run_and_write_their_numbers_and_tables(tmp_path: Path) -> No
     assert tables.keys() == {"conditions", "grain", "workers", "queue", "chunks", "features"}
     assert len(tables["workers"].splitlines()) == 2 + 2
     assert "ThreadPoolExecutor" in tables["features"]
+    before = next(tmp_path.glob("*gil.json")).read_text("utf-8")
+    few = plots(
+        "--quick", "--rounds", "2", "--no-figures", "--into", str(tmp_path), "--only", "burst"
+    )
+    assert few.returncode == 0, few.stderr
+    now = json.loads(next(tmp_path.glob("*gil.json")).read_text("utf-8"))["sweeps"]
+    assert len(now.pop("burst")["Pool"]["1"]) == 2
+    assert now == {k: v for k, v in json.loads(before)["sweeps"].items() if k != "burst"}
 
 
 def test_what_it_costs_to_be_looked_at_is_told() -> None:
@@ -127,7 +136,7 @@ def test_the_numbers_of_both_interpreters_are_drawn(tmp_path: Path) -> None:
     drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.svg")}
     subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE, capture_output=True)
 
-    assert len(drawn) == 5
+    assert len(drawn) == 9
     for name, svg in drawn.items():
         assert svg.count(b"CPython 3") == 2, f"{name} has a panel for each"
         assert svg == (tmp_path / name).read_bytes(), f"{name} is the same for the same numbers"

@@ -49,9 +49,12 @@ def draw(folder: Path, measured: list[Measured]) -> list[Path]:
     written = []
     with mpl.rc_context(_STYLE):
         for name, panel in FIGURES.items():
+            having = [one for one in measured if name.partition("-")[0] in one.sweeps]
+            if not having:
+                continue
             figure = Figure(figsize=(7.6, 3.3), layout="constrained")
-            axes = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
-            for one, ax in zip(measured, axes, strict=True):
+            axes = figure.subplots(1, len(having), sharey=True, squeeze=False)[0]
+            for one, ax in zip(having, axes, strict=True):
                 ax.set_title(one.interpreter)
                 panel(ax, one)
             for ax in axes[1:]:
@@ -123,9 +126,27 @@ def _queue_wait(ax: Any, measured: Measured) -> None:
 def _chunks(ax: Any, measured: Measured) -> None:
     for who in measured.sweeps["chunks"]:
         _line(ax, who, [speed / 1e3 for speed in measured.line("chunks", who)[1]])
-    ax.set_ylabel("thousand items per second")
+    ax.set_ylabel("thousand items per second of CPU time")
     _logarithmic(ax, (10, 100, 1_000, 10_000))
     _settings(ax, measured, "chunks", "calls in one task")
+
+
+def _tasks_per_second(sweep: str, setting: str) -> Panel:
+    what, marks = "thousand tasks per second of CPU time", (5, 10, 20, 50, 100, 200, 500)
+    return _growth(sweep, what, setting, 1e3, marks)
+
+
+def _growth(sweep: str, what: str, setting: str, scale: float, marks: tuple[float, ...]) -> Panel:
+    """How something grows, for each of those who take part."""
+
+    def panel(ax: Any, measured: Measured) -> None:
+        for who in measured.sweeps[sweep]:
+            _line(ax, who, [one / scale for one in measured.line(sweep, who)[1]])
+        ax.set_ylabel(what)
+        _logarithmic(ax, marks)
+        _settings(ax, measured, sweep, setting)
+
+    return panel
 
 
 def _logarithmic(ax: Any, marks: tuple[float, ...]) -> None:
@@ -145,4 +166,10 @@ FIGURES: dict[str, Panel] = {
     "queue-speed": _queue_speed,
     "queue-wait": _queue_wait,
     "chunks": _chunks,
+    "burst": _tasks_per_second("burst", "workers"),
+    "producers": _tasks_per_second("producers", "producers"),
+    "queued": _tasks_per_second("queued", "tasks in the queue"),
+    "sizes": _growth(
+        "sizes", "ms there and back", "bytes of an array", 1, (0.1, 0.3, 1, 3, 10, 30, 100, 300)
+    ),
 }

@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.util
 import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
+from time import process_time
 
 from ion_actors import Pool
-from tests.benchmarks import tasks
+from tests.benchmarks import peers, tasks
 from tests.benchmarks.plots import trials
 
-__all__ = ["FULL", "QUICK", "Measured", "Sizes", "Sweep", "load", "measure", "save", "sweeps"]
+__all__ = [
+    "FULL",
+    "QUICK",
+    "Measured",
+    "Sizes",
+    "Sweep",
+    "kept",
+    "load",
+    "measure",
+    "save",
+    "sweeps",
+]
 
 #: One number (or several, for series that are measured together) for one setting.
 Trial = Callable[[int], float | tuple[float, ...]]
@@ -44,11 +58,16 @@ class Sizes:
     workers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     queues: tuple[int, ...] = (0, 1, 4, 16, 64, 256, 1_024, 10_000)
     chunks: tuple[int, ...] = (1, 4, 16, 64, 256, 1_024)
+    producers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    queued: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    sizes: tuple[int, ...] = (1, 1_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 
 
 FULL = Sizes()
 #: Only shows that everything works.
-QUICK = Sizes(0.001, 4, 50, 20, 64, (1, 100), (1, 2), (0, 16), (1, 16))
+QUICK = Sizes(
+    0.001, 4, 50, 20, 64, (1, 100), (1, 2), (0, 16), (1, 16), (1, 2), (10, 20), (1,)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +145,15 @@ def sweeps(sizes: Sizes) -> list[Sweep]:
             "chunks",
             sizes.chunks,
             {
-                ("Pool.map",): lambda chunk: tasks.map_of_pool(4, sizes.items, chunk),
+                ("Pool.map",): lambda chunk: tasks.map_of_pool(4, sizes.items, chunk, process_time),
                 ("ThreadPoolExecutor, lists",): bind(trials.map_of_lists, count=sizes.items),
                 ("ThreadPoolExecutor, ranges",): lambda chunk: tasks.map_of_threads(
-                    4, sizes.items, chunk
+                    4, sizes.items, chunk, process_time
                 ),
             },
         ),
+        *_growing(sizes),
+        *_of_sizes(sizes),
         Sweep(
             "features",
             (),
@@ -140,6 +161,56 @@ def sweeps(sizes: Sizes) -> list[Sweep]:
             {
                 (name,): functools.partial(_ignoring, trial, sizes.burst)
                 for name, trial in trials.FEATURES.items()
+            },
+        ),
+    ]
+
+
+def _growing(sizes: Sizes) -> list[Sweep]:
+    """Tasks per second of CPU time, which hardly depends on what else the machine does."""
+
+    def burst(make: peers.MakePeer, size: int) -> float:
+        return tasks.burst(make, size, sizes.burst, process_time)[0]
+
+    def producers(make: peers.MakePeer, number: int) -> float:
+        return tasks.producers(make, 4, sizes.burst, number, process_time)[0]
+
+    def queued(make: peers.MakePeer, count: int) -> float:
+        return tasks.queued(make, count, process_time)[0]
+
+    return [
+        _of_peers("burst", sizes.workers, burst),
+        _of_peers("producers", sizes.producers, producers),
+        _of_peers("queued", sizes.queued, queued, room=2 * sizes.queued[-1]),
+    ]
+
+
+def _of_peers(
+    key: str,
+    settings: tuple[int, ...],
+    trial: Callable[[peers.MakePeer, int], float],
+    room: int | None = None,
+) -> Sweep:
+    made = {"Pool": lambda size: peers.pool(size, room), "ThreadPoolExecutor": peers.threads}
+    return Sweep(
+        key, settings, {(name,): functools.partial(trial, make) for name, make in made.items()}
+    )
+
+
+def _of_sizes(sizes: Sizes) -> list[Sweep]:
+    if importlib.util.find_spec("numpy") is None:
+        return []
+    return [
+        Sweep(
+            "sizes",
+            sizes.sizes,
+            {
+                ("Pool",): functools.partial(
+                    trials.there_and_back, lambda: Pool(1, backend="process")
+                ),
+                ("ProcessPoolExecutor",): functools.partial(
+                    trials.there_and_back, lambda: ProcessPoolExecutor(1, get_context("forkserver"))
+                ),
             },
         ),
     ]
@@ -177,6 +248,12 @@ def _one_turn(numbers: Numbers, of: dict[tuple[str, ...], Trial], setting: int) 
 
 def _tag() -> str:
     return "gil" if getattr(sys, "_is_gil_enabled", lambda: True)() else "nogil"
+
+
+def kept(folder: Path) -> Measured | None:
+    """What was written for an interpreter like this one, with or without the GIL."""
+    path = folder / f"{_tag()}.json"
+    return Measured(**json.loads(path.read_text("utf-8"))) if path.exists() else None
 
 
 def save(folder: Path, measured: Measured) -> Path:

@@ -11,12 +11,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from ion_actors import Context, Pool
+from tests.benchmarks import peers
 
-__all__ = ["FEATURES", "grain", "kinds", "map_of_lists", "no_ops", "queue_wait", "workers"]
+__all__ = [
+    "FEATURES",
+    "grain",
+    "kinds",
+    "map_of_lists",
+    "no_ops",
+    "queue_wait",
+    "there_and_back",
+    "workers",
+]
 
 MakeExecutor = Callable[[int], Executor]
 
@@ -98,6 +108,23 @@ def no_ops(make: MakeExecutor, *, count: int) -> float:
         return count / (perf_counter() - began)
 
 
+def there_and_back(make: Callable[[], Executor], size: int) -> float:
+    """Milliseconds for an array of so many bytes, to another process and back."""
+    import numpy as np
+
+    array, times = np.zeros(size, np.uint8), []
+    with make() as executor:
+        for _ in range(max(3, min(50, 30_000_000 // size))):
+            began = perf_counter()
+            executor.submit(_same, array).result()
+            times.append(perf_counter() - began)
+    return statistics.median(times) * 1e3
+
+
+def _same(value: object) -> object:
+    return value
+
+
 def queue_wait(make: MakeExecutor, *, count: int) -> tuple[float, float]:
     """Milliseconds from acceptance to start, median and 99th percentile.
 
@@ -123,17 +150,17 @@ def queue_wait(make: MakeExecutor, *, count: int) -> tuple[float, float]:
 
 
 def map_of_lists(chunk: int, *, count: int) -> float:
-    """Items per second through ``ThreadPoolExecutor.map``, from chunks that are lists of items.
+    """Items per second of CPU time through ``ThreadPoolExecutor.map``, from lists of items.
 
     They are made of the input as it is read, which is what has to be done if it may be anything.
     """
     items = iter(range(count))
     chunks = iter(lambda: list(itertools.islice(items, chunk)), [])
-    with ThreadPoolExecutor(4) as executor:
-        began = perf_counter()
-        parts = executor.map(_increase, chunks)
+    with contextlib.closing(peers.threads(4)) as peer:
+        began = process_time()
+        parts = peer.executor.map(_increase, chunks)
         last = deque(itertools.chain.from_iterable(parts), maxlen=1)
-        took = perf_counter() - began
+        took = process_time() - began
     assert last.pop() == count, "a map lost something"
     return count / took
 
