@@ -121,20 +121,17 @@ class Mailbox(TaskQueue):
             else:
                 task._run_callbacks(callbacks)
         except BaseException:  # thrown in from outside
-            self._end_after_all([(task, error)])
+            self.end_after_all([(task, error)])
             raise
         return True
 
-    def _end_after_all(self, ended: list[tuple[TaskFuture[Any], IonError]]) -> None:
+    def end_after_all(self, ended: list[tuple[TaskFuture[Any], IonError]]) -> None:
         """Whoever was ending these queued tasks was interrupted: end them, tell all who wait."""
         with self._lock:
+            # Others were taken by a worker meanwhile, and are its to end.
+            ended = [(task, error) for task, error in ended if self._ends_here(task)]
             for task, error in ended:
-                if task._state is not PENDING:
-                    continue
-                if task.withdrawn:
-                    with task._lock:
-                        task.end_early(error)
-                else:
+                if task._state is PENDING:
                     self._bury(task, error, self._reason(error))
             woken: list[Waiter | Taker] = [*self.mend(), *self._admit()]
         for one in woken:
@@ -144,6 +141,9 @@ class Mailbox(TaskQueue):
                 release_references([task.release_call(), task._give_up_key()])
             self.notices.tell(task, error, self._reason(error))
             task.wake_again()
+
+    def _ends_here(self, task: TaskFuture[Any]) -> bool:
+        return task._state is PENDING or (task.withdrawn and task._state is not RUNNING)
 
     def _vacate(self, task: TaskFuture[Any]) -> None:
         """Give up the place of a task that has ended in the queue; under the lock."""
@@ -180,7 +180,12 @@ class Mailbox(TaskQueue):
             if not gone:  # else it would only cost each of many tasks a dict
                 task.withdrawn = True
             self.ledger.withdrawn += 1
-            return task.end_early(error)
+            try:
+                return task.end_early(error)
+            except BaseException:  # thrown in from outside: no worker may find it half ended
+                if task._state is PENDING:
+                    task.end_early(error)
+                raise
 
     def drop_queue(
         self, make_error: Callable[[TaskFuture[Any]], IonError] | None = None
@@ -419,7 +424,7 @@ class Mailbox(TaskQueue):
             for victim, error, callbacks in to_tell:
                 self._let_go(victim, error, callbacks)
         except BaseException:  # thrown in from outside: nobody else would end them
-            self._end_after_all([one for one in dropped if one[0] is not task])
+            self.end_after_all([one for one in dropped if one[0] is not task])
             raise
 
     def _oldest(self) -> TaskFuture[Any] | None:
