@@ -52,6 +52,9 @@ CORE := tests/actors tests/conformance tests/context tests/executors tests/futur
 	$(addprefix tests/programs/test_,memory.py subinterpreters.py thread_variables.py)
 
 
+.PHONY: core-installed
+core-installed: $(VENV)/.installed-test-core
+
 .PHONY: core
 core: $(VENV)/.installed-test-core ## the core of the tests, which needs few packages (ARGS: for pytest)
 	$(BIN)/python -m pytest $(PARALLEL) $(CORE) $(ARGS)
