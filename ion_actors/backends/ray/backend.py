@@ -110,35 +110,37 @@ class RayBackend:
         self._set("grace", seconds("grace", self.grace))
         number("kill_after", self.kill_after, minimum=0)
         boolean("isolate", self.isolate)
-        self._take_over(self._checked_child())
+        self._check_child()
         if importlib.util.find_spec("ray") is None:
             raise ImportError("the Ray backend needs Ray: install ion_actors with its extra 'ray'")
 
-    def _checked_child(self) -> ProcessBackend | None:
+    def _check_child(self) -> None:
         given: object = self.child
-        if given is not None and not isinstance(given, ProcessBackend):
+        if given is None:
+            return
+        if not isinstance(given, ProcessBackend):
             raise TypeError(f"child must be a ProcessBackend, not {given!r}")
         if not self.isolate:
-            if given is not None:
-                raise ValueError("child= is for RayBackend(isolate=True): else there is no child")
-            return None
-        child = ProcessBackend() if given is None else given
-        if child.native_threads == "share":
-            child = replace(child, native_threads=max(1, int(self.num_cpus)))
-        return child
-
-    def _take_over(self, child: ProcessBackend | None) -> None:
-        """What both have holds for both, wherever it is set."""
-        if child is None:
-            return
+            raise ValueError("child= is for RayBackend(isolate=True): else there is no child")
         for name in _SHARED:
-            default, here, there = _default(name), getattr(self, name), getattr(child, name)
+            default, here, there = _default(name), getattr(self, name), getattr(given, name)
             if default not in (here, there) and here != there:
                 raise ValueError(
                     f"{name} is {here!r} for RayBackend, and {there!r} for its child: give one"
                 )
-            self._set(name, there if here == default else here)
-        self._set("child", replace(child, **{name: getattr(self, name) for name in _SHARED}))
+
+    @property
+    def child_there(self) -> ProcessBackend | None:
+        """The child of each actor with all its settings, wherever they are set; None if not."""
+        if not self.isolate:
+            return None
+        child = ProcessBackend() if self.child is None else self.child
+        changed = {
+            one: getattr(self, one) for one in _SHARED if getattr(self, one) != _default(one)
+        }
+        if child.native_threads == "share":
+            changed["native_threads"] = max(1, int(self.num_cpus))
+        return replace(child, **changed)
 
     @property
     def must_start(self) -> bool:
@@ -150,7 +152,10 @@ class RayBackend:
         from ion_actors.backends.ray.runner import RayRunner  # noqa: PLC0415 - it is large
         from ion_actors.backends.ray.settings import ActorSettings  # noqa: PLC0415
 
+        child = self.child_there
         settings = {one.name: getattr(self, one.name) for one in fields(ActorSettings)}
+        settings |= {one: getattr(child, one) for one in _SHARED if child is not None}
+        settings["child"] = child
         return RayRunner(ActorSettings(**settings), worker, context, log)
 
     def _set(self, name: str, value: object) -> None:

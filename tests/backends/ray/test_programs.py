@@ -14,7 +14,7 @@ import pytest
 
 from tests.backends.process.programs import ROOT, run
 from tests.ray_cluster import in_shared_memory
-from tests.workerpool.helpers import eventually
+from tests.workerpool.helpers import eventually, is_alive
 
 pytest.importorskip("ray", reason="Ray is not installed: it is the extra 'ray'")
 
@@ -166,8 +166,10 @@ def test_one_pool_after_the_other(tmp_path: Path) -> None:
     assert found.split() == ["1", "2"]
 
 
-def test_a_program_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_program_that_is_killed_leaves_nothing(tmp_path: Path, isolate: bool) -> None:
     before = in_shared_memory()
+    backend = SMALL.replace("(", f"(isolate={isolate}, ", 1)
     path = tmp_path / "program.py"
     path.write_text(f"""
 import os, time
@@ -175,9 +177,8 @@ from pathlib import Path
 from ion_actors import Pool, RayBackend
 {_TOP}
 if __name__ == "__main__":
-    pool = Pool(1, backend={SMALL})
-    pool.submit(pow, 2, 5).result(90)
-    print(session(), flush=True)
+    pool = Pool(1, backend={backend})
+    print(pool.submit(os.getpid).result(90), session(), flush=True)
     pool.submit(time.sleep, 600).result()
 """)
     with subprocess.Popen(
@@ -189,9 +190,10 @@ if __name__ == "__main__":
         start_new_session=True,
     ) as program:
         assert program.stdout is not None
-        session = program.stdout.readline().strip()
+        pid, session = program.stdout.readline().split()
         assert processes_of(session)
         program.send_signal(signal.SIGKILL)
+    eventually(lambda: not is_alive(int(pid)))
     eventually(lambda: processes_of(session) == [])
     eventually(lambda: in_shared_memory() <= before)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import email
 import importlib.util
 import subprocess
@@ -117,19 +118,20 @@ def test_what_both_have_holds_wherever_it_is_set(installed: None) -> None:
     backend = RayBackend(
         isolate=True, grace=2, child=ProcessBackend(kill_after=3, max_tasks_per_child=4, nice=5)
     )
-    child = backend.child
+    child = backend.child_there
     assert child is not None
-    for one in (backend, child):
-        assert (one.grace, one.kill_after, one.max_tasks_per_child) == (2, 3, 4)
+    assert (child.grace, child.kill_after, child.max_tasks_per_child) == (2, 3, 4)
     assert (child.nice, child.native_threads) == (5, 1)
+    other = dataclasses.replace(backend, grace=4).child_there
+    assert other == dataclasses.replace(child, grace=4)
 
 
 def test_threads_of_a_child_are_the_cpus_of_its_worker(installed: None) -> None:
     for cpus, threads in ((0, 1), (0.5, 1), (4, 4)):
-        child = RayBackend(isolate=True, num_cpus=cpus).child
+        child = RayBackend(isolate=True, num_cpus=cpus).child_there
         assert child is not None
         assert child.native_threads == threads
-    assert RayBackend().child is None
+    assert RayBackend().child_there is None
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
