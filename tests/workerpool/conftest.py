@@ -377,6 +377,9 @@ NOT_ON_A_LOOP: dict[str, frozenset[str]] = {
     ),
 }
 
+#: The modules whose tests also run on Ray in child processes of actors: each takes long there.
+ON_AGENTS = frozenset({"test_panics"})
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Have a test run on each backend."""
@@ -386,7 +389,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if name in IN_THREADS_ONLY[module]:
             places.remove("process")
         elif RAY_IS_HERE:
-            places.append("ray")
+            places += ["ray", "ray-agent"] if module in ON_AGENTS else ["ray"]
         if name in NOT_ON_A_LOOP.get(module, ()):
             places.remove("asyncio")
         metafunc.parametrize("where", [*map(param_of, places)], indirect=True)
