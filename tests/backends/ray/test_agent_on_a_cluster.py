@@ -232,6 +232,33 @@ def _give_lock(_: int) -> Any:
     return threading.Lock()
 
 
+def test_the_actor_rebuilds_nothing(tmp_path: Path) -> None:
+    with pool_of(initializer=errands.echo, initargs=(Telltale(tmp_path),)) as pool:
+        child = pool.submit(errands.pid).result(PATIENCE)
+        assert type(pool.submit(errands.echo, Telltale(tmp_path)).result(PATIENCE)) is Telltale
+        assert type(next(pool.stream(_give_telltale, tmp_path))) is Telltale
+        assert {int(one.name) for one in tmp_path.iterdir()} == {child, os.getpid()}
+
+
+class Telltale:
+    """Tells in which processes it was rebuilt."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.folder,)
+
+
+def _rebuilt(folder: Path) -> Telltale:
+    (folder / str(os.getpid())).touch()
+    return Telltale(folder)
+
+
+def _give_telltale(folder: Path) -> Iterator[Telltale]:
+    yield Telltale(folder)
+
+
 def test_arrays_may_be_written_to() -> None:
     numpy: Any = pytest.importorskip("numpy")
     with pool_of() as pool:
