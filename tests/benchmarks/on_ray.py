@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 from collections.abc import Callable, Iterator
 from time import perf_counter, sleep
@@ -210,6 +211,8 @@ def cluster() -> Iterator[None]:
     """While there is one, as our backend starts it."""
     from ion_actors.backends.ray.connection import connect
 
+    # Else each of our actors would compile the library, which no installed one has to.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     before = signal.getsignal(signal.SIGTERM)
     connection = connect("local", {"num_cpus": 16, "object_store_memory": 500_000_000})
     signal.signal(signal.SIGTERM, before)
