@@ -645,17 +645,24 @@ def _fields_of(child: ProcessBackend) -> dict[str, Any]:
 
 def _create(site: RaySite, settings: ActorSettings) -> Any:
     connection = site.connected.result()
-    if site.actor_class is None:
-        groups = {CONTROL: 1, NEWS: 1}
-        site.actor_class = connection.ray.remote(concurrency_groups=groups)(TaskActor)
-    return site.actor_class.options(
-        num_cpus=0 if connection.local else settings.num_cpus,
-        num_gpus=settings.num_gpus,
-        resources=dict(settings.resources),
-        scheduling_strategy=settings.scheduling,
-        max_restarts=0,
-        max_task_retries=0,
-    ).remote()
+    return (
+        _class_of_actors(connection.ray, TaskActor)
+        .options(
+            num_cpus=0 if connection.local else settings.num_cpus,
+            num_gpus=settings.num_gpus,
+            resources=dict(settings.resources),
+            scheduling_strategy=settings.scheduling,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        .remote()
+    )
+
+
+@functools.cache
+def _class_of_actors(ray: Any, kind: type[Any]) -> Any:
+    """The class as Ray knows it. Ray keeps each for ever, so all pools share it."""
+    return ray.remote(concurrency_groups={CONTROL: 1, NEWS: 1})(kind)
 
 
 def _reason(words: str) -> str:

@@ -13,6 +13,7 @@ import atexit
 import functools
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -55,7 +56,6 @@ class RaySite:
         self.address = address
         self.ship = ship
         self.connected: Future[Connection] = Future()
-        self.actor_class: Any = None  # as Ray knows it, once there was an actor
         self._init = init
         self._pools: dict[Context, int] = {}  # how many workers of each use it; guarded by _lock
         self._kept: dict[Context, list[Any]] = {}  # actors of each, for successors; likewise
@@ -186,7 +186,8 @@ def enter(
         if site is None:
             site = RaySite(address, init, ship)
             start_thread(site.thread)
-            atexit.register(_await_end, site)  # before Ray's, which it has not imported yet
+            # Before Ray's, which it has not imported yet. Weakly, as it is never taken back.
+            atexit.register(_await_end, weakref.ref(site))
             _site = site
         elif address not in (None, site.address):
             raise Hopeless(
@@ -204,7 +205,10 @@ def enter(
     return site
 
 
-def _await_end(site: RaySite) -> None:
+def _await_end(reference: weakref.ref[RaySite]) -> None:
+    site = reference()
+    if site is None:
+        return
     connected = site.connected
     if _site is not site and connected.done() and connected.exception() is None:
         site.thread.join(_PATIENCE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -241,6 +243,19 @@ def test_pools_share_a_connection_until_the_last_has_ended(ray: FakeRay) -> None
     other.leave(third)
     other.thread.join(PATIENCE)
     assert len(ray.inits) == 2
+
+
+def test_nothing_keeps_what_has_ended(ray: FakeRay) -> None:
+    context = Context()
+    found = site.enter(None, {}, context)
+    found.connected.result(PATIENCE)
+    context.cancel()
+    found.leave(context)
+    found.thread.join(PATIENCE)
+    ended = weakref.ref(found)
+    del found, context
+    gc.collect()
+    assert ended() is None
 
 
 def test_there_is_one_address(ray: FakeRay, head: str) -> None:
