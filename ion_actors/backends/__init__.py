@@ -10,6 +10,7 @@ From the top down, each importing only from below::
     event_loop    runs coroutines; imported only when there is one
     loop_threads  the threads in which a worker's event loop makes blocking calls
     protocol      the interface between workers and backends
+    window        how many tasks are sent before their turn: decisions
     stream/       the items of a generator, from where it runs to where they are read
     stacks        where a thread is, and what users see of that
 """

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Protocol, TypeVar
 
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.raised import is_a
 
-__all__ = ["Callback", "Callbacks", "Derivation", "Link", "call_all", "in_main_thread"]
+__all__ = [
+    "Callback",
+    "Callbacks",
+    "Derivation",
+    "Link",
+    "are_quick",
+    "call_all",
+    "in_main_thread",
+    "quick",
+]
 
 logger = Logger("ion_actors")
+
+F = TypeVar("F", bound=Callable[..., object])
 
 Callback = Callable[[Any], object]
 Callbacks = list[Callback]  # what is called is taken out
@@ -43,6 +55,30 @@ class Link:
     def __call__(self, source: Any, /) -> tuple[Any, Callbacks] | None:
         """The source is done."""
         return self._derivation.one_is_done(self._place, source)
+
+
+_quick: set[CodeType] = set()
+_quick_modules = frozenset(("asyncio.futures",))
+
+
+def quick(fn: F) -> F:
+    """Mark a callback of the library's own, which never blocks, and runs no code of users."""
+    _quick.add(fn.__code__)
+    return fn
+
+
+def are_quick(callbacks: Callbacks) -> bool:
+    """Whether all of these are known not to block."""
+    return all(map(_is_quick, callbacks.copy()))
+
+
+def _is_quick(callback: Callback) -> bool:
+    fn: Any = callback
+    if type(fn) is MethodType:
+        fn = fn.__func__
+    if type(fn) is not FunctionType:
+        return False
+    return fn.__code__ in _quick or fn.__module__ in _quick_modules
 
 
 def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Callbacks]]) -> None:

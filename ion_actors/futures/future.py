@@ -40,7 +40,7 @@ from ion_actors.context import (
 from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.errors import Cancelled, FutureAlreadySet
 from ion_actors.forking import HOOKS_RAN, check, run_hooks
-from ion_actors.futures.callbacks import Callback, Callbacks, call_all, in_main_thread
+from ion_actors.futures.callbacks import Callback, Callbacks, call_all, in_main_thread, quick
 from ion_actors.futures.derived import derive
 from ion_actors.futures.exceptions import ExcInfo, UnreadException, as_exception
 from ion_actors.futures.get_hook import GetHook
@@ -609,6 +609,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             if not woken.done():
                 woken.set_result(None)
 
+        @quick
         def call(_: object) -> None:
             call_in_loop(loop, wake)
 

@@ -28,6 +28,7 @@ from ion_actors._arguments import seconds, whole_number
 from ion_actors.clock import Clock, system_clock
 from ion_actors.context import Context, Signal, current_context, helper_here
 from ion_actors.futures import Future
+from ion_actors.futures.callbacks import quick
 from ion_actors.naming import describe
 from ion_actors.workerpool.chunk import Chunk, Results, results_of
 
@@ -437,6 +438,7 @@ class _Arrivals:
         self.expected[future] = results
         future.add_done_callback(self._arrived)
 
+    @quick
     def _arrived(self, future: Future[Any]) -> None:
         self._done.append(future)  # first: who waits looks for it after giving its signal
         if (signal := self._signal) is not None:

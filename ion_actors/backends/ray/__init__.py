@@ -23,7 +23,6 @@ From the top down, each importing only from below::
     in_place      large buffers that may be written to
     remains       what is left of an actor that has died
     settings      what a worker has to know of the backend
-    window        how many tasks are sent ahead: decisions
     printing      what tasks print
     whereabouts   where the task of an actor is
     last_words    what is known of the end of an actor on this machine

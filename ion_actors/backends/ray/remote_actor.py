@@ -31,8 +31,8 @@ from ion_actors.backends.ray.remains import Remains
 from ion_actors.backends.ray.settings import ActorSettings
 from ion_actors.backends.ray.task_actor import CONTROL, NEWS, TaskActor
 from ion_actors.backends.ray.whereabouts import AskedActor
-from ion_actors.backends.ray.window import LONG, SendWindow
 from ion_actors.backends.ray.wire import ActorStart, Batch, Call, CallEnd, ChildIs, Item, Reply
+from ion_actors.backends.window import LONG, SendWindow
 from ion_actors.clock import system_clock
 from ion_actors.context import Context
 from ion_actors.errors import DeadlineExceeded, WorkerDied

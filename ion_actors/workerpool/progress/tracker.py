@@ -22,6 +22,7 @@ from typing import Any
 from ion_actors.context import of_thread
 from ion_actors.delivery import is_kept_free, run_elsewhere
 from ion_actors.futures import Future
+from ion_actors.futures.callbacks import quick
 from ion_actors.interruption import is_interruption
 from ion_actors.logs import Logger
 from ion_actors.workerpool.progress.displays import Display
@@ -51,6 +52,7 @@ class Tracker:
         self._expected[task] = calls  # first: it may have ended
         task.add_done_callback(self.ended)
 
+    @quick
     def ended(self, task: Future[Any]) -> None:
         """A task has ended. Counted once, in whichever thread comes first; runs no user's code."""
         with self._lock:

@@ -37,10 +37,11 @@ from ion_actors.backends.stream.producer import refuse_generators
 from ion_actors.context import Context, of_thread
 from ion_actors.errors import ContextEnded
 from ion_actors.futures import Future
+from ion_actors.futures.callbacks import are_quick
 from ion_actors.raised import is_a
 from ion_actors.workerpool.mailbox.mailbox import Mailbox
 from ion_actors.workerpool.mailbox.protocols import NOT_BEGUN, PARKED, Order
-from ion_actors.workerpool.mailbox.task import TaskFuture
+from ion_actors.workerpool.mailbox.task import TaskFuture, run_callbacks_in_thread
 from ion_actors.workerpool.messages import Needed, Panicked, Ready, StartFailed, Stopped
 from ion_actors.workerpool.model.metrics import Tally
 from ion_actors.workerpool.model.outcomes import Directive, Outcome
@@ -431,6 +432,10 @@ class PoolWorker(IsolatedActor):
         self, task: TaskFuture[Any], callbacks: list[Callable[[Any], object]] | None
     ) -> None:
         """Run the callbacks of a task that has ended: it is not current any more."""
+        if self.ahead and callbacks and not are_quick(callbacks):
+            # They may block, or even wait for what is ahead here.
+            run_callbacks_in_thread([(task, callbacks)])
+            callbacks = None
         if callbacks or task.key is not None:  # it holds its key yet
             self.telling = task
         self.current = None  # they are not the task: its context is not theirs

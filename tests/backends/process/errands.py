@@ -891,3 +891,26 @@ def hoard_natively(folder: Path, size: int) -> None:
     libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     libc.memset(libc.malloc(size), 1, size)
     libc.sleep(600)
+
+
+_in_order: list[int] = []
+
+
+def keep_order(number: int) -> int:
+    """The number of calls in this process; they come in order of their arguments."""
+    assert number == len(_in_order)
+    _in_order.append(number)
+    return len(_in_order)
+
+
+def await_other(folder: Path, number: int, which: int) -> None:
+    """Wait until the other one of two calls runs, which must be elsewhere."""
+    (folder / f"here-{number}-{which}").touch()
+    while not (folder / f"here-{number}-{1 - which}").exists():
+        time.sleep(0.001)
+
+
+def record(path: Path, number: int) -> None:
+    """Add a line to a file, whoever else does so."""
+    with path.open("ab", buffering=0) as file:
+        file.write(b"%d\n" % number)

@@ -66,6 +66,8 @@ DEATHS: dict[Lot, tuple[Any, str | None]] = {
     Lot.CRASH: ((errands.segfault,), "SIGSEGV"),
 }
 LOTS = [*Lot, *[Lot.LINGERS] * 4, *[Lot.WELL] * 30]
+# So that most tasks are sent before their turn when something happens.
+CALM = [*Lot, *[Lot.WELL] * 300]
 UNWANTED = (Lot.UNWANTED, Lot.RELUCTANT, Lot.LINGERS)
 
 
@@ -79,8 +81,10 @@ class Submitting(threading.Thread):
         folder: Path,
         half: threading.Barrier | None,
         count: int = TASKS,
+        lots: list[Lot] = LOTS,
     ) -> None:
         super().__init__(name=f"test-submitter-{seed}")
+        self.lots = lots
         self.count = count
         self.pool = pool
         self.random = random.Random(seed)
@@ -94,7 +98,7 @@ class Submitting(threading.Thread):
             for number in range(self.count):
                 if number == self.count // 2 and self.half is not None:
                     self.half.wait(PATIENCE)
-                lot = self.random.choice(LOTS)
+                lot = self.random.choice(self.lots)
                 self.tasks.append((lot, number, self.submit(lot, number)))
         except BaseException as error:
             if self.half is None or not isinstance(error, PoolClosed):
@@ -178,12 +182,13 @@ def check(lot: Lot, number: int, future: Future[Any], *, closed: bool, signals: 
 
 
 @pytest.mark.parametrize("close_in_the_middle", [False, True])
+@pytest.mark.parametrize(("lots", "count"), [(LOTS, TASKS), (CALM, 8 * TASKS)], ids=["", "calm"])
 def test_each_task_ends_once_and_as_it_would_have_alone(
-    close_in_the_middle: bool, tmp_path: Path
+    close_in_the_middle: bool, lots: list[Lot], count: int, tmp_path: Path
 ) -> None:
     half = threading.Barrier(SUBMITTERS + 1) if close_in_the_middle else None
-    pool = Pool(3, 16, backend=HASTY, panic_recovery=TIRELESS, name="chaos")
-    submitters = [Submitting(pool, seed, tmp_path, half) for seed in range(SUBMITTERS)]
+    pool = Pool(3, 64, backend=HASTY, panic_recovery=TIRELESS, name="chaos")
+    submitters = [Submitting(pool, seed, tmp_path, half, count, lots) for seed in range(SUBMITTERS)]
     run_out(pool, submitters, half)
 
 
@@ -219,3 +224,21 @@ def test_whoever_is_killed_from_outside_costs_no_task_that_may_run_twice() -> No
                 kill(chance.choice(children))  # at a task, between two, or while it starts
         numbers = pool.metrics()
         assert (numbers.completed, numbers.panicked) == (2000, 0)
+
+
+def test_a_kill_from_outside_costs_the_task_that_has_begun_and_no_other(tmp_path: Path) -> None:
+    chance, kills, record = random.Random(11), 0, tmp_path / "record"
+    with Pool(3, 500, backend=HASTY, panic_recovery=TIRELESS) as pool:
+        futures = []
+        for number in range(3000):
+            futures.append(pool.submit(errands.record, record, number))
+            if number % 100 == 99 and (children := running_children()):
+                kill(chance.choice(children))
+                kills += 1
+        errors = [one.exception(PATIENCE) for one in futures]
+    lost = [number for number, error in enumerate(errors) if error is not None]
+    assert len(lost) <= kills
+    assert all(isinstance(one, TaskPanicked) for one in errors if one is not None)
+    done = [int(line) for line in record.read_text().split()]
+    assert len(done) == len(set(done))
+    assert set(range(3000)) - set(lost) <= set(done)

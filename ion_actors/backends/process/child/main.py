@@ -17,7 +17,7 @@ __all__ = ["run"]
 def run(setup: Setup) -> None:
     """Set the process up, and run tasks until its end."""
     multiprocessing.current_process().name = setup.name
-    for one in (setup.tasks, setup.control, setup.lifeline, setup.rights):
+    for one in (setup.tasks, setup.replies, setup.control, setup.lifeline, setup.rights):
         one.set_inheritable(False)
     faulthandler.enable(setup.words)
     if DUMP is not None and signal.getsignal(DUMP) is signal.SIG_DFL:

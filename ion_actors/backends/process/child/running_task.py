@@ -31,6 +31,7 @@ class RunningTask:
         self.may_be_interrupted = False
         self.terminated = False
         self.importing = False  # when it was terminated
+        self.broken = False  # it has raised, after it had some results
         self.outlet: RemoteOutlet | None = None  # if it is a stream
         self._cancel: Cancel | None = None
         self._context: Context | None = None

@@ -21,6 +21,7 @@ class Setup(NamedTuple):
 
     name: str  # the worker's
     tasks: socket.socket
+    replies: socket.socket
     control: socket.socket
     lifeline: socket.socket  # is closed when the parent ends; carries no data
     rights: socket.socket  # for descriptors, in both directions

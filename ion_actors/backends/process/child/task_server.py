@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -38,13 +39,14 @@ from ion_actors.backends.process.main_module import check_main
 from ion_actors.backends.process.signals import hold_back_others
 from ion_actors.backends.process.transport.channel import (
     ITEM,
-    LAST,
     RESULT,
     STOP,
     Channel,
     Garbled,
     Message,
     MessageKind,
+    is_next,
+    reply_flags,
 )
 from ion_actors.backends.process.transport.descriptors import Rights
 from ion_actors.backends.process.transport.log_relay import relay_to
@@ -81,16 +83,20 @@ class TaskServer:
 
     def __init__(self, setup: Setup) -> None:
         self._tasks = Channel(setup.tasks)
+        self._replies = Channel(setup.replies)
         self._control = Channel(setup.control)
         self._buffers = SharedBuffers(setup.files[1], setup.files[0], rights=Rights(setup.rights))
         self._setup = setup
         self._limited = setup.max_tasks is not None or setup.max_memory is not None
         self._pid = os.getpid()
+        self._now = time.perf_counter  # kept: a task may replace what modules refer to
         # Held while a message is sent. Reentrant: a signal handler may log.
         self._sending = threading.RLock()
         self._sender: int | None = None  # the thread that is sending a message
         self._runner = ThreadRunner()
-        self._number = 0
+        self._begun = 0  # tasks
+        self._stretch = 0  # of the line of tasks: see parent.line
+        self._last = 0  # the number of the last one that has begun
         self._running: RunningTask | None = None
         self._cancel: Cancel | None = None  # the last one that came
         self._where_lost: CodeType | None = None  # the code that looks at lost exceptions
@@ -117,6 +123,7 @@ class TaskServer:
     def after_fork(self) -> None:
         """In a fork that a task has made: detach from the parent."""
         self._tasks.close()
+        self._replies.close()
         self._control.close()
         self._buffers.after_fork()
         self._sending, self._sender = threading.RLock(), None
@@ -145,15 +152,19 @@ class TaskServer:
 
     def _serve_one(self, message: Message) -> bool:
         """Run a task. Returns whether this process may run another one."""
-        kind, _, body = message
+        kind, flags, body = message
         if kind == STOP:
             if body:
                 leave_quietly(open_error(self._buffers, body))
             return False
-        self._number += 1
-        running = self._running = RunningTask(self._number)
+        if not is_next(flags, self._stretch, self._last):
+            return True  # the parent knows that, and has it run elsewhere
+        began = self._now()
+        self._begun += 1
+        self._last = number = flags >> 8
+        running = self._running = RunningTask(number)
         cancel = self._cancel  # after the above: one side sees what the other has written
-        if cancel is not None and cancel.number == self._number:
+        if cancel is not None and cancel.number == number:
             running.cancel(cancel)
         kind, packed = self._perform(running, body)
         self._running = None
@@ -166,7 +177,10 @@ class TaskServer:
             body = self._buffers.seal(packed)
         except OSError as error:  # its descriptors cannot be sent
             kind, body = MessageKind.ERROR, self._buffers.seal(self._pack_error(error))
-        self._reply(kind, body, LAST if last else 0)
+        cut = last or running.broken or kind != RESULT
+        if cut:
+            self._stretch += 1
+        self._reply(kind, body, reply_flags(self._now() - began, last=last, cut=cut))
         return not last
 
     def _perform(self, running: RunningTask, body: bytes | bytearray) -> tuple[MessageKind, Packed]:
@@ -177,6 +191,7 @@ class TaskServer:
                 running.interrupt()  # the signal may have come earlier
                 value = self._call(running, received)
                 if type(value) is Broken:
+                    running.broken = True
                     return self._pack_broken(value)
                 return RESULT, pack_result(str, value)
             finally:
@@ -187,6 +202,7 @@ class TaskServer:
             if running.terminated and isinstance(error, TaskNotPicklable):
                 return MessageKind.ERROR, self._pack_error(running.error())  # raised in a pickler
             if results := take_results(error):
+                running.broken = True
                 return self._pack_broken(Broken(results, error))
             return MessageKind.ERROR, self._pack_error(error)
 
@@ -233,7 +249,7 @@ class TaskServer:
         with self._sending:
             self._sender = threading.get_ident()
             try:
-                self._tasks.send(kind, body, flags)
+                self._replies.send(kind, body, flags)
             finally:
                 self._sender = None
 
@@ -293,7 +309,7 @@ class TaskServer:
 
     def _has_done_its_share(self) -> bool:
         tasks, memory = self._setup.max_tasks, self._setup.max_memory
-        if tasks is not None and self._number >= tasks:
+        if tasks is not None and self._begun >= tasks:
             return True
         return memory is not None and resident_memory() > memory
 

@@ -4,6 +4,7 @@ From the top down, each importing only from below::
 
     runner         a worker's use of its child: calls, replacement, the end
     child_process  one child process, from its start to its end
+    line           the tasks that a child was sent, and that are not answered
     inlet          where the items of a child's generator arrive
     resources      the process, and everything that it shares with its parent
     launch         how a process is started

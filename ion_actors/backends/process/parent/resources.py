@@ -11,7 +11,7 @@ from ion_actors.backends.process.child.setup import Setup, run
 from ion_actors.backends.process.parent.interpreter import streams_occupied
 from ion_actors.backends.process.parent.launch import ChildSettings, launch
 from ion_actors.backends.process.transport.anonymous_file import NoPlace, new_file
-from ion_actors.backends.process.transport.channel import Channel
+from ion_actors.backends.process.transport.channel import PACKETS, Channel
 from ion_actors.backends.process.transport.descriptors import Rights
 from ion_actors.backends.process.transport.output_capture import OutputCapture
 from ion_actors.backends.process.transport.shared_buffers import SharedBuffers
@@ -37,7 +37,9 @@ class Resources:
 
     Attributes:
         handle: the process.
-        tasks: the channel for tasks and results.
+        tasks: the channel for tasks.
+        unread: its other end, by which tasks are taken back; None where that is not possible.
+        replies: the channel for results, and for what is told during a task.
         control: the channel for what cannot wait until the task is over. It never blocks.
         words: the last words of the child.
         buffers: for large data.
@@ -60,7 +62,8 @@ class Resources:
             self._theirs.close()
 
     def _make(self, worker: str, settings: ChildSettings) -> None:
-        tasks, tasks_there = self._pair()
+        tasks, tasks_there = self._pair(socket.SOCK_STREAM if PACKETS is None else PACKETS)
+        replies, replies_there = self._pair()
         control, control_there = self._pair()
         lifeline_here, lifeline = self._pair()
         self._lifelines = (lifeline_here, control)
@@ -72,17 +75,21 @@ class Resources:
         self._ours.callback(self.buffers.close_back)
         self.capture = self._kept(_capture() if settings.capture_output else None)
         setup = Setup(
-            worker, tasks_there, control_there, lifeline, rights_there, self.words, (out, back),
-            settings.preload, settings.max_tasks_per_child, settings.max_memory_per_child,
-            self.capture,
+            worker, tasks_there, replies_there, control_there, lifeline, rights_there, self.words,
+            (out, back), settings.preload, settings.max_tasks_per_child,
+            settings.max_memory_per_child, self.capture,
         )  # fmt: skip
         self.handle = launch(settings, worker, run, setup)
         self.tasks = Channel(tasks, self.handle.has_ended)
+        self.unread = None if PACKETS is None else self._kept(tasks_there.dup())
+        self.replies = Channel(replies, self.handle.has_ended)
         self.control = Channel(control)
         control.setblocking(False)
 
-    def _pair(self) -> tuple[socket.socket, socket.socket]:
-        here, there = socket.socketpair()
+    def _pair(
+        self, kind: socket.SocketKind = socket.SOCK_STREAM
+    ) -> tuple[socket.socket, socket.socket]:
+        here, there = socket.socketpair(type=kind)
         self._ours.callback(here.close)
         self._theirs.callback(there.close)
         return here, there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import logging
 import os
 import threading
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ion_actors.backends.process.main_module import UNGUARDED, unguarded
-from ion_actors.backends.process.parent.child_process import Child, Unsent
+from ion_actors.backends.process.parent.child_process import Child, TakenBack
 from ion_actors.backends.process.parent.inlet import Reception
 from ion_actors.backends.process.parent.launch import ChildSettings
+from ion_actors.backends.process.parent.line import CAN_TAKE_BACK
 from ion_actors.backends.process.transport.channel import LAST, RESULT, Garbled, Message
 from ion_actors.backends.process.transport.descriptors import close_all
 from ion_actors.backends.process.transport.initializer import Initializer, initializer_of
@@ -32,7 +34,7 @@ from ion_actors.errors import WorkerDied
 from ion_actors.naming import Lines
 
 if TYPE_CHECKING:
-    from ion_actors.backends.protocol import Task
+    from ion_actors.backends.protocol import Task, TasksAhead
     from ion_actors.backends.stacks import Stack
     from ion_actors.observe import Log
 
@@ -81,6 +83,8 @@ class ProcessRunner:
         self._killed = False
         self._told_of_start = False  # that children hold too much when they have started
         self._readies = False  # this worker's thread waits for a child
+        self._ahead: TasksAhead | None = None
+        self._lost: dict[int, tuple[Task, WorkerDied]] = {}  # whose child is gone, by their ids
         self._process = os.getpid()  # a fork must not talk to the child
 
     # -- starting --------------------------------------------------------------------------
@@ -175,15 +179,45 @@ class ProcessRunner:
     def call(self, task: Task) -> Any:
         """Make the call in the child: see :meth:`ion_actors.backends.protocol.Runner.call`."""
         try:
-            child, (kind, _, body) = self.ask(task, pack_request(task))
+            child, (kind, _, body) = self._ask_ahead(task) or self.ask(task, pack_request(task))
             if kind != RESULT:
                 raise_error(child.buffers, body, task.task_name)
             value = open_result(child.buffers, body, task.task_name)
             if type(value) is Broken:
                 _raise_broken(value, task.task_name)
             return value
+        except BaseException:
+            if self._ahead is not None and self._child is not None:
+                self._child.take_back()  # what follows may depend on what becomes of this one
+            raise
         finally:
             del task  # the error's traceback keeps this frame, and the task will keep the error
+
+    def look_ahead(self, tasks: TasksAhead) -> None:
+        """From now on it may take tasks before their turn."""
+        settings = self._settings
+        # Else it would not be known which of them has printed what, or holds too much.
+        if CAN_TAKE_BACK and not settings.capture_output and settings.max_memory_per_child is None:
+            self._ahead = tasks
+
+    def _ask_ahead(self, task: Task) -> tuple[Child, Message] | None:
+        """The reply to a task that was sent before its turn; None if it has to be sent."""
+        if self._ahead is None:
+            return None
+        lost = self._lost.pop(id(task), None)
+        try:
+            if lost is not None:
+                raise copy.copy(lost[1])
+            if (child := self._child) is not None and child.has(task):
+                return child, self._exchange(child, task, None)
+            if task.own_context is not None or self._context._end is not None:
+                task.task_context().check()
+            return None
+        except TakenBack:
+            task.task_context().check()
+            return None
+        finally:
+            del task, lost
 
     def ask(self, task: Task, request: Packed) -> tuple[Child, Message]:
         """:meth:`call` in bytes: returns the reply, and the child whose buffers it is in.
@@ -196,8 +230,11 @@ class ProcessRunner:
                 child = self._ready_child(task)
                 try:
                     return child, self._exchange(child, task, request)
-                except Unsent:
-                    died = self._bury(child)
+                except TakenBack:
+                    task.task_context().check()
+                    if self._child is child:
+                        continue
+                died = child.obituary
                 tries += 1
                 if tries == _TRIES:
                     raise died
@@ -207,23 +244,41 @@ class ProcessRunner:
             close_all(request[1])
             del task, request
 
-    def _exchange(self, child: Child, task: Task, request: Packed) -> Message:
+    def _exchange(self, child: Child, task: Task, request: Packed | None) -> Message:
+        """Raises ``TakenBack`` if the child has not begun the task; it may have died."""
         try:
+            child.ahead = self._ahead
             reply = child.exchange(task, request)
-            if reply[1] & LAST or not child.is_usable():
+            if (reply[1] & LAST or not child.is_usable()) and not child.is_busy:
                 self._see_off(child)
                 self._launch_next()
+        except TakenBack:
+            raise
         except (EOFError, Garbled):
             forced = child.was_forced
-            died = self._bury(child)
+            if self._part_with(child, task):
+                raise TakenBack from None
             task.captured_output = child.output
             if forced and (context := task.task_context()).cancelled:
                 self._launch_next()
                 context.check()
-            raise died from None
+            raise child.obituary from None
+        except BaseException:  # thrown in from outside: nobody knows what has begun
+            if child.is_busy:
+                child.kill()
+                self._part_with(child, task)
+            raise
         finally:
             del task, request
         return reply
+
+    def _part_with(self, child: Child, task: Task) -> bool:
+        """It has died: give back what it has not begun. Returns whether this task is among that."""
+        died = self._bury(child)
+        unbegun = child.give_back(task)
+        # Replies that came before its end are lost, too, if somebody has interrupted this worker.
+        self._lost |= {id(one): (one, died) for one in child.rest() if one is not task}
+        return unbegun
 
     def _launch_next(self) -> None:
         """Start the next child while this worker settles its task."""

@@ -2,6 +2,9 @@
 
 A message is a kind, flags, and a body whose bytes the channel does not interpret. Other data (a
 task can write to any descriptor) is :class:`Garbled`, and is not used.
+
+Between a socket that keeps packets apart, a message is one packet, unless it is large. Elsewhere it
+is a part of a stream.
 """
 
 from __future__ import annotations
@@ -10,15 +13,19 @@ import enum
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import wait
 
 from ion_actors.backends.process.signals import NO_SIGPIPE
 
 __all__ = [
+    "CUT",
     "ITEM",
     "LAST",
+    "MOST_IN_PACKET",
     "NEWS",
+    "PACKETS",
     "RESULT",
     "STOP",
     "TASK",
@@ -27,13 +34,25 @@ __all__ = [
     "Message",
     "MessageKind",
     "Unread",
+    "is_next",
+    "number_after",
+    "number_in",
+    "reply_flags",
+    "seconds_of_reply",
+    "task_flags",
 ]
 
-_HEAD = struct.Struct("<4sBB2xQ")  # magic, kind, flags, length of the body
+#: The kind of socket that keeps packets apart, where it also says that its other end is closed.
+PACKETS = socket.SOCK_SEQPACKET if sys.platform == "linux" else None
+
+_HEAD = struct.Struct("<4sIQ")  # magic, kind and flags, length of the body
 _HEAD_SIZE = _HEAD.size
 _MAGIC = b"ion\x01"
 _LOOK_UP = struct.pack("ll", 1, 0) if os.name == "posix" else struct.pack("L", 1000)  # a second
-_CHUNK = 64 * 1024  # bytes to read at a time, while the length is unknown
+_CHUNK = 64 * 1024  # bytes to read at a time, while the length is unknown; and of a packet
+#: Bytes of the longest body that is sent in one packet.
+MOST_IN_PACKET = _CHUNK - _HEAD_SIZE
+_AT_ONCE = NO_SIGPIPE | getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class MessageKind(enum.IntEnum):
@@ -60,8 +79,53 @@ class MessageKind(enum.IntEnum):
 TASK, STOP, RESULT, NEWS = MessageKind.TASK, MessageKind.STOP, MessageKind.RESULT, MessageKind.NEWS
 ITEM = MessageKind.ITEM
 
-# Flags of a reply.
+# Flags of a reply. Above them is the logarithm of the microseconds that the task took.
 LAST = 1  #: the child ends now: it has run its share of tasks
+CUT = 2  #: it begins nothing that it was sent before it has replied
+_TIME = 2  # bits below it
+
+# Flags of a task: the stretch that it is in, FRESH, and its number. See parent.line.
+FRESH = 0x80  #: what is missing between its number and that of the last one was taken back
+_STRETCHES = 0x80
+_NUMBERS = 0x10000
+
+
+def reply_flags(seconds: float, *, last: bool, cut: bool) -> int:
+    """The flags of the reply to a task that took so long."""
+    return LAST * last | CUT * cut | int(seconds * 1e6).bit_length() << _TIME
+
+
+def seconds_of_reply(flags: int) -> float:
+    """How long the task took, by a factor of two at most."""
+    return float((1 << (flags >> _TIME)) - 1) * 1e-6
+
+
+def number_after(number: int) -> int:
+    """The number of the next task. There is no zero."""
+    return (number + 1) % _NUMBERS or 1
+
+
+def task_flags(stretch: int, number: int, *, fresh: bool) -> int:
+    """The flags of a task."""
+    return stretch % _STRETCHES | FRESH * fresh | number << 8
+
+
+def is_next(flags: int, stretch: int, before: int) -> bool:
+    """Whether a child begins a task with these flags.
+
+    Args:
+        flags: its own.
+        stretch: how often the child has cut the line.
+        before: the number of the last task that has begun.
+    """
+    if flags % _STRETCHES != stretch % _STRETCHES:
+        return False
+    return bool(flags & FRESH) or flags >> 8 == number_after(before)
+
+
+def number_in(packet: bytes) -> int:
+    """The number of the task of which this is the begin; zero if it is none."""
+    return int(_HEAD.unpack_from(packet)[1] >> 16) if len(packet) >= _HEAD_SIZE else 0
 
 
 class Garbled(Exception):
@@ -94,9 +158,17 @@ class Channel:
         self._sock = sock
         self._over = over
         self._surplus = b""  # already read, part of the next message
+        self._split = sock.type == PACKETS
+        #: Called when nothing has come for a while. It may raise.
+        self.on_idle: Callable[[], object] | None = None
         if over is not None:
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 sock.setsockopt(socket.SOL_SOCKET, option, _LOOK_UP)
+
+    def look_up_after(self, milliseconds: int) -> None:
+        """So long a wait is a while, from now on. At first, it is a second."""
+        size = struct.pack("ll", *divmod(milliseconds * 1000, 10**6))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, size)
 
     def fileno(self) -> int:
         """The descriptor of its socket; -1 once it is closed."""
@@ -112,12 +184,37 @@ class Channel:
         Raises:
             EOFError: the other side has ended. It has not got the message.
         """
-        head = _HEAD.pack(_MAGIC, kind, flags, len(body))
-        if len(body) <= _CHUNK:
+        head = _HEAD.pack(_MAGIC, kind | flags << 8, len(body))
+        if len(body) <= MOST_IN_PACKET:
             self._write(head + body)
         else:
             self._write(head)
+            self._write_large(body)
+
+    def _write_large(self, body: bytes | bytearray) -> None:
+        if not self._split:
             self._write(body)
+            return
+        for start in range(0, len(body), _CHUNK):
+            self._write(body[start : start + _CHUNK])
+
+    def try_to_send(self, kind: MessageKind, body: bytes, flags: int) -> bool:
+        """Send a message that fits into a packet, unless that would block.
+
+        Returns:
+            Whether it was sent. If not, nothing of it was.
+
+        Raises:
+            EOFError: the other side has ended.
+        """
+        data = _HEAD.pack(_MAGIC, kind | flags << 8, len(body)) + body
+        try:
+            self._sock.send(data, _AT_ONCE)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise EOFError("the other side has ended") from error
+        return True
 
     def _write(self, data: bytes | bytearray) -> None:
         try:
@@ -141,7 +238,7 @@ class Channel:
 
         After False the channel cannot be used any more: half a message may have been sent.
         """
-        data = _HEAD.pack(_MAGIC, kind, 0, len(body)) + body
+        data = _HEAD.pack(_MAGIC, kind, len(body)) + body
         try:
             return self._sock.send(data, NO_SIGPIPE) == len(data)
         except OSError:
@@ -172,14 +269,14 @@ class Channel:
         data = self._surplus
         if len(data) < _HEAD_SIZE:
             return None
-        magic, kind, flags, length = _HEAD.unpack_from(data)
+        magic, kind, length = _HEAD.unpack_from(data)
         if magic != _MAGIC:
             raise EOFError("the other side sends what is no message")
         end = _HEAD_SIZE + length
         if len(data) < end:
             return None
         self._surplus = data[end:]
-        return kind, flags, data[_HEAD_SIZE:end]
+        return kind & 0xFF, kind >> 8, data[_HEAD_SIZE:end]
 
     def receive(self) -> Message:
         """The next message.
@@ -191,16 +288,17 @@ class Channel:
         """
         data = self._surplus or self._some()
         while len(data) < _HEAD_SIZE:
+            self._surplus = data  # on_idle may raise
             data += self._some()
-        magic, kind, flags, length = _HEAD.unpack_from(data)
+        magic, kind, length = _HEAD.unpack_from(data)
         if magic != _MAGIC:
             raise Garbled(f"a message cannot begin with {data[:_HEAD_SIZE]!r}")
         end = _HEAD_SIZE + length
         if len(data) >= end:
             self._surplus = data[end:]
-            return kind, flags, data[_HEAD_SIZE:end]
+            return kind & 0xFF, kind >> 8, data[_HEAD_SIZE:end]
         self._surplus = b""
-        return kind, flags, self._rest(data[_HEAD_SIZE:], length)
+        return kind & 0xFF, kind >> 8, self._rest(data[_HEAD_SIZE:], length)
 
     def _rest(self, start: bytes, length: int) -> bytearray:
         try:
@@ -244,6 +342,8 @@ class Channel:
 
     def _look_up(self) -> None:
         """There was no data for a while: check whether the other side has ended."""
+        if self.on_idle is not None:
+            self.on_idle()
         if self._over is None or not self._over():
             return
         # It may have sent something, and died after that.

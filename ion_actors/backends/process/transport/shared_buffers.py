@@ -137,6 +137,11 @@ class SharedBuffers:
             return header, buffers
         return Unopened(found, self._back)
 
+    @property
+    def owes(self) -> bool:
+        """Whether the next message has to tell the other side what this side has read."""
+        return self._back is not None and bool(self._back.freed)
+
     def take_freed(self) -> list[Place]:
         """The places that this side has read, for the other side, if no message is to follow."""
         return [] if self._back is None else self._back.take_freed()

@@ -1,9 +1,10 @@
-"""How many tasks a worker has under way in its actor: decisions, as pure functions.
+"""How many tasks a worker has under way elsewhere: decisions, as pure functions.
 
-A call of Ray's takes about as long as a hundred small tasks. So small tasks are sent in batches,
-and the next batch while the first one runs. How small tasks are is measured: what is under way
-should take no more than ``WORK``, so that a crash, a cancellation or a long task has to do with few
-others. It begins with one task, and grows with each that is answered.
+A child process that has the next task already need not wait for it. A call of Ray's takes about as
+long as a hundred small tasks; so these are sent in batches, and the next batch while the first one
+runs. How small tasks are is measured: what is under way should take no more than ``WORK``, so that
+a crash, a cancellation or a long task has to do with few others. It begins with one task, and grows
+with each that is answered.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ __all__ = ["CALLS", "LONG", "WORK", "SendWindow"]
 #: Seconds that all that is under way should take.
 WORK = 0.01
 
-#: Seconds without an answer after which the actor is asked for what has not begun.
+#: Seconds without an answer after which what has not begun is taken back.
 LONG = 0.03
 
-#: Calls of Ray's that are under way at a time: one runs, the next is there when it ends.
+#: Batches that are under way at a time: one runs, the next is there when it ends.
 CALLS = 2
 
 _WEIGHT = 0.25  # of the last task in the average

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ion_actors.backends.ray.window import CALLS, WORK, SendWindow
+from ion_actors.backends.window import CALLS, WORK, SendWindow
 
 SECONDS = st.floats(0, 100)
 TIMES = st.lists(SECONDS, max_size=100)
