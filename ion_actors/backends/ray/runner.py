@@ -42,6 +42,9 @@ _NOTICE = 10.0
 # The same if there seems to be room: then Ray has to start a process first.
 _SLOW = 60.0
 
+# Seconds that a worker without a place keeps a task: then another worker may take it.
+_HOLD = 20.0
+
 # How many actors of a worker may die before they were placed, until that is a failed start.
 _TRIES = 3
 
@@ -59,6 +62,10 @@ _NO_PROCESS = (
     "the Ray actor of worker %s has not started in %d s, though there seems to be room in the "
     "cluster: it needs %s; free are %s. The pool works with the workers that it has"
 )
+
+
+class _NoPlace(Exception):
+    """There is none for an actor, and a task waits for it."""
 
 
 class RayRunner:
@@ -82,6 +89,7 @@ class RayRunner:
         self._actor: RemoteActor | None = None
         self._killed = False
         self._starts = False  # this worker's thread waits for an actor
+        self._holds = False  # and has a task, which another worker could run
         self._process = os.getpid()  # a fork must not talk to the actor
         self._ahead: TasksAhead | None = None
         # Of tasks, for one actor; an agent counts those of its children.
@@ -198,7 +206,9 @@ class RayRunner:
             while not actor.await_place(_NOTICE):
                 waited += _NOTICE
                 self._tell_of_want(waited)
-        except Lost:
+                if self._holds and waited >= _HOLD:
+                    raise _NoPlace("there is no place for its actor in the Ray cluster")
+        except (Lost, _NoPlace):
             raise
         except Exception as error:  # it cannot be made there
             raise Hopeless(
@@ -286,10 +296,13 @@ class RayRunner:
         return reply
 
     def _actor_for(self, task: Task) -> RemoteActor:
+        self._holds = True
         try:
             actor = self._ready_actor()
         except BaseException as error:
             raise NotReady(f"worker {self._worker} has no Ray actor") from error
+        finally:
+            self._holds = False
         task.task_context().check()  # it may have ended meanwhile
         return actor
 
