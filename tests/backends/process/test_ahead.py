@@ -91,6 +91,7 @@ def test_what_is_ahead_is_running_and_ends_with_its_context_before_it_begins(
         pool, (errands.await_go, mark, go), (errands.note, tmp_path), (errands.note, tmp_path)
     )
     eventually(second.running)
+    eventually(mark.exists)  # else it is taken back, too, and sent again after a while
     first.cancel()
     go.touch()
     assert hold.result(PATIENCE) == "went"
