@@ -78,7 +78,7 @@ ray-suites: $(VENV)/.installed-test-ray
 
 .PHONY: ray-programs
 ray-programs: $(VENV)/.installed-test-ray
-	$(BIN)/python -m pytest tests/backends/ray tests/docs/test_pages.py tests/examples -m "not cluster" -k ray $(ARGS)
+	$(BIN)/python -m pytest tests/backends/ray tests/docs/test_pages.py tests/examples/test_flight_delays.py -m "not cluster" -k ray $(ARGS)
 
 .PHONY: ray-conformance
 ray-conformance: $(VENV)/.installed-ray
