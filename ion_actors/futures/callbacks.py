@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FunctionType, MethodType
@@ -58,7 +60,6 @@ class Link:
 
 
 _quick: set[CodeType] = set()
-_quick_modules = frozenset(("asyncio.futures",))
 
 
 def quick(fn: F) -> F:
@@ -74,11 +75,15 @@ def are_quick(callbacks: Callbacks) -> bool:
 
 def _is_quick(callback: Callback) -> bool:
     fn: Any = callback
-    if type(fn) is MethodType:
+    if type(fn) is functools.partial:
+        fn = fn.func
+    elif type(fn) is MethodType:
         fn = fn.__func__
     if type(fn) is not FunctionType:
         return False
-    return fn.__code__ in _quick or fn.__module__ in _quick_modules
+    # asyncio's own ones, too: not by the name of their module, which a decorator may copy.
+    asyncio = sys.modules.get("asyncio.futures")
+    return fn.__code__ in _quick or (asyncio is not None and fn.__globals__ is vars(asyncio))
 
 
 def call_all(first: Any, its_callbacks: Callbacks, further: list[tuple[Any, Callbacks]]) -> None:

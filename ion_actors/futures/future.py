@@ -609,10 +609,7 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
             if not woken.done():
                 woken.set_result(None)
 
-        @quick
-        def call(_: object) -> None:
-            call_in_loop(loop, wake)
-
+        call = functools.partial(_wake_in_loop, loop, wake)
         self.add_done_callback(call)
         try:
             yield from woken
@@ -671,6 +668,11 @@ class Future(concurrent.futures.Future[T], pykka.Future[T]):
 def get_all(futures: Iterable[pykka.Future[T]], *, timeout: float | None = None) -> Iterable[T]:
     """``pykka.get_all``: the list of the futures' values."""
     return pykka.get_all(futures, timeout=timeout)
+
+
+@quick
+def _wake_in_loop(loop: asyncio.AbstractEventLoop, wake: Callable[[], None], _: object) -> None:
+    call_in_loop(loop, wake)
 
 
 def _settling(future: pykka.Future[Any]) -> Future[Any]:
